@@ -1,0 +1,30 @@
+# Everything starts here: `make quickstart` and `make test` do all their own set-up.
+PYTHON ?= python3
+READY := .venv/.ready
+
+.PHONY: setup quickstart test lint clean
+
+setup: $(READY)
+
+# pip's constraints file holds the exact versions that were tested together.
+$(READY): pyproject.toml constraints.txt
+	@test -x .venv/bin/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing the tested versions into .venv (some minutes the first time)"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+quickstart: setup
+	.venv/bin/sweep run sweeps/quickstart.yaml
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: setup lint
+	.venv/bin/python -m pytest
+
+clean:
+	rm -rf .venv outputs

@@ -1,0 +1,1 @@
+"""Pages over the results table and the attempt records; they read tables only."""

@@ -1,0 +1,1 @@
+"""From one YAML to a plan, to Ray tasks, to artifacts, to a results table and MLflow runs."""

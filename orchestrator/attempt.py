@@ -1,0 +1,248 @@
+"""One try at one step, on whatever machine: resolve inputs, call the stage, check its metrics, commit, record.
+
+This is the one place that catches what a stage does wrong. It knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import inspect
+import io
+import math
+import os
+import shutil
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
+from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
+from workers.stages import STAGES
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that a worker must know to try a step."""
+
+    step: Step
+    number: int
+    runtime: Runtime
+    store: str
+    code_commit: str
+    capture: bool = True
+    """Send the stage's output to the attempt's log; False leaves it on the terminal."""
+
+
+class RejectedError(Exception):
+    """A stage returned metrics other than those it declares, or one that is not finite."""
+
+
+def run_attempt(request: Request) -> Attempt:
+    """Try a step and say how it ended; whatever the stage raises is classified here, and recorded in the store."""
+    started = time.time()
+    clock = time.perf_counter()
+    damaged: tuple[Artifact, ...] = ()
+    error: BaseException | None = None
+    log: Path | None = None
+    outcome = Outcome.SUCCEEDED
+    try:
+        store = _store(request.store)
+        log = store.log_path(request.step.address, request.number) if request.capture else None
+        with _captured(log):
+            try:
+                _try_step(request, store, started, clock)
+            except Exception:
+                if request.capture:
+                    traceback.print_exc()
+                raise
+    except DamagedArtifactError as caught:
+        outcome, error, damaged = Outcome.DAMAGED_INPUT, caught, (caught.address,)
+    except RejectedError as caught:
+        outcome, error = Outcome.REJECTED, caught
+    except StoreError as caught:
+        outcome, error = Outcome.STORE_ERROR, caught
+    except TimeoutError as caught:
+        outcome, error = Outcome.TIMED_OUT, caught
+    except Exception as caught:
+        outcome, error = _classify(caught), caught
+    attempt = Attempt(
+        address=request.step.address,
+        entry=request.step.entry,
+        number=request.number,
+        outcome=outcome,
+        seconds=time.perf_counter() - clock,
+        started=started,
+        host=socket.gethostname(),
+        code_commit=request.code_commit,
+        error_class=_error_class(outcome, error),
+        error=_message(error) if error else None,
+        log=str(log) if log else None,
+        damaged=damaged,
+    )
+    record_attempt(attempt, request.store)
+    return attempt
+
+
+def record_attempt(attempt: Attempt, location: str) -> None:
+    """Append an attempt to the history if the store lets us; a full disk must not hide how the attempt ended."""
+    with contextlib.suppress(StoreError):
+        _store(location).record(attempt)
+
+
+def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
+    """Call the stage function on verified inputs and check its metrics.
+
+    Raises:
+        RejectedError: a metric is missing, undeclared or not finite.
+        DamagedArtifactError: an input is torn or altered.
+    """
+    step = request.step
+    stage = STAGES[step.stage]
+    config = stage.config.model_validate(step.config)
+    inputs: dict[str, Path | list[Path]] = {}
+    for name, artifacts in step.inputs.items():
+        folders = [store.fetch(artifact) for artifact in artifacts]
+        inputs[name] = folders if stage.inputs[name].many else folders[0]
+    function = _function(stage.function)
+    _limit_threads(request.runtime.cpus)
+    metrics = function(config, out, **inputs)
+    return _checked(metrics, config.metrics())
+
+
+def _try_step(request: Request, store: Store, started: float, clock: float) -> None:
+    out = store.scratch(request.step.address)
+    try:
+        metrics = call_stage(request, store, out)
+        try:
+            files = list_files(out)
+        except OSError as error:
+            raise StoreError(f"{out} cannot be read back: {error}") from error
+        store.commit(
+            out,
+            Manifest(
+                address=request.step.address,
+                identity=request.step.identity,
+                files=files,
+                metrics=metrics,
+                attempt=request.number,
+                seconds=time.perf_counter() - clock,
+                finished=started + time.perf_counter() - clock,
+                code_commit=request.code_commit,
+                versions=_versions(),
+            ),
+        )
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _checked(metrics: object, declared: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(metrics, Mapping):
+        raise RejectedError(f"the stage returned {type(metrics).__name__}, expected a mapping of metrics")
+    missing = [name for name in declared if name not in metrics]
+    undeclared = [str(name) for name in metrics if name not in declared]
+    if missing or undeclared:
+        raise RejectedError(f"metrics missing: {missing}; undeclared: {undeclared}; declared: {list(declared)}")
+    values = {}
+    for name in declared:
+        try:
+            values[name] = float(metrics[name])
+        except (TypeError, ValueError) as error:
+            raise RejectedError(f"metric {name} is {metrics[name]!r}, expected a number") from error
+        if not math.isfinite(values[name]):
+            raise RejectedError(f"metric {name} is {values[name]}, expected a finite number")
+    return values
+
+
+@cache
+def _store(location: str) -> Store:
+    return open_store(location)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+def _limit_threads(cpus: float) -> None:
+    """Give numerical libraries as many threads as the step was promised, so that results do not depend on the node."""
+    from threadpoolctl import threadpool_limits
+
+    threads = max(1, int(cpus))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        name: str(getattr(sys.modules[name], "__version__", "unknown")) for name in _LIBRARIES if name in sys.modules
+    }
+
+
+def _classify(error: Exception) -> Outcome:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Outcome.OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        return Outcome.STORE_ERROR
+    return Outcome.FAILED
+
+
+def _error_class(outcome: Outcome, error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return type(error).__name__ if outcome is Outcome.FAILED else outcome.value
+
+
+def _message(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        text += "; free some space or choose another place with --outputs, then give the same command again"
+    return text if len(text) <= 2000 else text[:2000] + " …"
+
+
+@contextlib.contextmanager
+def _captured(log: Path | None) -> Iterator[None]:
+    """Send everything that this process prints, C libraries included, to a file."""
+    if log is None:
+        yield
+        return
+    try:
+        stream = log.open("ab")
+    except OSError as error:
+        raise StoreError(f"the log {log} cannot be written: {error.strerror}") from error
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    try:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        # Where sys.stdout is not descriptor 1 (notebooks, test runners), Python's own output must be sent separately.
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", line_buffering=True, write_through=True)
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            yield
+    finally:
+        # A full disk must not replace the outcome of the step by that of its log.
+        for each in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                each.flush()
+        for number, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        stream.close()
+
+
+def stage_source(stage: str) -> str:
+    """The file and line of a stage function, for `sweep debug`."""
+    function = _function(STAGES[stage].function)
+    return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"

@@ -1,0 +1,86 @@
+"""Canonical JSON: one spelling for every value that can be part of an identity, and a loud refusal of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+#: Hex digits of a key: 128 bits of sha256, so two of 10^9 steps collide with probability below 10^-20.
+KEY_LENGTH = 32
+
+_quote = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class UnspeakableValueError(TypeError):
+    """A value that has no canonical spelling (NaN, an object, a non-string mapping key …); names the field."""
+
+
+def canonical_json(value: Any) -> str:
+    """Spell `value` (None, bool, int, float, str, list, tuple, dict with str keys) in exactly one way.
+
+    Mapping keys are sorted, no white space is written, and numbers that mean the same are spelled the same:
+    1, 1.0 and 1e0 are all `1`; -0.0 is `0`.
+
+    Raises:
+        UnspeakableValueError: anything else, NaN and infinities included.
+    """
+    parts: list[str] = []
+    _spell(value, "", parts)
+    return "".join(parts)
+
+
+def digest(value: Any, length: int = KEY_LENGTH) -> str:
+    """The first `length` hex digits of the sha256 of the canonical JSON of `value`."""
+    return digest_of(canonical_json(value), length)
+
+
+def digest_of(text: str, length: int = KEY_LENGTH) -> str:
+    """The first `length` hex digits of the sha256 of a text that is canonical JSON already."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _spell(value: Any, where: str, parts: list[str]) -> None:
+    if value is None:
+        parts.append("null")
+    elif value is True:
+        parts.append("true")
+    elif value is False:
+        parts.append("false")
+    elif type(value) is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UnspeakableValueError(f"{where or 'value'}: text with a lone surrogate has no spelling") from error
+        parts.append(_quote(value))
+    elif type(value) is int:
+        parts.append(str(value))
+    elif type(value) is float:
+        if not math.isfinite(value):
+            raise UnspeakableValueError(f"{where or 'value'}: {value} cannot be part of a key; give a finite number")
+        parts.append(str(int(value)) if value.is_integer() else repr(value))
+    elif isinstance(value, list | tuple):
+        parts.append("[")
+        for index, item in enumerate(value):
+            if index:
+                parts.append(",")
+            _spell(item, f"{where}[{index}]", parts)
+        parts.append("]")
+    elif isinstance(value, dict):
+        parts.append("{")
+        for name in value:
+            if type(name) is not str:
+                raise UnspeakableValueError(f"{where or 'value'}: mapping key {name!r} is not text")
+        for index, name in enumerate(sorted(value)):
+            if index:
+                parts.append(",")
+            parts.append(_quote(name))
+            parts.append(":")
+            _spell(value[name], f"{where}.{name}" if where else name, parts)
+        parts.append("}")
+    else:
+        raise UnspeakableValueError(
+            f"{where or 'value'}: {type(value).__name__} {value!r} has no canonical spelling; "
+            "use numbers, text, lists and mappings"
+        )

@@ -1,0 +1,54 @@
+"""`sweep debug`: one step in this very process, for the debugger."""
+
+from __future__ import annotations
+
+import pdb as debugger  # noqa: T100 (the purpose of this command)
+import sys
+import tempfile
+from pathlib import Path
+
+from orchestrator import screen
+from orchestrator.attempt import Request, call_stage, stage_source
+from orchestrator.document import Problem, SweepError, nearest
+from orchestrator.execute import State
+from orchestrator.outputs import code_commit
+from orchestrator.plan import find_cell
+from orchestrator.session import Session
+from orchestrator.types import Step
+
+
+def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> None:
+    """Run a step of a cell in the foreground: nothing captured, caught, committed or recorded.
+
+    Raises:
+        SweepError: there is no such cell or entry, or an input of the step is not there yet.
+        Exception: whatever the stage raises.
+    """
+    step = _choose(session, text, entry)
+    missing = [parent for parent in step.parents() if parent not in session.schedule.committed]
+    if missing:
+        first = session.plan.steps[missing[0]].entry
+        message = f"needs {first!r} first, which is not there yet; debug that with --stage {first}, or run the sweep"
+        raise SweepError([Problem(f"step {step.entry}", "", message)])
+    runtime = session.spec.runtime_of(step.entry, step.coords)
+    request = Request(step, 0, runtime, session.outputs.store, code_commit(), capture=False)
+    out = Path(tempfile.mkdtemp(prefix=f"sweep-debug-{step.stage}-"))
+    screen.say(f"{step.entry} {step.key}: {stage_source(step.stage)}")
+    screen.say(f"files go to {out}; nothing is committed")
+    try:
+        metrics = call_stage(request, session.store, out)
+    except Exception:
+        if pdb:
+            debugger.post_mortem(sys.exc_info()[2])
+        raise
+    for name, value in metrics.items():
+        screen.say(f"{name} = {value}")
+
+
+def _choose(session: Session, text: str, entry: str | None) -> Step:
+    cell = find_cell(session.plan, text)
+    if entry is not None and entry not in cell.steps:
+        raise SweepError([Problem("--stage", "", f"the cell has no entry {entry!r}; {nearest(entry, cell.steps)}")])
+    artifacts = [artifact for name, group in cell.steps.items() for artifact in group if entry in (None, name)]
+    unfinished = [each for each in artifacts if session.schedule.state(each) is not State.COMMITTED]
+    return session.plan.steps[(unfinished or artifacts[-1:])[0]]

@@ -1,0 +1,169 @@
+"""`sweep run`: drives the loop and keeps table, display and MLflow up with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import pyarrow as pa
+
+from orchestrator import screen
+from orchestrator.execute import State, run_plan
+from orchestrator.executors import Executor
+from orchestrator.outputs import code_commit
+from orchestrator.progress import Progress
+from orchestrator.results import Results, write_results
+from orchestrator.session import PULSE_EVERY, Session
+from orchestrator.summary import summarise
+
+#: The share of wall time that rewriting the table in mid-run may take.
+_TABLE_SHARE = 0.02
+_TABLE_EVERY = 10.0
+
+
+def drive(session: Session, address: str | None, inline: bool, tracking_uri: str | None) -> int:
+    """Run what is missing of a sweep; returns the exit code."""
+    screen.say(f"[bold]{session.spec.name}[/]: {session.spec.question}")
+    screen.say(f"outputs: {session.outputs.root} ({session.outputs.reason})")
+    session.store.prepare()
+    results = Results(session.plan, session.store, session.schedule)
+    for damage in results.set_damaged_aside():
+        screen.say(f"[yellow]{damage}; it is made again[/]")
+    interrupted = False
+    if session.schedule.done:
+        screen.say(f"nothing to do: all {len(session.chosen.cells)} cells are finished")
+        results.read_failures()
+    else:
+        screen.say(f"{len(session.chosen.cells)} cells, {len(session.schedule.needed)} steps to run")
+        executor = _executor(address, inline)
+        if executor is None:
+            return 2
+        interrupted = _run(session, results, executor)
+    table = results.table()
+    write_results(table, session.outputs.results)
+    if session.spec.tracking is not False:
+        synchronise(session, table, tracking_uri)
+    return _conclude(session, results, table, tracking_uri, interrupted)
+
+
+def synchronise(session: Session, table: pa.Table, tracking_uri: str | None) -> bool:
+    """Project the table onto MLflow; whether that worked. A sweep does not fail for want of MLflow."""
+    from orchestrator.tracking import TrackingUnreachableError, sync_runs
+
+    tracking = session.spec.tracking
+    if tracking is False:
+        return True
+    uri = resolve_tracking_uri(session, tracking_uri)
+    try:
+        with screen.bar("writing MLflow runs") as advance:
+            synced = sync_runs(
+                table, uri, tracking.experiment or session.spec.name, session.outputs.folder / "mlflow.lock", advance
+            )
+    except TrackingUnreachableError as error:
+        screen.say(f"[yellow]{error}[/]")
+        screen.say(f"then: {_command()} sync {session.file}")
+        return False
+    if synced.created or synced.replaced:
+        screen.say(f"MLflow: {synced.created} runs written, {synced.replaced} replaced, {synced.unchanged} unchanged")
+    return True
+
+
+def resolve_tracking_uri(session: Session, chosen: str | None) -> str:
+    """`--tracking-uri`, else the sweep's `tracking.uri`, else MLFLOW_TRACKING_URI, else SQLite under the outputs."""
+    written = session.spec.tracking.uri if session.spec.tracking else None
+    return chosen or written or os.environ.get("MLFLOW_TRACKING_URI") or session.outputs.tracking_uri
+
+
+def _executor(address: str | None, inline: bool) -> Executor | None:
+    if inline:
+        from orchestrator.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    from orchestrator.executors.ray_cluster import RayExecutor, RayUnreachableError
+
+    try:
+        with screen.spinner("starting Ray" if not (address or os.environ.get("RAY_ADDRESS")) else "connecting to Ray"):
+            return RayExecutor(address)
+    except RayUnreachableError as error:
+        screen.say(f"[red]{error}[/]")
+        return None
+
+
+def _run(session: Session, results: Results, executor: Executor) -> bool:
+    """Run the loop; whether it was interrupted."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    table_due = pulse_due = time.monotonic()
+    results.read_failures()
+    # What failed in an earlier command is tried again now.
+    session.schedule.derive()
+    results.failures.clear()
+    try:
+        with Progress(session.schedule, screen.console, executor.cpus) as progress:
+            for attempt in run_plan(session.schedule, session.store, executor, code_commit()):
+                if attempt:
+                    results.note(attempt)
+                progress.advance(attempt)
+                now = time.monotonic()
+                if now >= pulse_due:
+                    pulse_due = now + PULSE_EVERY
+                    session.write_pulse(
+                        {name: each[State.RUNNING] for name, each in session.schedule.counts().items() if each}
+                    )
+                if now >= table_due:
+                    write_results(results.table(), session.outputs.results)
+                    table_due = time.monotonic() + max(_TABLE_EVERY, (time.monotonic() - now) / _TABLE_SHARE)
+        if session.schedule.stopped:
+            screen.say(f"[red]stopped: {session.schedule.stopped}[/]")
+        return False
+    except KeyboardInterrupt:
+        screen.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
+        for address, state in session.schedule.states.items():
+            if state is State.RUNNING:
+                session.schedule.states[address] = State.PENDING
+        return True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        executor.stop()
+        session.stop_pulse()
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _conclude(session: Session, results: Results, table: pa.Table, tracking_uri: str | None, interrupted: bool) -> int:
+    succeeded = sum(status == "succeeded" for status in table["status"].to_pylist())
+    if succeeded:
+        screen.show_summary(session, summarise(table, session.spec))
+    chosen = {cell.id for cell in session.chosen.cells}
+    missing = [
+        row
+        for row in table.select(["cell_id", "status"]).to_pylist()
+        if row["cell_id"] in chosen and row["status"] != "succeeded"
+    ]
+    screen.say(f"table:  {session.outputs.results}")
+    if session.spec.tracking is not False:
+        uri = resolve_tracking_uri(session, tracking_uri)
+        mlflow = Path(sys.executable).with_name("mlflow")
+        screen.say(
+            f"MLflow: {mlflow} ui --backend-store-uri {uri}" if "://" in uri and "http" not in uri else f"MLflow: {uri}"
+        )
+    if missing:
+        screen.show_missing(table, chosen)
+        again = "the same command goes on" if interrupted else "the same command tries them again"
+        screen.say(
+            f"[red]{len(missing)} of {len(chosen)} cells are missing[/]; {again}: {_command()} run {session.file}"
+        )
+        first = next((row for row in missing if row["status"] in ("failed", "blocked")), missing[0])
+        screen.say(f"explain one: {_command()} why {session.file} {first['cell_id']}")
+    if interrupted:
+        return 130
+    return 1 if missing else 0
+
+
+def _command() -> str:
+    return "sweep" if Path(sys.argv[0]).name == "sweep" else "python -m orchestrator"

@@ -1,0 +1,149 @@
+"""What the commands print for people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from orchestrator.plan import spell_coords
+from orchestrator.session import Session
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    console.print(text)
+
+
+@contextlib.contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Show that something takes a moment."""
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+@contextlib.contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the remaining time; gives a function of (done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def show_plan(session: Session, counts: dict[str, dict[str, int]]) -> None:
+    """Cells and steps of a plan."""
+    axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
+    say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
+    say(f"{len(session.chosen.cells):,} cells ({axes})")
+    table = _table("stage", "steps", "committed", "to run")
+    for name, each in counts.items():
+        table.add_row(name, *(f"{each[column]:,}" for column in ("total", "committed", "to_run")))
+    total = {column: sum(each[column] for each in counts.values()) for column in ("total", "committed", "to_run")}
+    table.add_section()
+    table.add_row("all", *(f"{total[column]:,}" for column in total))
+    console.print(table)
+    say(f"store: {session.outputs.store}")
+
+
+def show_status(session: Session, report: dict[str, Any]) -> None:
+    """States of steps and cells, and errors in groups."""
+    columns = ("total", "committed", "running", "pending", "failed", "blocked")
+    table = _table("stage", *columns)
+    for name, each in report["steps"].items():
+        table.add_row(name, *(f"{each[column]:,}" if each[column] else "" for column in columns))
+    console.print(table)
+    cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
+    say(f"{report['cells']:,} cells: {cells}{'; a driver is running' if report['live'] else ''}")
+    for each in report["errors"]:
+        say(
+            f"[red]{each['cells']} {each['status']}[/] {escape(each['error_class'])}: {escape(_first(each['example']))}"
+        )
+        say(f"    log: {each['log']}")
+    say(f"table: {session.outputs.results}")
+
+
+def show_summary(session: Session, summary: pa.Table) -> None:
+    """Mean ± spread over seeds."""
+    names = summary.column_names
+    metrics = [name.removesuffix("_mean") for name in names if name.endswith("_mean")]
+    axes = names[: names.index("cells")]
+    table = _table(*axes, "cells", *metrics, left=len(axes))
+    for row in summary.to_pylist():
+        values = [_spread(row[f"{metric}_mean"], row[f"{metric}_sd"]) for metric in metrics]
+        table.add_row(*(str(row[axis]) for axis in axes), str(row["cells"]), *values)
+    console.print(table)
+    say(f"[dim]mean ± sd over {len(session.spec.labels('seed'))} seeds[/]" if "seed" in session.spec.axes else "")
+
+
+def show_cells(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """One line per cell."""
+    table = _table("cell_id", *session.spec.axes, "status", "seconds", left=len(session.spec.axes) + 2)
+    for row in rows:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        table.add_row(row["cell_id"], *(str(row[axis]) for axis in session.spec.axes), row["status"], seconds)
+    console.print(table)
+
+
+def show_missing(table: pa.Table, chosen: set[str]) -> None:
+    """Cells that are missing, grouped by error, with an example and the path of its log."""
+    from orchestrator.summary import error_groups
+
+    kept = table.filter(pa.array([each in chosen for each in table["cell_id"].to_pylist()]))
+    for status, kind, count, message, log in error_groups(kept):
+        text = f": {escape(_first(message))}" if message else ""
+        say(f"  {count} {status} [bold]{escape(kind)}[/]{text}")
+        if log:
+            say(f"    log: {log}")
+
+
+def show_explanation(explanation: dict[str, Any], options: Sequence[str]) -> None:
+    """All that is known of one cell."""
+    say(f"[bold]{explanation['cell_id']}[/] {explanation['status']}  {escape(spell_coords(explanation['coords']))}")
+    table = _table("stage", "state", "key", "shared by", "attempts", "seconds", left=3)
+    for step in explanation["steps"]:
+        last = step["attempts"][-1] if step["attempts"] else None
+        table.add_row(
+            step["entry"],
+            step["state"],
+            step["key"][:16],
+            f"{step['cells']} cells",
+            str(len(step["attempts"]) or ""),
+            f"{last['seconds']:.1f}" if last else "",
+        )
+    console.print(table)
+    if explanation["error"]:
+        say(f"[red]{escape(explanation['error_class'])}[/]: {escape(explanation['error'])}")
+        say(f"log: {explanation['log']}")
+    command = " ".join(["sweep debug", explanation["file"], explanation["cell_id"], *options])
+    say(f"run its next step here: {command}")
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
+    return table
+
+
+def _spread(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+
+
+def _first(text: str) -> str:
+    lines = text.splitlines()
+    return lines[0][:300] if lines else ""

@@ -1,0 +1,179 @@
+"""One sweep file opened for a command: its plan, its places, and what the store says of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.document import SweepError
+from orchestrator.execute import Schedule, State
+from orchestrator.outputs import Outputs, resolve_outputs
+from orchestrator.plan import Plan, build_plan, find_cell, selection
+from orchestrator.spec import SweepSpec, load_sweep
+from orchestrator.store import Store, open_store
+from orchestrator.wiring import check_wiring
+
+if TYPE_CHECKING:
+    from orchestrator.results import Results
+
+#: A running driver refreshes its pulse this often (seconds); one older than three times that is a dead driver's.
+PULSE_EVERY = 2.0
+
+
+@dataclass
+class Session:
+    """A sweep at hand."""
+
+    file: Path
+    spec: SweepSpec
+    plan: Plan
+    chosen: Plan
+    """The cells selected by --only and --exclude."""
+    outputs: Outputs
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, opened for reading; `prepare` it before writing."""
+        return open_store(self.outputs.store)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The state of every step."""
+        return Schedule(self.plan, self.store, self.chosen)
+
+    def results(self) -> Results:
+        """The table's contents as the store tells them, damage set aside, failures included."""
+        from orchestrator.results import Results
+
+        results = Results(self.plan, self.store, self.schedule)
+        results.set_damaged_aside()
+        results.read_failures()
+        return results
+
+    def plan_counts(self) -> dict[str, dict[str, int]]:
+        """Per entry: steps in total, committed, to run."""
+        counts = {name: {"total": 0, "committed": 0, "to_run": 0} for name in self.plan.entries}
+        for address, step in self.chosen.steps.items():
+            counts[step.entry]["total"] += 1
+            counts[step.entry]["committed"] += address in self.schedule.committed
+            counts[step.entry]["to_run"] += address in self.schedule.needed
+        return counts
+
+    def status(self) -> dict[str, Any]:
+        """Steps by state and cells by status; `running` is what a live driver says of itself."""
+        from orchestrator.summary import error_groups
+
+        results = self.results()
+        table = results.table()
+        pulse = self.read_pulse()
+        steps: dict[str, dict[str, int]] = {}
+        for name, counts in self.schedule.counts().items():
+            running = pulse.get(name, 0)
+            steps[name] = {
+                "total": sum(counts.values()),
+                "committed": counts[State.COMMITTED],
+                "running": running,
+                "pending": max(counts[State.PENDING] - running, 0),
+                "failed": counts[State.FAILED],
+                "blocked": counts[State.BLOCKED],
+            }
+        cells: dict[str, int] = {}
+        for status in table["status"].to_pylist():
+            cells[status] = cells.get(status, 0) + 1
+        errors = [
+            {"status": status, "error_class": kind, "cells": count, "example": message, "log": log}
+            for status, kind, count, message, log in error_groups(table)
+            if message
+        ]
+        return {
+            "cells": len(self.plan.cells),
+            "cells_by_status": cells,
+            "steps": steps,
+            "errors": errors,
+            "live": bool(pulse),
+        }
+
+    def explain(self, text: str) -> dict[str, Any]:
+        """All that is known of one cell."""
+        cell = find_cell(self.plan, text)
+        results = self.results()
+        status, failure = results.status_of(cell)
+        steps = []
+        for name, group in cell.steps.items():
+            for artifact in group:
+                history = self.store.attempts(artifact)
+                steps.append(
+                    {
+                        "entry": name,
+                        "stage": artifact.stage,
+                        "key": artifact.key,
+                        "state": str(self.schedule.state(artifact)),
+                        "cells": self.plan.users[artifact],
+                        "config": dict(self.plan.steps[artifact].config),
+                        "attempts": [
+                            {"number": each.number, "outcome": str(each.outcome), "seconds": each.seconds}
+                            | {"error_class": each.error_class, "error": each.error, "log": each.log}
+                            for each in history
+                        ],
+                    }
+                )
+        return {
+            "cell_id": cell.id,
+            "file": str(self.file),
+            "coords": dict(cell.coords),
+            "status": status,
+            "key": self.plan.key_of(cell),
+            "error_class": failure.error_class if failure else None,
+            "error": failure.error if failure else None,
+            "log": failure.log if failure else None,
+            "steps": steps,
+        }
+
+    def write_pulse(self, running: dict[str, int]) -> None:
+        """Tell other processes that a driver is alive and what it runs."""
+        path = self.outputs.folder / "running.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"time": time.time(), "running": running}))
+        part.replace(path)
+
+    def read_pulse(self) -> dict[str, int]:
+        """What a live driver runs, per entry; empty when there is none."""
+        try:
+            pulse = json.loads((self.outputs.folder / "running.json").read_text())
+            alive = time.time() - pulse["time"] < 3 * PULSE_EVERY
+            return dict(pulse["running"]) if alive else {}
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    def stop_pulse(self) -> None:
+        """Tell other processes that no driver runs."""
+        (self.outputs.folder / "running.json").unlink(missing_ok=True)
+
+
+def open_session(
+    file: Path,
+    overrides: list[str] | None = None,
+    only: list[str] | None = None,
+    exclude: list[str] | None = None,
+    outputs: str | None = None,
+    store: str | None = None,
+) -> Session:
+    """Load, check and plan a sweep file.
+
+    Raises:
+        SweepError: with every mistake that was found.
+    """
+    spec, document = load_sweep(file, overrides or ())
+    check_wiring(spec, document)
+    plan = build_plan(spec)
+    chosen = plan
+    if only or exclude:
+        chosen = plan.select(selection(spec, only or (), exclude or ()))
+        if not chosen.cells:
+            raise SweepError([document.problem((), "--only and --exclude leave no cell")])
+    return Session(file, spec, plan, chosen, resolve_outputs(spec.name, spec.store, outputs, store))

@@ -1,0 +1,74 @@
+"""Small tables from a results table: mean ± spread over seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import duckdb
+import pyarrow as pa
+
+from orchestrator.document import Problem, SweepError, nearest
+from orchestrator.results import reported_metrics
+from orchestrator.spec import SweepSpec
+
+
+def summarise(table: pa.Table, spec: SweepSpec, by: tuple[str, ...] = (), metrics: tuple[str, ...] = ()) -> pa.Table:
+    """Mean and standard deviation of metrics over seeds, for each combination of some axes.
+
+    Within a seed, the cells of a combination are averaged first; `<metric>_mean` is the mean of these over the seeds
+    and `<metric>_sd` their sample standard deviation (null for one seed). A sweep without an axis `seed` takes the
+    spread over its cells. Only succeeded cells count; `cells` says how many.
+
+    Raises:
+        SweepError: no such axis or metric.
+    """
+    by = by or spec.summary.by or tuple(axis for axis in spec.axes if axis != "seed")[-2:]
+    known = reported_metrics(table)
+    metrics = metrics or spec.summary.metrics or tuple(known)
+    problems = [
+        *(
+            Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, spec.axes)}")
+            for axis in by
+            if axis not in spec.axes
+        ),
+        *(
+            Problem("--metrics", "", f"there is no metric {name!r}; {nearest(name, known)}")
+            for name in metrics
+            if name not in known
+        ),
+    ]
+    if problems:
+        raise SweepError(problems)
+    keys = ", ".join(f'"{axis}"' for axis in by)
+    unit = "seed" if "seed" in spec.axes and "seed" not in by else "cell_id"
+    inner = ", ".join(f'avg("{name}") AS "{name}"' for name in metrics)
+    outer = ", ".join(f'avg("{name}") AS "{name}_mean", stddev_samp("{name}") AS "{name}_sd"' for name in metrics)
+    order = ", ".join(f'min("order_{axis}")' for axis in by)
+    with duckdb.connect() as connection:
+        connection.register("cells", _with_order(table, spec, by))
+        kept = ", ".join(f'min("order_{axis}") AS "order_{axis}"' for axis in by)
+        return connection.sql(
+            f"""WITH units AS (SELECT {keys}, "{unit}", count(*) AS n, {kept}, {inner}
+                               FROM cells WHERE status = 'succeeded' GROUP BY {keys}, "{unit}")
+                SELECT {keys}, sum(n)::BIGINT AS cells, {outer} FROM units GROUP BY {keys} ORDER BY {order}"""
+        ).to_arrow_table()
+
+
+def error_groups(table: pa.Table) -> list[tuple[str, str, int, str, str | None]]:
+    """Unfinished cells by (status, error class): how many, an example of the message, and of its log."""
+    groups: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], tuple[str, str | None]] = {}
+    for row in table.select(["status", "error_class", "error", "log"]).to_pylist():
+        if row["status"] != "succeeded":
+            group = (row["status"], row["error_class"] or "not run yet")
+            groups[group] += 1
+            examples.setdefault(group, (row["error"] or "", row["log"]))
+    return [(status, kind, count, *examples[status, kind]) for (status, kind), count in groups.most_common()]
+
+
+def _with_order(table: pa.Table, spec: SweepSpec, by: tuple[str, ...]) -> pa.Table:
+    """The table with a column per axis that sorts its values as the sweep file does."""
+    for axis in by:
+        position = {label: index for index, label in enumerate(spec.labels(axis))}
+        table = table.append_column(f"order_{axis}", pa.array([position[label] for label in table[axis].to_pylist()]))
+    return table

@@ -1,0 +1,127 @@
+"""The nouns that travel between modules; plain immutable values without behaviour of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+Scalar = str | int | float | bool
+
+
+class Artifact(NamedTuple):
+    """Address of an artifact: `artifacts/<stage>/<key>/`."""
+
+    stage: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A stage with every value filled in; shared by all the cells that need it."""
+
+    address: Artifact
+    entry: str
+    """Name in the sweep's `stages`; two entries that ask the same question share one step."""
+    config: Mapping[str, Any]
+    """What the stage function is told, local paths included."""
+    identity: str
+    """The canonical JSON that was hashed into the key: stage, version, config, input keys."""
+    inputs: Mapping[str, tuple[Artifact, ...]]
+    coords: Mapping[str, Scalar]
+    """The coordinates this step depends on."""
+
+    @property
+    def stage(self) -> str:
+        """The kind of work."""
+        return self.address.stage
+
+    @property
+    def key(self) -> str:
+        """Content address."""
+        return self.address.key
+
+    def parents(self) -> tuple[Artifact, ...]:
+        """All artifacts that this step reads."""
+        return tuple(artifact for group in self.inputs.values() for artifact in group)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A point of the grid: one row of results, one MLflow run."""
+
+    id: str
+    coords: Mapping[str, Scalar]
+    steps: Mapping[str, tuple[Artifact, ...]]
+    """Entry name -> its artifacts (several where the entry is sharded), in the order of the plan's entries."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The stage raised."""
+    REJECTED = "rejected"
+    """The stage returned, but a declared metric is missing or not finite, or an undeclared one is there."""
+    DAMAGED_INPUT = "damaged_input"
+    """An input artifact was torn or altered; it is made again."""
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    """The worker process or its node died."""
+    STORE_ERROR = "store_error"
+    """The store could not be written or read: a full or read-only disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a step, as it is kept in `attempts/<stage>/<key>/<number>.json`."""
+
+    address: Artifact
+    entry: str
+    number: int
+    outcome: Outcome
+    seconds: float
+    started: float
+    """Seconds since the epoch, on the worker's clock."""
+    host: str
+    code_commit: str
+    error_class: str | None = None
+    error: str | None = None
+    log: str | None = None
+    damaged: tuple[Artifact, ...] = ()
+    """The damaged input artifacts, where that was the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How a step is run. Never part of its identity."""
+
+    cpus: float = 1
+    gpus: float = 0
+    memory: int | None = None
+    """Bytes that Ray reserves; None reserves nothing."""
+    timeout: float | None = None
+    """Seconds."""
+    attempts: int = 3
+    """Tries before a step whose worker died, ran out of memory or met a damaged input counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The last-written record of an artifact; its presence is completion."""
+
+    address: Artifact
+    identity: str
+    files: Mapping[str, tuple[int, str]]
+    """Relative path -> (bytes, sha256)."""
+    metrics: Mapping[str, float]
+    attempt: int
+    seconds: float
+    finished: float
+    """Seconds since the epoch, on the worker's clock."""
+    code_commit: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries that were loaded when the step ended."""

@@ -1,0 +1,286 @@
+"""Checks what the grammar cannot: do the entries of a sweep fit together, and does every config hold?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.document import DocPath, Document, Problem, SweepError, nearest
+from orchestrator.references import axes_of, is_reference, reference_problems, resolve, substitute
+from orchestrator.spec import Entry, SweepSpec, grammar_problems, pattern_problems
+from orchestrator.types import Scalar
+from workers.configs import Config
+from workers.stages import STAGES, Stage
+
+
+def check_wiring(spec: SweepSpec, document: Document) -> None:
+    """Refuse a sweep whose entries do not fit together.
+
+    Raises:
+        SweepError: with one problem per mistake, each with its place.
+    """
+    problems = _reference_problems(spec, document)
+    if not spec.stages:
+        problems.append(document.problem(("stages",), "a sweep has at least one stage"))
+    if not problems:
+        for name in spec.stages:
+            problems += _entry_problems(spec, document, name)
+    if not problems:
+        problems += _cycle_problems(spec, document)
+    if not problems:
+        for name in spec.stages:
+            problems += _config_problems(spec, document, name)
+        problems += _unused_axis_problems(spec, document)
+    problems += _runtime_problems(spec, document)
+    if problems:
+        raise SweepError(problems)
+
+
+def stages_of(spec: SweepSpec, name: str) -> dict[str, dict[str, Scalar]]:
+    """The kinds of work that an entry can be, each with coordinates where it is that kind."""
+    entry = spec.stages[name]
+    kinds: dict[str, dict[str, Scalar]] = {}
+    for coords in _points(spec, axes_of(spec, entry.stage)):
+        kinds.setdefault(str(substitute(spec, entry.stage, coords) or name), coords)
+    return kinds
+
+
+def own_axes(spec: SweepSpec, name: str) -> frozenset[str]:
+    """The axes that an entry itself names."""
+    entry = spec.stages[name]
+    return axes_of(spec, [entry.stage, entry.when, entry.shards, entry.config])
+
+
+def order(spec: SweepSpec) -> list[str]:
+    """Entry names, each after those that feed it or that it stands on.
+
+    Raises:
+        ValueError: a cycle; the argument names its entries.
+    """
+    done: dict[str, None] = {}
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in done:
+            return
+        if name in path:
+            raise ValueError(" -> ".join([*path[path.index(name) :], name]))
+        path.append(name)
+        for source in sources(spec.stages[name]):
+            visit(source)
+        path.pop()
+        done[name] = None
+
+    for name in spec.stages:
+        visit(name)
+    return list(done)
+
+
+def sources(entry: Entry) -> tuple[str, ...]:
+    """The entries that an entry names."""
+    return (*entry.inputs.values(), *([entry.otherwise] if entry.otherwise else []))
+
+
+def layers(entry: Entry) -> list[Any]:
+    """The config of an entry as a list of layers."""
+    return entry.config if isinstance(entry.config, list) else [entry.config]
+
+
+def merged_config(spec: SweepSpec, entry: Entry, coords: Mapping[str, Scalar]) -> dict[str, Any]:
+    """The config of an entry at coordinates, layers merged, references filled in."""
+    merged: dict[str, Any] = {}
+    for layer in layers(entry):
+        merged |= substitute(spec, layer, coords)
+    return merged
+
+
+def _points(spec: SweepSpec, axes: frozenset[str]) -> list[dict[str, Scalar]]:
+    names = sorted(axes)
+    return [dict(zip(names, labels, strict=True)) for labels in product(*(spec.labels(axis) for axis in names))]
+
+
+def _reference_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+    problems = []
+    for name, entry in spec.stages.items():
+        for part in ("stage", "when", "shards", "config"):
+            value = getattr(entry, part)
+            problems += reference_problems(spec, document, ("stages", name, part), value)
+            if isinstance(value, str) and part in ("when", "shards") and not is_reference(value):
+                problems.append(
+                    document.problem(
+                        ("stages", name, part), f"{value!r} is neither a value nor a reference ($axis.field)"
+                    )
+                )
+    return problems
+
+
+def _entry_problems(spec: SweepSpec, document: Document, name: str) -> list[Problem]:
+    entry = spec.stages[name]
+    where: DocPath = ("stages", name)
+    problems = []
+    for input_name, source in entry.inputs.items():
+        if source not in spec.stages:
+            problems.append(
+                document.problem(
+                    (*where, "inputs", input_name), f"there is no entry {source!r}; {nearest(source, spec.stages)}"
+                )
+            )
+    if entry.otherwise is not None and entry.otherwise not in spec.stages:
+        hint = nearest(entry.otherwise, spec.stages)
+        problems.append(document.problem((*where, "otherwise"), f"there is no entry {entry.otherwise!r}; {hint}"))
+    if entry.otherwise is not None and entry.when is True:
+        problems.append(
+            document.problem((*where, "otherwise"), "stands in where `when` is false, but there is no `when`")
+        )
+    for coords in _points(spec, axes_of(spec, entry.when)):
+        found = substitute(spec, entry.when, coords)
+        if not isinstance(found, bool):
+            problems.append(document.problem((*where, "when"), f"is {found!r} at {coords}; it must be true or false"))
+    for coords in _points(spec, axes_of(spec, entry.shards)):
+        found = substitute(spec, entry.shards, coords)
+        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
+            problems.append(document.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1"))
+    for kind in stages_of(spec, name):
+        if kind not in STAGES:
+            path = (*where, "stage") if entry.stage else where
+            problems.append(document.problem(path, f"there is no stage {kind!r}; {nearest(kind, STAGES)}"))
+        elif not problems:
+            problems += _input_problems(spec, document, name, kind, STAGES[kind])
+    return problems
+
+
+def _input_problems(spec: SweepSpec, document: Document, name: str, kind: str, stage: Stage) -> list[Problem]:
+    entry = spec.stages[name]
+    where: DocPath = ("stages", name, "inputs")
+    problems = []
+    for input_name, source in entry.inputs.items():
+        if input_name not in stage.inputs:
+            hint = nearest(input_name, stage.inputs)
+            problems.append(
+                document.problem((*where, input_name), f"stage {kind!r} has no input {input_name!r}; {hint}")
+            )
+            continue
+        wanted = stage.inputs[input_name].kind
+        for source_kind in stages_of(spec, source):
+            made = STAGES[source_kind].output if source_kind in STAGES else wanted
+            if made != wanted:
+                message = f"stage {kind!r} reads {wanted!r} here, but entry {source!r} makes {made!r}"
+                problems.append(document.problem((*where, input_name), message))
+    for input_name, declared in stage.inputs.items():
+        if not declared.optional and input_name not in entry.inputs:
+            makers = [
+                other
+                for other in spec.stages
+                if any(STAGES[each].output == declared.kind for each in stages_of(spec, other) if each in STAGES)
+            ]
+            hint = f"e.g. {input_name}: {makers[0]}" if makers else f"no entry makes {declared.kind!r}"
+            problems.append(document.problem(where, f"stage {kind!r} needs the input {input_name!r}; {hint}"))
+    config_fields = stage.config.model_fields
+    if entry.shards is not None and "shards" not in config_fields:
+        sharded = [each for each, other in STAGES.items() if "shards" in other.config.model_fields]
+        problems.append(
+            document.problem(
+                ("stages", name, "shards"), f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
+            )
+        )
+    if entry.otherwise and entry.otherwise in spec.stages:
+        for other in stages_of(spec, entry.otherwise):
+            if other in STAGES and STAGES[other].output != stage.output:
+                message = f"makes {STAGES[other].output!r}, but {name!r} makes {stage.output!r}"
+                problems.append(document.problem(("stages", name, "otherwise"), message))
+    return problems
+
+
+def _cycle_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+    try:
+        order(spec)
+    except ValueError as error:
+        return [document.problem(("stages",), f"the entries feed each other in a circle: {error}")]
+    return []
+
+
+def _config_problems(spec: SweepSpec, document: Document, name: str) -> list[Problem]:
+    entry = spec.stages[name]
+    problems: list[Problem] = []
+    axes = axes_of(spec, [entry.stage, entry.config, entry.when])
+    for coords in _points(spec, axes):
+        if substitute(spec, entry.when, coords) is False:
+            continue
+        kind = str(substitute(spec, entry.stage, coords) or name)
+        origin: dict[str, DocPath] = {}
+        for index, layer in enumerate(layers(entry)):
+            where: DocPath = ("stages", name, "config", *([index] if isinstance(entry.config, list) else []))
+            if is_reference(layer):
+                layer, where = resolve(spec, layer, coords)
+            if not isinstance(layer, dict):
+                problems.append(document.problem(where, f"is no mapping of config fields, found {layer!r}"))
+                continue
+            for each, value in layer.items():
+                origin[each] = resolve(spec, value, coords)[1] if is_reference(value) else (*where, each)
+        if problems:
+            break
+        problems += config_problems(
+            STAGES[kind].config, merged_config(spec, entry, coords), document, ("stages", name, "config"), origin
+        )
+    return list(dict.fromkeys(problems))
+
+
+def config_problems(
+    model: type[Config], value: Mapping[str, Any], document: Document, where: DocPath, origin: Mapping[str, DocPath]
+) -> list[Problem]:
+    """Mistakes in one filled-in config, each placed where the wrong value was written."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        problems = grammar_problems(error, _Relocated(document, where, origin), where, model)
+        return problems
+    return []
+
+
+class _Relocated(Document):
+    """A document in which the fields of a merged config lie where they were written."""
+
+    def __init__(self, document: Document, where: DocPath, origin: Mapping[str, DocPath]) -> None:
+        super().__init__(document.path, document.value, dict(document.places))
+        self._where, self._origin = where, origin
+        for name, path in origin.items():
+            for known, place in document.places.items():
+                if known[: len(path)] == path:
+                    self.places[(*where, name, *known[len(path) :])] = place
+
+    def problem(self, path: DocPath, message: str) -> Problem:
+        depth = len(self._where)
+        name = str(path[depth]) if len(path) > depth else ""
+        if name not in self._origin:
+            return super().problem(path, message)
+        return Document.problem(self, (*self._origin[name], *path[depth + 1 :]), message)
+
+
+def _unused_axis_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+    used = frozenset().union(*(own_axes(spec, name) for name in spec.stages))
+    return [
+        document.problem(
+            ("axes", axis),
+            f"no stage uses ${axis}, so its values would repeat the same cells; use it in a config, or remove the axis",
+        )
+        for axis in spec.axes
+        if axis not in used
+    ]
+
+
+def _runtime_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+    problems = []
+    for name, runtime in spec.runtime.items():
+        if name != "default" and name not in spec.stages:
+            hint = nearest(name, [*spec.stages, "default"])
+            problems.append(document.problem(("runtime", name), f"there is no entry {name!r}; {hint}"))
+        for index, rule in enumerate(runtime.rules):
+            problems += pattern_problems(spec, document, ("runtime", name, "rules", index, "at"), rule.at)
+    for index, name in enumerate(spec.results):
+        if name not in spec.stages:
+            hint = nearest(name, spec.stages)
+            problems.append(document.problem(("results", index), f"there is no entry {name!r}; {hint}"))
+    return problems

@@ -1,0 +1,136 @@
+"""Toy stages for tests of the orchestrator: real functions that add, fail, hang, crash or lie on request."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from workers import configs
+from workers.stages import STAGES, Input, Stage
+
+Behaviour = Literal[
+    "work",
+    "raise",
+    "crash",
+    "crash_once",
+    "hang",
+    "no_metric",
+    "extra_metric",
+    "nan",
+    "memory",
+    "disk_full",
+    "print",
+    "slow",
+]
+
+
+class SourceConfig(configs.Config):
+    """A number from nowhere."""
+
+    value: float
+    shard: int = 0
+    shards: int = 1
+    behaviour: Behaviour = "work"
+    marker: str = ""
+    """A file that `crash_once` leaves behind so that it crashes only once."""
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("value",)
+
+
+class TotalConfig(configs.Config):
+    """Adds up its inputs."""
+
+    add: float = 0
+    behaviour: Behaviour = "work"
+    marker: str = ""
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("total",)
+
+
+def source(config: SourceConfig, out: Path) -> dict[str, float]:
+    value = config.value + config.shard
+    (out / "number.txt").write_text(str(value))
+    return _behave(config.behaviour, config.marker, {"value": value})
+
+
+def double(config: TotalConfig, out: Path, *, number: Path) -> dict[str, float]:
+    value = 2 * float((number / "number.txt").read_text()) + config.add
+    (out / "number.txt").write_text(str(value))
+    return _behave(config.behaviour, config.marker, {"total": value})
+
+
+def total(config: TotalConfig, out: Path, *, numbers: list[Path]) -> dict[str, float]:
+    value = sum(float((number / "number.txt").read_text()) for number in numbers) + config.add
+    (out / "number.txt").write_text(str(value))
+    return _behave(config.behaviour, config.marker, {"total": value})
+
+
+def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dict[str, float]:
+    if behaviour == "raise":
+        raise ValueError("the toy was told to raise")
+    if behaviour == "crash" or (behaviour == "crash_once" and not Path(marker).exists()):
+        if marker:
+            Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "hang":
+        time.sleep(600)
+    if behaviour == "slow":
+        time.sleep(0.5)
+    if behaviour == "memory":
+        raise MemoryError("the toy was told to run out of memory")
+    if behaviour == "disk_full":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if behaviour == "print":
+        print("a word to stdout")
+        print("a word to stderr", file=sys.stderr)
+        os.system("echo a word from a child")
+    if behaviour == "no_metric":
+        return {}
+    if behaviour == "extra_metric":
+        return {**metrics, "surprise": 1.0}
+    if behaviour == "nan":
+        return dict.fromkeys(metrics, float("nan"))
+    return metrics
+
+
+def install() -> None:
+    """Add the toy stages to the table of this process (and, as a Ray worker's set-up hook, of a worker)."""
+    table: dict[str, Stage] = STAGES  # type: ignore[assignment]
+    table["toy_source"] = Stage("toy:source", 1, SourceConfig, "number")
+    table["toy_double"] = Stage("toy:double", 1, TotalConfig, "number", {"number": Input("number")})
+    table["toy_total"] = Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)})
+
+
+#: x and y give 6 cells; sources are shared by the values of y.
+SWEEP = """\
+name: toy
+question: Does adding work?
+axes:
+  x: [1, 2, 3]
+  y: [10, 20]
+  kind:
+    plain: {behaviour: work}
+stages:
+  source: {stage: toy_source, shards: 2, config: {value: $x}}
+  double: {stage: toy_double, inputs: {number: source}}
+  total:
+    stage: toy_total
+    inputs: {numbers: double}
+    config: [{add: $y}, $kind]
+results: [total]
+tracking: false
+"""
+
+
+def write_sweep(folder: Path, text: str = SWEEP, name: str = "toy.yaml") -> Path:
+    """The sweep as a file."""
+    path = folder / name
+    path.write_text(text)
+    return path

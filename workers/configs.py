@@ -1,0 +1,369 @@
+"""What each stage can be told: one frozen pydantic model per stage.
+
+Every field here is part of a step's *identity*: two configs that mean the same give the same key. How a step is run
+(CPUs, GPUs, memory, timeouts, where things are stored) is deliberately not sayable here.
+
+This module imports neither torch nor ray, so planning 12,960 cells does not either.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+#: Best-of-N sizes of "Rethinking Reward Modeling" (ICLR 2025), section 4.
+PAPER_BEST_OF = (2, 5, 10, 30, 50, 100, 300, 500)
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The JSON-like value that is hashed: every field, defaults included, local files by content."""
+        return self.model_dump(mode="json", context={"identity": True})
+
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scalar metrics that the stage must return with this config, all finite."""
+        return ()
+
+
+class LocalPath(Config):
+    """A local file or folder, written `{path: …}` in a sweep. Its content is its identity; where it lies is not."""
+
+    path: str
+    sha256: str
+    """Hex digest of the content, filled in when the sweep is loaded."""
+
+    @model_serializer(mode="wrap")
+    def _content_only_in_identity(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        if info.context and info.context.get("identity"):
+            return {"sha256": self.sha256}
+        return dict(handler(self))
+
+
+class HubModel(Config):
+    """A model of the Hugging Face Hub: `google/gemma-2b`, or `{hub: google/gemma-2b, revision: …}`."""
+
+    hub: str
+    revision: str | None = None
+
+
+class HubData(Config):
+    """A data set of the Hugging Face Hub, e.g. `{hub: Anthropic/hh-rlhf, subset: harmless-base, split: train}`."""
+
+    hub: str
+    subset: str | None = None
+    """Folder of the repository that holds the files (`data_dir` of `datasets.load_dataset`)."""
+    split: str = "train"
+    revision: str | None = None
+
+
+class TinyLlama(Config):
+    """A small Llama whose tokenizer and weights are made from the demonstrations: a policy with no download."""
+
+    layers: PositiveInt = 2
+    hidden: PositiveInt = 128
+    heads: PositiveInt = 4
+    vocabulary: PositiveInt = 2048
+    """Size of the byte-level BPE vocabulary, special tokens included."""
+    context: PositiveInt = 512
+    """Longest sequence in tokens."""
+    steps: NonNegativeInt = 60
+    """Language-model training steps over prompt and response text; 0 leaves the random weights."""
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 2e-3
+    seed: Seed = 0
+
+
+class TinyModel(Config):
+    """`{tiny: {…}}`"""
+
+    tiny: TinyLlama
+
+
+def _hub_name(value: object) -> object:
+    return {"hub": value} if isinstance(value, str) else value
+
+
+Data = LocalPath | HubData
+NamedModel = Annotated[LocalPath | HubModel, BeforeValidator(_hub_name)]
+AnyModel = Annotated[LocalPath | HubModel | TinyModel, BeforeValidator(_hub_name)]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+class DataConfig(Config):
+    """What the three data stages share."""
+
+    source: Data
+    """JSONL, JSONL.gz or Parquet file, or a Hub data set. Rows are hh-rlhf dialogues (`chosen`, `rejected`), or have
+    columns `prompt`, `chosen`, `rejected`, or `prompt`, `response`."""
+    incomplete_rows: Literal["error", "skip"] = "error"
+    """A row without a prompt or an answer stops the step with its line number, or is counted and skipped."""
+    seed: Seed = 0
+
+
+class PromptsConfig(DataConfig):
+    """Distinct prompts, split into train and test."""
+
+    train: PositiveInt | None = None
+    """Number of train prompts; None takes all that are left after the test prompts."""
+    test: PositiveInt | None = None
+    """Number of test prompts; None is allowed only with `test_source` and takes all of it."""
+    test_source: Data | None = None
+    """Where test prompts come from; without it they are held out of `source`."""
+    max_tokens: PositiveInt | None = 450
+    """Longer prompts are dropped and counted (paper: 450)."""
+    tokenizer: NamedModel | None = None
+    """Counts `max_tokens`; without it, whitespace-separated words are counted."""
+
+    @model_validator(mode="after")
+    def _test_prompts_are_defined(self) -> PromptsConfig:
+        if self.test is None and self.test_source is None:
+            raise ValueError("say how many test prompts to hold out (test: 100), or give a test_source")
+        return self
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("train_prompts", "test_prompts", "skipped_rows", "long_prompts")
+
+
+class DemonstrationsConfig(DataConfig):
+    """(prompt, response) pairs for supervised fine-tuning; of preference rows the chosen response is taken."""
+
+    limit: PositiveInt | None = None
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("demonstrations", "skipped_rows", "held_out_rows")
+
+
+class PreferencesConfig(DataConfig):
+    """(prompt, chosen, rejected) rows."""
+
+    limit: PositiveInt | None = None
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("preferences", "skipped_rows", "held_out_rows")
+
+
+# --- language models -------------------------------------------------------------------------------------------------
+
+
+class PolicyConfig(Config):
+    """The policy before any fine-tuning by the sweep."""
+
+    model: AnyModel
+
+
+class Lora(Config):
+    """LoRA through peft; r = 32, alpha = 32, dropout 0 in the paper's scripts."""
+
+    r: PositiveInt = 32
+    alpha: PositiveInt = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class SftConfig(Config):
+    """Supervised fine-tuning with TRL's SFTTrainer, loss on the response only (paper: after "Assistant:")."""
+
+    lora: Lora | None = None
+    """None trains all weights. With LoRA the merged model is stored."""
+    learning_rate: PositiveFloat = 5e-5
+    epochs: PositiveFloat = 2
+    batch_size: PositiveInt = 8
+    gradient_accumulation: PositiveInt = 1
+    max_tokens: PositiveInt = 1024
+    dtype: Dtype = "float32"
+    seed: Seed = 0
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("sft_loss", "sft_steps")
+
+
+class GenerateConfig(Config):
+    """Responses sampled from a policy. Defaults are the paper's: temperature 1.0, top_p 0.95, 128 new tokens."""
+
+    split: Literal["train", "test"]
+    responses: PositiveInt
+    """Responses per prompt (paper: 10 for train prompts, 500 for test prompts)."""
+    temperature: PositiveFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    max_new_tokens: PositiveInt = 128
+    max_prompt_tokens: PositiveInt = 512
+    """Longer prompts lose their beginning."""
+    batch_size: PositiveInt = 64
+    """Sequences per forward pass. It fixes which random numbers a response sees, hence is part of the identity."""
+    dtype: Dtype = "float32"
+    seed: Seed = 0
+    shard: NonNegativeInt = 0
+    shards: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> GenerateConfig:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} of {self.shards}: shards count from 0")
+        return self
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("responses", "mean_response_tokens")
+
+
+class RewardTraining(Config):
+    """Training of a golden reward model with TRL's RewardTrainer."""
+
+    learning_rate: PositiveFloat = 1e-3
+    epochs: PositiveFloat = 1
+    batch_size: PositiveInt = 16
+    max_tokens: PositiveInt = 512
+    held_out: Fraction = 0.1
+    """Share of the preferences kept out of training, on which `golden_accuracy` is measured."""
+    seed: Seed = 0
+
+
+class GoldenConfig(Config):
+    """The golden reward model: a published one (`model`), or one trained here on preferences (`train`)."""
+
+    model: NamedModel | None = None
+    """A sequence classifier with one label. With `train`, the model that training starts from; without it, training
+    starts from the `policy` input."""
+    train: RewardTraining | None = None
+
+    @model_validator(mode="after")
+    def _something_to_score_with(self) -> GoldenConfig:
+        if self.model is None and self.train is None:
+            raise ValueError("give a model (Hub name or {path: …}), or train: {…} to make one from preferences")
+        return self
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("golden_accuracy", "golden_loss") if self.train else ()
+
+
+class ScoreConfig(Config):
+    """Golden rewards of responses."""
+
+    max_tokens: PositiveInt = 512
+    batch_size: PositiveInt = 64
+    cut_at: str | None = "\n\nHuman"
+    """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
+    dtype: Dtype = "float32"
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("mean_reward", "sd_reward")
+
+
+class EmbedConfig(Config):
+    """Last-layer hidden state at the last real token of prompt + response (paper: gemma-2b, 512 tokens, fp32)."""
+
+    model: NamedModel | None = None
+    """A causal or encoder model, or a sentence-transformers folder; without it the `policy` input embeds."""
+    max_tokens: PositiveInt = 512
+    batch_size: PositiveInt = 64
+    stored_dtype: Literal["float16", "float32"] = "float32"
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("embedding_dimension",)
+
+
+# --- reward models ---------------------------------------------------------------------------------------------------
+
+
+class AnnotateConfig(Config):
+    """Simulated preference annotations: P(j preferred over i) = sigmoid(beta * (r_j - r_i) / scale)."""
+
+    sampling: Literal["random", "similar", "diversified"]
+    """Which responses of a prompt are candidates, by rank of golden reward: two at random, the two middle ranks
+    (4 and 5 of 10), or the first and the last (0 and 9 of 10)."""
+    pairing: Literal["cross", "same"] = "cross"
+    """cross: a candidate of prompt i against a candidate of a prompt drawn uniformly; same: the two candidates of i."""
+    beta: FiniteFloat
+    """Annotator quality; large is accurate, negative is noise-free (released scripts)."""
+    scale: PositiveFloat | Literal["std"] = 1.0
+    """s above: 6.0 for helpful and 1.0 for harmless in the released scripts, `std` of all rewards in the follow-up."""
+    annotations: PositiveInt
+    """One per prompt: the first n prompts are annotated."""
+    seed: Seed
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("flip_rate", "mean_reward_gap")
+
+
+class FitMlpConfig(Config):
+    """BT-MLP and CLF-MLP: d -> 1024 -> 512 -> 1 with ReLU, Adam 1e-3, at most 30 epochs, patience 3."""
+
+    loss: Literal["bt", "clf"]
+    """bt: sigmoid(f(x1) - f(x2)), each annotation in both orders. clf: winners 1, losers 0, each row by itself."""
+    training: Literal["paper", "clean"] = "paper"
+    """paper: the released procedure (80/20 split of mirrored rows; each epoch ceil(rows / batch_size) steps on fresh
+    random subsets; stop when the validation loss exceeds each of the previous `patience`; last weights).
+    clean: partitioned minibatches, split by annotation, no improvement in `patience` epochs, best weights."""
+    hidden: tuple[PositiveInt, ...] = (1024, 512)
+    learning_rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 30
+    patience: PositiveInt = 3
+    batch_size: PositiveInt = 10_240
+    validation: Fraction = 0.2
+    member: NonNegativeInt = 0
+    """Ensemble member; the paper's row split uses random_state 42 + member."""
+    seed: Seed
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("epochs", "steps", "train_loss", "validation_loss")
+
+
+class FitLightgbmConfig(Config):
+    """CLF-LGB: LightGBM on the 2n pointwise rows, objective binary, library defaults."""
+
+    num_boost_round: PositiveInt = 100
+    """100 is the library default; the author's notebook says 1000."""
+    num_leaves: Annotated[int, Field(ge=2)] = 31
+    learning_rate: PositiveFloat = 0.1
+    min_data_in_leaf: PositiveInt = 20
+    seed: Seed
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("train_loss",)
+
+
+class EvaluateConfig(Config):
+    """Best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts."""
+
+    best_of: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAPER_BEST_OF
+    """N values, none above the number of responses per test prompt."""
+    repeats: PositiveInt = 100
+    """Permutations of the responses, shared by all prompts; the first N of each are the candidates (nested in N)."""
+    pairs: PositiveInt = 20_000
+    """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
+    seed: Seed = 0
+
+    def metrics(self) -> tuple[str, ...]:
+        return (
+            *(f"best_of_{n}" for n in self.best_of),
+            "mean_golden_reward",
+            "improvement",
+            "spearman",
+            "quantile",
+            "pairwise_accuracy",
+            "pairwise_accuracy_cross",
+        )

@@ -1,0 +1,115 @@
+"""How well predicted rewards choose and order responses. Arrays in, arrays out; numpy only.
+
+Throughout, `predictions` and `rewards` (golden) are (prompts, responses) and finite; a larger prediction is preferred.
+Definitions follow "Rethinking Reward Modeling" (Sun, Shen, Ton; ICLR 2025), section 4, and its script
+`step6_eval_rms.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+
+
+def best_of_n(
+    predictions: Floats, rewards: Floats, sizes: Sequence[int], permutations: Integers
+) -> NDArray[np.float64]:
+    """Mean golden reward of the response chosen among the first N of each permutation: (repeats, len(sizes)).
+
+    `permutations` (repeats, responses) are shared by all prompts, so candidates are nested in N. Of equally predicted
+    candidates the first in the permutation is chosen.
+
+    Raises:
+        ValueError: a size is below 1 or above the number of responses.
+    """
+    responses = predictions.shape[1]
+    if min(sizes) < 1 or max(sizes) > responses:
+        raise ValueError(f"best-of-N sizes {tuple(sizes)} do not all lie between 1 and the {responses} responses")
+    ascending = sorted(set(sizes))
+    prompt = np.arange(len(predictions))
+    golden = rewards.astype(np.float64, copy=False)
+    means = np.empty((len(permutations), len(ascending)))
+    for repeat, permutation in enumerate(permutations):
+        # A prefix maximum that is extended from one N to the next: every response is looked at once per repeat.
+        chosen, best = None, None
+        begin = 0
+        for column, end in enumerate(ascending):
+            candidates = permutation[begin:end]
+            segment = np.take(predictions, candidates, axis=1)
+            place = segment.argmax(axis=1)
+            segment_chosen, segment_best = candidates[place], segment[prompt, place]
+            if chosen is None or best is None:
+                chosen, best = segment_chosen, segment_best
+            else:
+                better = segment_best > best  # strictly: an earlier response keeps a tie
+                chosen = np.where(better, segment_chosen, chosen)
+                best = np.where(better, segment_best, best)
+            means[repeat, column] = golden[prompt, chosen].mean()
+            begin = end
+    return means[:, [ascending.index(size) for size in sizes]]
+
+
+def spearman(predictions: Floats, rewards: Floats) -> NDArray[np.float64]:
+    """Spearman correlation of each prompt (prompts,), ties at their average rank as in `scipy.stats.spearmanr`.
+
+    NaN marks a prompt where it is undefined: all its predictions, or all its rewards, are equal.
+    """
+    left = _centred_ranks(predictions)
+    right = _centred_ranks(rewards)
+    scale = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
+    correlation: NDArray[np.float64] = np.full(len(left), np.nan)
+    np.divide((left * right).sum(axis=1), scale, out=correlation, where=scale > 0)
+    # Rounding can leave the interval by one ulp; NaN stays NaN.
+    return np.clip(correlation, -1.0, 1.0, out=correlation)
+
+
+def chosen(predictions: Floats) -> NDArray[np.int64]:
+    """Index of the response with the highest prediction of each prompt (prompts,); the first of equals."""
+    index: NDArray[np.int64] = predictions.argmax(axis=1).astype(np.int64, copy=False)
+    return index
+
+
+def quantile(predictions: Floats, rewards: Floats) -> NDArray[np.float64]:
+    """Share of each prompt's rewards that are at most the reward of the chosen response (prompts,), in (0, 1]."""
+    reward = np.take_along_axis(rewards, chosen(predictions)[:, None], axis=1)
+    share: NDArray[np.float64] = np.mean(rewards <= reward, axis=1)
+    return share
+
+
+def pairwise_accuracy(predictions: Floats, rewards: Floats, left: Integers, right: Integers) -> float:
+    """Share of noise-free pairs that the predictions order as the rewards do, in [0, 1].
+
+    `left` and `right` (pairs,) are flat rows. Pairs with equal rewards are dropped; equal predictions count one half.
+
+    Raises:
+        ValueError: every pair has equal rewards, so there is nothing to order.
+    """
+    gap = rewards.ravel()[left].astype(np.float64) - rewards.ravel()[right]
+    predicted = predictions.ravel()[left].astype(np.float64) - predictions.ravel()[right]
+    informative = gap != 0
+    if not informative.any():
+        raise ValueError(f"all {len(gap)} held-out pairs have equal golden rewards: pairwise accuracy is undefined")
+    agreement = np.sign(gap[informative]) * np.sign(predicted[informative])  # 1 right, 0 tie, -1 wrong
+    return float((agreement + 1).mean() / 2)
+
+
+def _centred_ranks(values: Floats) -> NDArray[np.float64]:
+    """Ranks within each row, equal values sharing the mean of their ranks, shifted so that each row sums to 0."""
+    order = np.argsort(values, axis=1)
+    ascending = np.take_along_axis(values, order, axis=1)
+    position = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    differs = ascending[:, 1:] != ascending[:, :-1]
+    edge = np.ones((len(values), 1), dtype=bool)
+    starts = np.concatenate([edge, differs], axis=1)
+    ends = np.concatenate([differs, edge], axis=1)
+    first = np.maximum.accumulate(np.where(starts, position, 0), axis=1)
+    last = np.minimum.accumulate(np.where(ends, position, values.shape[1])[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty(values.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2 - (values.shape[1] - 1) / 2, axis=1)
+    return ranks

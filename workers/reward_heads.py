@@ -1,0 +1,167 @@
+"""Fitted reward models as files: what a fit stage saves and evaluation loads.
+
+A reward_model folder holds `reward_model.json` (kind and shape) and the weights: `weights.safetensors` of an MLP, or
+`model.txt` of LightGBM. torch and lightgbm are imported only by the functions that need them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import lightgbm
+    import torch
+
+DESCRIPTION_FILE = "reward_model.json"
+MLP_FILE = "weights.safetensors"
+LIGHTGBM_FILE = "model.txt"
+
+
+class RewardHead(Protocol):
+    """A function from embeddings to rewards."""
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the embeddings it takes."""
+
+    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Rewards (n,), as logits, of `features` (n, d) of type float16 or float32."""
+
+
+@dataclass(frozen=True)
+class MlpHead:
+    """An MLP, on the GPU where there is one."""
+
+    network: torch.nn.Sequential
+    dimension: int
+
+    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Rewards (n,), float32, of `features` (n, d) of type float16 or float32.
+
+        Raises:
+            ValueError: `features` is not (n, d).
+        """
+        import torch
+
+        _require_width(features, self.dimension)
+        with torch.inference_mode():
+            # Copied, since torch cannot hold a read-only memory map; widened on the device, to move half the bytes.
+            inputs = torch.from_numpy(np.array(features)).to(device()).float()
+            rewards: NDArray[np.float32] = self.network(inputs).squeeze(-1).cpu().numpy()
+        return rewards
+
+
+@dataclass(frozen=True)
+class LightgbmHead:
+    """A LightGBM booster; the reward is its raw score, the logit."""
+
+    booster: lightgbm.Booster
+    dimension: int
+
+    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Rewards (n,), float64, of `features` (n, d) of type float16 or float32.
+
+        Raises:
+            ValueError: `features` is not (n, d).
+        """
+        _require_width(features, self.dimension)
+        return np.asarray(self.booster.predict(features.astype(np.float32, copy=False), raw_score=True), np.float64)
+
+
+def build_mlp(dimension: int, hidden: Sequence[int]) -> torch.nn.Sequential:
+    """The paper's network with torch's default initialisation: d -> hidden... -> 1, ReLU between, linear output."""
+    import torch
+
+    layers: list[torch.nn.Module] = []
+    width = dimension
+    for units in hidden:
+        layers += [torch.nn.Linear(width, units), torch.nn.ReLU()]
+        width = units
+    return torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
+
+
+def device() -> torch.device:
+    """Where MLPs run: the first GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_mlp(network: torch.nn.Sequential, dimension: int, hidden: Sequence[int], folder: Path) -> None:
+    """Write a network made by `build_mlp(dimension, hidden)` into `folder`."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, folder / MLP_FILE)
+    _describe(folder, {"kind": "mlp", "dimension": dimension, "hidden": list(hidden)})
+
+
+def save_lightgbm(booster: lightgbm.Booster, folder: Path) -> None:
+    """Write a booster into `folder`."""
+    booster.save_model(folder / LIGHTGBM_FILE)
+    _describe(folder, {"kind": "lightgbm", "dimension": booster.num_feature()})
+
+
+def load_reward_head(folder: Path) -> RewardHead:
+    """Load what `save_mlp` or `save_lightgbm` wrote.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the description is not understood, or the weights do not have the shape it states; names the file.
+    """
+    file = folder / DESCRIPTION_FILE
+    try:
+        description = json.loads(file.read_text())
+        kind, dimension = description["kind"], int(description["dimension"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not the description of a reward model ({error!r})") from error
+    if kind == "mlp":
+        return _load_mlp(folder, dimension, description.get("hidden"))
+    if kind == "lightgbm":
+        return _load_lightgbm(folder, dimension)
+    raise ValueError(f"{file}: kind {kind!r}, expected 'mlp' or 'lightgbm'")
+
+
+def _load_mlp(folder: Path, dimension: int, hidden: object) -> MlpHead:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not isinstance(hidden, list) or not all(isinstance(units, int) for units in hidden):
+        raise ValueError(f"{folder / DESCRIPTION_FILE}: hidden {hidden!r}, expected a list of layer widths")
+    network = build_mlp(dimension, hidden)
+    try:
+        network.load_state_dict(load_file(folder / MLP_FILE))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder / MLP_FILE}: not the weights of {dimension} -> {hidden} -> 1 ({error})") from error
+    return MlpHead(network.to(device()).eval(), dimension)
+
+
+def _load_lightgbm(folder: Path, dimension: int) -> LightgbmHead:
+    import lightgbm
+
+    file = folder / LIGHTGBM_FILE
+    if not file.is_file():
+        raise FileNotFoundError(file)
+    try:
+        booster = lightgbm.Booster(model_file=file)
+    except lightgbm.basic.LightGBMError as error:
+        raise ValueError(f"{file}: not a readable LightGBM model ({error})") from error
+    if booster.num_feature() != dimension:
+        raise ValueError(f"{file}: takes {booster.num_feature()} features, but {DESCRIPTION_FILE} states {dimension}")
+    return LightgbmHead(booster, dimension)
+
+
+def _describe(folder: Path, description: dict[str, object]) -> None:
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+
+
+def _require_width(features: NDArray[np.floating[Any]], dimension: int) -> None:
+    if features.ndim != 2 or features.shape[1] != dimension:
+        raise ValueError(f"features of shape {features.shape}, but the reward model takes (n, {dimension})")

@@ -1,0 +1,53 @@
+"""Stage `score`: golden rewards of responses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoModelForSequenceClassification
+
+from workers import models
+from workers.configs import ScoreConfig
+
+
+def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> dict[str, float]:
+    """Score every response with the golden reward model, at the last token of prompt + response.
+
+    The response is cut where `cut_at` begins (released scripts of arXiv 2411.04991: "\\n\\nHuman"). Texts longer than
+    `max_tokens` lose their beginning.
+
+    Args:
+        config: how to read the texts.
+        out: receives `scores.npy`, float32 of shape (prompts, responses), in the order of `responses`.
+        golden: artifact of a sequence classifier with one label.
+        responses: artifact of the responses.
+
+    Returns:
+        `mean_reward` and `sd_reward` (population) over all responses, in units of the reward model.
+
+    Raises:
+        ValueError: the golden model is no one-label classifier, or a score is not finite (prompt and response named).
+        FileNotFoundError: the golden model cannot be read.
+    """
+    source = models.locate(golden)
+    tokenizer = models.load_tokenizer(source)
+    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer, dtype=config.dtype)
+    if model.config.num_labels != 1:
+        raise ValueError(f"{source.name}: a reward model has one label, this has {model.config.num_labels}")
+    model.to(models.device())
+    limit = models.token_limit(model, tokenizer, config.max_tokens)
+
+    rows = models.read_responses(responses)
+    scores = np.empty(rows.table.num_rows, dtype=np.float32)
+    for start, texts in rows.windows(config.batch_size, config.cut_at):
+        ids = models.tokenise(tokenizer, texts, limit)
+        part = models.rewards(model, tokenizer, ids, config.batch_size)
+        if not np.isfinite(part).all():
+            row = start + int(np.flatnonzero(~np.isfinite(part))[0])
+            raise ValueError(f"{rows.name(row)}: the reward is not finite (dtype {config.dtype})")
+        scores[start : start + len(part)] = part
+        print(f"score: {start + len(part)} of {len(scores)} responses", flush=True)
+    np.save(out / "scores.npy", scores.reshape(rows.prompts, rows.responses))
+    wide = scores.astype(np.float64)
+    return {"mean_reward": float(wide.mean()), "sd_reward": float(wide.std())}

@@ -1,0 +1,132 @@
+"""The table of stages: the one seam between the orchestrator and the work.
+
+A stage is named by string, so that planning never imports torch, transformers, trl or lightgbm. To add a stage, see
+`workers/README.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from workers import configs
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a stage: the kind of artifact it reads."""
+
+    kind: str
+    optional: bool = False
+    many: bool = False
+    """Reads all shards of its source at once, in order. Otherwise a stage fed by shards is itself run once per shard."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of work.
+
+    `function` is "module:name" of `def name(config, out, *, <input>: Path | list[Path] | None) -> dict[str, float]`:
+    it writes files into the folder `out` and returns exactly the metrics that `config.metrics()` names.
+    """
+
+    function: str
+    version: int
+    """Raised whenever the meaning of the output changes; part of the key."""
+    config: type[configs.Config]
+    output: str
+    """The kind of artifact it writes; see `workers/README.md` for the files of each kind."""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+
+
+STAGES: Mapping[str, Stage] = {
+    "prompts": Stage("workers.prompts:prompts", 1, configs.PromptsConfig, "prompts"),
+    "demonstrations": Stage(
+        "workers.demonstrations:demonstrations",
+        1,
+        configs.DemonstrationsConfig,
+        "demonstrations",
+        {"held_out": Input("prompts", optional=True)},
+    ),
+    "preferences": Stage(
+        "workers.preferences:preferences",
+        1,
+        configs.PreferencesConfig,
+        "preferences",
+        {"held_out": Input("prompts", optional=True)},
+    ),
+    "policy": Stage(
+        "workers.policy:policy",
+        1,
+        configs.PolicyConfig,
+        "model",
+        {"demonstrations": Input("demonstrations", optional=True)},
+    ),
+    "sft": Stage(
+        "workers.sft:sft",
+        1,
+        configs.SftConfig,
+        "model",
+        {"policy": Input("model"), "demonstrations": Input("demonstrations")},
+    ),
+    "generate": Stage(
+        "workers.generate:generate",
+        1,
+        configs.GenerateConfig,
+        "responses",
+        {"policy": Input("model"), "prompts": Input("prompts")},
+    ),
+    "golden": Stage(
+        "workers.golden:golden",
+        1,
+        configs.GoldenConfig,
+        "golden",
+        {"preferences": Input("preferences", optional=True), "policy": Input("model", optional=True)},
+    ),
+    "score": Stage(
+        "workers.score:score",
+        1,
+        configs.ScoreConfig,
+        "scores",
+        {"golden": Input("golden"), "responses": Input("responses")},
+    ),
+    "embed": Stage(
+        "workers.embed:embed",
+        1,
+        configs.EmbedConfig,
+        "embeddings",
+        {"responses": Input("responses"), "policy": Input("model", optional=True)},
+    ),
+    "annotate": Stage(
+        "workers.annotate:annotate",
+        1,
+        configs.AnnotateConfig,
+        "annotations",
+        {"scores": Input("scores", many=True)},
+    ),
+    "fit_mlp": Stage(
+        "workers.fit_mlp:fit_mlp",
+        1,
+        configs.FitMlpConfig,
+        "reward_model",
+        {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
+    ),
+    "fit_lightgbm": Stage(
+        "workers.fit_lightgbm:fit_lightgbm",
+        1,
+        configs.FitLightgbmConfig,
+        "reward_model",
+        {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
+    ),
+    "evaluate": Stage(
+        "workers.evaluate:evaluate",
+        1,
+        configs.EvaluateConfig,
+        "evaluation",
+        {
+            "reward_model": Input("reward_model"),
+            "embeddings": Input("embeddings", many=True),
+            "scores": Input("scores", many=True),
+        },
+    ),
+}

@@ -1,0 +1,87 @@
+"""Arrow schemas of the tables that stages hand to each other, one per kind of artifact.
+
+A stage writes with `write_table(rows, SCHEMA, path)` and reads with `read_table(path, SCHEMA)`; both refuse a table of
+another shape, naming the file and the column.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+#: prompts/prompts.parquet, train prompts first. `prompt` ends with "\n\nAssistant:".
+PROMPTS = pa.schema(
+    [
+        pa.field("prompt_id", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+    ]
+)
+#: demonstrations/demonstrations.parquet
+DEMONSTRATIONS = pa.schema(
+    [pa.field("prompt", pa.string(), nullable=False), pa.field("response", pa.string(), nullable=False)]
+)
+#: preferences/preferences.parquet
+PREFERENCES = pa.schema(
+    [
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("chosen", pa.string(), nullable=False),
+        pa.field("rejected", pa.string(), nullable=False),
+    ]
+)
+#: responses/responses.parquet, sorted by prompt_id then response_id, the same number of responses for every prompt.
+RESPONSES = pa.schema(
+    [
+        pa.field("prompt_id", pa.int64(), nullable=False),
+        pa.field("response_id", pa.int64(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("response", pa.string(), nullable=False),
+    ]
+)
+#: annotations/annotations.parquet: one annotation a row. `winner` and `loser` are flat rows (prompt * responses +
+#: response) of the scores and embeddings, prompts counted over all shards; `reward_gap` is the golden reward of the
+#: winner minus that of the loser, negative where the annotator was wrong.
+ANNOTATIONS = pa.schema(
+    [
+        pa.field("winner", pa.int64(), nullable=False),
+        pa.field("loser", pa.int64(), nullable=False),
+        pa.field("reward_gap", pa.float64(), nullable=False),
+    ]
+)
+
+
+def write_table(columns: dict[str, object], schema: pa.Schema, path: Path) -> None:
+    """Write `columns` (name -> sequence) as Parquet (zstd).
+
+    Raises:
+        ValueError: a column is missing, unknown, of another type, or holds a null.
+    """
+    if set(columns) != set(schema.names):
+        raise ValueError(f"{path}: columns {sorted(columns)}, expected {sorted(schema.names)}")
+    table = pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
+    _no_nulls(table, path)
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet table written by `write_table` with the same schema.
+
+    Raises:
+        ValueError: the file is not a Parquet file, or has another schema, or holds a null.
+    """
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
+    if table.schema.remove_metadata() != schema:
+        raise ValueError(f"{path}: schema {table.schema.names}, expected {schema.names} with types {schema.types}")
+    _no_nulls(table, path)
+    return table
+
+
+def _no_nulls(table: pa.Table, path: Path) -> None:
+    for name in table.column_names:
+        if table.column(name).null_count:
+            raise ValueError(f"{path}: column {name!r} has {table.column(name).null_count} empty values")
