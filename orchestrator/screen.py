@@ -17,6 +17,9 @@ from orchestrator.plan import spell_coords
 from orchestrator.session import Session
 
 console = Console(soft_wrap=True, highlight=False)
+if not console.is_terminal:
+    # A log or a pipe has no edge at which a table would have to be cut off.
+    console = Console(soft_wrap=True, highlight=False, width=240)
 
 
 def say(text: str) -> None:

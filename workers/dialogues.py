@@ -2,7 +2,7 @@
 
 Three forms of row are understood. The form of a file is the one that most of its rows have the columns of:
 
-- `chosen`, `rejected`: whole hh-rlhf transcripts, "\\n\\nHuman: …\\n\\nAssistant: …", split at the last "\\n\\nAssistant:";
+- `chosen`, `rejected`: whole hh-rlhf transcripts "\\n\\nHuman: …\\n\\nAssistant: …", split at the last "Assistant:";
 - `prompt`, `chosen`, `rejected`: the answers by themselves;
 - `prompt`, `response`: one answer; no preferences can be made of it.
 
@@ -48,7 +48,7 @@ class Dialogue:
     """The other answer; read only with `pairs=True`, and then always there."""
 
 
-class _IncompleteRow(Exception):
+class _IncompleteRowError(Exception):
     """Says what a row lacks."""
 
 
@@ -87,7 +87,7 @@ def read_dialogues(
     for row in rows:
         try:
             dialogues.append(parse(row, pairs))
-        except _IncompleteRow as fault:
+        except _IncompleteRowError as fault:
             faults.append(f"{row.place}: {fault}")
     if faults and incomplete_rows == "error":
         raise ValueError(
@@ -170,7 +170,7 @@ def _two_transcripts(row: _Row, pairs: bool) -> Dialogue:
         return Dialogue(prompt, chosen)
     other_prompt, rejected = _split_transcript(row, "rejected")
     if other_prompt != prompt:
-        raise _IncompleteRow("chosen and rejected answer different prompts")
+        raise _IncompleteRowError("chosen and rejected answer different prompts")
     return _pair(prompt, chosen, rejected)
 
 
@@ -185,16 +185,16 @@ def _answer(row: _Row, pairs: bool) -> Dialogue:
 
 def _pair(prompt: str, chosen: str, rejected: str) -> Dialogue:
     if chosen == rejected:
-        raise _IncompleteRow("chosen and rejected are the same answer: no preference")
+        raise _IncompleteRowError("chosen and rejected are the same answer: no preference")
     return Dialogue(prompt, chosen, rejected)
 
 
 def _split_transcript(row: _Row, column: str) -> tuple[str, str]:
     before, marker, after = f"\n\n{_text(row, column).strip()}".rpartition(ASSISTANT)
     if not marker:
-        raise _IncompleteRow(f'no "\\n\\nAssistant:" in {column}')
+        raise _IncompleteRowError(f'no "\\n\\nAssistant:" in {column}')
     if HUMAN in after:
-        raise _IncompleteRow(f"{column} ends with the human's turn, not with an answer")
+        raise _IncompleteRowError(f"{column} ends with the human's turn, not with an answer")
     return _prompt(before + marker), _response(after, column)
 
 
@@ -202,30 +202,30 @@ def _prompt(text: str) -> str:
     try:
         return as_prompt(text)
     except ValueError as error:
-        raise _IncompleteRow(str(error)) from error
+        raise _IncompleteRowError(str(error)) from error
 
 
 def _response(text: str, column: str) -> str:
     if not text.strip():
-        raise _IncompleteRow(f"the answer in {column} is empty")
+        raise _IncompleteRowError(f"the answer in {column} is empty")
     return f" {text.strip()}"
 
 
 def _text(row: _Row, column: str) -> str:
     if row.fault:
-        raise _IncompleteRow(row.fault)
+        raise _IncompleteRowError(row.fault)
     if column not in row.values:
-        raise _IncompleteRow(f"no {column}")
+        raise _IncompleteRowError(f"no {column}")
     value = row.values[column]
     if value is None:
-        raise _IncompleteRow(f"{column} is null")
+        raise _IncompleteRowError(f"{column} is null")
     if not isinstance(value, str):
-        raise _IncompleteRow(f"{column} is a {type(value).__name__}, not text")
+        raise _IncompleteRowError(f"{column} is a {type(value).__name__}, not text")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         # JSON can spell half a surrogate pair; Parquet cannot store it.
-        raise _IncompleteRow(f"{column} is not valid Unicode ({error.reason})") from error
+        raise _IncompleteRowError(f"{column} is not valid Unicode ({error.reason})") from error
     return value
 
 
@@ -294,9 +294,7 @@ def _hub_rows(source: HubData) -> Iterator[_Row]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(
-            source.hub, data_dir=source.subset, split=source.split, revision=source.revision
-        )
+        rows = datasets.load_dataset(source.hub, data_dir=source.subset, split=source.split, revision=source.revision)
     # The Hub libraries raise from several unrelated trees (httpx, huggingface_hub, datasets, OSError) for one cause.
     except Exception as error:
         raise OSError(

@@ -55,7 +55,7 @@ def policy(config: PolicyConfig, out: Path, *, demonstrations: Path | None = Non
         raise ValueError(f"{demonstrations}: no demonstrations to make a tiny policy from")
     tokenizer = _tokenizer(texts, tiny)
     model = _random_llama(tokenizer, tiny)
-    rows = [ids + [tokenizer.eos_token_id] for ids in models.tokenise(tokenizer, texts, tiny.context - 1)]
+    rows = [[*ids, tokenizer.eos_token_id] for ids in models.tokenise(tokenizer, texts, tiny.context - 1)]
     _train(model, rows, tiny)
     models.save_model(model, tokenizer, out)
     return {}

@@ -19,7 +19,7 @@ class Input:
     kind: str
     optional: bool = False
     many: bool = False
-    """Reads all shards of its source at once, in order. Otherwise a stage fed by shards is itself run once per shard."""
+    """Reads all shards of its source at once, in order. Otherwise a stage fed by shards is run once per shard."""
 
 
 @dataclass(frozen=True)
