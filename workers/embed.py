@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 from transformers.utils import cached_file
 
@@ -85,6 +84,9 @@ def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
 
 
 def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
+    # Here and not above: the import takes seconds, and most models do not need it.
+    from sentence_transformers import SentenceTransformer
+
     model = SentenceTransformer(source.name, revision=source.revision, device=str(models.device()))
     model.max_seq_length = min(config.max_tokens, model.max_seq_length or config.max_tokens)
     model.tokenizer.truncation_side = "left"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -128,6 +129,10 @@ class RayExecutor:
         if not address and not in_job:
             # No dashboard: it costs seconds and a port, and nobody looks at it for a local run.
             options |= {"include_dashboard": False, "address": "local"}
+            # Without a token Ray would write one into ~/.ray, and from then on every `ray start --head` of this user
+            # would demand it of `ray job submit`. One of our own protects this instance and is gone with it.
+            if "RAY_AUTH_MODE" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         elif address and not in_job:
             options["address"] = address
         try:
