@@ -16,6 +16,11 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 class UnspeakableValueError(TypeError):
     """A value that has no canonical spelling (NaN, an object, a non-string mapping key …); names the field."""
 
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where or 'value'}: {reason}")
+        self.where = where
+        self.reason = reason
+
 
 def canonical_json(value: Any) -> str:
     """Spell `value` (None, bool, int, float, str, list, tuple, dict with str keys) in exactly one way.
@@ -52,13 +57,13 @@ def _spell(value: Any, where: str, parts: list[str]) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise UnspeakableValueError(f"{where or 'value'}: text with a lone surrogate has no spelling") from error
+            raise UnspeakableValueError(where, "text with a lone surrogate has no spelling") from error
         parts.append(_quote(value))
     elif type(value) is int:
         parts.append(str(value))
     elif type(value) is float:
         if not math.isfinite(value):
-            raise UnspeakableValueError(f"{where or 'value'}: {value} cannot be part of a key; give a finite number")
+            raise UnspeakableValueError(where, f"{value} cannot be part of a key; give a finite number")
         parts.append(str(int(value)) if value.is_integer() else repr(value))
     elif isinstance(value, list | tuple):
         parts.append("[")
@@ -71,7 +76,7 @@ def _spell(value: Any, where: str, parts: list[str]) -> None:
         parts.append("{")
         for name in value:
             if type(name) is not str:
-                raise UnspeakableValueError(f"{where or 'value'}: mapping key {name!r} is not text")
+                raise UnspeakableValueError(where, f"mapping key {name!r} is not text")
         for index, name in enumerate(sorted(value)):
             if index:
                 parts.append(",")
@@ -81,6 +86,6 @@ def _spell(value: Any, where: str, parts: list[str]) -> None:
         parts.append("}")
     else:
         raise UnspeakableValueError(
-            f"{where or 'value'}: {type(value).__name__} {value!r} has no canonical spelling; "
-            "use numbers, text, lists and mappings"
+            where,
+            f"{type(value).__name__} {value!r} has no canonical spelling; use numbers, text, lists and mappings",
         )

@@ -16,6 +16,8 @@ from orchestrator.document import DocPath, Document, Problem, SweepError, neares
 from orchestrator.fingerprint import fingerprint
 from orchestrator.types import Scalar
 
+#: How a message about a name that the grammar does not know begins.
+UNKNOWN_FIELD = "unknown field"
 _DURATION = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -196,7 +198,7 @@ def grammar_problems(
             if (*where, part) in document.places or index == len(detail["loc"]) - 1:
                 where = (*where, part)
         if detail["type"] == "extra_forbidden":
-            message = f"unknown field; {nearest(detail['loc'][-1], _fields_at(model, detail['loc'][:-1]))}"
+            message = f"{UNKNOWN_FIELD}; {nearest(detail['loc'][-1], _fields_at(model, detail['loc'][:-1]))}"
         elif detail["type"] == "missing":
             message = "is missing"
         else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from orchestrator.canonical import UnspeakableValueError, canonical_json
 from orchestrator.document import DocPath, Document, Problem, SweepError, nearest
 from orchestrator.references import axes_of, is_reference, reference_problems, resolve, substitute
-from orchestrator.spec import Entry, SweepSpec, grammar_problems, pattern_problems
+from orchestrator.spec import UNKNOWN_FIELD, Entry, SweepSpec, grammar_problems, pattern_problems
 from orchestrator.types import Scalar
 from workers.configs import Config
 from workers.stages import STAGES, Stage
@@ -210,7 +212,7 @@ def _config_problems(spec: SweepSpec, document: Document, name: str) -> list[Pro
         if substitute(spec, entry.when, coords) is False:
             continue
         kind = str(substitute(spec, entry.stage, coords) or name)
-        origin: dict[str, DocPath] = {}
+        origins: dict[str, _Origin] = {}
         for index, layer in enumerate(layers(entry)):
             where: DocPath = ("stages", name, "config", *([index] if isinstance(entry.config, list) else []))
             if is_reference(layer):
@@ -219,44 +221,55 @@ def _config_problems(spec: SweepSpec, document: Document, name: str) -> list[Pro
                 problems.append(document.problem(where, f"is no mapping of config fields, found {layer!r}"))
                 continue
             for each, value in layer.items():
-                origin[each] = resolve(spec, value, coords)[1] if is_reference(value) else (*where, each)
+                written = (*where, each)
+                origins[each] = _Origin(written, resolve(spec, value, coords)[1] if is_reference(value) else written)
         if problems:
             break
-        problems += config_problems(
-            STAGES[kind].config, merged_config(spec, entry, coords), document, ("stages", name, "config"), origin
-        )
+        config = merged_config(spec, entry, coords)
+        problems += _filled_in_problems(STAGES[kind].config, config, document, ("stages", name, "config"), origins)
     return list(dict.fromkeys(problems))
 
 
-def config_problems(
-    model: type[Config], value: Mapping[str, Any], document: Document, where: DocPath, origin: Mapping[str, DocPath]
+class _Origin(NamedTuple):
+    """Where a config field was written, and where its value was: in an axis, if it is a reference."""
+
+    field: DocPath
+    value: DocPath
+
+
+def _filled_in_problems(
+    model: type[Config], config: Mapping[str, Any], document: Document, where: DocPath, origins: Mapping[str, _Origin]
 ) -> list[Problem]:
-    """Mistakes in one filled-in config, each placed where the wrong value was written."""
+    """Mistakes in one filled-in config, each placed where the wrong part was written."""
     try:
-        model.model_validate(value)
+        canonical_json(model.model_validate(config).identity())
     except ValidationError as error:
-        problems = grammar_problems(error, _Relocated(document, where, origin), where, model)
-        return problems
+        return grammar_problems(error, _Relocated(document, where, origins), where, model)
+    except UnspeakableValueError as error:
+        name = re.split(r"[.\[]", error.where)[0]
+        return [_Relocated(document, where, origins).problem((*where, name), error.reason)]
     return []
 
 
 class _Relocated(Document):
     """A document in which the fields of a merged config lie where they were written."""
 
-    def __init__(self, document: Document, where: DocPath, origin: Mapping[str, DocPath]) -> None:
+    def __init__(self, document: Document, where: DocPath, origins: Mapping[str, _Origin]) -> None:
         super().__init__(document.path, document.value, dict(document.places))
-        self._where, self._origin = where, origin
-        for name, path in origin.items():
+        self._document, self._where, self._origins = document, where, origins
+        for name, origin in origins.items():
             for known, place in document.places.items():
-                if known[: len(path)] == path:
-                    self.places[(*where, name, *known[len(path) :])] = place
+                if known[: len(origin.value)] == origin.value:
+                    self.places[(*where, name, *known[len(origin.value) :])] = place
 
     def problem(self, path: DocPath, message: str) -> Problem:
         depth = len(self._where)
-        name = str(path[depth]) if len(path) > depth else ""
-        if name not in self._origin:
-            return super().problem(path, message)
-        return Document.problem(self, (*self._origin[name], *path[depth + 1 :]), message)
+        origin = self._origins.get(str(path[depth])) if len(path) > depth else None
+        if origin is None:
+            return self._document.problem(path, message)
+        if len(path) == depth + 1 and message.startswith(UNKNOWN_FIELD):
+            return self._document.problem(origin.field, message)
+        return self._document.problem((*origin.value, *path[depth + 1 :]), message)
 
 
 def _unused_axis_problems(spec: SweepSpec, document: Document) -> list[Problem]:

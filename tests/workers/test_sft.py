@@ -1,0 +1,123 @@
+"""Supervised fine-tuning: real TRL, loss on the response only, prompts cut at their beginning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from workers import models, tables
+from workers.configs import Lora, SftConfig
+from workers.sft import sft
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    source = models.locate(folder)
+    tokenizer = models.load_tokenizer(source)
+    return models.load_model(source, AutoModelForCausalLM, tokenizer), tokenizer
+
+
+def response_loss(policy: Path, demonstrations: Path) -> float:
+    """Literally: mean over all response tokens and EOS of -log p(token | everything before it)."""
+    model, tokenizer = load(policy)
+    losses = []
+    for row in tables.read_table(demonstrations / "demonstrations.parquet", tables.DEMONSTRATIONS).to_pylist():
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        whole = [*tokenizer(row["prompt"] + row["response"])["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logs = model(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+        losses += [-float(logs[at - 1, whole[at]]) for at in range(len(prompt), len(whole))]
+    return sum(losses) / len(losses)
+
+
+def write(folder: Path, rows: list[tuple[str, str]]) -> Path:
+    folder.mkdir()
+    columns = {"prompt": [p for p, _ in rows], "response": [r for _, r in rows]}
+    tables.write_table(columns, tables.DEMONSTRATIONS, folder / "demonstrations.parquet")
+    return folder
+
+
+def test_only_response_tokens_and_eos_enter_the_loss(
+    tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    config = SftConfig(learning_rate=1e-12, epochs=1, batch_size=24)
+    metrics = sft(config, tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
+    assert metrics["sft_steps"] == 1
+    assert metrics["sft_loss"] == pytest.approx(response_loss(tiny_policy, tiny_demonstrations), abs=1e-4)
+
+
+def test_fine_tuning_lowers_the_loss_and_leaves_only_the_model(
+    tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    config = SftConfig(learning_rate=3e-3, epochs=4, batch_size=8)
+    metrics = sft(config, tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
+    assert set(metrics) == set(config.metrics())
+    assert metrics["sft_steps"] == 12
+    before, after = response_loss(tiny_policy, tiny_demonstrations), response_loss(tmp_path, tiny_demonstrations)
+    assert after < 0.7 * before
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_lora_is_merged_into_a_plain_model(tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path) -> None:
+    config = SftConfig(lora=Lora(r=4, alpha=8), learning_rate=1e-2, epochs=3, batch_size=8)
+    sft(config, tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
+    base, merged = load(tiny_policy)[0].state_dict(), load(tmp_path)[0].state_dict()
+    assert set(merged) == set(base)
+    changed = {name for name in base if not torch.equal(base[name], merged[name])}
+    assert changed == {f"model.layers.0.self_attn.{part}_proj.weight" for part in "qv"}
+    assert response_loss(tmp_path, tiny_demonstrations) < response_loss(tiny_policy, tiny_demonstrations)
+
+
+def test_the_seed_fixes_the_result_whatever_ran_before(
+    tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        out = tmp_path / str(number)
+        out.mkdir()
+        config = SftConfig(learning_rate=1e-3, epochs=1, batch_size=8, seed=seed)
+        sft(config, out, policy=tiny_policy, demonstrations=tiny_demonstrations)
+        found.append(load(out)[0].state_dict()["model.embed_tokens.weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2)])
+def test_bfloat16_is_stored_and_does_not_leak_into_the_next_training(
+    lora: Lora | None, tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for dtype in ("float32", "bfloat16", "float32"):
+        out = tmp_path / f"{dtype}{len(losses)}"
+        out.mkdir()
+        config = SftConfig(lora=lora, epochs=1, batch_size=24, dtype=dtype)
+        losses.append(sft(config, out, policy=tiny_policy, demonstrations=tiny_demonstrations)["sft_loss"])
+        model = AutoModelForCausalLM.from_pretrained(out / "model")
+        assert {str(weight.dtype) for weight in model.parameters()} == {f"torch.{dtype}"}
+    assert losses[0] == losses[2]
+    assert losses[0] != losses[1]
+
+
+def test_a_prompt_that_is_too_long_loses_its_beginning(tiny_policy: Path, tmp_path: Path) -> None:
+    tokenizer = load(tiny_policy)[1]
+    tail = "\n\nHuman: How do I paint a bike?\n\nAssistant:"
+    long = write(tmp_path / "long", [("\n\nHuman: hello boat" * 30 + tail, " Yes.")])
+    short = write(tmp_path / "short", [(tail, " Yes.")])
+    limit = len(tokenizer(tail + " Yes.")["input_ids"]) + 1
+    config = SftConfig(learning_rate=1e-12, epochs=1, max_tokens=limit)
+    losses = []
+    for rows in (long, short):
+        out = tmp_path / f"{rows.name}-out"
+        out.mkdir()
+        losses.append(sft(config, out, policy=tiny_policy, demonstrations=rows)["sft_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_no_demonstrations_are_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    empty = write(tmp_path / "empty", [])
+    with pytest.raises(ValueError, match="no demonstrations"):
+        sft(SftConfig(), tmp_path, policy=tiny_policy, demonstrations=empty)
