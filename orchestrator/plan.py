@@ -13,7 +13,7 @@ from orchestrator.document import Problem, SweepError, nearest
 from orchestrator.references import substitute
 from orchestrator.spec import SweepSpec, matches
 from orchestrator.types import Artifact, Cell, Scalar, Step
-from orchestrator.wiring import merged_config, order, own_axes, sources
+from orchestrator.wiring import merged_config, order, own_axes, sources, targets
 from workers.stages import STAGES, Stage
 
 
@@ -107,9 +107,7 @@ def build_plan(spec: SweepSpec) -> Plan:
     for each, made in groups.items():
         for artifact in made:
             users[artifact] += uses[each]
-    fed = {source for name in names for source in sources(spec.stages[name])}
-    targets = tuple(name for name in names if name not in fed)
-    return Plan(spec, tuple(cells), builder.steps, tuple(names), targets, users)
+    return Plan(spec, tuple(cells), builder.steps, tuple(names), targets(spec), users)
 
 
 class _Builder:

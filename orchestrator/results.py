@@ -170,17 +170,6 @@ class Results:
         return list(names)
 
 
-def metric_clashes(plan: Plan) -> list[str]:
-    """Metrics that two reported entries of one cell both return, so that one would hide the other."""
-    owners: dict[str, set[str]] = {}
-    for entry, steps in plan.of_entry().items():
-        if entry in (plan.spec.results or plan.targets):
-            for step in {step.stage: step for step in steps}.values():
-                for name in plan.metrics_of(step):
-                    owners.setdefault(name, set()).add(entry)
-    return [f"{name} ({', '.join(sorted(entries))})" for name, entries in owners.items() if len(entries) > 1]
-
-
 def write_results(table: pa.Table, path: Path) -> None:
     """Replace the Parquet file at once, so that a reader in mid-run sees the old table or the new one.
 

@@ -36,6 +36,8 @@ def check_wiring(spec: SweepSpec, document: Document) -> None:
         for name in spec.stages:
             problems += _config_problems(spec, document, name)
         problems += _unused_axis_problems(spec, document)
+    if not problems:
+        problems += _metric_problems(spec, document)
     problems += _runtime_problems(spec, document)
     if problems:
         raise SweepError(problems)
@@ -84,6 +86,12 @@ def order(spec: SweepSpec) -> list[str]:
 def sources(entry: Entry) -> tuple[str, ...]:
     """The entries that an entry names."""
     return (*entry.inputs.values(), *([entry.otherwise] if entry.otherwise else []))
+
+
+def targets(spec: SweepSpec) -> tuple[str, ...]:
+    """The entries that feed no other, in dependency order."""
+    fed = {source for entry in spec.stages.values() for source in sources(entry)}
+    return tuple(name for name in order(spec) if name not in fed)
 
 
 def layers(entry: Entry) -> list[Any]:
@@ -281,6 +289,26 @@ def _unused_axis_problems(spec: SweepSpec, document: Document) -> list[Problem]:
         )
         for axis in spec.axes
         if axis not in used
+    ]
+
+
+def _metric_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+    """Metrics that two reported entries both return, so that one column would have two meanings."""
+    owners: dict[str, set[str]] = {}
+    for name in spec.results or targets(spec):
+        if name in spec.stages:
+            entry = spec.stages[name]
+            for coords in _points(spec, axes_of(spec, [entry.stage, entry.config, entry.when])):
+                if substitute(spec, entry.when, coords) is not False:
+                    stage = STAGES[str(substitute(spec, entry.stage, coords) or name)]
+                    for metric in stage.config.model_validate(merged_config(spec, entry, coords)).metrics():
+                        owners.setdefault(metric, set()).add(name)
+    return [
+        document.problem(
+            ("results",), f"{' and '.join(sorted(names))} both return {metric!r}, which would be one column; report one"
+        )
+        for metric, names in owners.items()
+        if len(names) > 1
     ]
 
 

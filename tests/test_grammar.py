@@ -104,6 +104,7 @@ def test_a_missing_file_names_its_nearest_neighbour(tmp_path: Path) -> None:
         ("results: [total]", "exclude: [{w: 1}]", ["FILE:15: exclude[0].w: there is no axis 'w'"]),
         ("results: [total]", "exclude: [{y: 30}]", ["30 is no value of 'y'"]),
         ("results: [total]", "exclude: [{y: [10, 20]}]", ["every cell is excluded"]),
+        ("results: [total]", "results: [double, total]", ["FILE:15: results: double and total both return 'total'"]),
         ("shards: 2", "shards: 0", ["stages.source.shards: is 0; it must be a whole number from 1"]),
         ("stage: toy_double,", "stage: toy_double, shards: 2,", ["cannot be cut into shards"]),
     ],

@@ -46,7 +46,7 @@ def write_reference(named: LocalPath | HubModel, out: Path) -> None:
     """Make `out` an artifact that refers to `named`.
 
     Raises:
-        FileNotFoundError: `named` is a local folder that is not there.
+        FileNotFoundError: `named` is a local folder that is not there, or holds no model.
     """
     if isinstance(named, LocalPath):
         _folder(named.path, "the config")
@@ -66,7 +66,7 @@ def locate(model: Path | LocalPath | HubModel) -> Source:
     """The source behind a `model`/`golden` artifact folder, or behind a model named in a config.
 
     Raises:
-        FileNotFoundError: the folder referred to is gone.
+        FileNotFoundError: the folder referred to is gone, or holds no model.
         ValueError: the artifact holds neither a model nor a reference.
     """
     if isinstance(model, LocalPath):
@@ -241,6 +241,8 @@ def read_responses(folder: Path) -> Responses:
 def _folder(path: str, named_by: str) -> Source:
     if not Path(path).is_dir():
         raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, is not there (moved or deleted?)")
+    if not any((Path(path) / file).is_file() for file in ("config.json", "modules.json")):
+        raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, holds no config.json: not a saved model")
     return Source(path, local=True)
 
 
@@ -257,3 +259,5 @@ def _read(auto: Any, source: Source, **options: Any) -> Any:
             f"first (`hf download {source.name}`, after `hf auth login` for a gated one), set HF_HOME to a cache that "
             f"holds it, or give a local folder: {{path: …}}. ({reason})"
         ) from error
+    except ValueError as error:  # an unknown architecture, or no tokenizer: transformers does not say of which model
+        raise ValueError(f"{source.name}: {error}") from error

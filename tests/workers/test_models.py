@@ -49,8 +49,19 @@ def test_an_unreachable_hub_model_says_what_to_do() -> None:
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        models.locate(LocalPath(path=str(tmp_path), sha256="0" * 64))
+    (tmp_path / "config.json").write_text("{}")
+    source = models.locate(LocalPath(path=str(tmp_path), sha256="0" * 64))
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        models.load_tokenizer(source)
+
+
+def test_a_folder_without_weights_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_policy / "model", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    source = models.locate(tmp_path)
     with pytest.raises(FileNotFoundError, match="not a readable model folder"):
-        models.load_tokenizer(models.Source(str(tmp_path), local=True))
+        models.load_model(source, AutoModelForCausalLM, models.load_tokenizer(source))
 
 
 def test_missing_weights_are_an_error_and_not_random_numbers(tiny_policy: Path) -> None:

@@ -52,7 +52,7 @@ def test_only_response_tokens_and_eos_enter_the_loss(
 def test_fine_tuning_lowers_the_loss_and_leaves_only_the_model(
     tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
 ) -> None:
-    config = SftConfig(learning_rate=3e-3, epochs=4, batch_size=8)
+    config = SftConfig(learning_rate=1e-2, epochs=4, batch_size=8)
     metrics = sft(config, tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
     assert set(metrics) == set(config.metrics())
     assert metrics["sft_steps"] == 12

