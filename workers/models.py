@@ -58,6 +58,7 @@ def write_reference(named: LocalPath | HubModel, out: Path) -> None:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """Write weights and tokenizer to `out/model`."""
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(out / FOLDER)
     tokenizer.save_pretrained(out / FOLDER)
 

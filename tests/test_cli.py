@@ -1,0 +1,130 @@
+"""The commands as a person or a script meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toy
+
+FAILING = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that was run: half of its cells failed."""
+    folder = tmp_path_factory.mktemp("cli")
+    toy.write_sweep(folder, FAILING)
+    done = sweep(folder, "run", "toy.yaml", "--inline")
+    assert done.returncode == 1, done.stderr
+    return folder
+
+
+def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys, toy; toy.install(); sys.argv[0] = 'sweep'; from orchestrator.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "results", "why", "debug", "sync"])
+def test_every_command_explains_itself_with_an_example(folder: Path, command: str) -> None:
+    done = sweep(folder, command, "--help")
+    assert done.returncode == 0
+    assert f"Example:  sweep {command} sweeps/" in " ".join(done.stdout.split()).replace(
+        "Example: sweep", "Example:  sweep"
+    )
+
+
+def test_the_last_lines_of_a_run_say_which_cells_are_missing_and_what_to_do(folder: Path) -> None:
+    done = sweep(folder, "run", "toy.yaml", "--inline")
+    assert done.returncode == 1
+    tail = done.stdout.splitlines()[-8:]
+    assert any("6 failed ValueError: the toy was told to raise" in line for line in tail), done.stdout
+    log = next(line.split("log: ")[1] for line in tail if "log: " in line)
+    assert "Traceback" in Path(log).read_text()
+    assert any("6 of 12 cells are missing" in line and "sweep run toy.yaml" in line for line in tail)
+    assert any(line.startswith("explain one: sweep why toy.yaml ") for line in tail)
+
+
+def test_plan_in_json_counts_cells_and_steps(folder: Path) -> None:
+    done = sweep(folder, "plan", "toy.yaml", "--json")
+    assert json.loads(done.stdout) == {
+        "cells": 12,
+        "steps": {
+            "source": {"total": 6, "committed": 6, "to_run": 0},
+            "double": {"total": 6, "committed": 6, "to_run": 0},
+            "total": {"total": 12, "committed": 6, "to_run": 6},
+        },
+    }
+
+
+def test_status_in_json_has_states_and_errors(folder: Path) -> None:
+    report = json.loads(sweep(folder, "status", "toy.yaml", "--json").stdout)
+    assert report["cells"] == 12
+    assert report["cells_by_status"] == {"succeeded": 6, "failed": 6}
+    assert report["steps"]["total"] == {
+        "total": 12, "committed": 6, "running": 0, "pending": 0, "failed": 6, "blocked": 0,
+    }  # fmt: skip
+    assert report["errors"][0]["error_class"] == "ValueError"
+    assert report["live"] is False
+
+
+def test_results_in_json_are_means_and_with_cells_rows(folder: Path) -> None:
+    means = json.loads(sweep(folder, "results", "toy.yaml", "--by", "x", "--json").stdout)
+    assert [(row["x"], row["cells"], row["total_mean"]) for row in means] == [(1, 2, 21.0), (2, 2, 25.0), (3, 2, 29.0)]
+    assert len(json.loads(sweep(folder, "results", "toy.yaml", "--cells", "--json").stdout)) == 12
+
+
+def test_why_explains_a_failed_cell_and_gives_the_command_that_runs_its_step(folder: Path) -> None:
+    done = sweep(folder, "why", "toy.yaml", "x=2,y=10,kind=bad")
+    assert done.returncode == 0
+    for words in (
+        "failed",
+        "x=2,y=10,kind=bad",
+        "ValueError: the toy was told to raise",
+        "log: ",
+        "sweep debug toy.yaml",
+    ):
+        assert words in done.stdout
+    explanation = json.loads(sweep(folder, "why", "toy.yaml", "x=2,y=10,kind=bad", "--json").stdout)
+    assert [step["entry"] for step in explanation["steps"]] == ["source", "source", "double", "double", "total"]
+    assert explanation["steps"][-1]["state"] == "failed"
+    assert explanation["steps"][-1]["attempts"][0]["outcome"] == "failed"
+
+
+def test_debug_runs_the_step_in_the_foreground_and_lets_its_exception_through(folder: Path) -> None:
+    done = sweep(folder, "debug", "toy.yaml", "x=2,y=10,kind=bad")
+    assert done.returncode == 1
+    assert "ValueError: the toy was told to raise" in done.stderr
+    assert "toy.py" in done.stdout
+    done = sweep(folder, "debug", "toy.yaml", "x=2,y=10,kind=plain", "--stage", "total")
+    assert done.returncode == 0, done.stderr
+    assert "total = 20.0" in done.stdout
+
+
+def test_mistakes_end_in_messages_and_exit_code_2_and_never_in_a_traceback(folder: Path) -> None:
+    for arguments, words in (
+        (("plan", "tyo.yaml"), "did you mean 'toy.yaml'"),
+        (("run", "toy.yaml", "--only", "x=9"), "'9' is no value of 'x'"),
+        (("why", "toy.yaml", "zzz"), "names no cell"),
+        (("results", "toy.yaml", "--metrics", "totl"), "did you mean 'total'"),
+        (("run", "toy.yaml", "--inline", "--outputs", "toy.yaml/x"), "cannot be written"),
+        (("run", "toy.yaml", "-s", "axes.z=[1]"), "no stage uses $z"),
+    ):
+        done = sweep(folder, *arguments)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_sync_of_a_sweep_without_tracking_says_so(folder: Path) -> None:
+    done = sweep(folder, "sync", "toy.yaml")
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
