@@ -214,7 +214,7 @@ class GenerateConfig(Config):
     max_prompt_tokens: PositiveInt = 512
     """Longer prompts lose their beginning."""
     batch_size: PositiveInt = 64
-    """Sequences per forward pass. It fixes which random numbers a response sees, hence is part of the identity."""
+    """Sequences per forward pass; it can change a text only through rounding."""
     dtype: Dtype = "float32"
     seed: Seed = 0
     shard: NonNegativeInt = 0
