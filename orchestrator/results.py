@@ -188,7 +188,8 @@ def write_results(table: pa.Table, path: Path) -> None:
                 Path(part.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise StoreError(f"the results table {path} cannot be written: {error.strerror or error}") from error
+        reason = f"the results table {path} cannot be written: {error.strerror or error}"
+        raise StoreError(f"{reason}; make room, then give the same command again; nothing is lost") from error
 
 
 def read_results(path: str | Path) -> pa.Table:

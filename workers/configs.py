@@ -357,6 +357,12 @@ class EvaluateConfig(Config):
     """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _each_n_once(self) -> EvaluateConfig:
+        if len(set(self.best_of)) < len(self.best_of):
+            raise ValueError(f"best_of names a number twice: {list(self.best_of)}")
+        return self
+
     def metrics(self) -> tuple[str, ...]:
         return (
             *(f"best_of_{n}" for n in self.best_of),

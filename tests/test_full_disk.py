@@ -1,0 +1,53 @@
+"""A full or read-only disk is one clear message; with room again, the same command goes on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+from orchestrator.drive import drive
+from orchestrator.session import open_session
+from orchestrator.store import StoreError
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 160 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"mounting a small file system is not allowed here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_sweep_and_loses_nothing(
+    disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = toy.write_sweep(tmp_path)
+    with pytest.raises(StoreError, match="No space left on device.*same command again"):
+        drive(open_session(path, outputs=str(disk / "out")), None, True, None)
+    assert "stopped: the store" in capsys.readouterr().out
+    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+    session = open_session(path, outputs=str(disk / "out"))
+    assert len(session.schedule.committed) > 0
+    assert drive(session, None, True, None) == 0
+    table = pq.read_table(session.outputs.results)
+    assert table["total"].to_pylist() == [4 * x + 2 + y for x in (1, 2, 3) for y in (10, 20)]
+
+
+def test_a_read_only_disk_is_refused_before_anything_runs(disk: Path, tmp_path: Path) -> None:
+    path = toy.write_sweep(tmp_path)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(StoreError, match="Read-only file system"):
+        drive(open_session(path, outputs=str(disk / "out")), None, True, None)
