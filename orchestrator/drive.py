@@ -98,9 +98,10 @@ def _run(session: Session, results: Results, executor: Executor) -> bool:
     before = signal.signal(signal.SIGTERM, _terminate)
     table_due = pulse_due = time.monotonic()
     results.read_failures()
-    # What failed in an earlier command is tried again now.
-    session.schedule.derive()
-    results.failures.clear()
+    # What failed in an earlier command is tried again now; failures outside the selection stay on record.
+    for address in session.schedule.needed:
+        session.schedule.states[address] = State.PENDING
+        results.failures.pop(address, None)
     try:
         with Progress(session.schedule, screen.console, executor.cpus) as progress:
             for attempt in run_plan(session.schedule, session.store, executor, code_commit()):

@@ -88,7 +88,8 @@ def show_summary(session: Session, summary: pa.Table) -> None:
         values = [_spread(row[f"{metric}_mean"], row[f"{metric}_sd"]) for metric in metrics]
         table.add_row(*(str(row[axis]) for axis in axes), str(row["cells"]), *values)
     console.print(table)
-    say(f"[dim]mean ± sd over {len(session.spec.labels('seed'))} seeds[/]" if "seed" in session.spec.axes else "")
+    if "seed" in session.spec.axes:
+        say(f"[dim]mean ± sd over {len(session.spec.labels('seed'))} seeds[/]")
 
 
 def show_cells(session: Session, rows: Sequence[dict[str, Any]]) -> None:

@@ -139,6 +139,15 @@ def test_only_the_selected_cells_are_run_and_the_table_still_has_all(tmp_path: P
     assert [at for at, each in status.items() if each == "succeeded"] == [(1, 10)]
 
 
+def test_failures_outside_the_selection_stay_on_record(tmp_path: Path) -> None:
+    run_inline(tmp_path, text=FAILING_CELL)
+    path = toy.write_sweep(tmp_path, FAILING_CELL)
+    session = open_session(path, None, ["x=1"], None, str(tmp_path / "out"))
+    assert drive(session, None, True, None) == 1
+    assert [row["status"] for row in rows(session) if row["kind"] == "bad"] == ["failed"] * 6
+    assert sorted(row["attempts"] for row in rows(session) if row["kind"] == "bad") == [1, 1, 1, 1, 2, 2]
+
+
 def test_a_finished_cell_needs_nothing_above_it(tmp_path: Path) -> None:
     import shutil
 

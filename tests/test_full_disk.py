@@ -35,7 +35,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(
     disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = toy.write_sweep(tmp_path)
-    with pytest.raises(StoreError, match="No space left on device.*same command again"):
+    with pytest.raises(StoreError, match=r"No space left on device.*same command again"):
         drive(open_session(path, outputs=str(disk / "out")), None, True, None)
     assert "stopped: the store" in capsys.readouterr().out
     subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
