@@ -169,6 +169,8 @@ def _store(location: str) -> Store:
 
 
 def _function(name: str) -> Callable[..., Any]:
+    # TRL and the Hub libraries report usage when they are imported; a cluster's owner has not agreed to that.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -68,18 +68,19 @@ class Progress:
         busy = [f"{name} {each[State.RUNNING]}" for name, each in counts.items() if each[State.RUNNING]]
         return (
             f"{_spell_seconds(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
-            f"running: {', '.join(busy) or 'nothing'}, {self._eta(counts)} left"
+            f"running: {', '.join(busy) or 'nothing'}, {self._eta(counts)}"
         )
 
-    def _table(self) -> Table:
+    def _table(self) -> Group:
         counts = self._schedule.counts()
         table = Table(box=None, padding=(0, 1))
         table.add_column("stage")
         table.add_column("", width=24)
-        for name in ("done", "running", "failed", "blocked"):
+        for name in ("done", "running", "failed", "blocked", "left"):
             table.add_column(name, justify="right")
         for name, each in counts.items():
             total = sum(each.values())
+            left = self._left(name, each)
             failed = Text(str(each[State.FAILED]), style="bold red" if each[State.FAILED] else "dim")
             table.add_row(
                 name,
@@ -88,25 +89,29 @@ class Progress:
                 str(each[State.RUNNING] or ""),
                 failed if each[State.FAILED] else "",
                 str(each[State.BLOCKED] or ""),
+                "?" if left is None else _spell_seconds(left / self._parallel) if left else "",
             )
         elapsed = _spell_seconds(time.monotonic() - self._started)
-        table.add_row("", "", "", "", "", "")
-        table.add_row(f"[bold]{elapsed}[/]", f"about {self._eta(counts)} left", "", "", "", "")
-        return table
+        return Group(table, Text(f" {elapsed}, about {self._eta(counts)}"))
+
+    def _left(self, name: str, counts: Mapping[State, int]) -> float | None:
+        """Seconds of work left in an entry at the pace of its finished steps; None before the first has finished."""
+        seconds = self._seconds[name]
+        steps = counts[State.PENDING] + counts[State.RUNNING]
+        if not steps:
+            return 0.0
+        return steps * sum(seconds) / len(seconds) if seconds else None
 
     def _eta(self, counts: Mapping[str, Mapping[State, int]]) -> str:
-        """Remaining work shared by what runs now; entries that have not finished a step are guessed from the mean."""
-        known = [second for seconds in self._seconds.values() for second in seconds]
-        if not known:
-            return "…"
-        mean = sum(known) / len(known)
-        remaining, running = 0.0, 0
+        """Time left for the entries whose pace is known, and how many steps of unknown length come on top."""
+        work, unknown = 0.0, 0
         for name, each in counts.items():
-            seconds = self._seconds[name]
-            left = each[State.PENDING] + each[State.RUNNING]
-            remaining += left * (sum(seconds) / len(seconds) if seconds else mean)
-            running += each[State.RUNNING]
-        return _spell_seconds(remaining / min(max(running, 1), self._parallel))
+            left = self._left(name, each)
+            work += left or 0.0
+            unknown += each[State.PENDING] + each[State.RUNNING] if left is None else 0
+        # Work is spread over what can run at once.
+        known = _spell_seconds(work / self._parallel)
+        return f"{known} left" + (f" + {unknown} steps of stages not timed yet" if unknown else "")
 
 
 def _spell_seconds(seconds: float) -> str:

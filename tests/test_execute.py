@@ -185,7 +185,9 @@ def test_a_damaged_artifact_is_reported_set_aside_and_made_again(
 
 
 def command(folder: Path, path: Path, *options: str) -> list[str]:
-    code = "import sys, toy; toy.install(); from orchestrator.cli import main; main()"
+    # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}; import toy; toy.install(); from orchestrator.cli import main; main()"
     return [sys.executable, "-c", code, "run", str(path), "--outputs", str(folder / "out"), *options]
 
 

@@ -129,6 +129,18 @@ def test_a_killed_ray_worker_is_a_crashed_attempt_and_the_executor_lives_on(loca
 
 
 @pytest.mark.ray
+def test_the_address_of_a_job_server_is_an_error_that_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from orchestrator.executors.ray_cluster import RayExecutor, RayUnreachableError
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(RayUnreachableError, match="ray job submit"):
+        RayExecutor()
+
+
+@pytest.mark.ray
 def test_an_address_where_no_cluster_answers_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -121,6 +121,11 @@ class RayExecutor:
             return
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
         address = address or os.environ.get("RAY_ADDRESS")
+        if address and address.startswith(("http://", "https://")) and not in_job:
+            raise RayUnreachableError(
+                f"{address} is a job server, which takes whole jobs: ray job submit --working-dir . -- SWEEP.yaml. "
+                "To drive the cluster from here, give --address auto or HOST:6379. Nothing was run."
+            )
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address and not in_job:
             # The cluster's workers must run this checkout, not whatever version is installed there.
