@@ -80,11 +80,15 @@ def needed_steps(plan: Plan, committed: set[Artifact]) -> dict[Artifact, Step]:
     """The steps to run, each after those it reads."""
     wanted = {artifact for cell in plan.cells for artifact in plan.targets_of(cell)} - committed
     frontier = list(wanted)
+    # Thousands of steps share one tuple of shards; each is looked through once.
+    seen: set[int] = set()
     while frontier:
-        for parent in plan.steps[frontier.pop()].parents():
-            if parent not in committed and parent not in wanted:
-                wanted.add(parent)
-                frontier.append(parent)
+        for group in plan.steps[frontier.pop()].inputs.values():
+            if id(group) not in seen:
+                seen.add(id(group))
+                missing = [parent for parent in group if parent not in committed and parent not in wanted]
+                wanted.update(missing)
+                frontier += missing
     return {address: step for address, step in plan.steps.items() if address in wanted}
 
 
