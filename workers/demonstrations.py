@@ -30,7 +30,10 @@ def demonstrations(config: DemonstrationsConfig, out: Path, *, held_out: Path | 
         )
     dialogues.sort(key=lambda each: shuffle_key(config.seed, each.prompt, each.response))
     rows = dialogues[: config.limit]
-    columns = {"prompt": [each.prompt for each in rows], "response": [each.response for each in rows]}
+    columns: dict[str, object] = {
+        "prompt": [each.prompt for each in rows],
+        "response": [each.response for each in rows],
+    }
     write_table(columns, DEMONSTRATIONS, out / "demonstrations.parquet")
     return {
         "demonstrations": float(len(rows)),

@@ -269,7 +269,8 @@ def _json_rows(content: bytes) -> Iterator[_Row]:
     for number, line in enumerate(io.BytesIO(content), start=1):
         if not line.strip():
             continue
-        values, fault = {}, None
+        values: Any = {}
+        fault = None
         try:
             values = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:

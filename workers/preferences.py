@@ -30,7 +30,7 @@ def preferences(config: PreferencesConfig, out: Path, *, held_out: Path | None =
         )
     dialogues.sort(key=lambda each: shuffle_key(config.seed, each.prompt, each.response, str(each.rejected)))
     rows = dialogues[: config.limit]
-    columns = {
+    columns: dict[str, object] = {
         "prompt": [each.prompt for each in rows],
         "chosen": [each.response for each in rows],
         "rejected": [each.rejected for each in rows],

@@ -34,11 +34,12 @@ def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
         kept, long = _short_enough(list(dict.fromkeys(found_test + found)), config)
         short = set(kept)
         test = [prompt for prompt in found_test if prompt in short][: config.test]
-        rest = [prompt for prompt in found if prompt in short.difference(test)]
+        for_train = short.difference(test)
+        rest = [prompt for prompt in found if prompt in for_train]
     train = rest[: config.train]
     _enough("test", len(test), config.test, long)
     _enough("train", len(train), config.train, long)
-    columns = {
+    columns: dict[str, object] = {
         "prompt_id": range(len(train) + len(test)),
         "split": ["train"] * len(train) + ["test"] * len(test),
         "prompt": train + test,
@@ -78,8 +79,12 @@ def _token_counts(texts: list[str], named: NamedModel | None) -> list[int]:
             f"tokenizer {name} could not be loaded: {error}\nWithout internet on this machine: give a local folder, "
             "tokenizer: {path: …}, set HF_HOME to a filled cache, or leave tokenizer out to count words."
         ) from error
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [len(tokens) for tokens in encoded]
+    counts: list[int] = []
+    # In parts: a tokenizer keeps offsets and strings of all that it is given at once, gigabytes for 40,000 prompts.
+    for start in range(0, len(texts), 1000):
+        part = tokenizer(texts[start : start + 1000], add_special_tokens=False, verbose=False)["input_ids"]
+        counts += [len(tokens) for tokens in part]
+    return counts
 
 
 def _enough(split: str, found: int, asked: int | None, long: int) -> None:
