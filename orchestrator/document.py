@@ -64,9 +64,10 @@ def spell_path(path: DocPath) -> str:
 def nearest(name: object, valid: Iterable[object]) -> str:
     """A hint for a wrong name: the nearest valid one, or all of them when they are few."""
     names = [str(each) for each in valid]
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    folded = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {folded[close[0]]!r}?"
     if not names:
         return "there are none to choose from"
     return "choose from " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
@@ -86,7 +87,22 @@ for _tag, _pattern, _first in (
     ("float", _FLOAT, "-+.0123456789"),
 ):
     _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
+def _number(kind: type[int] | type[float], construct: Any) -> Any:
+    def checked(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+        try:
+            return construct(loader, node)
+        except ValueError as error:
+            # Only an explicit tag (`!!int abc`) or thousands of digits come here.
+            found = f"{kind.__name__} expected, found {node.value[:40]!r}"
+            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark) from error
+
+    return checked
+
+
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _number(int, lambda _, node: int(node.value)))
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:float", _number(float, yaml.SafeLoader.construct_yaml_float))
 _Yaml12Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
 
 
@@ -118,19 +134,20 @@ def read_document(path: Path) -> Document:
         raise SweepError([Problem(str(path), "", f"no such file; {hint}")]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SweepError([Problem(str(path), "", f"cannot be read: {error}")]) from error
-    loader = _Yaml12Loader(text)
     try:
-        node = loader.get_single_node()
-        builder = _Builder(path, loader)
-        value = None if node is None else builder.build(node, ())
+        loader = _Yaml12Loader(text)
+        try:
+            node = loader.get_single_node()
+            builder = _Builder(path, loader)
+            value = None if node is None else builder.build(node, ())
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SweepError([Problem(place, "", f"not valid YAML: {error.problem or error.context}")]) from error
     except yaml.YAMLError as error:
         raise SweepError([Problem(str(path), "", f"not valid YAML: {error}")]) from error
-    finally:
-        loader.dispose()
     if builder.problems:
         raise SweepError(builder.problems)
     if value is None:
@@ -145,7 +162,7 @@ def read_document(path: Path) -> Document:
 def override(document: Document, assignments: Iterable[str]) -> None:
     """Apply `-s path=value` assignments in place; `axes.seed=[0,1]`, `stages.sft.config.epochs=1`.
 
-    A relative `….path` is taken from the working directory, as a person at a shell expects.
+    A relative `….path` is taken from the working directory, and `~` is the home folder, as a person at a shell expects.
 
     Raises:
         SweepError: an assignment without `=`, with a value that is not YAML, or into something that is no mapping.
@@ -162,28 +179,35 @@ def override(document: Document, assignments: Iterable[str]) -> None:
         except yaml.YAMLError as error:
             problems.append(Problem(place, name, f"the value is not valid YAML: {error}"))
             continue
-        parts: list[str | int] = [int(part) if part.isdigit() else part for part in name.split(".")]
-        if parts[-1] == "path" and isinstance(value, str):
-            value = str(Path(value).absolute())
+        *parents, last = name.split(".")
+        if last == "path" and isinstance(value, str) and not value.startswith("$env."):
+            value = str(Path(value).expanduser().absolute())
         target: Any = document.value
+        where: DocPath = ()
         try:
-            for index, part in enumerate(parts[:-1]):
+            for part in parents:
+                where = (*where, _key(target, part))
                 if isinstance(target, dict) and part not in target:
                     target[part] = {}
-                    document.places[tuple(parts[: index + 1])] = place
-                target = target[part]
+                    document.places[where] = place
+                target = target[where[-1]]
             if not isinstance(target, dict | list):
                 raise TypeError
-            target[parts[-1]] = value  # type: ignore[index]
+            where = (*where, _key(target, last))
+            target[where[-1]] = value  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             problems.append(Problem(place, name, "there is no such place in the sweep to set"))
             continue
-        where = tuple(parts)
         for known in [known for known in document.places if known[: len(where)] == where]:
             del document.places[known]
         document.places[where] = place
     if problems:
         raise SweepError(problems)
+
+
+def _key(target: Any, part: str) -> str | int:
+    """A part of an override's path as a key: only a list is indexed by number, names may look like one."""
+    return int(part) if isinstance(target, list) and part.isdecimal() else part
 
 
 class _Builder:
@@ -194,12 +218,29 @@ class _Builder:
         self.loader = loader
         self.places: dict[DocPath, str] = {}
         self.problems: list[Problem] = []
+        self._open: set[int] = set()
 
     def build(self, node: yaml.Node, where: DocPath) -> Any:
         self.places.setdefault(where, f"{self.path}:{node.start_mark.line + 1}")
+        if isinstance(node, yaml.ScalarNode):
+            return self.loader.construct_object(node)
+        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            raise yaml.constructor.ConstructorError(None, None, f"unknown tag {node.tag!r}", node.start_mark)
+        if id(node) in self._open:
+            raise yaml.constructor.ConstructorError(None, None, "a value that contains itself", node.start_mark)
+        self._open.add(id(node))
+        try:
+            return self._collection(node, where)
+        finally:
+            self._open.discard(id(node))
+
+    def _collection(self, node: yaml.Node, where: DocPath) -> Any:
         if isinstance(node, yaml.MappingNode):
             mapping: dict[Any, Any] = {}
             for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    message = "a key must be plain text"
+                    raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
                 key = self.loader.construct_object(key_node)
                 line = f"{self.path}:{key_node.start_mark.line + 1}"
                 if not isinstance(key, str):
@@ -209,6 +250,4 @@ class _Builder:
                 self.places[(*where, key)] = line
                 mapping[key] = self.build(value_node, (*where, key))
             return mapping
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*where, index)) for index, item in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        return [self.build(item, (*where, index)) for index, item in enumerate(node.value)]

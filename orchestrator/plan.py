@@ -110,7 +110,7 @@ def build_plan(spec: SweepSpec) -> Plan:
             uses[each] += 1
         cells.append(Cell(cell_id(coords), coords, steps))
     if not cells:
-        raise SweepError([Problem(spec.name, "exclude", "every cell is excluded, nothing is left to run")])
+        raise SweepError([spec.problem(("exclude",), "every cell is excluded, nothing is left to run")])
     users: Counter[Artifact] = Counter()
     for each, made in groups.items():
         for artifact in made:
@@ -154,7 +154,7 @@ class _Builder:
         for each, found in sourced.items():
             if not found and not stage.inputs[each].optional:
                 message = f"the input is missing at {dict(coords)}: entry {entry.inputs[each]!r} does not exist there"
-                raise SweepError([Problem(self.spec.name, f"stages.{name}.inputs.{each}", message)])
+                raise SweepError([self.spec.problem(("stages", name, "inputs", each), message)])
         depends = {axis: coords[axis] for axis in self.spec.axes if axis in self.axes[name]}
         shards = self._shards(name, stage, sourced, coords)
         artifacts = []
@@ -215,7 +215,7 @@ class _Builder:
         counts = inherited | ({int(written)} if written is not None else set())
         if len(counts) > 1:
             message = f"the inputs are cut into different numbers of shards: {sorted(counts)}"
-            raise SweepError([Problem(self.spec.name, f"stages.{name}", message)])
+            raise SweepError([self.spec.problem(("stages", name), message)])
         return counts.pop() if counts else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.document import DocPath, Document, Problem, nearest
+from orchestrator.document import DocPath, Problem, nearest
 from orchestrator.spec import SweepSpec
 from orchestrator.types import Scalar
 
@@ -63,19 +63,19 @@ def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> tu
     return value, where
 
 
-def reference_problems(spec: SweepSpec, document: Document, where: DocPath, value: Any) -> list[Problem]:
+def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> list[Problem]:
     """One problem per reference to an axis that is not there, or to a field that some value of the axis lacks."""
     problems = []
     for path, text in references(value, where):
         head, *fields = text[1:].split(".")
         if head == "data" and spec.data is None:
-            problems.append(document.problem(path, f"{text} refers to data:, which the sweep does not have"))
+            problems.append(spec.problem(path, f"{text} refers to data:, which the sweep does not have"))
         elif head != "data" and head not in spec.axes:
             hint = nearest(head, [*spec.axes, "data"])
-            problems.append(document.problem(path, f"{text} refers to no axis; {hint}"))
+            problems.append(spec.problem(path, f"{text} refers to no axis; {hint}"))
         elif head != "data" and fields and isinstance(spec.axes[head], list):
             problems.append(
-                document.problem(path, f"{text}: the values of {head!r} are plain, they have no fields; write ${head}")
+                spec.problem(path, f"{text}: the values of {head!r} are plain, they have no fields; write ${head}")
             )
         else:
             for label in [None] if head == "data" else spec.labels(head):
@@ -86,8 +86,6 @@ def reference_problems(spec: SweepSpec, document: Document, where: DocPath, valu
                     name = "data" if label is None else f"value {label!r} of {head!r}"
                     known = list(owner) if isinstance(owner, dict) else []
                     problems.append(
-                        document.problem(
-                            path, f"{text}: {name} has no {error.args[0]!r}; {nearest(error.args[0], known)}"
-                        )
+                        spec.problem(path, f"{text}: {name} has no {error.args[0]!r}; {nearest(error.args[0], known)}")
                     )
     return problems

@@ -168,12 +168,12 @@ def open_session(
     Raises:
         SweepError: with every mistake that was found.
     """
-    spec, document = load_sweep(file, overrides or ())
-    check_wiring(spec, document)
+    spec = load_sweep(file, overrides or ())
+    check_wiring(spec)
     plan = build_plan(spec)
     chosen = plan
     if only or exclude:
         chosen = plan.select(selection(spec, only or (), exclude or ()))
         if not chosen.cells:
-            raise SweepError([document.problem((), "--only and --exclude leave no cell")])
+            raise SweepError([spec.problem((), "--only and --exclude leave no cell")])
     return Session(file, spec, plan, chosen, resolve_outputs(spec.name, spec.store, outputs, store))

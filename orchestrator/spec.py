@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from orchestrator import types
 from orchestrator.document import DocPath, Document, Problem, SweepError, nearest, override, read_document
@@ -39,8 +39,20 @@ def _bytes(value: object) -> object:
         unit = value[len(number) :]
         try:
             return int(float(number) * _SIZE[unit])
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise ValueError(f"{value!r} is not a size; write bytes, or 512MB, 16GiB") from None
+    return value
+
+
+def _axis_values(value: object) -> object:
+    if not isinstance(value, list | dict):
+        raise ValueError("is neither a list of values nor a mapping of names to fields")
+    return value
+
+
+def _tracking(value: object) -> object:
+    if value is not False and not isinstance(value, dict | Tracking):
+        raise ValueError("is neither a mapping (uri:, experiment:) nor false")
     return value
 
 
@@ -57,7 +69,7 @@ class Entry(_Part):
     """`$axis.field` that says whether this entry exists for a cell."""
     otherwise: str | None = None
     """The entry that stands in where `when` is false."""
-    shards: int | str | None = None
+    shards: bool | int | str | None = None
     """Cut the work into this many steps, each its own artifact."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """Input of the stage -> name of the entry that feeds it."""
@@ -69,7 +81,7 @@ class _RuntimeValues(_Part):
     cpus: Annotated[float, Field(gt=0)] | None = None
     gpus: Annotated[float, Field(ge=0)] | None = None
     memory: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
-    timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
+    timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] = None
     attempts: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -122,7 +134,7 @@ class SweepSpec(_Part):
     """What the sweep is to answer; the description of the MLflow experiment."""
     data: Any = None
     """Values that stages share, read as `$data.…`; typically where the data lies."""
-    axes: dict[str, list[Scalar] | dict[str, Any]]
+    axes: dict[str, Annotated[list[Any] | dict[str, Any], BeforeValidator(_axis_values)]]
     """Axis -> list of scalars, or name -> mapping of fields."""
     exclude: tuple[dict[str, Any], ...] = ()
     """Points to leave out: axis -> value or list of values."""
@@ -135,7 +147,17 @@ class SweepSpec(_Part):
     limits: Limits = Limits()
     store: str | None = None
     """Output root: a folder, absolute on a cluster."""
-    tracking: Tracking | Literal[False] = Tracking()
+    tracking: Annotated[Tracking | Literal[False], BeforeValidator(_tracking)] = Tracking()
+    _document: Document = PrivateAttr()
+
+    def problem(self, path: DocPath, message: str) -> Problem:
+        """A mistake at `path`, placed at its line."""
+        return self._document.problem(path, message)
+
+    @property
+    def document(self) -> Document:
+        """The text that this was read from, with its lines."""
+        return self._document
 
     def labels(self, axis: str) -> tuple[Scalar, ...]:
         """The coordinates along an axis: the scalars, or the names of a named axis."""
@@ -166,7 +188,7 @@ def matches(pattern: Mapping[str, Any], coords: Mapping[str, Scalar]) -> bool:
     )
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, Document]:
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     """Read, override and validate a sweep file; local files in it (`{path: …}`) are fingerprinted.
 
     Raises:
@@ -180,10 +202,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[SweepSpec, Do
     except ValidationError as error:
         problems += grammar_problems(error, document, (), SweepSpec)
         raise SweepError(problems) from None
-    problems += _axis_problems(spec, document)
+    spec._document = document
+    problems += _axis_problems(spec)
     if problems:
         raise SweepError(problems)
-    return spec, document
+    return spec
 
 
 def grammar_problems(
@@ -239,40 +262,59 @@ def _inside(annotation: Any, part: int | str) -> list[Any]:
     return [arguments[0]] if origin in (list, tuple) else []
 
 
-def _axis_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+def _axis_problems(spec: SweepSpec) -> list[Problem]:
     problems = []
     if not spec.axes:
-        problems.append(document.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
+        problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
+    names: dict[str, str] = {}
     for axis, values in spec.axes.items():
-        if axis in RESERVED_NAMES or not axis.isidentifier():
-            reason = "it is a name of our own" if axis in RESERVED_NAMES else "use letters, digits and _"
-            problems.append(document.problem(("axes", axis), f"{axis!r} cannot name an axis: {reason}"))
+        # SQL reads column names without regard to case.
+        if axis.lower() in RESERVED_NAMES:
+            problems.append(spec.problem(("axes", axis), f"{axis!r} cannot name an axis: it is a name of our own"))
+        elif not axis.isidentifier():
+            problems.append(spec.problem(("axes", axis), f"{axis!r} cannot name an axis: use letters, digits and _"))
+        elif (other := names.setdefault(axis.lower(), axis)) != axis:
+            message = f"{axis!r} cannot name an axis: it differs from {other!r} only in case"
+            problems.append(spec.problem(("axes", axis), message))
         if not values:
-            problems.append(document.problem(("axes", axis), "has no values, so the sweep has zero cells"))
-        seen: dict[Scalar, int] = {}
-        for index, value in enumerate(values if isinstance(values, list) else ()):
-            if isinstance(value, float) and not math.isfinite(value):
-                problems.append(document.problem(("axes", axis, index), f"{value} is not a coordinate; give a number"))
-            elif value in seen and not isinstance(value, bool):
-                problems.append(document.problem(("axes", axis, index), f"{value!r} is there twice; keep one"))
-            seen[value] = index
+            problems.append(spec.problem(("axes", axis), "has no values, so the sweep has zero cells"))
+        if isinstance(values, list):
+            problems += _value_problems(spec, axis, values)
     for index, pattern in enumerate(spec.exclude):
-        problems += pattern_problems(spec, document, ("exclude", index), pattern)
+        problems += pattern_problems(spec, ("exclude", index), pattern)
     return problems
 
 
-def pattern_problems(spec: SweepSpec, document: Document, where: DocPath, pattern: Mapping[str, Any]) -> list[Problem]:
+def _value_problems(spec: SweepSpec, axis: str, values: Sequence[Any]) -> list[Problem]:
+    problems = []
+    seen: set[Scalar] = set()
+    for index, value in enumerate(values):
+        if not isinstance(value, str | int | float):
+            message = f"is no value of an axis (text, number, true or false); found {value!r}"
+        elif isinstance(value, float) and not math.isfinite(value):
+            message = f"{value} is not a coordinate; give a number"
+        elif value in seen:
+            # 1 and true are one dictionary key, so they cannot be two coordinates.
+            message = f"{value!r} is there twice; keep one"
+        else:
+            seen.add(value)
+            continue
+        problems.append(spec.problem(("axes", axis, index), message))
+    return problems
+
+
+def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> list[Problem]:
     """Mistakes in {axis: value or values}: no such axis, no such value."""
     problems = []
     for axis, wanted in pattern.items():
         if axis not in spec.axes:
-            problems.append(document.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}"))
+            problems.append(spec.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}"))
             continue
         labels = spec.labels(axis)
         for value in wanted if isinstance(wanted, list) else [wanted]:
             if value not in labels:
                 problems.append(
-                    document.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
+                    spec.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
                 )
     return problems
 
@@ -316,7 +358,7 @@ def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, pro
     text = value["path"]
     if text.startswith("$env."):
         name, slash, rest = text.removeprefix("$env.").partition("/")
-        if name not in os.environ:
+        if not os.environ.get(name):
             remedy = f"export {name}=FILE, or pass -s {'.'.join(map(str, where))}.path=FILE"
             problems.append(document.problem((*where, "path"), f"environment variable {name} is not set; {remedy}"))
             return

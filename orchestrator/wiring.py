@@ -18,27 +18,27 @@ from workers.configs import Config
 from workers.stages import STAGES, Stage
 
 
-def check_wiring(spec: SweepSpec, document: Document) -> None:
+def check_wiring(spec: SweepSpec) -> None:
     """Refuse a sweep whose entries do not fit together.
 
     Raises:
         SweepError: with one problem per mistake, each with its place.
     """
-    problems = _reference_problems(spec, document)
+    problems = _reference_problems(spec)
     if not spec.stages:
-        problems.append(document.problem(("stages",), "a sweep has at least one stage"))
+        problems.append(spec.problem(("stages",), "a sweep has at least one stage"))
     if not problems:
         for name in spec.stages:
-            problems += _entry_problems(spec, document, name)
+            problems += _entry_problems(spec, name)
     if not problems:
-        problems += _cycle_problems(spec, document)
+        problems += _cycle_problems(spec)
     if not problems:
         for name in spec.stages:
-            problems += _config_problems(spec, document, name)
-        problems += _unused_axis_problems(spec, document)
+            problems += _config_problems(spec, name)
+        problems += _unused_axis_problems(spec)
     if not problems:
-        problems += _metric_problems(spec, document)
-    problems += _runtime_problems(spec, document)
+        problems += _metric_problems(spec)
+    problems += _runtime_problems(spec)
     if problems:
         raise SweepError(problems)
 
@@ -112,73 +112,69 @@ def _points(spec: SweepSpec, axes: frozenset[str]) -> list[dict[str, Scalar]]:
     return [dict(zip(names, labels, strict=True)) for labels in product(*(spec.labels(axis) for axis in names))]
 
 
-def _reference_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+def _reference_problems(spec: SweepSpec) -> list[Problem]:
     problems = []
     for name, entry in spec.stages.items():
         for part in ("stage", "when", "shards", "config"):
             value = getattr(entry, part)
-            problems += reference_problems(spec, document, ("stages", name, part), value)
+            problems += reference_problems(spec, ("stages", name, part), value)
             if isinstance(value, str) and part in ("when", "shards") and not is_reference(value):
                 problems.append(
-                    document.problem(
-                        ("stages", name, part), f"{value!r} is neither a value nor a reference ($axis.field)"
-                    )
+                    spec.problem(("stages", name, part), f"{value!r} is neither a value nor a reference ($axis.field)")
                 )
     return problems
 
 
-def _entry_problems(spec: SweepSpec, document: Document, name: str) -> list[Problem]:
+def _entry_problems(spec: SweepSpec, name: str) -> list[Problem]:
     entry = spec.stages[name]
     where: DocPath = ("stages", name)
     problems = []
     for input_name, source in entry.inputs.items():
         if source not in spec.stages:
             problems.append(
-                document.problem(
+                spec.problem(
                     (*where, "inputs", input_name), f"there is no entry {source!r}; {nearest(source, spec.stages)}"
                 )
             )
     if entry.otherwise is not None and entry.otherwise not in spec.stages:
         hint = nearest(entry.otherwise, spec.stages)
-        problems.append(document.problem((*where, "otherwise"), f"there is no entry {entry.otherwise!r}; {hint}"))
+        problems.append(spec.problem((*where, "otherwise"), f"there is no entry {entry.otherwise!r}; {hint}"))
     if entry.otherwise is not None and entry.when is True:
-        problems.append(
-            document.problem((*where, "otherwise"), "stands in where `when` is false, but there is no `when`")
-        )
+        problems.append(spec.problem((*where, "otherwise"), "stands in where `when` is false, but there is no `when`"))
     for coords in _points(spec, axes_of(spec, entry.when)):
         found = substitute(spec, entry.when, coords)
         if not isinstance(found, bool):
-            problems.append(document.problem((*where, "when"), f"is {found!r} at {coords}; it must be true or false"))
+            problems.append(spec.problem((*where, "when"), f"is {found!r} at {coords}; it must be true or false"))
+            break
     for coords in _points(spec, axes_of(spec, entry.shards)):
         found = substitute(spec, entry.shards, coords)
         if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
-            problems.append(document.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1"))
+            problems.append(spec.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1"))
+            break
     for kind in stages_of(spec, name):
         if kind not in STAGES:
             path = (*where, "stage") if entry.stage else where
-            problems.append(document.problem(path, f"there is no stage {kind!r}; {nearest(kind, STAGES)}"))
+            problems.append(spec.problem(path, f"there is no stage {kind!r}; {nearest(kind, STAGES)}"))
         elif not problems:
-            problems += _input_problems(spec, document, name, kind, STAGES[kind])
+            problems += _input_problems(spec, name, kind, STAGES[kind])
     return problems
 
 
-def _input_problems(spec: SweepSpec, document: Document, name: str, kind: str, stage: Stage) -> list[Problem]:
+def _input_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list[Problem]:
     entry = spec.stages[name]
     where: DocPath = ("stages", name, "inputs")
     problems = []
     for input_name, source in entry.inputs.items():
         if input_name not in stage.inputs:
             hint = nearest(input_name, stage.inputs)
-            problems.append(
-                document.problem((*where, input_name), f"stage {kind!r} has no input {input_name!r}; {hint}")
-            )
+            problems.append(spec.problem((*where, input_name), f"stage {kind!r} has no input {input_name!r}; {hint}"))
             continue
         wanted = stage.inputs[input_name].kind
         for source_kind in stages_of(spec, source):
             made = STAGES[source_kind].output if source_kind in STAGES else wanted
             if made != wanted:
                 message = f"stage {kind!r} reads {wanted!r} here, but entry {source!r} makes {made!r}"
-                problems.append(document.problem((*where, input_name), message))
+                problems.append(spec.problem((*where, input_name), message))
     for input_name, declared in stage.inputs.items():
         if not declared.optional and input_name not in entry.inputs:
             makers = [
@@ -187,12 +183,12 @@ def _input_problems(spec: SweepSpec, document: Document, name: str, kind: str, s
                 if any(STAGES[each].output == declared.kind for each in stages_of(spec, other) if each in STAGES)
             ]
             hint = f"e.g. {input_name}: {makers[0]}" if makers else f"no entry makes {declared.kind!r}"
-            problems.append(document.problem(where, f"stage {kind!r} needs the input {input_name!r}; {hint}"))
+            problems.append(spec.problem(where, f"stage {kind!r} needs the input {input_name!r}; {hint}"))
     config_fields = stage.config.model_fields
     if entry.shards is not None and "shards" not in config_fields:
         sharded = [each for each, other in STAGES.items() if "shards" in other.config.model_fields]
         problems.append(
-            document.problem(
+            spec.problem(
                 ("stages", name, "shards"), f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
             )
         )
@@ -200,19 +196,19 @@ def _input_problems(spec: SweepSpec, document: Document, name: str, kind: str, s
         for other in stages_of(spec, entry.otherwise):
             if other in STAGES and STAGES[other].output != stage.output:
                 message = f"makes {STAGES[other].output!r}, but {name!r} makes {stage.output!r}"
-                problems.append(document.problem(("stages", name, "otherwise"), message))
+                problems.append(spec.problem(("stages", name, "otherwise"), message))
     return problems
 
 
-def _cycle_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+def _cycle_problems(spec: SweepSpec) -> list[Problem]:
     try:
         order(spec)
     except ValueError as error:
-        return [document.problem(("stages",), f"the entries feed each other in a circle: {error}")]
+        return [spec.problem(("stages",), f"the entries feed each other in a circle: {error}")]
     return []
 
 
-def _config_problems(spec: SweepSpec, document: Document, name: str) -> list[Problem]:
+def _config_problems(spec: SweepSpec, name: str) -> list[Problem]:
     entry = spec.stages[name]
     problems: list[Problem] = []
     axes = axes_of(spec, [entry.stage, entry.config, entry.when])
@@ -221,20 +217,22 @@ def _config_problems(spec: SweepSpec, document: Document, name: str) -> list[Pro
             continue
         kind = str(substitute(spec, entry.stage, coords) or name)
         origins: dict[str, _Origin] = {}
+        unfit: list[Problem] = []
         for index, layer in enumerate(layers(entry)):
             where: DocPath = ("stages", name, "config", *([index] if isinstance(entry.config, list) else []))
             if is_reference(layer):
                 layer, where = resolve(spec, layer, coords)
             if not isinstance(layer, dict):
-                problems.append(document.problem(where, f"is no mapping of config fields, found {layer!r}"))
+                unfit.append(spec.problem(where, f"is no mapping of config fields, found {layer!r}"))
                 continue
             for each, value in layer.items():
                 written = (*where, each)
                 origins[each] = _Origin(written, resolve(spec, value, coords)[1] if is_reference(value) else written)
-        if problems:
-            break
+        problems += unfit
+        if unfit:
+            continue
         config = merged_config(spec, entry, coords)
-        problems += _filled_in_problems(STAGES[kind].config, config, document, ("stages", name, "config"), origins)
+        problems += _filled_in_problems(STAGES[kind].config, config, spec.document, ("stages", name, "config"), origins)
     return list(dict.fromkeys(problems))
 
 
@@ -280,10 +278,10 @@ class _Relocated(Document):
         return self._document.problem((*origin.value, *path[depth + 1 :]), message)
 
 
-def _unused_axis_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
     used = frozenset().union(*(own_axes(spec, name) for name in spec.stages))
     return [
-        document.problem(
+        spec.problem(
             ("axes", axis),
             f"no stage uses ${axis}, so its values would repeat the same cells; use it in a config, or remove the axis",
         )
@@ -292,8 +290,37 @@ def _unused_axis_problems(spec: SweepSpec, document: Document) -> list[Problem]:
     ]
 
 
-def _metric_problems(spec: SweepSpec, document: Document) -> list[Problem]:
-    """Metrics that two reported entries both return, so that one column would have two meanings."""
+def _metric_problems(spec: SweepSpec) -> list[Problem]:
+    """Metrics that two entries return or that an axis is called by, so that one column would have two meanings."""
+    owners = _metric_owners(spec)
+    problems = [
+        spec.problem(
+            ("results",), f"{' and '.join(sorted(names))} both return {metric!r}, which would be one column; report one"
+        )
+        for metric, names in owners.items()
+        if len(names) > 1
+    ]
+    metrics = {metric.lower(): metric for metric in owners}
+    for axis in spec.axes:
+        if metric := metrics.get(axis.lower()):
+            owner = min(owners[metric])
+            message = f"is also the metric {metric!r} of {owner!r}, which would be one column; rename the axis"
+            problems.append(spec.problem(("axes", axis), message))
+    for index, axis in enumerate(spec.summary.by):
+        if axis not in spec.axes:
+            problems.append(
+                spec.problem(("summary", "by", index), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}")
+            )
+    for index, metric in enumerate(spec.summary.metrics):
+        if metric not in owners:
+            problems.append(
+                spec.problem(("summary", "metrics", index), f"there is no metric {metric!r}; {nearest(metric, owners)}")
+            )
+    return problems
+
+
+def _metric_owners(spec: SweepSpec) -> dict[str, set[str]]:
+    """Reported metric -> the entries that return it."""
     owners: dict[str, set[str]] = {}
     for name in spec.results or targets(spec):
         if name in spec.stages:
@@ -303,25 +330,19 @@ def _metric_problems(spec: SweepSpec, document: Document) -> list[Problem]:
                     stage = STAGES[str(substitute(spec, entry.stage, coords) or name)]
                     for metric in stage.config.model_validate(merged_config(spec, entry, coords)).metrics():
                         owners.setdefault(metric, set()).add(name)
-    return [
-        document.problem(
-            ("results",), f"{' and '.join(sorted(names))} both return {metric!r}, which would be one column; report one"
-        )
-        for metric, names in owners.items()
-        if len(names) > 1
-    ]
+    return owners
 
 
-def _runtime_problems(spec: SweepSpec, document: Document) -> list[Problem]:
+def _runtime_problems(spec: SweepSpec) -> list[Problem]:
     problems = []
     for name, runtime in spec.runtime.items():
         if name != "default" and name not in spec.stages:
             hint = nearest(name, [*spec.stages, "default"])
-            problems.append(document.problem(("runtime", name), f"there is no entry {name!r}; {hint}"))
+            problems.append(spec.problem(("runtime", name), f"there is no entry {name!r}; {hint}"))
         for index, rule in enumerate(runtime.rules):
-            problems += pattern_problems(spec, document, ("runtime", name, "rules", index, "at"), rule.at)
+            problems += pattern_problems(spec, ("runtime", name, "rules", index, "at"), rule.at)
     for index, name in enumerate(spec.results):
         if name not in spec.stages:
             hint = nearest(name, spec.stages)
-            problems.append(document.problem(("results", index), f"there is no entry {name!r}; {hint}"))
+            problems.append(spec.problem(("results", index), f"there is no entry {name!r}; {hint}"))
     return problems

@@ -28,8 +28,8 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
 def plan_of(folder: Path, text: str = toy.SWEEP, *overrides: str) -> Plan:
-    spec, document = load_sweep(toy.write_sweep(folder, text), overrides)
-    check_wiring(spec, document)
+    spec = load_sweep(toy.write_sweep(folder, text), overrides)
+    check_wiring(spec)
     return build_plan(spec)
 
 
