@@ -53,7 +53,6 @@ def run_attempt(request: Request) -> Attempt:
     clock = time.perf_counter()
     damaged: tuple[Artifact, ...] = ()
     error: BaseException | None = None
-    log: Path | None = None
     outcome = Outcome.SUCCEEDED
     try:
         store = _store(request.store)
@@ -86,7 +85,7 @@ def run_attempt(request: Request) -> Attempt:
         code_commit=request.code_commit,
         error_class=_error_class(outcome, error),
         error=_message(error) if error else None,
-        log=str(log) if log else None,
+        log=_keep_log(request),
         damaged=damaged,
     )
     record_attempt(attempt, request.store)
@@ -97,6 +96,14 @@ def record_attempt(attempt: Attempt, location: str) -> None:
     """Append an attempt to the history if the store lets us; a full disk must not hide how the attempt ended."""
     with contextlib.suppress(StoreError):
         _store(location).record(attempt)
+
+
+def _keep_log(request: Request) -> str | None:
+    if not request.capture:
+        return None
+    with contextlib.suppress(StoreError):
+        return _store(request.store).keep_log(request.step.address, request.number)
+    return None
 
 
 def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:

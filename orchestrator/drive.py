@@ -61,7 +61,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None) -> 
     try:
         with screen.bar("writing MLflow runs") as advance:
             synced = sync_runs(
-                table, uri, tracking.experiment or session.spec.name, session.outputs.folder / "mlflow.lock", advance
+                table, uri, tracking.experiment or session.spec.name, session.outputs.tracking_lock, advance
             )
     except TrackingUnreachableError as error:
         screen.say(f"[yellow]{error}[/]")

@@ -115,10 +115,10 @@ class _Loop:
         self.ready: dict[str, list[tuple[int, Artifact]]] = {name: [] for name in self.plan.entries}
         """Per entry a heap: entries differ in resources, so a full one must not hold up the others."""
         self.tries: Counter[Artifact] = Counter()
-        attempted = store.attempted({step.stage for step in schedule.needed.values()})
-        self.earlier = {
-            address: len(store.attempts(address)) if address in attempted else 0 for address in schedule.needed
-        }
+        self.earlier = Counter(
+            {address: len(each) for address, each in store.histories(schedule.needed.keys()).items()}
+        )
+        """How many tries earlier commands made."""
         self.running = 0
         self.failures = 0
         for address in schedule.needed:
@@ -207,7 +207,7 @@ class _Loop:
         self.schedule.committed.discard(address)
         self.schedule.states[address] = State.PENDING
         self.schedule.needed[address] = self.plan.steps[address]
-        self.earlier.setdefault(address, len(self.store.attempts(address)))
+        self.earlier.update({each: len(history) for each, history in self.store.histories([address]).items()})
         on_disk = self.store.committed({parent.stage for parent in self.plan.steps[address].parents()})
         for parent in self.plan.steps[address].parents():
             if parent in on_disk:

@@ -9,6 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from orchestrator.cache import cache_folder
+
 #: Below this size reading is as fast as looking up.
 _REMEMBER_FROM = 16 * 2**20
 
@@ -34,7 +36,7 @@ def _file_digest(path: Path) -> str:
     if stat.st_size < _REMEMBER_FROM:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     signature = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignment-sweeps" / "fingerprints"
+    cache = cache_folder() / "fingerprints"
     memory = cache / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
     with contextlib.suppress(OSError):
         return memory.read_text()

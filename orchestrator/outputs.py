@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.document import Problem, SweepError
+from orchestrator.store import StoreError
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 ENVIRONMENT = "SWEEP_OUTPUTS"
 
@@ -18,7 +24,8 @@ ENVIRONMENT = "SWEEP_OUTPUTS"
 class Outputs:
     """The places of one sweep."""
 
-    root: Path
+    root: Path | UPath
+    """A folder, or a place in an object store."""
     reason: str
     """Why this root, in words for the first lines of a run."""
     sweep: str
@@ -30,19 +37,33 @@ class Outputs:
         return self.store_override or str(self.root / "store")
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Path | UPath:
         """What belongs to this sweep alone."""
         return self.root / "sweeps" / self.sweep
 
     @property
-    def results(self) -> Path:
+    def results(self) -> Path | UPath:
         """The results table."""
         return self.folder / "results.parquet"
 
     @property
+    def local(self) -> Path:
+        """Where a file system is needed, for databases and locks: the root, else a folder on the driver's machine."""
+        return self.root if isinstance(self.root, Path) else _HOME.expanduser()
+
+    @property
     def tracking_uri(self) -> str:
-        """The default MLflow store: one SQLite file for all sweeps of this root."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        """The default MLflow store: one SQLite file for all sweeps of this root; a projection, so it may be lost."""
+        return f"sqlite:///{self.local / 'mlflow.db'}"
+
+    @property
+    def tracking_lock(self) -> Path:
+        """Keeps two projections of this sweep apart."""
+        return self.local / "sweeps" / self.sweep / "mlflow.lock"
+
+
+#: The root of a Ray job that was told none, and of the MLflow database where the root is an object store.
+_HOME = Path("~/sweep-outputs")
 
 
 def in_ray_job() -> bool:
@@ -57,7 +78,7 @@ def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: 
     `~/sweep-outputs` on the head node.
 
     Raises:
-        SweepError: a relative root in a Ray job.
+        SweepError: a relative root in a Ray job; a URI of a kind that cannot be opened here.
     """
     job = in_ray_job()
     environment = os.environ.get(ENVIRONMENT)
@@ -65,8 +86,7 @@ def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: 
         if not value:
             continue
         if "://" in value:
-            message = f"{value!r}: object stores are not supported yet; give a folder that all nodes share"
-            raise SweepError([Problem(source, "", message)])
+            return Outputs(_remote(value, source), f"from {source}", sweep, store)
         root = Path(value).expanduser()
         if job and not root.is_absolute():
             message = (
@@ -76,8 +96,46 @@ def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: 
             raise SweepError([Problem(source, "", message)])
         return Outputs(root.absolute(), f"from {source}", sweep, store)
     if job:
-        return Outputs(Path.home() / "sweep-outputs", f"the default of a Ray job; set {ENVIRONMENT}", sweep, store)
+        return Outputs(_HOME.expanduser(), f"the default of a Ray job; set {ENVIRONMENT}", sweep, store)
     return Outputs(Path("outputs").absolute(), "the default", sweep, store)
+
+
+def _remote(uri: str, source: str) -> UPath:
+    # Only now: fsspec and its friends would cost every command a tenth of a second.
+    from upath import UPath
+
+    try:
+        # Listings must show what other processes wrote a moment ago.
+        root = UPath(uri.rstrip("/"), use_listings_cache=False)
+        root.fs.protocol  # noqa: B018 (opening the file system tells of a missing package)
+    except (ImportError, ValueError) as error:
+        raise SweepError([Problem(source, "", f"{uri!r} cannot be opened: {error}")]) from error
+    return root
+
+
+def replace_file(path: Path | UPath, content: bytes) -> None:
+    """Write a file at once, so that a reader sees the old one or the new one.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        if not isinstance(path, Path):
+            path.write_bytes(content)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as part:
+            try:
+                part.write(content)
+                part.flush()
+                os.chmod(part.name, 0o644)  # noqa: PTH101
+                os.replace(part.name, path)  # noqa: PTH105
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        reason = f"{path} cannot be written: {error.strerror or error}"
+        raise StoreError(f"{reason}; make room, then give the same command again; nothing is lost") from error
 
 
 @cache

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from orchestrator.execute import Schedule, State, needed_steps
+from orchestrator.outputs import replace_file
 from orchestrator.plan import Plan
 from orchestrator.spec import SweepSpec
-from orchestrator.store import DamagedArtifactError, Store, StoreError
+from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.types import Artifact, Attempt, Cell, Manifest, Outcome, Scalar
 
 #: Raised when a column changes its name, type or meaning.
@@ -39,16 +39,7 @@ class Results:
 
     def set_damaged_aside(self) -> list[str]:
         """Read the manifests of finished cells; returns what was found damaged and will be made again."""
-        damage = []
-        for cell in self.plan.cells:
-            for artifact in self._of_interest(cell):
-                if artifact in self.schedule.committed:
-                    try:
-                        self._manifest(artifact)
-                    except DamagedArtifactError as error:
-                        self.store.discard(artifact)
-                        self.schedule.committed.discard(artifact)
-                        damage.append(str(error))
+        damage = self._read_manifests()
         if damage:
             self.schedule.derive()
         return damage
@@ -56,8 +47,7 @@ class Results:
     def read_failures(self) -> None:
         """Read how the steps that are not committed ended last, and what waits for them."""
         needed = needed_steps(self.plan, self.schedule.committed)
-        for address in self.store.attempted({step.stage for step in needed.values()}) & needed.keys():
-            history = self.store.attempts(address)
+        for address, history in self.store.histories(needed.keys()).items():
             if history and history[-1].outcome is not Outcome.SUCCEEDED:
                 self.failures[address] = history[-1]
         for address, step in needed.items():
@@ -75,6 +65,7 @@ class Results:
 
     def table(self) -> pa.Table:
         """One row per cell, in the order of the plan."""
+        self._read_manifests()
         metrics = self._metric_names()
         rows = [self._row(cell) for cell in self.plan.cells]
         schema = pa.schema(
@@ -121,7 +112,7 @@ class Results:
         own = frozenset(self.plan.own_steps(cell))
         for artifact in self._of_interest(cell):
             if self.schedule.states.get(artifact) is State.COMMITTED:
-                manifest = self._manifest(artifact)
+                manifest = self._manifests[artifact]
                 if self._reports(cell, artifact):
                     metrics |= manifest.metrics
                 if artifact in own:
@@ -155,11 +146,25 @@ class Results:
     def _reports(self, cell: Cell, artifact: Artifact) -> bool:
         return any(artifact in cell.steps.get(name, ()) for name in self._reported)
 
-    def _manifest(self, artifact: Artifact) -> Manifest:
-        found = self._manifests.get(artifact)
-        if found is None:
-            found = self._manifests[artifact] = self.store.manifest(artifact)
-        return found
+    def _read_manifests(self) -> list[str]:
+        """Read what was committed since the last time; what is damaged is set aside and told."""
+        states = self.schedule.states
+        unread = {
+            artifact
+            for cell in self.plan.cells
+            for artifact in self._of_interest(cell)
+            if artifact not in self._manifests and states.get(artifact) is State.COMMITTED
+        }
+        damage = []
+        for artifact, found in self.store.manifests(unread).items():
+            if isinstance(found, DamagedArtifactError):
+                self.store.discard(artifact)
+                self.schedule.committed.discard(artifact)
+                states[artifact] = State.PENDING
+                damage.append(str(found))
+            else:
+                self._manifests[artifact] = found
+        return damage
 
     def _metric_names(self) -> list[str]:
         names: dict[str, None] = {}
@@ -170,41 +175,30 @@ class Results:
         return list(names)
 
 
-def write_results(table: pa.Table, path: Path) -> None:
+def write_results(table: pa.Table, path: Path | UPath) -> None:
     """Replace the Parquet file at once, so that a reader in mid-run sees the old table or the new one.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".results-", suffix=".parquet", delete=False) as part:
-            try:
-                pq.write_table(table, part, compression="zstd")
-                part.flush()
-                os.chmod(part.name, 0o644)  # noqa: PTH101
-                os.replace(part.name, path)  # noqa: PTH105
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        reason = f"the results table {path} cannot be written: {error.strerror or error}"
-        raise StoreError(f"{reason}; make room, then give the same command again; nothing is lost") from error
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    replace_file(path, buffer.getvalue())
 
 
-def read_results(path: str | Path) -> pa.Table:
-    """The results table of a sweep, for notebooks: a Parquet file, or the sweep's output folder.
+def read_results(path: str | Path | UPath) -> pa.Table:
+    """The results table of a sweep, for notebooks: a Parquet file, or the sweep's output folder, also in a bucket.
 
     Raises:
         FileNotFoundError: the sweep has not been run there.
         ValueError: the table was written with another schema version.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "results.parquet"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; `sweep run` or `sweep results` writes it")
-    table = pq.read_table(path)
+    place = UPath(path, use_listings_cache=False) if "://" in str(path) else UPath(path)
+    if place.suffix != ".parquet":
+        place = place / "results.parquet"
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist; `sweep run` or `sweep results` writes it")
+    table = pq.read_table(pa.BufferReader(place.read_bytes()))
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if found != str(SCHEMA_VERSION):
         raise ValueError(f"{path} has schema version {found}, this code reads {SCHEMA_VERSION}; run `sweep results`")

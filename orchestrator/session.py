@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.document import SweepError
 from orchestrator.execute import Schedule, State
-from orchestrator.outputs import Outputs, resolve_outputs
+from orchestrator.outputs import Outputs, replace_file, resolve_outputs
 from orchestrator.plan import Plan, build_plan, find_cell, selection
 from orchestrator.spec import SweepSpec, load_sweep
 from orchestrator.store import Store, open_store
@@ -105,7 +105,7 @@ class Session:
         steps = []
         for name, group in cell.steps.items():
             for artifact in group:
-                history = self.store.attempts(artifact)
+                history = self.store.histories([artifact]).get(artifact, [])
                 steps.append(
                     {
                         "entry": name,
@@ -135,11 +135,8 @@ class Session:
 
     def write_pulse(self, running: dict[str, int]) -> None:
         """Tell other processes that a driver is alive and what it runs."""
-        path = self.outputs.folder / "running.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"time": time.time(), "running": running}))
-        part.replace(path)
+        content = json.dumps({"time": time.time(), "running": running})
+        replace_file(self.outputs.folder / "running.json", content.encode())
 
     def read_pulse(self) -> dict[str, int]:
         """What a live driver runs, per entry; empty when there is none."""

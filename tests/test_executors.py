@@ -14,8 +14,9 @@ from orchestrator.attempt import Request
 from orchestrator.canonical import digest
 from orchestrator.executors import Executor
 from orchestrator.executors.inline import InlineExecutor
-from orchestrator.store import PosixStore, Store
-from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Step
+from orchestrator.store import Store
+from orchestrator.store.posix import PosixStore
+from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
 
 
 @pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
@@ -58,10 +59,11 @@ def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, sto
     attempt = run_one(executor, request)
     assert attempt.outcome is Outcome.SUCCEEDED
     assert attempt.error is None
-    manifest = store.manifest(request.step.address)
+    manifest = store.manifests([request.step.address])[request.step.address]
+    assert isinstance(manifest, Manifest)
     assert manifest.metrics == {"value": 3.0}
     assert set(manifest.files) == {"number.txt"}
-    assert store.attempts(request.step.address) == [attempt]
+    assert store.histories([request.step.address]) == {request.step.address: [attempt]}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_each_failure_has_its_outcome_class_and_message_and_commits_nothing(
     assert attempt.error_class == error_class
     assert words in (attempt.error or "")
     assert store.committed(["toy_source"]) == set()
-    assert store.attempts(request.step.address) == [attempt]
+    assert store.histories([request.step.address]) == {request.step.address: [attempt]}
     assert not list((Path(store.location) / "scratch").iterdir())
 
 
@@ -124,7 +126,7 @@ def test_a_killed_ray_worker_is_a_crashed_attempt_and_the_executor_lives_on(loca
     request = make_request(store, "crash")
     attempt = run_one(executor, request)
     assert attempt.outcome is Outcome.CRASHED
-    assert store.attempts(request.step.address) == [attempt]
+    assert store.histories([request.step.address]) == {request.step.address: [attempt]}
     assert run_one(executor, make_request(store, number=2)).outcome is Outcome.SUCCEEDED
 
 

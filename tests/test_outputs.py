@@ -38,9 +38,19 @@ def test_in_a_ray_job_the_default_is_in_the_home_folder_and_a_relative_root_is_r
             resolve_outputs("s", written, chosen, None)
 
 
-def test_an_object_store_is_refused_until_it_is_supported() -> None:
-    with pytest.raises(SweepError, match="not supported yet"):
-        resolve_outputs("s", "s3://bucket/x", None, None)
+def test_in_an_object_store_all_but_databases_and_locks_lies_there_also_for_a_ray_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    outputs = resolve_outputs("s", "s3://bucket/x/", None, None)
+    assert str(outputs.root) == "s3://bucket/x"
+    assert outputs.store == "s3://bucket/x/store"
+    assert str(outputs.results) == "s3://bucket/x/sweeps/s/results.parquet"
+    assert outputs.tracking_uri == f"sqlite:///{tmp_path / 'sweep-outputs' / 'mlflow.db'}"
+    assert outputs.tracking_lock == tmp_path / "sweep-outputs" / "sweeps" / "s" / "mlflow.lock"
+    monkeypatch.setenv("SWEEP_OUTPUTS", "s3://bucket/y")
+    assert resolve_outputs("s", None, None, None).store == "s3://bucket/y/store"
 
 
 def test_the_code_is_named_by_commit_or_by_a_digest_of_its_source() -> None:

@@ -1,28 +1,63 @@
-"""Files first, manifest last, published at once; what is torn or altered is noticed."""
+"""Files first, manifest last, published at once; what is torn or altered is noticed. One contract for all stores."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from orchestrator.store import DamagedArtifactError, PosixStore, StoreError, list_files
+from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
+from orchestrator.store.posix import PosixStore
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 
 ADDRESS = Artifact("toy_source", "0" * 32)
+OTHER = Artifact("toy_source", "1" * 32)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> PosixStore:
-    store = PosixStore(tmp_path / "store")
+@pytest.fixture(params=["posix", "objects"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    place = str(tmp_path / "store") if request.param == "posix" else f"{request.getfixturevalue('s3')}/store"
+    store = open_store(place)
     store.prepare()
     return store
 
 
-def commit(store: PosixStore, address: Artifact = ADDRESS, text: str = "hello", metric: float = 1.5) -> Manifest:
+class Inside:
+    """The files of a store as an outsider sees them."""
+
+    def __init__(self, store: Store) -> None:
+        self.fs, self.root = fsspec.core.url_to_fs(store.location, use_listings_cache=False)
+        self.posix = isinstance(store, PosixStore)
+
+    def all(self, folder: str) -> list[str]:
+        return [str(path) for path in self.fs.find(f"{self.root}/{folder}")]
+
+    def file(self, address: Artifact) -> str:
+        (found,) = (path for path in self.all(f"artifacts/{address.stage}/{address.key}") if path.endswith("file.txt"))
+        return found
+
+    def manifest(self, address: Artifact) -> str:
+        stage, key = address
+        tail = f"artifacts/{stage}/{key}/manifest.json" if self.posix else f"manifests/{stage}/{key}.json"
+        return f"{self.root}/{tail}"
+
+    def read(self, path: str) -> str:
+        return bytes(self.fs.cat_file(path)).decode()
+
+    def write(self, path: str, text: str) -> None:
+        self.fs.pipe_file(path, text.encode())
+
+
+def manifest_of(store: Store, address: Artifact = ADDRESS) -> Manifest | DamagedArtifactError:
+    return store.manifests([address])[address]
+
+
+def commit(store: Store, address: Artifact = ADDRESS, text: str = "hello", metric: float = 1.5) -> Manifest:
     scratch = store.scratch(address)
     (scratch / "sub").mkdir()
     (scratch / "sub" / "file.txt").write_text(text)
@@ -35,56 +70,60 @@ def attempt(number: int, outcome: Outcome = Outcome.FAILED) -> Attempt:
     return Attempt(ADDRESS, "source", number, outcome, 0.1, 1.0, "here", "abc", "ValueError", "no", None, (ADDRESS,))
 
 
-def test_a_committed_artifact_is_listed_and_its_manifest_reads_back_as_written(store: PosixStore) -> None:
+def test_a_committed_artifact_is_listed_and_its_manifest_reads_back_as_written(store: Store) -> None:
     assert store.committed(["toy_source"]) == set()
     manifest = commit(store)
     assert store.committed(["toy_source", "other"]) == {ADDRESS}
-    assert store.manifest(ADDRESS) == manifest
+    assert manifest_of(store) == manifest
+    assert manifest_of(open_store(store.location)) == manifest
     assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "hello"
 
 
-def test_unfinished_work_is_not_listed(store: PosixStore) -> None:
+def test_unfinished_work_is_not_listed(store: Store) -> None:
     scratch = store.scratch(ADDRESS)
     (scratch / "file.txt").write_text("half")
     assert store.committed(["toy_source"]) == set()
 
 
-def test_the_second_commit_of_a_key_leaves_the_first_untouched(store: PosixStore) -> None:
+def test_the_second_commit_of_a_key_leaves_the_first_untouched(store: Store) -> None:
     first = commit(store, text="first")
     commit(store, text="second!")
-    assert store.manifest(ADDRESS) == first
+    assert manifest_of(store) == first
     assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "first"
-    assert not list((store.root / "scratch").iterdir())
+    assert len([path for path in Inside(store).all("artifacts") if path.endswith("file.txt")]) == 1
 
 
 @pytest.mark.parametrize(
     "damage", ["truncate", "flip", "remove", "no_manifest", "torn_manifest", "altered_metric", "swap"]
 )
-def test_a_torn_or_altered_artifact_is_never_read(store: PosixStore, damage: str) -> None:
+def test_a_torn_or_altered_artifact_is_never_read(store: Store, damage: str) -> None:
     commit(store)
-    folder = store.folder(ADDRESS)
-    file, manifest = folder / "sub" / "file.txt", folder / "manifest.json"
+    inside = Inside(store)
+    file, manifest = inside.file(ADDRESS), inside.manifest(ADDRESS)
     if damage == "truncate":
-        file.write_text("hel")
+        inside.write(file, "hel")
     elif damage == "flip":
-        file.write_text("hellp")
+        inside.write(file, "hellp")
     elif damage == "remove":
-        file.unlink()
+        inside.fs.rm_file(file)
     elif damage == "no_manifest":
-        manifest.unlink()
+        inside.fs.rm_file(manifest)
     elif damage == "torn_manifest":
-        manifest.write_text(manifest.read_text()[:40])
+        inside.write(manifest, inside.read(manifest)[:40])
     elif damage == "altered_metric":
-        manifest.write_text(manifest.read_text().replace('"m": 1.5', '"m": 2.5'))
+        inside.write(manifest, inside.read(manifest).replace('"m": 1.5', '"m": 2.5'))
     else:
-        other = Artifact("toy_source", "1" * 32)
-        commit(store, other, text="other")
-        manifest.write_text((store.folder(other) / "manifest.json").read_text())
+        commit(store, OTHER, text="other")
+        inside.write(manifest, inside.read(inside.manifest(OTHER)))
     with pytest.raises(DamagedArtifactError, match="damaged"):
-        store.fetch(ADDRESS)
+        open_store(store.location).fetch(ADDRESS)
+    if damage not in ("truncate", "flip", "remove"):
+        assert isinstance(manifest_of(store), DamagedArtifactError)
 
 
-def test_a_file_altered_after_it_was_verified_is_noticed(store: PosixStore) -> None:
+def test_a_file_altered_after_it_was_verified_is_noticed(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    store.prepare()
     commit(store)
     path = store.fetch(ADDRESS) / "sub" / "file.txt"
     path.write_text("hellp")
@@ -93,33 +132,104 @@ def test_a_file_altered_after_it_was_verified_is_noticed(store: PosixStore) -> N
         store.fetch(ADDRESS)
 
 
-def test_a_damaged_artifact_is_set_aside_and_can_be_made_again(store: PosixStore) -> None:
+def test_a_local_copy_of_a_remote_artifact_that_was_altered_is_fetched_again(s3: str) -> None:
+    store = open_store(s3)
     commit(store)
-    (store.folder(ADDRESS) / "manifest.json").unlink()
+    path = store.fetch(ADDRESS) / "sub" / "file.txt"
+    path.write_text("hellp")
+    os.utime(path, (1, 1))
+    assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "hello"
+
+
+def test_writers_of_one_key_at_the_same_time_leave_one_whole_artifact(store: Store) -> None:
+    texts = [f"writer {number}" * 1000 for number in range(8)]
+    writers = [threading.Thread(target=commit, args=(store,), kwargs={"text": text}) for text in texts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert store.committed(["toy_source"]) == {ADDRESS}
+    assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() in texts
+
+
+def test_an_artifact_made_again_with_other_bytes_is_read_anew(store: Store) -> None:
+    commit(store, text="first")
+    store.fetch(ADDRESS)
+    store.discard(ADDRESS)
+    commit(store, text="second")
+    assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "second"
+
+
+def test_manifests_are_read_together_and_damage_to_one_does_not_hide_the_others(store: Store) -> None:
+    commit(store)
+    other = commit(store, OTHER)
+    inside = Inside(store)
+    inside.write(inside.manifest(ADDRESS), "{}")
+    missing = Artifact("toy_source", "2" * 32)
+    found = store.manifests([ADDRESS, OTHER, missing])
+    assert found[OTHER] == other
+    assert isinstance(found[ADDRESS], DamagedArtifactError)
+    assert isinstance(found[missing], DamagedArtifactError)
+    assert store.manifests([]) == {}
+
+
+def test_an_artifact_may_have_no_files(store: Store) -> None:
+    scratch = store.scratch(ADDRESS)
+    store.commit(scratch, Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "abc"))
+    assert not list(store.fetch(ADDRESS).rglob("file*"))
+
+
+def test_a_damaged_artifact_is_set_aside_and_can_be_made_again(store: Store) -> None:
+    commit(store)
+    inside = Inside(store)
+    inside.write(inside.manifest(ADDRESS), "{}")
+    store.discard(ADDRESS)
     store.discard(ADDRESS)
     assert store.committed(["toy_source"]) == set()
-    assert list((store.root / "damaged").rglob("file.txt"))
+    assert inside.all("damaged")
+    assert any(path.endswith("file.txt") for path in inside.all(""))
     commit(store)
     assert store.committed(["toy_source"]) == {ADDRESS}
 
 
-def test_attempts_are_appended_in_order_and_never_overwritten(store: PosixStore) -> None:
+def test_attempts_are_appended_in_order_and_never_overwritten(store: Store) -> None:
     store.record(attempt(1))
     store.record(attempt(2, Outcome.CRASHED))
     store.record(attempt(2, Outcome.SUCCEEDED))
-    history = store.attempts(ADDRESS)
+    history = store.histories([ADDRESS])[ADDRESS]
     assert [each.outcome for each in history] == [Outcome.FAILED, Outcome.CRASHED, Outcome.SUCCEEDED]
     assert history[0] == attempt(1)
-    assert store.attempted(["toy_source"]) == {ADDRESS}
+    assert store.histories([OTHER]) == {}
+    assert store.histories([OTHER, ADDRESS, Artifact("toy_total", "3" * 32)]) == {ADDRESS: history}
 
 
-def test_a_torn_attempt_record_is_left_out_of_the_history(store: PosixStore) -> None:
+def test_a_tenth_attempt_comes_after_the_ninth(store: Store) -> None:
+    for number in range(1, 12):
+        store.record(attempt(number))
+    assert [each.number for each in store.histories([ADDRESS])[ADDRESS]] == list(range(1, 12))
+
+
+def test_a_torn_attempt_record_is_left_out_of_the_history(store: Store) -> None:
     store.record(attempt(1))
-    (store.root / "attempts" / "toy_source" / ADDRESS.key / "2.json").write_text(json.dumps({"number": 2})[:5])
-    assert len(store.attempts(ADDRESS)) == 1
+    inside = Inside(store)
+    inside.write(f"{inside.root}/attempts/toy_source/{ADDRESS.key}/2.json", json.dumps({"number": 2})[:5])
+    assert len(store.histories([ADDRESS])[ADDRESS]) == 1
 
 
-def test_scratch_of_dead_processes_is_swept_and_that_of_living_ones_stays(store: PosixStore) -> None:
+def test_the_output_of_an_attempt_is_kept_where_the_store_is_and_an_empty_one_is_not(store: Store) -> None:
+    store.log_path(ADDRESS, 1).write_text("said something")
+    kept = store.keep_log(ADDRESS, 1)
+    assert kept is not None
+    assert kept.startswith(store.location)
+    assert Inside(store).read(kept) == "said something"
+    store.log_path(ADDRESS, 2).touch()
+    assert store.keep_log(ADDRESS, 2) is None
+    assert store.keep_log(ADDRESS, 3) is None
+
+
+def test_scratch_of_dead_processes_is_swept_and_that_of_living_ones_stays(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    store.prepare()
     mine = store.scratch(ADDRESS)
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -139,8 +249,33 @@ def test_a_place_that_cannot_be_written_is_an_error_with_the_remedy(tmp_path: Pa
         PosixStore(tmp_path / "file" / "store").prepare()
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [("s3://no-such-bucket/folder", "cannot be reached or written"), ("nosuch://bucket", "nosuch")],
+)
+def test_an_object_store_that_is_not_there_is_an_error_with_the_remedy(s3: str, uri: str, words: str) -> None:
+    with pytest.raises(StoreError, match=words):
+        open_store(uri).prepare()
+
+
+def test_an_object_store_that_does_not_answer_is_an_error_with_the_remedy(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    try:
+        with pytest.raises(StoreError, match="check address and credentials"):
+            open_store(s3).prepare()
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_opening_a_store_for_reading_creates_nothing(tmp_path: Path) -> None:
     store = PosixStore(tmp_path / "store")
     assert store.committed(["toy_source"]) == set()
-    assert store.attempted(["toy_source"]) == set()
+    assert store.histories([ADDRESS]) == {}
     assert not (tmp_path / "store").exists()

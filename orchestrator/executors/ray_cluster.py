@@ -208,13 +208,13 @@ class _Watchdog:
 def _history(request: Request) -> list[Attempt]:
     from orchestrator.store import open_store
 
-    return open_store(request.store).attempts(request.step.address)
+    return open_store(request.store).histories([request.step.address]).get(request.step.address, [])
 
 
-def _log(request: Request) -> str:
+def _log(request: Request) -> str | None:
     from orchestrator.store import open_store
 
-    return str(open_store(request.store).log_path(request.step.address, request.number))
+    return open_store(request.store).keep_log(request.step.address, request.number)
 
 
 def _advice(outcome: Outcome, request: Request, error: Exception) -> str:

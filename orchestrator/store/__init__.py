@@ -1,0 +1,70 @@
+"""Where artifacts and attempt records live. Files first, manifest last, published at once; presence is completion.
+
+`posix` keeps them in a folder, `objects` in an object store; one contract suite holds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.store.records import DamagedArtifactError, StoreError, list_files
+from orchestrator.types import Artifact, Attempt, Manifest
+
+__all__ = ["DamagedArtifactError", "Store", "StoreError", "list_files", "open_store"]
+
+
+class Store(Protocol):
+    """What the scheduler and the attempt runner need of a store."""
+
+    location: str
+    """Folder or URI, enough to open the store in another process (`open_store`)."""
+
+    def prepare(self) -> None:
+        """Make ready for writing. Raises StoreError when that is impossible."""
+
+    def committed(self, stages: Iterable[str]) -> set[Artifact]:
+        """All finished artifacts of some stages, by one listing per stage."""
+
+    def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
+        """The records of artifacts; an error in the place of one that is missing, torn or altered."""
+
+    def fetch(self, address: Artifact) -> Path:
+        """A local folder with the verified files of an artifact. Raises DamagedArtifactError."""
+
+    def scratch(self, address: Artifact) -> Path:
+        """A fresh local folder to write an artifact into."""
+
+    def commit(self, scratch: Path, manifest: Manifest) -> None:
+        """Publish a scratch folder. An artifact that is already there stays, and the scratch folder is dropped."""
+
+    def discard(self, address: Artifact) -> None:
+        """Set a damaged artifact aside, so that it is made again."""
+
+    def record(self, attempt: Attempt) -> None:
+        """Append an attempt to the history."""
+
+    def histories(self, addresses: Collection[Artifact]) -> dict[Artifact, list[Attempt]]:
+        """The attempts at some steps, oldest first; by one listing per stage. Steps never tried are left out."""
+
+    def log_path(self, address: Artifact, number: int) -> Path:
+        """A local file for the output of an attempt while it runs."""
+
+    def keep_log(self, address: Artifact, number: int) -> str | None:
+        """Put the output of an attempt where people can read it; returns that place, None if nothing was printed."""
+
+
+def open_store(location: str) -> Store:
+    """The store at a folder or object-store URI, which need not exist yet.
+
+    Raises:
+        StoreError: the package for this kind of URI is not installed.
+    """
+    if "://" in location:
+        from orchestrator.store.objects import ObjectStore
+
+        return ObjectStore(location)
+    from orchestrator.store.posix import PosixStore
+
+    return PosixStore(Path(location))

@@ -1,0 +1,267 @@
+"""A store in an object store (`s3://bucket/folder`, or whatever else fsspec knows).
+
+```
+manifests/<stage>/<key>.json                    uploaded last; presence is completion, one listing per stage finds all
+artifacts/<stage>/<key>/<upload>/files…         each upload has a folder of its own, which its manifest names
+attempts/<stage>/<key>/<number>.{json,log}      append-only history
+damaged/<stage>-<key>-<upload>.json             manifests of torn or altered artifacts, set aside
+```
+
+Two drivers that publish one key at once cannot mix their files, and the first manifest stays. Files are read through a
+copy on the node's own disk (`SWEEP_CACHE`), checked against the manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from orchestrator.cache import cache_folder
+from orchestrator.canonical import digest
+from orchestrator.store.records import (
+    DamagedArtifactError,
+    StoreError,
+    parse_attempt,
+    parse_manifest,
+    spell_attempt,
+    spell_manifest,
+    verify_file,
+)
+from orchestrator.types import Artifact, Attempt, Manifest
+
+#: Requests that are under way at once when many small objects are read.
+_AT_ONCE = 64
+
+
+class ObjectStore:
+    """A store at a URI."""
+
+    def __init__(self, location: str) -> None:
+        """Address the store; nothing is read or written yet.
+
+        Raises:
+            StoreError: fsspec does not know this kind of URI, or its package is not installed.
+        """
+        self.location = location.rstrip("/")
+        try:
+            # Listings must show what other processes wrote a moment ago.
+            self._fs, self._root = fsspec.core.url_to_fs(self.location, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"the store {location} cannot be opened: {error}") from error
+        self._cache = cache_folder() / "stores" / digest(self.location)
+        self._verified: set[tuple[str, int, int]] = set()
+
+    def prepare(self) -> None:
+        """Prove that the place can be written, listed and read."""
+        probe = f"{self._root}/scratch/probe-{secrets.token_hex(8)}"
+        with self._explained():
+            self._fs.pipe_file(probe, b"probe")
+            if self._fs.cat_file(probe) != b"probe":
+                raise OSError("what was written does not read back")
+            self._fs.rm_file(probe)
+
+    def committed(self, stages: Iterable[str]) -> set[Artifact]:
+        """All finished artifacts of some stages."""
+        return {
+            Artifact(stage, name.removesuffix(".json"))
+            for stage in stages
+            for name in self._names(f"manifests/{stage}")
+        }
+
+    def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
+        """The records of artifacts, each checked against its own digest; many at once."""
+        found: dict[Artifact, Manifest | DamagedArtifactError] = {}
+        for address, text in self._read_all({address: self._manifest_path(address) for address in addresses}).items():
+            try:
+                found[address] = self._parse(address, text)[0]
+            except DamagedArtifactError as error:
+                found[address] = error
+        return found
+
+    def fetch(self, address: Artifact) -> Path:
+        """A copy of the artifact on this node; one that was altered here is fetched again."""
+        path = self._manifest_path(address)
+        manifest, upload = self._parse(address, self._read_all({address: path})[address])
+        copy = self._cache / "artifacts" / address.stage / address.key / upload
+        if copy.is_dir():
+            with contextlib.suppress(DamagedArtifactError):
+                self._verify(copy, manifest)
+                return copy
+            shutil.rmtree(copy, ignore_errors=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{upload}-", dir=copy.parent))
+        try:
+            for name in manifest.files:
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+            remote = self._files_path(address, upload)
+            with self._explained():
+                try:
+                    names = list(manifest.files)
+                    self._fs.get([f"{remote}/{name}" for name in names], [str(part / name) for name in names])
+                except FileNotFoundError as error:
+                    raise DamagedArtifactError(address, f"a file is missing ({error})") from error
+            self._verify(part, manifest)
+            part.chmod(0o755)
+            # Another process of this node may have been faster; its copy is as good.
+            with contextlib.suppress(OSError):
+                part.rename(copy)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        self._verify(copy, manifest)
+        return copy
+
+    def scratch(self, address: Artifact) -> Path:
+        """A fresh folder on this node."""
+        with self._explained():
+            folder = self._cache / "scratch"
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=folder))
+
+    def commit(self, scratch: Path, manifest: Manifest) -> None:
+        """Upload the files into a folder of their own, then the manifest, unless there is one already."""
+        upload = secrets.token_hex(8)
+        content = {"manifest": json.loads(spell_manifest(manifest)), "upload": upload}
+        remote = self._files_path(manifest.address, upload)
+        with self._explained():
+            if manifest.files:
+                names = list(manifest.files)
+                self._fs.put([str(scratch / name) for name in names], [f"{remote}/{name}" for name in names])
+            try:
+                self._create(self._manifest_path(manifest.address), json.dumps(content).encode())
+            except FileExistsError:
+                # Another driver published the same key first; both are the same work, so ours is dropped.
+                if manifest.files:
+                    self._fs.rm(remote, recursive=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def discard(self, address: Artifact) -> None:
+        """Move the manifest of a damaged artifact out of the way; no file is deleted."""
+        path = self._manifest_path(address)
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            aside = f"{self._root}/damaged/{address.stage}-{address.key}-{secrets.token_hex(4)}.json"
+            self._fs.copy(path, aside)
+            self._fs.rm_file(path)
+
+    def record(self, attempt: Attempt) -> None:
+        """Append an attempt; a number that is taken moves to the next free one."""
+        number = attempt.number
+        with self._explained():
+            while True:
+                try:
+                    self._create(f"{self._history(attempt.address)}/{number}.json", spell_attempt(attempt).encode())
+                    return
+                except FileExistsError:
+                    number += 1
+
+    def histories(self, addresses: Collection[Artifact]) -> dict[Artifact, list[Attempt]]:
+        """The attempts at some steps, oldest first; many are read at once."""
+        paths: dict[tuple[Artifact, int], str] = {}
+        wanted = set(addresses)
+        for folder in self._history_folders(wanted):
+            with self._explained(), contextlib.suppress(FileNotFoundError):
+                for path in self._fs.find(folder):
+                    stage, key, name = path.split("/")[-3:]
+                    address = Artifact(stage, key)
+                    if address in wanted and name.endswith(".json"):
+                        paths[address, int(name.removesuffix(".json"))] = path
+        found: dict[Artifact, list[Attempt]] = {}
+        for (address, _), text in sorted(self._read_all(paths).items()):
+            attempt = parse_attempt(text or b"")
+            if attempt:
+                found.setdefault(address, []).append(attempt)
+        return found
+
+    def log_path(self, address: Artifact, number: int) -> Path:
+        """A file on this node."""
+        with self._explained():
+            folder = self._cache / "logs" / address.stage / address.key
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder / f"{number}.log"
+
+    def keep_log(self, address: Artifact, number: int) -> str | None:
+        """Upload the log; one that was written on another node is out of reach if that node died."""
+        path = self.log_path(address, number)
+        if not path.exists() or not path.stat().st_size:
+            path.unlink(missing_ok=True)
+            return None
+        target = f"{self._history(address)}/{number}.log"
+        with self._explained():
+            self._fs.put_file(str(path), target)
+        path.unlink()
+        return str(self._fs.unstrip_protocol(target))
+
+    def _parse(self, address: Artifact, text: bytes | None) -> tuple[Manifest, str]:
+        """The manifest and the name of the upload that holds its files."""
+        if text is None:
+            raise DamagedArtifactError(address, "its manifest is missing")
+        try:
+            content = json.loads(text)
+            upload = str(content["upload"])
+            return parse_manifest(address, json.dumps(content["manifest"]).encode()), upload
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedArtifactError(address, f"its manifest was altered or torn ({error})") from error
+
+    def _verify(self, folder: Path, manifest: Manifest) -> None:
+        for name, (size, sha256) in manifest.files.items():
+            verify_file(folder / name, manifest.address, size, sha256, self._verified)
+
+    def _names(self, folder: str) -> list[str]:
+        with self._explained():
+            try:
+                listing = self._fs.ls(f"{self._root}/{folder}", detail=False)
+            except FileNotFoundError:
+                return []
+        return [path.rsplit("/", 1)[-1] for path in listing]
+
+    def _read_all(self, paths: dict[Any, str]) -> dict[Any, bytes | None]:
+        """The bytes of many objects; None for one that is missing."""
+        if not paths:
+            return {}
+        with self._explained():
+            found = self._fs.cat(list(paths.values()), on_error="return", batch_size=_AT_ONCE)
+            texts: dict[Any, bytes | None] = {}
+            for name, path in paths.items():
+                text = found[path]
+                if isinstance(text, BaseException) and not isinstance(text, FileNotFoundError):
+                    raise text
+                texts[name] = None if isinstance(text, BaseException) else text
+        return texts
+
+    def _create(self, path: str, data: bytes) -> None:
+        """Write an object that must not exist yet. Raises FileExistsError."""
+        self._fs.pipe_file(path, data, mode="create")
+
+    def _manifest_path(self, address: Artifact) -> str:
+        return f"{self._root}/manifests/{address.stage}/{address.key}.json"
+
+    def _files_path(self, address: Artifact, upload: str) -> str:
+        return f"{self._root}/artifacts/{address.stage}/{address.key}/{upload}"
+
+    def _history(self, address: Artifact) -> str:
+        return f"{self._root}/attempts/{address.stage}/{address.key}"
+
+    def _history_folders(self, addresses: Collection[Artifact]) -> set[str]:
+        """One listing per stage; a single step is looked up by itself."""
+        if len(addresses) == 1:
+            return {self._history(address) for address in addresses}
+        return {f"{self._root}/attempts/{stage}" for stage, _ in addresses}
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever the network or the service says becomes one kind of error, with a remedy."""
+        try:
+            yield
+        except (DamagedArtifactError, StoreError):
+            raise
+        except Exception as error:  # Each service has exceptions of its own; none is an OSError for sure.
+            reason = str(error).strip() or type(error).__name__
+            remedy = "check address and credentials, then give the same command again; nothing is lost"
+            raise StoreError(f"the store {self.location} cannot be reached or written: {reason}; {remedy}") from error
