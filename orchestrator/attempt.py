@@ -17,8 +17,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,23 +48,48 @@ class RejectedError(Exception):
     """A stage returned metrics other than those it declares, or one that is not finite."""
 
 
+def run_bundle(
+    requests: Sequence[Request], guard: Callable[[Request], AbstractContextManager[object]] = nullcontext
+) -> list[Attempt]:
+    """Try the steps of a bundle one after another; each commits and fails by itself.
+
+    An artifact is published as soon as its step ends, so that whatever kills this process later cannot take it back;
+    against a power failure all of a bundle are made safe together, before the first of them is reported.
+
+    Args:
+        requests: what to try.
+        guard: entered around each try, for time limits.
+    """
+    attempts = []
+    for request in requests:
+        with guard(request):
+            attempts.append(run_attempt(request))
+    done = [attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED]
+    try:
+        if done:
+            _store(requests[0].store).flush(done)
+    except StoreError as error:
+        kind = Outcome.STORE_ERROR
+        return [
+            replace(each, outcome=kind, error_class=kind.value, error=str(error)) if each.address in done else each
+            for each in attempts
+        ]
+    return attempts
+
+
 def run_attempt(request: Request) -> Attempt:
-    """Try a step and say how it ended; whatever the stage raises is classified here, and recorded in the store."""
+    """Try a step and say how it ended; whatever the stage raises is classified here.
+
+    A success is told by the manifest that was committed, everything else is recorded as an attempt.
+    """
     started = time.time()
     clock = time.perf_counter()
     damaged: tuple[Artifact, ...] = ()
     error: BaseException | None = None
     outcome = Outcome.SUCCEEDED
+    log: str | None = None
     try:
-        store = _store(request.store)
-        log = store.log_path(request.step.address, request.number) if request.capture else None
-        with _captured(log):
-            try:
-                _try_step(request, store, started, clock)
-            except Exception:
-                if request.capture:
-                    traceback.print_exc()
-                raise
+        log = _try_step(request, _store(request.store), started, clock)
     except DamagedArtifactError as caught:
         outcome, error, damaged = Outcome.DAMAGED_INPUT, caught, (caught.address,)
     except RejectedError as caught:
@@ -85,11 +111,27 @@ def run_attempt(request: Request) -> Attempt:
         code_commit=request.code_commit,
         error_class=_error_class(outcome, error),
         error=_message(error) if error else None,
-        log=_keep_log(request),
+        log=_keep_log(request) if error else log,
         damaged=damaged,
     )
-    record_attempt(attempt, request.store)
+    if outcome is not Outcome.SUCCEEDED:
+        record_attempt(attempt, request.store)
     return attempt
+
+
+def succeeded(manifest: Manifest, entry: str) -> Attempt:
+    """The attempt that a manifest tells of."""
+    return Attempt(
+        address=manifest.address,
+        entry=entry,
+        number=manifest.attempt,
+        outcome=Outcome.SUCCEEDED,
+        seconds=manifest.seconds,
+        started=manifest.finished - manifest.seconds,
+        host=manifest.host,
+        code_commit=manifest.code_commit,
+        log=manifest.log,
+    )
 
 
 def record_attempt(attempt: Attempt, location: str) -> None:
@@ -126,28 +168,36 @@ def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
     return _checked(metrics, config.metrics())
 
 
-def _try_step(request: Request, store: Store, started: float, clock: float) -> None:
-    out = store.scratch(request.step.address)
+def _try_step(request: Request, store: Store, started: float, clock: float) -> str | None:
+    """Call the stage and commit what it made; returns where its output can be read."""
+    address = request.step.address
+    out = store.scratch(address)
     try:
-        metrics = call_stage(request, store, out)
+        with _captured(store.log_path(address, request.number) if request.capture else None):
+            metrics = call_stage(request, store, out)
         try:
             files = list_files(out)
         except OSError as error:
             raise StoreError(f"{out} cannot be read back: {error}") from error
+        log = _keep_log(request)
+        seconds = time.perf_counter() - clock
         store.commit(
             out,
             Manifest(
-                address=request.step.address,
+                address=address,
                 identity=request.step.identity,
                 files=files,
                 metrics=metrics,
                 attempt=request.number,
-                seconds=time.perf_counter() - clock,
-                finished=started + time.perf_counter() - clock,
+                seconds=seconds,
+                finished=started + seconds,
+                host=socket.gethostname(),
                 code_commit=request.code_commit,
+                log=log,
                 versions=_versions(),
             ),
         )
+        return log
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
@@ -184,13 +234,25 @@ def _function(name: str) -> Callable[..., Any]:
 
 def _limit_threads(cpus: float) -> None:
     """Give numerical libraries as many threads as the step was promised, so that results do not depend on the node."""
+    threads = max(1, int(cpus))
+    # Looking through all loaded libraries takes a millisecond, more than a small step; again only after an import.
+    if _limited != (threads, len(sys.modules)):
+        _limit_libraries(threads)
+
+
+#: For how many threads, and with how many modules loaded, the libraries were told last.
+_limited = (0, 0)
+
+
+def _limit_libraries(threads: int) -> None:
     from threadpoolctl import threadpool_limits
 
-    threads = max(1, int(cpus))
+    global _limited
     os.environ["OMP_NUM_THREADS"] = str(threads)
     threadpool_limits(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+    _limited = (threads, len(sys.modules))
 
 
 def _versions() -> dict[str, str]:
@@ -239,7 +301,11 @@ def _captured(log: Path | None) -> Iterator[None]:
         # Where sys.stdout is not descriptor 1 (notebooks, test runners), Python's own output must be sent separately.
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", line_buffering=True, write_through=True)
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            yield
+            try:
+                yield
+            except Exception:
+                traceback.print_exc()
+                raise
     finally:
         # A full disk must not replace the outcome of the step by that of its log.
         for each in (sys.stdout, sys.stderr):

@@ -68,7 +68,7 @@ def plan(
     session = open_session(file, set_, only, exclude, outputs, store)
     counts = session.plan_counts()
     if as_json:
-        print(json.dumps({"cells": len(session.chosen.cells), "steps": counts}))
+        print(json.dumps({"cells": len(session.chosen), "steps": counts}))
         return
     from orchestrator import screen
 

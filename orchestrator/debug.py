@@ -10,11 +10,10 @@ from pathlib import Path
 from orchestrator import screen
 from orchestrator.attempt import Request, call_stage, stage_source
 from orchestrator.document import Problem, SweepError, nearest
-from orchestrator.execute import State
 from orchestrator.outputs import code_commit
-from orchestrator.plan import find_cell
+from orchestrator.schedule import State
+from orchestrator.selection import find_cell
 from orchestrator.session import Session
-from orchestrator.types import Step
 
 
 def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> None:
@@ -24,10 +23,12 @@ def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> Non
         SweepError: there is no such cell or entry, or an input of the step is not there yet.
         Exception: whatever the stage raises.
     """
-    step = _choose(session, text, entry)
-    missing = [parent for parent in step.parents() if parent not in session.schedule.committed]
+    number = _choose(session, text, entry)
+    step = session.plan.step(number)
+    states = session.schedule.states
+    missing = [parent for parent in session.plan.parents(number) if states[parent] != State.COMMITTED]
     if missing:
-        first = session.plan.steps[missing[0]].entry
+        first = session.plan.entry_of(missing[0])
         message = f"needs {first!r} first, which is not there yet; debug that with --stage {first}, or run the sweep"
         raise SweepError([Problem(f"step {step.entry}", "", message)])
     runtime = session.spec.runtime_of(step.entry, step.coords)
@@ -45,10 +46,12 @@ def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> Non
         screen.say(f"{name} = {value}")
 
 
-def _choose(session: Session, text: str, entry: str | None) -> Step:
-    cell = find_cell(session.plan, text)
+def _choose(session: Session, text: str, entry: str | None) -> int:
+    cell = session.plan.cell(find_cell(session.plan, text))
     if entry is not None and entry not in cell.steps:
         raise SweepError([Problem("--stage", "", f"the cell has no entry {entry!r}; {nearest(entry, cell.steps)}")])
     artifacts = [artifact for name, group in cell.steps.items() for artifact in group if entry in (None, name)]
-    unfinished = [each for each in artifacts if session.schedule.state(each) is not State.COMMITTED]
-    return session.plan.steps[(unfinished or artifacts[-1:])[0]]
+    numbers = [number for each in artifacts if (number := session.plan.number(each)) is not None]
+    finished = (State.COMMITTED, State.UNNEEDED)
+    unfinished = [each for each in numbers if session.schedule.states[each] not in finished]
+    return (unfinished or numbers[-1:])[0]

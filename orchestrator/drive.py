@@ -10,13 +10,15 @@ from pathlib import Path
 from types import FrameType
 
 import pyarrow as pa
+from rich.markup import escape
 
 from orchestrator import screen
-from orchestrator.execute import State, run_plan
+from orchestrator.execute import run_plan
 from orchestrator.executors import Executor
 from orchestrator.outputs import code_commit
 from orchestrator.progress import Progress
 from orchestrator.results import Results, write_results
+from orchestrator.schedule import State
 from orchestrator.session import PULSE_EVERY, Session
 from orchestrator.summary import summarise
 
@@ -35,10 +37,10 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
         screen.say(f"[yellow]{damage}; it is made again[/]")
     interrupted = False
     if session.schedule.done:
-        screen.say(f"nothing to do: all {len(session.chosen.cells)} cells are finished")
+        screen.say(f"nothing to do: all {len(session.chosen)} cells are finished")
         results.read_failures()
     else:
-        screen.say(f"{len(session.chosen.cells)} cells, {len(session.schedule.needed)} steps to run")
+        screen.say(f"{len(session.chosen)} cells, {int(session.schedule.needed.sum())} steps to run")
         executor = _executor(address, inline)
         if executor is None:
             return 2
@@ -99,9 +101,9 @@ def _run(session: Session, results: Results, executor: Executor) -> bool:
     table_due = pulse_due = time.monotonic()
     results.read_failures()
     # What failed in an earlier command is tried again now; failures outside the selection stay on record.
-    for address in session.schedule.needed:
-        session.schedule.states[address] = State.PENDING
-        results.failures.pop(address, None)
+    session.schedule.codes[session.schedule.needed] = State.PENDING
+    for number in [number for number in results.failures if session.schedule.needed[number]]:
+        del results.failures[number]
     try:
         with Progress(session.schedule, screen.console, executor.cpus) as progress:
             for attempt in run_plan(session.schedule, session.store, executor, code_commit()):
@@ -117,14 +119,14 @@ def _run(session: Session, results: Results, executor: Executor) -> bool:
                 if now >= table_due:
                     write_results(results.table(), session.outputs.results)
                     table_due = time.monotonic() + max(_TABLE_EVERY, (time.monotonic() - now) / _TABLE_SHARE)
+        for reason in session.schedule.broken.values():
+            screen.say(f"[red]{escape(reason)}[/]")
         if session.schedule.stopped:
             screen.say(f"[red]stopped: {session.schedule.stopped}[/]")
         return False
     except KeyboardInterrupt:
         screen.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
-        for address, state in session.schedule.states.items():
-            if state is State.RUNNING:
-                session.schedule.states[address] = State.PENDING
+        session.schedule.codes[session.schedule.codes == State.RUNNING] = State.PENDING
         return True
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -140,7 +142,8 @@ def _conclude(session: Session, results: Results, table: pa.Table, tracking_uri:
     succeeded = sum(status == "succeeded" for status in table["status"].to_pylist())
     if succeeded:
         screen.show_summary(session, summarise(table, session.spec))
-    chosen = {cell.id for cell in session.chosen.cells}
+    ids = table["cell_id"].to_pylist()
+    chosen = {ids[index] for index in session.chosen}
     missing = [
         row
         for row in table.select(["cell_id", "status"]).to_pylist()

@@ -3,100 +3,36 @@
 from __future__ import annotations
 
 import heapq
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator
-from enum import StrEnum
+
+import numpy as np
 
 from orchestrator.attempt import Request
+from orchestrator.breaker import Breaker
 from orchestrator.executors import Executor
-from orchestrator.plan import Plan
+from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store
-from orchestrator.types import Artifact, Attempt, Outcome, Step
+from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
 #: Outcomes that say nothing against the step itself; it is tried again, up to `runtime.attempts` times in one command.
 _TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.DAMAGED_INPUT})
-
-
-class State(StrEnum):
-    """Where a step stands."""
-
-    COMMITTED = "committed"
-    PENDING = "pending"
-    RUNNING = "running"
-    """Handed to the executor."""
-    FAILED = "failed"
-    BLOCKED = "blocked"
-    """A step that it waits for has failed."""
-
-
-class Schedule:
-    """The state of every step that a plan needs, derived from one listing of the store.
-
-    A step is needed when it is not committed and a target, or another needed step, asks for it: what lies above a
-    committed artifact is not looked at, even if it is gone.
-    """
-
-    def __init__(self, plan: Plan, store: Store, chosen: Plan | None = None) -> None:
-        """Derive the states.
-
-        Args:
-            plan: the whole sweep.
-            store: where to look, once per stage.
-            chosen: the part of the plan that is to be run (`Plan.select`); all of it when left out.
-        """
-        self.plan = plan
-        self.chosen = chosen or plan
-        self.committed = store.committed({step.stage for step in plan.steps.values()}) & plan.steps.keys()
-        self.states: dict[Artifact, State] = {}
-        self.needed: dict[Artifact, Step] = {}
-        self.stopped: str | None = None
-        """Why no further steps were started, if so."""
-        self.derive()
-
-    def derive(self) -> None:
-        """(Re)compute what is needed from what is committed."""
-        missing = needed_steps(self.plan, self.committed)
-        self.states = dict.fromkeys(self.committed, State.COMMITTED) | dict.fromkeys(missing, State.PENDING)
-        self.needed = missing if self.chosen is self.plan else needed_steps(self.chosen, self.committed)
-
-    @property
-    def done(self) -> bool:
-        """Nothing is left to do."""
-        return not self.needed
-
-    def state(self, address: Artifact) -> State:
-        """A step that is neither committed nor needed lies above a finished one, and counts as committed."""
-        return self.states.get(address, State.COMMITTED)
-
-    def counts(self) -> dict[str, Counter[State]]:
-        """Per entry, how many of the chosen steps are in each state."""
-        counted: dict[str, Counter[State]] = {name: Counter() for name in self.plan.entries}
-        for address, step in self.chosen.steps.items():
-            counted[step.entry][self.state(address)] += 1
-        return counted
-
-
-def needed_steps(plan: Plan, committed: set[Artifact]) -> dict[Artifact, Step]:
-    """The steps to run, each after those it reads."""
-    wanted = {artifact for cell in plan.cells for artifact in plan.targets_of(cell)} - committed
-    frontier = list(wanted)
-    # Thousands of steps share one tuple of shards; each is looked through once.
-    seen: set[int] = set()
-    while frontier:
-        for group in plan.steps[frontier.pop()].inputs.values():
-            if id(group) not in seen:
-                seen.add(id(group))
-                missing = [parent for parent in group if parent not in committed and parent not in wanted]
-                wanted.update(missing)
-                frontier += missing
-    return {address: step for address, step in plan.steps.items() if address in wanted}
+#: A step whose node went away is tried again so often: a spot instance may be taken many times in a night.
+_LOST_ALLOWED = 100
+#: The second try of a step whose machine failed it waits so many seconds, each later one twice as long, up to …
+_BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0
+#: A bundle has at most so many steps, so that what one dead process takes along stays small.
+_BUNDLE_LIMIT = 64
 
 
 def run_plan(schedule: Schedule, store: Store, executor: Executor, code_commit: str) -> Iterator[Attempt | None]:
     """Run what is needed; yields every attempt as it ends, and None when nothing ended for a while.
 
-    Steps high in the graph go first, since most waits for them. Committing is the workers' business: this loop reads
-    their outcomes, and a step is done when its worker says that it committed.
+    Steps high in the graph go first, since most waits for them. Small steps of one entry travel in bundles.
+    Committing is the workers' business: this loop reads their outcomes, and a step is done when its worker says that
+    it committed.
     """
     return _Loop(schedule, store, executor, code_commit).run()
 
@@ -108,46 +44,103 @@ class _Loop:
         self.store = store
         self.executor = executor
         self.code_commit = code_commit
-        self.rank = {address: index for index, address in enumerate(self.plan.steps)}
-        self.waiting: dict[Artifact, int] = {}
-        """Needed step -> how many of its inputs are still missing."""
-        self.children: dict[Artifact, list[Artifact]] = {}
-        self.ready: dict[str, list[tuple[int, Artifact]]] = {name: [] for name in self.plan.entries}
+        self.breaker = Breaker(self.plan.spec.limits.breaker)
+        self.waiting: dict[int, int] = {}
+        """Needed step -> for how many inputs it waits."""
+        self.dependants: dict[tuple[int, int], list[int]] = {}
+        """An input (its first step, its number of steps) -> the steps that wait for it."""
+        self.gathering: dict[int, tuple[int, int]] = {}
+        """First step of a group that somebody reads whole -> that input and how many of its steps are missing."""
+        self.ready: dict[str, list[int]] = {name: [] for name in self.plan.entries}
         """Per entry a heap: entries differ in resources, so a full one must not hold up the others."""
-        self.tries: Counter[Artifact] = Counter()
-        self.earlier = Counter(
-            {address: len(each) for address, each in store.histories(schedule.needed.keys()).items()}
-        )
+        self.resting: list[tuple[float, int]] = []
+        """A heap of steps that are tried again later: (when, step)."""
+        self.alone: set[int] = set()
+        """Steps that took their process with them, and are given one of their own."""
+        self.tries: Counter[int] = Counter()
+        self.lost: Counter[int] = Counter()
+        numbers = np.flatnonzero(schedule.needed).tolist()
+        histories = store.histories([self.plan.address(number) for number in numbers])
+        self.earlier = Counter({address: len(history) for address, history in histories.items()})
         """How many tries earlier commands made."""
+        self.pace: dict[str, float] = {}
+        """Entry -> seconds that its steps take, a moving average."""
+        self.ruled = {name: self.plan.spec.runtime_axes(name) for name in self.plan.entries}
+        self.runtimes: dict[tuple[Scalar | None, ...], Runtime] = {}
+        """What `_runtime` found, by entry and the coordinates that its rules speak of."""
         self.running = 0
         self.failures = 0
-        for address in schedule.needed:
-            self._await_inputs(address)
+        for number in numbers:
+            self._await_inputs(number)
 
     def run(self) -> Iterator[Attempt | None]:
         while True:
+            self._wake()
             self._submit()
             if not self.running:
-                return
+                if not self.resting or self.schedule.stopped:
+                    return
+                time.sleep(max(0.0, min(0.5, self.resting[0][0] - time.monotonic())))
+                yield None
+                continue
             ended = self.executor.wait(0.5)
-            for attempt in ended:
-                self.running -= 1
-                self._settle(attempt)
-                yield attempt
+            for each in ended:
+                self.running -= len(each.requests)
+                tried = {attempt.address for attempt in each.attempts}
+                for request in each.requests:
+                    if request.step.address not in tried:
+                        self._return(self._number(request.step.address))
+                for attempt in each.attempts:
+                    self._settle(attempt, len(each.requests))
+                    yield attempt
             if not ended:
                 yield None
 
-    def _await_inputs(self, address: Artifact) -> None:
-        missing = [
-            parent
-            for parent in set(self.plan.steps[address].parents())
-            if self.schedule.states[parent] is not State.COMMITTED
-        ]
-        self.waiting[address] = len(missing)
-        for parent in missing:
-            self.children.setdefault(parent, []).append(address)
+    # --- what is ready
+
+    def _await_inputs(self, number: int) -> None:
+        states = self.schedule.states
+        missing = 0
+        for feed in self.plan.feeds(number):
+            if feed.size == 1:
+                if states[feed.first] == State.COMMITTED:
+                    continue
+            else:
+                left = feed.size - states.count(State.COMMITTED, feed.first, feed.first + feed.size)
+                if not left:
+                    continue
+                self.gathering[feed.first] = (feed.size, left)
+            missing += 1
+            self.dependants.setdefault((feed.first, feed.size), []).append(number)
+        self.waiting[number] = missing
         if not missing:
-            heapq.heappush(self.ready[self.plan.steps[address].entry], (self.rank[address], address))
+            self._push(number)
+
+    def _push(self, number: int) -> None:
+        heapq.heappush(self.ready[self.plan.entry_of(number)], number)
+
+    def _release(self, number: int) -> None:
+        """A step is committed: whoever waited for nothing else is ready."""
+        arrived = [(number, 1)]
+        first = number - int(self.plan.shard[number])
+        if first in self.gathering:
+            size, left = self.gathering[first]
+            self.gathering[first] = (size, left - 1)
+            if left == 1:
+                del self.gathering[first]
+                arrived.append((first, size))
+        for feed in arrived:
+            for child in self.dependants.pop(feed, ()):
+                self.waiting[child] -= 1
+                if not self.waiting[child] and self.schedule.states[child] == State.PENDING:
+                    self._push(child)
+
+    def _wake(self) -> None:
+        while self.resting and self.resting[0][0] <= time.monotonic():
+            _, number = heapq.heappop(self.resting)
+            self._await_inputs(number)
+
+    # --- submitting
 
     def _submit(self) -> None:
         limits = self.plan.spec.limits
@@ -157,70 +150,145 @@ class _Loop:
             return
         for name in self.plan.entries:
             heap = self.ready[name]
-            while heap:
-                if limits.running is not None and self.running >= limits.running:
+            while heap and name not in self.schedule.broken:
+                free = None if limits.running is None else limits.running - self.running
+                if free is not None and free <= 0:
                     return
-                step = self.plan.steps[heap[0][1]]
-                request = Request(
-                    step=step,
-                    number=self.earlier[step.address] + self.tries[step.address] + 1,
-                    runtime=self.plan.spec.runtime_of(step.entry, step.coords),
-                    store=self.store.location,
-                    code_commit=self.code_commit,
-                )
-                if not self.executor.has_room(request):
+                bundle = self._take(name, heap, free)
+                if not bundle:
                     break
-                heapq.heappop(heap)
-                self.schedule.states[step.address] = State.RUNNING
-                self.tries[step.address] += 1
-                self.running += 1
-                self.executor.submit(request)
+                for request in bundle:
+                    number = self._number(request.step.address)
+                    self.schedule.states[number] = State.RUNNING
+                    self.tries[number] += 1
+                self.running += len(bundle)
+                self.executor.submit(bundle)
 
-    def _settle(self, attempt: Attempt) -> None:
-        address = attempt.address
-        step = self.plan.steps[address]
+    def _take(self, name: str, heap: list[int], free: int | None) -> list[Request]:
+        """The next bundle of an entry, empty if the executor has no room for it."""
+        runtime = self._runtime(heap[0])
+        if not self.executor.has_room(runtime):
+            return []
+        size = self._bundle_size(name, runtime, len(heap))
+        bundle: list[Request] = []
+        while heap and len(bundle) < (size if free is None else min(size, free)):
+            number = heap[0]
+            if bundle and (number in self.alone or self._runtime(number) != runtime):
+                break
+            heapq.heappop(heap)
+            bundle.append(self._request(number, runtime))
+            if number in self.alone:
+                break
+        return bundle
+
+    def _bundle_size(self, name: str, runtime: Runtime, ready: int) -> int:
+        """As many steps as fill `bundle_seconds` at the entry's pace, but all slots are to have something to do."""
+        pace = self.pace.get(name)
+        if pace is None or not self.executor.bundle_seconds:
+            return 1
+        fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
+        return max(1, min(int(self.executor.bundle_seconds / max(pace, 1e-6)), fair, _BUNDLE_LIMIT))
+
+    def _request(self, number: int, runtime: Runtime) -> Request:
+        step = self.plan.step(number)
+        return Request(
+            step=step,
+            number=self.earlier[step.address] + self.tries[number] + 1,
+            runtime=runtime,
+            store=self.store.location,
+            code_commit=self.code_commit,
+        )
+
+    def _runtime(self, number: int) -> Runtime:
+        name = self.plan.entry_of(number)
+        axes = self.ruled[name]
+        coords = self.plan.coords(number) if axes else {}
+        at = (name, *(coords.get(axis) for axis in axes))
+        found = self.runtimes.get(at)
+        if found is None:
+            found = self.runtimes[at] = self.plan.spec.runtime_of(name, coords)
+        return found
+
+    # --- what ended
+
+    def _settle(self, attempt: Attempt, neighbours: int) -> None:
+        number = self._number(attempt.address)
         if attempt.outcome is Outcome.SUCCEEDED:
-            self.schedule.states[address] = State.COMMITTED
-            for child in self.children.pop(address, ()):
-                self.waiting[child] -= 1
-                if not self.waiting[child] and self.schedule.states[child] is State.PENDING:
-                    heapq.heappush(self.ready[self.plan.steps[child].entry], (self.rank[child], child))
+            self.schedule.states[number] = State.COMMITTED
+            before = self.pace.get(attempt.entry, attempt.seconds)
+            self.pace[attempt.entry] = 0.8 * before + 0.2 * attempt.seconds
+            self.breaker.succeeded(attempt.entry)
+            self._release(number)
             return
-        allowed = self.plan.spec.runtime_of(step.entry, step.coords).attempts
-        if attempt.outcome in _TRIED_AGAIN and self.tries[address] < allowed:
+        if self._may_try_again(number, attempt):
             for damaged in attempt.damaged:
-                self._make_again(damaged)
-            self.schedule.states[address] = State.PENDING
-            self._await_inputs(address)
+                self._make_again(self._number(damaged))
+            if neighbours > 1:
+                self.alone.add(number)
+            self._return(number, attempt)
             return
         self.failures += 1
         if attempt.outcome is Outcome.STORE_ERROR:
             self.schedule.stopped = f"{attempt.error}"
-        self.schedule.states[address] = State.FAILED
-        self._block(address)
+        reason = self.breaker.failed(attempt)
+        if reason:
+            self.schedule.broken[attempt.entry] = reason
+        self.schedule.states[number] = State.FAILED
+        self._block(number)
 
-    def _make_again(self, address: Artifact) -> None:
-        """Set a damaged input aside and run its step once more, with whatever that needs."""
-        if self.schedule.states.get(address) is not State.COMMITTED:
+    def _may_try_again(self, number: int, attempt: Attempt) -> bool:
+        if attempt.outcome is Outcome.LOST:
+            self.tries[number] -= 1
+            self.lost[number] += 1
+            return self.lost[number] < _LOST_ALLOWED
+        return attempt.outcome in _TRIED_AGAIN and self.tries[number] < self._runtime(number).attempts
+
+    def _return(self, number: int, attempt: Attempt | None = None) -> None:
+        """Put a step back: at once if it was not even begun, else after a while."""
+        self.schedule.states[number] = State.PENDING
+        if attempt is None:
+            self.tries[number] -= 1
+            self._await_inputs(number)
             return
-        self.store.discard(address)
-        self.schedule.committed.discard(address)
-        self.schedule.states[address] = State.PENDING
-        self.schedule.needed[address] = self.plan.steps[address]
-        self.earlier.update({each: len(history) for each, history in self.store.histories([address]).items()})
-        on_disk = self.store.committed({parent.stage for parent in self.plan.steps[address].parents()})
-        for parent in self.plan.steps[address].parents():
-            if parent in on_disk:
-                self.schedule.states.setdefault(parent, State.COMMITTED)
-            elif parent not in self.schedule.states:
-                self.schedule.states[parent] = State.COMMITTED
-                self._make_again(parent)
-        self._await_inputs(address)
+        self.earlier[attempt.address] += attempt.outcome is Outcome.LOST
+        if attempt.outcome is Outcome.DAMAGED_INPUT:
+            self._await_inputs(number)
+            return
+        times = max(self.tries[number], self.lost[number])
+        pause = min(_BACKOFF * 2 ** (times - 1), _BACKOFF_LIMIT)
+        heapq.heappush(self.resting, (time.monotonic() + pause, number))
 
-    def _block(self, address: Artifact) -> None:
-        frontier = [address]
+    def _make_again(self, number: int) -> None:
+        """Set a damaged input aside and run its step once more, with whatever that needs."""
+        states = self.schedule.states
+        if states[number] != State.COMMITTED:
+            return
+        address = self.plan.address(number)
+        self.store.discard(address)
+        states[number] = State.PENDING
+        self.schedule.needed[number] = True
+        self.earlier.update({each: len(history) for each, history in self.store.histories([address]).items()})
+        on_disk = self.store.committed({parent.stage for parent in self.plan.step(number).parents()})
+        for parent in self.plan.parents(number):
+            # What lay above finished work was not looked at so far.
+            if states[parent] == State.UNNEEDED:
+                states[parent] = State.COMMITTED
+                if self.plan.address(parent) not in on_disk:
+                    self._make_again(parent)
+        self._await_inputs(number)
+
+    def _block(self, number: int) -> None:
+        frontier = [number]
         while frontier:
-            for child in self.children.pop(frontier.pop(), ()):
-                if self.schedule.states[child] is State.PENDING:
+            each = frontier.pop()
+            first = each - int(self.plan.shard[each])
+            feeds = {(each, 1), (first, int(self.plan.size[first]))}
+            for child in (child for feed in feeds for child in self.dependants.get(feed, ())):
+                if self.schedule.states[child] == State.PENDING:
                     self.schedule.states[child] = State.BLOCKED
                     frontier.append(child)
+
+    def _number(self, address: Artifact) -> int:
+        number = self.plan.number(address)
+        assert number is not None, "only steps of this plan are run"
+        return number

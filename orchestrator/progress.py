@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.execute import Schedule, State
+from orchestrator.schedule import Schedule, State
 from orchestrator.types import Attempt, Outcome
 
 #: Seconds between lines where there is no terminal to redraw, as in a Ray job's log.

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from orchestrator.execute import Schedule, State, needed_steps
+from orchestrator.grid import Mask
 from orchestrator.outputs import replace_file
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, cell_id
+from orchestrator.schedule import Schedule, State
 from orchestrator.spec import SweepSpec
 from orchestrator.store import DamagedArtifactError, Store
-from orchestrator.types import Artifact, Attempt, Cell, Manifest, Outcome, Scalar
+from orchestrator.types import Attempt, Outcome, Scalar
 
 #: Raised when a column changes its name, type or meaning.
 SCHEMA_VERSION = 1
+
+
+class _Finished(NamedTuple):
+    """What a row needs of a manifest."""
+
+    metrics: Mapping[str, float]
+    attempt: int
+    seconds: float
+    code_commit: str
 
 
 class Results:
@@ -29,45 +41,58 @@ class Results:
     """
 
     def __init__(self, plan: Plan, store: Store, schedule: Schedule) -> None:
-        """Read what the store knows. Damaged artifacts are set aside and join the steps to run."""
+        """Nothing is read yet."""
         self.plan = plan
         self.store = store
         self.schedule = schedule
-        self.failures: dict[Artifact, Attempt] = {}
-        self._manifests: dict[Artifact, Manifest] = {}
+        self.failures: dict[int, Attempt] = {}
+        """Step -> its last attempt, which failed."""
+        self._finished: dict[int, _Finished] = {}
         self._reported = frozenset(plan.spec.results or plan.targets)
 
     def set_damaged_aside(self) -> list[str]:
         """Read the manifests of finished cells; returns what was found damaged and will be made again."""
         damage = self._read_manifests()
         if damage:
-            self.schedule.derive()
+            self.schedule.derive(self.schedule.committed)
         return damage
 
     def read_failures(self) -> None:
         """Read how the steps that are not committed ended last, and what waits for them."""
-        needed = needed_steps(self.plan, self.schedule.committed)
-        for address, history in self.store.histories(needed.keys()).items():
-            if history and history[-1].outcome is not Outcome.SUCCEEDED:
-                self.failures[address] = history[-1]
-        for address, step in needed.items():
-            if address in self.failures:
-                self.schedule.states[address] = State.FAILED
-            elif any(self.schedule.states.get(parent) in (State.FAILED, State.BLOCKED) for parent in step.parents()):
-                self.schedule.states[address] = State.BLOCKED
+        states = self.schedule.states
+        missing = np.flatnonzero(self.plan.needed(self.schedule.committed)).tolist()
+        histories = self.store.histories([self.plan.address(number) for number in missing])
+        for address, history in histories.items():
+            number = self.plan.number(address)
+            if history and number is not None:
+                self.failures[number] = history[-1]
+                states[number] = State.FAILED
+        if not self.failures:
+            return
+        for number in missing:
+            if states[number] != State.FAILED and any(
+                states[parent] in (State.FAILED, State.BLOCKED) for parent in self.plan.parents(number)
+            ):
+                states[number] = State.BLOCKED
 
     def note(self, attempt: Attempt) -> None:
         """Take in an attempt that just ended."""
+        number = self.plan.number(attempt.address)
+        assert number is not None, "only steps of this plan are run"
         if attempt.outcome is Outcome.SUCCEEDED:
-            self.failures.pop(attempt.address, None)
+            self.failures.pop(number, None)
         else:
-            self.failures[attempt.address] = attempt
+            self.failures[number] = attempt
 
     def table(self) -> pa.Table:
         """One row per cell, in the order of the plan."""
         self._read_manifests()
         metrics = self._metric_names()
-        rows = [self._row(cell) for cell in self.plan.cells]
+        groups = [(name, name in self._reported, self.plan.groups(name).tolist()) for name in self.plan.entries]
+        rows = [
+            self._row(index, [(name, reported, of_cells[index]) for name, reported, of_cells in groups])
+            for index in range(len(self.plan.points))
+        ]
         schema = pa.schema(
             [
                 pa.field("cell_id", pa.string(), nullable=False),
@@ -92,86 +117,108 @@ class Results:
         )
         return pa.Table.from_pylist(rows, schema=schema)
 
-    def status_of(self, cell: Cell) -> tuple[str, Attempt | None]:
-        """succeeded; failed (a step of its own did); blocked (a shared step failed); running; or pending."""
-        states = self.schedule.states
-        if all(target in states and states[target] is State.COMMITTED for target in self.plan.targets_of(cell)):
-            return "succeeded", None
-        steps = [artifact for group in cell.steps.values() for artifact in group]
-        failed = [artifact for artifact in steps if states.get(artifact) is State.FAILED]
-        own = [artifact for artifact in failed if self.plan.users[artifact] == 1]
-        if failed:
-            return ("failed" if own else "blocked"), self.failures.get((own or failed)[0])
-        running = any(states.get(artifact) is State.RUNNING for artifact in steps)
-        return ("running" if running else "pending"), None
+    def status_of(self, index: int) -> tuple[str, Attempt | None]:
+        """What became of a cell, and its failure.
 
-    def _row(self, cell: Cell) -> dict[str, Any]:
-        status, failure = self.status_of(cell)
+        succeeded; failed (a step of its own did); blocked (a shared step failed); running; or pending.
+        """
+        firsts = [(name, int(self.plan.groups(name)[index])) for name in self.plan.entries]
+        return self._status([(name, first) for name, first in firsts if first >= 0])
+
+    def _status(self, groups: list[tuple[str, int]]) -> tuple[str, Attempt | None]:
+        states, sizes = self.schedule.states, self._sizes
+        seen: dict[str, bytearray] = {name: states[first : first + sizes[first]] for name, first in groups}
+        done = {State.COMMITTED}
+        if all(done.issuperset(seen[name]) for name in self.plan.targets if name in seen):
+            return "succeeded", None
+        failed = [
+            number
+            for name, first in groups
+            if State.FAILED in seen[name]
+            for number in range(first, first + sizes[first])
+            if states[number] == State.FAILED
+        ]
+        if failed:
+            own = [number for number in failed if self._users[number] == 1]
+            return ("failed" if own else "blocked"), self.failures.get((own or failed)[0])
+        return ("running" if any(State.RUNNING in each for each in seen.values()) else "pending"), None
+
+    def _row(self, index: int, groups: list[tuple[str, bool, int]]) -> dict[str, Any]:
+        groups = [group for group in groups if group[2] >= 0]
+        status, failure = self._status([(name, first) for name, _, first in groups])
         metrics: dict[str, float] = {}
         attempts, seconds, commit = 0, 0.0, None
-        own = frozenset(self.plan.own_steps(cell))
-        for artifact in self._of_interest(cell):
-            if self.schedule.states.get(artifact) is State.COMMITTED:
-                manifest = self._manifests[artifact]
-                if self._reports(cell, artifact):
-                    metrics |= manifest.metrics
-                if artifact in own:
-                    attempts = max(attempts, manifest.attempt)
-                    seconds += manifest.seconds
-                    commit = manifest.code_commit
-            elif artifact in self.failures:
-                attempts = max(attempts, self.failures[artifact].number)
-                seconds += self.failures[artifact].seconds
+        for _, reported, first in groups:
+            own = self._users[first] == 1
+            if not (own or reported):
+                continue
+            for number in range(first, first + self._sizes[first]):
+                finished = self._finished.get(number)
+                if finished and self.schedule.states[number] == State.COMMITTED:
+                    if reported:
+                        metrics |= finished.metrics
+                    if own:
+                        attempts = max(attempts, finished.attempt)
+                        seconds += finished.seconds
+                        commit = finished.code_commit
+                elif number in self.failures:
+                    attempts = max(attempts, self.failures[number].number)
+                    seconds += self.failures[number].seconds
+        coords = self.plan.cell_coords(index)
         return {
-            **cell.coords,
+            **coords,
             **metrics,
-            "cell_id": cell.id,
+            "cell_id": cell_id(coords),
             "status": status,
             "error_class": failure.error_class if failure else None,
             "error": failure.error if failure else None,
             "attempts": attempts,
             "seconds": seconds if attempts else None,
-            "key": self.plan.key_of(cell),
+            "key": self.plan.cell_key(index),
             "code_commit": commit or (failure.code_commit if failure else None),
             "log": failure.log if failure else None,
         }
 
-    def _of_interest(self, cell: Cell) -> Iterable[Artifact]:
-        """The steps of a cell that its row speaks of: those whose metrics are reported, and its own."""
-        for name, group in cell.steps.items():
-            for artifact in group:
-                if name in self._reported or self.plan.users[artifact] == 1:
-                    yield artifact
+    @cached_property
+    def _users(self) -> list[int]:
+        users: list[int] = self.plan.users.tolist()
+        return users
 
-    def _reports(self, cell: Cell, artifact: Artifact) -> bool:
-        return any(artifact in cell.steps.get(name, ()) for name in self._reported)
+    @cached_property
+    def _sizes(self) -> list[int]:
+        sizes: list[int] = self.plan.size.tolist()
+        return sizes
+
+    @cached_property
+    def _of_interest(self) -> Mask:
+        """The steps that rows speak of: those whose metrics are reported, and those of one cell alone."""
+        marked: Mask = self.plan.users == 1
+        for name in self._reported & set(self.plan.entries):
+            marked |= self.plan.steps_in(name)
+        return marked
 
     def _read_manifests(self) -> list[str]:
         """Read what was committed since the last time; what is damaged is set aside and told."""
-        states = self.schedule.states
-        unread = {
-            artifact
-            for cell in self.plan.cells
-            for artifact in self._of_interest(cell)
-            if artifact not in self._manifests and states.get(artifact) is State.COMMITTED
-        }
+        unread = np.flatnonzero(self._of_interest & self.schedule.committed).tolist()
+        numbers = {self.plan.address(number): number for number in unread if number not in self._finished}
         damage = []
-        for artifact, found in self.store.manifests(unread).items():
+        for address, found in self.store.manifests(numbers.keys()).items():
+            number = numbers[address]
             if isinstance(found, DamagedArtifactError):
-                self.store.discard(artifact)
-                self.schedule.committed.discard(artifact)
-                states[artifact] = State.PENDING
+                self.store.discard(address)
+                self.schedule.states[number] = State.PENDING
                 damage.append(str(found))
             else:
-                self._manifests[artifact] = found
+                self._finished[number] = _Finished(found.metrics, found.attempt, found.seconds, found.code_commit)
         return damage
 
     def _metric_names(self) -> list[str]:
         names: dict[str, None] = {}
-        for entry, steps in self.plan.of_entry().items():
-            if entry in self._reported:
-                for config in {step.identity.split(',"inputs":')[0]: step for step in steps}.values():
-                    names |= dict.fromkeys(self.plan.metrics_of(config))
+        for name in self.plan.entries:
+            if name in self._reported:
+                for variant in self.plan.by_entry[name].wired.variants:
+                    if variant:
+                        names |= dict.fromkeys(variant.configs[0].metrics())
         return list(names)
 
 

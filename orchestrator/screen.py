@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from orchestrator.plan import spell_coords
+from orchestrator.selection import spell_coords
 from orchestrator.session import Session
 
 console = Console(soft_wrap=True, highlight=False)
@@ -50,7 +50,7 @@ def show_plan(session: Session, counts: dict[str, dict[str, int]]) -> None:
     """Cells and steps of a plan."""
     axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
     say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
-    say(f"{len(session.chosen.cells):,} cells ({axes})")
+    say(f"{len(session.chosen):,} cells ({axes})")
     table = _table("stage", "steps", "committed", "to run")
     for name, each in counts.items():
         table.add_row(name, *(f"{each[column]:,}" for column in ("total", "committed", "to_run")))

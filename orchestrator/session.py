@@ -9,13 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.document import SweepError
-from orchestrator.execute import Schedule, State
+import numpy as np
+
+from orchestrator.grid import Mask
 from orchestrator.outputs import Outputs, replace_file, resolve_outputs
-from orchestrator.plan import Plan, build_plan, find_cell, selection
+from orchestrator.plan import Plan, build_plan
+from orchestrator.schedule import Schedule, State
+from orchestrator.selection import find_cell, select
 from orchestrator.spec import SweepSpec, load_sweep
 from orchestrator.store import Store, open_store
-from orchestrator.wiring import check_wiring
+from orchestrator.types import Artifact, Attempt, Manifest
 
 if TYPE_CHECKING:
     from orchestrator.results import Results
@@ -31,8 +34,8 @@ class Session:
     file: Path
     spec: SweepSpec
     plan: Plan
-    chosen: Plan
-    """The cells selected by --only and --exclude."""
+    cells: Mask | None
+    """The cells selected by --only and --exclude; None for all."""
     outputs: Outputs
 
     @cached_property
@@ -43,7 +46,12 @@ class Session:
     @cached_property
     def schedule(self) -> Schedule:
         """The state of every step."""
-        return Schedule(self.plan, self.store, self.chosen)
+        return Schedule(self.plan, self.store, self.cells)
+
+    @property
+    def chosen(self) -> range | list[int]:
+        """The selected cells."""
+        return range(len(self.plan.points)) if self.cells is None else np.flatnonzero(self.cells).tolist()
 
     def results(self) -> Results:
         """The table's contents as the store tells them, damage set aside, failures included."""
@@ -56,12 +64,7 @@ class Session:
 
     def plan_counts(self) -> dict[str, dict[str, int]]:
         """Per entry: steps in total, committed, to run."""
-        counts = {name: {"total": 0, "committed": 0, "to_run": 0} for name in self.plan.entries}
-        for address, step in self.chosen.steps.items():
-            counts[step.entry]["total"] += 1
-            counts[step.entry]["committed"] += address in self.schedule.committed
-            counts[step.entry]["to_run"] += address in self.schedule.needed
-        return counts
+        return self.schedule.totals()
 
     def status(self) -> dict[str, Any]:
         """Steps by state and cells by status; `running` is what a live driver says of itself."""
@@ -90,7 +93,7 @@ class Session:
             if message
         ]
         return {
-            "cells": len(self.plan.cells),
+            "cells": len(self.plan.points),
             "cells_by_status": cells,
             "steps": steps,
             "errors": errors,
@@ -99,21 +102,24 @@ class Session:
 
     def explain(self, text: str) -> dict[str, Any]:
         """All that is known of one cell."""
-        cell = find_cell(self.plan, text)
+        index = find_cell(self.plan, text)
+        cell = self.plan.cell(index)
         results = self.results()
-        status, failure = results.status_of(cell)
+        status, failure = results.status_of(index)
         steps = []
         for name, group in cell.steps.items():
             for artifact in group:
-                history = self.store.histories([artifact]).get(artifact, [])
+                number = self.plan.number(artifact)
+                assert number is not None, "a cell is made of steps of its plan"
+                history = self._history(artifact, name)
                 steps.append(
                     {
                         "entry": name,
                         "stage": artifact.stage,
                         "key": artifact.key,
-                        "state": str(self.schedule.state(artifact)),
-                        "cells": self.plan.users[artifact],
-                        "config": dict(self.plan.steps[artifact].config),
+                        "state": str(State(self.schedule.states[number])),
+                        "cells": int(self.plan.users[number]),
+                        "config": dict(self.plan.step(number).config),
                         "attempts": [
                             {"number": each.number, "outcome": str(each.outcome), "seconds": each.seconds}
                             | {"error_class": each.error_class, "error": each.error, "log": each.log}
@@ -126,12 +132,20 @@ class Session:
             "file": str(self.file),
             "coords": dict(cell.coords),
             "status": status,
-            "key": self.plan.key_of(cell),
+            "key": self.plan.cell_key(index),
             "error_class": failure.error_class if failure else None,
             "error": failure.error if failure else None,
             "log": failure.log if failure else None,
             "steps": steps,
         }
+
+    def _history(self, artifact: Artifact, entry: str) -> list[Attempt]:
+        """All attempts at a step: the failed ones on record, and the one that its manifest tells of."""
+        from orchestrator.attempt import succeeded
+
+        history = self.store.histories([artifact]).get(artifact, [])
+        manifest = self.store.manifests([artifact])[artifact]
+        return [*history, succeeded(manifest, entry)] if isinstance(manifest, Manifest) else history
 
     def write_pulse(self, running: dict[str, int]) -> None:
         """Tell other processes that a driver is alive and what it runs."""
@@ -166,11 +180,6 @@ def open_session(
         SweepError: with every mistake that was found.
     """
     spec = load_sweep(file, overrides or ())
-    check_wiring(spec)
     plan = build_plan(spec)
-    chosen = plan
-    if only or exclude:
-        chosen = plan.select(selection(spec, only or (), exclude or ()))
-        if not chosen.cells:
-            raise SweepError([spec.problem((), "--only and --exclude leave no cell")])
-    return Session(file, spec, plan, chosen, resolve_outputs(spec.name, spec.store, outputs, store))
+    cells = select(plan, only or (), exclude or ()) if only or exclude else None
+    return Session(file, spec, plan, cells, resolve_outputs(spec.name, spec.store, outputs, store))

@@ -106,6 +106,8 @@ class Limits(_Part):
     """At most so many steps at once."""
     failures: Annotated[int, Field(ge=1)] | None = None
     """Stop starting new steps after so many failed ones."""
+    breaker: Annotated[int, Field(ge=1)] = 10
+    """Stop a stage whose first so many steps failed alike; the rest of the sweep goes on."""
 
 
 class Summary(_Part):
@@ -167,6 +169,11 @@ class SweepSpec(_Part):
         """What `$axis` stands for at a coordinate."""
         values = self.axes[axis]
         return values[str(label)] if isinstance(values, dict) else label
+
+    def runtime_axes(self, entry: str) -> tuple[str, ...]:
+        """The axes that the runtime of an entry depends on."""
+        layers = [self.runtime[name] for name in ("default", entry) if name in self.runtime]
+        return tuple(sorted({axis for layer in layers for rule in layer.rules for axis in rule.at}))
 
     def runtime_of(self, entry: str, coords: Mapping[str, Scalar]) -> types.Runtime:
         """How the step of `entry` at `coords` is run: defaults, then the entry, then its matching rules."""

@@ -11,7 +11,7 @@ Scalar = str | int | float | bool
 
 
 class Artifact(NamedTuple):
-    """Address of an artifact: `artifacts/<stage>/<key>/`."""
+    """Address of an artifact, and of the step that makes it: `artifacts/<stage>/<key>/`."""
 
     stage: str
     key: str
@@ -73,11 +73,13 @@ class Outcome(StrEnum):
     """The worker process or its node died."""
     STORE_ERROR = "store_error"
     """The store could not be written or read: a full or read-only disk."""
+    LOST = "lost"
+    """The node or the whole cluster under the step went away; that says nothing against the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a step, as it is kept in `attempts/<stage>/<key>/<number>.json`."""
+    """One try at a step. Those that succeeded are told by the manifest, the others by a record of their own."""
 
     address: Artifact
     entry: str
@@ -122,6 +124,9 @@ class Manifest:
     seconds: float
     finished: float
     """Seconds since the epoch, on the worker's clock."""
+    host: str
     code_commit: str
+    log: str | None = None
+    """What the step printed, if anything."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of the libraries that were loaded when the step ended."""

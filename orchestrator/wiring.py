@@ -1,9 +1,10 @@
-"""Checks what the grammar cannot: do the entries of a sweep fit together, and does every config hold?"""
+"""How the entries of a sweep fit together: every input connected, every config filled in and valid, or a mistake."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from orchestrator.canonical import UnspeakableValueError, canonical_json
 from orchestrator.document import DocPath, Document, Problem, SweepError, nearest
+from orchestrator.grid import Axes, Grid
 from orchestrator.references import axes_of, is_reference, reference_problems, resolve, substitute
 from orchestrator.spec import UNKNOWN_FIELD, Entry, SweepSpec, grammar_problems, pattern_problems
 from orchestrator.types import Scalar
@@ -18,8 +20,45 @@ from workers.configs import Config
 from workers.stages import STAGES, Stage
 
 
-def check_wiring(spec: SweepSpec) -> None:
-    """Refuse a sweep whose entries do not fit together.
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An entry at its own coordinates."""
+
+    kind: str
+    """The stage."""
+    shards: int | None
+    """Into how many it is cut by itself; None leaves that to its inputs."""
+    configs: tuple[Config, ...]
+    """One per shard it is cut into, else one."""
+    spelled: tuple[str, ...]
+    """The canonical JSON of their identities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """An entry with everything filled in that it names itself."""
+
+    name: str
+    own: Axes
+    """The axes that it names."""
+    axes: Axes
+    """Those, and the axes of all that feeds it."""
+    variants: tuple[Variant | None, ...]
+    """For each point of its own axes; None where `when` is false."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The checked entries of a sweep, in an order in which each comes after those that feed it."""
+
+    grid: Grid
+    entries: Mapping[str, Wired]
+    targets: tuple[str, ...]
+    """The entries that feed no other."""
+
+
+def wire(spec: SweepSpec) -> Wiring:
+    """Connect the entries of a sweep and fill in their configs.
 
     Raises:
         SweepError: with one problem per mistake, each with its place.
@@ -32,15 +71,23 @@ def check_wiring(spec: SweepSpec) -> None:
             problems += _entry_problems(spec, name)
     if not problems:
         problems += _cycle_problems(spec)
+    entries: dict[str, Wired] = {}
+    grid = Grid({axis: spec.labels(axis) for axis in spec.axes})
     if not problems:
-        for name in spec.stages:
-            problems += _config_problems(spec, name)
+        for name in order(spec):
+            entry = spec.stages[name]
+            own = _own_axes(spec, name)
+            unfit, variants = _variants(spec, grid, name, grid.axes(own))
+            problems += unfit
+            axes = set(grid.axes(own)).union(*(entries[source].axes for source in sources(entry)))
+            entries[name] = Wired(name, grid.axes(own), tuple(sorted(axes)), variants)
         problems += _unused_axis_problems(spec)
     if not problems:
-        problems += _metric_problems(spec)
+        problems += _metric_problems(spec, entries)
     problems += _runtime_problems(spec)
     if problems:
         raise SweepError(problems)
+    return Wiring(grid, entries, targets(spec))
 
 
 def stages_of(spec: SweepSpec, name: str) -> dict[str, dict[str, Scalar]]:
@@ -50,12 +97,6 @@ def stages_of(spec: SweepSpec, name: str) -> dict[str, dict[str, Scalar]]:
     for coords in _points(spec, axes_of(spec, entry.stage)):
         kinds.setdefault(str(substitute(spec, entry.stage, coords) or name), coords)
     return kinds
-
-
-def own_axes(spec: SweepSpec, name: str) -> frozenset[str]:
-    """The axes that an entry itself names."""
-    entry = spec.stages[name]
-    return axes_of(spec, [entry.stage, entry.when, entry.shards, entry.config])
 
 
 def order(spec: SweepSpec) -> list[str]:
@@ -94,22 +135,14 @@ def targets(spec: SweepSpec) -> tuple[str, ...]:
     return tuple(name for name in order(spec) if name not in fed)
 
 
-def layers(entry: Entry) -> list[Any]:
-    """The config of an entry as a list of layers."""
-    return entry.config if isinstance(entry.config, list) else [entry.config]
-
-
-def merged_config(spec: SweepSpec, entry: Entry, coords: Mapping[str, Scalar]) -> dict[str, Any]:
-    """The config of an entry at coordinates, layers merged, references filled in."""
-    merged: dict[str, Any] = {}
-    for layer in layers(entry):
-        merged |= substitute(spec, layer, coords)
-    return merged
-
-
 def _points(spec: SweepSpec, axes: frozenset[str]) -> list[dict[str, Scalar]]:
     names = sorted(axes)
     return [dict(zip(names, labels, strict=True)) for labels in product(*(spec.labels(axis) for axis in names))]
+
+
+def _own_axes(spec: SweepSpec, name: str) -> frozenset[str]:
+    entry = spec.stages[name]
+    return axes_of(spec, [entry.stage, entry.when, entry.shards, entry.config])
 
 
 def _reference_problems(spec: SweepSpec) -> list[Problem]:
@@ -208,17 +241,21 @@ def _cycle_problems(spec: SweepSpec) -> list[Problem]:
     return []
 
 
-def _config_problems(spec: SweepSpec, name: str) -> list[Problem]:
+def _variants(spec: SweepSpec, grid: Grid, name: str, own: Axes) -> tuple[list[Problem], tuple[Variant | None, ...]]:
+    """What an entry is at each point of its own axes; with mistakes, not all of them."""
     entry = spec.stages[name]
     problems: list[Problem] = []
-    axes = axes_of(spec, [entry.stage, entry.config, entry.when])
-    for coords in _points(spec, axes):
+    variants: list[Variant | None] = []
+    for point in range(grid.size(own)):
+        coords = grid.coords(own, point)
         if substitute(spec, entry.when, coords) is False:
+            variants.append(None)
             continue
-        kind = str(substitute(spec, entry.stage, coords) or name)
         origins: dict[str, _Origin] = {}
         unfit: list[Problem] = []
-        for index, layer in enumerate(layers(entry)):
+        config: dict[str, Any] = {}
+        layer: Any
+        for index, layer in enumerate(entry.config if isinstance(entry.config, list) else [entry.config]):
             where: DocPath = ("stages", name, "config", *([index] if isinstance(entry.config, list) else []))
             if is_reference(layer):
                 layer, where = resolve(spec, layer, coords)
@@ -228,12 +265,23 @@ def _config_problems(spec: SweepSpec, name: str) -> list[Problem]:
             for each, value in layer.items():
                 written = (*where, each)
                 origins[each] = _Origin(written, resolve(spec, value, coords)[1] if is_reference(value) else written)
+            config |= substitute(spec, layer, coords)
         problems += unfit
         if unfit:
             continue
-        config = merged_config(spec, entry, coords)
-        problems += _filled_in_problems(STAGES[kind].config, config, spec.document, ("stages", name, "config"), origins)
-    return list(dict.fromkeys(problems))
+        kind = str(substitute(spec, entry.stage, coords) or name)
+        shards = substitute(spec, entry.shards, coords)
+        made: list[tuple[Config, str]] = []
+        for shard in range(shards or 1):
+            value = config if shards is None else {**config, "shard": shard, "shards": shards}
+            found = _filled_in(STAGES[kind].config, value, spec.document, ("stages", name, "config"), origins)
+            if isinstance(found, list):
+                problems += found
+                break
+            made.append(found)
+        configs, spelled = zip(*made, strict=True) if made else ((), ())
+        variants.append(Variant(kind, shards, configs, spelled))
+    return list(dict.fromkeys(problems)), tuple(variants)
 
 
 class _Origin(NamedTuple):
@@ -243,18 +291,18 @@ class _Origin(NamedTuple):
     value: DocPath
 
 
-def _filled_in_problems(
+def _filled_in(
     model: type[Config], config: Mapping[str, Any], document: Document, where: DocPath, origins: Mapping[str, _Origin]
-) -> list[Problem]:
-    """Mistakes in one filled-in config, each placed where the wrong part was written."""
+) -> tuple[Config, str] | list[Problem]:
+    """A valid config and its spelling, or the mistakes in it, each placed where the wrong part was written."""
     try:
-        canonical_json(model.model_validate(config).identity())
+        made = model.model_validate(config)
+        return made, canonical_json(made.identity())
     except ValidationError as error:
         return grammar_problems(error, _Relocated(document, where, origins), where, model)
     except UnspeakableValueError as error:
         name = re.split(r"[.\[]", error.where)[0]
         return [_Relocated(document, where, origins).problem((*where, name), error.reason)]
-    return []
 
 
 class _Relocated(Document):
@@ -279,7 +327,7 @@ class _Relocated(Document):
 
 
 def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
-    used = frozenset().union(*(own_axes(spec, name) for name in spec.stages))
+    used = frozenset().union(*(_own_axes(spec, name) for name in spec.stages))
     return [
         spec.problem(
             ("axes", axis),
@@ -290,9 +338,9 @@ def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
     ]
 
 
-def _metric_problems(spec: SweepSpec) -> list[Problem]:
+def _metric_problems(spec: SweepSpec, entries: Mapping[str, Wired]) -> list[Problem]:
     """Metrics that two entries return or that an axis is called by, so that one column would have two meanings."""
-    owners = _metric_owners(spec)
+    owners = _metric_owners(spec, entries)
     problems = [
         spec.problem(
             ("results",), f"{' and '.join(sorted(names))} both return {metric!r}, which would be one column; report one"
@@ -319,16 +367,14 @@ def _metric_problems(spec: SweepSpec) -> list[Problem]:
     return problems
 
 
-def _metric_owners(spec: SweepSpec) -> dict[str, set[str]]:
+def _metric_owners(spec: SweepSpec, entries: Mapping[str, Wired]) -> dict[str, set[str]]:
     """Reported metric -> the entries that return it."""
     owners: dict[str, set[str]] = {}
     for name in spec.results or targets(spec):
-        if name in spec.stages:
-            entry = spec.stages[name]
-            for coords in _points(spec, axes_of(spec, [entry.stage, entry.config, entry.when])):
-                if substitute(spec, entry.when, coords) is not False:
-                    stage = STAGES[str(substitute(spec, entry.stage, coords) or name)]
-                    for metric in stage.config.model_validate(merged_config(spec, entry, coords)).metrics():
+        if name in entries:
+            for variant in entries[name].variants:
+                if variant:
+                    for metric in variant.configs[0].metrics():
                         owners.setdefault(metric, set()).add(name)
     return owners
 

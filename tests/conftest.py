@@ -37,6 +37,12 @@ import toy  # noqa: E402
 toy.install()
 
 
+@pytest.fixture(autouse=True)
+def _toy_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of a toy stage in this process, or in one it starts, is a line of `toy.calls(tmp_path)`."""
+    monkeypatch.setenv("TOY_TRACE", str(tmp_path / "toy-trace"))
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A real local Ray whose workers know the toy stages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 import toy
 
-from orchestrator.attempt import Request
+from orchestrator.attempt import Request, succeeded
 from orchestrator.canonical import digest
-from orchestrator.executors import Executor
+from orchestrator.executors import Ended, Executor
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
@@ -37,21 +38,30 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def make_request(store: Store, behaviour: str = "work", number: int = 1, **runtime: object) -> Request:
-    config = {"value": 3, "behaviour": behaviour}
+def make_request(
+    store: Store, behaviour: str = "work", number: int = 1, value: float = 3, **runtime: object
+) -> Request:
+    config = {"value": value, "behaviour": behaviour}
     step = Step(Artifact("toy_source", digest(config)), "source", config, "{}", {}, {})
     return Request(step, number, Runtime(**runtime), store.location, "abc")  # type: ignore[arg-type]
 
 
 def run_one(executor: Executor, request: Request, seconds: float = 60) -> Attempt:
-    executor.submit(request)
+    ended = run_all(executor, [request], seconds)
+    assert len(ended.attempts) == 1
+    return ended.attempts[0]
+
+
+def run_all(executor: Executor, requests: list[Request], seconds: float = 60) -> Ended:
+    executor.submit(requests)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended = executor.wait(1)
         if ended:
             assert len(ended) == 1
+            assert ended[0].requests == tuple(requests)
             return ended[0]
-    raise AssertionError("the attempt did not end")
+    raise AssertionError("the bundle did not end")
 
 
 def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, store: Store) -> None:
@@ -63,7 +73,13 @@ def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, sto
     assert isinstance(manifest, Manifest)
     assert manifest.metrics == {"value": 3.0}
     assert set(manifest.files) == {"number.txt"}
-    assert store.histories([request.step.address]) == {request.step.address: [attempt]}
+    assert succeeded(manifest, "source") == dataclasses.replace(
+        attempt, started=manifest.finished - manifest.seconds, seconds=manifest.seconds
+    )
+    # A success is told by its manifest alone; nothing was printed, so there is no log.
+    assert store.histories([request.step.address]) == {}
+    assert attempt.log is None
+    assert not list((Path(store.location) / "attempts").rglob("*.*"))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +131,39 @@ def test_a_damaged_input_is_reported_by_its_address(executor: Executor, store: S
     attempt = run_one(executor, Request(step, 1, Runtime(), store.location, "abc"))
     assert attempt.outcome is Outcome.DAMAGED_INPUT
     assert attempt.damaged == (address,)
+
+
+def test_each_step_of_a_bundle_ends_by_itself(executor: Executor, store: Store) -> None:
+    kinds = ["work", "raise", "work", "nan", "work"]
+    requests = [make_request(store, kind, value=value) for value, kind in enumerate(kinds)]
+    ended = run_all(executor, requests)
+    assert [attempt.address for attempt in ended.attempts] == [request.step.address for request in requests]
+    assert [attempt.outcome for attempt in ended.attempts] == [
+        Outcome.SUCCEEDED, Outcome.FAILED, Outcome.SUCCEEDED, Outcome.REJECTED, Outcome.SUCCEEDED,
+    ]  # fmt: skip
+    assert store.committed(["toy_source"]) == {requests[index].step.address for index in (0, 2, 4)}
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"), [("crash", Outcome.CRASHED), ("hang", Outcome.TIMED_OUT), ("exit", Outcome.CRASHED)]
+)
+def test_a_step_that_takes_its_process_with_it_costs_its_neighbours_nothing(
+    local_ray: None, store: Store, behaviour: str, outcome: Outcome
+) -> None:
+    from orchestrator.executors.ray_cluster import RayExecutor
+
+    kinds = ["work", "raise", behaviour, "work", "work"]
+    requests = [make_request(store, kind, value=value, timeout=5) for value, kind in enumerate(kinds)]
+    ended = run_all(RayExecutor(), requests)
+    # Those before it are told by the store; those after it were not begun, and are told nothing about.
+    assert [(attempt.address, attempt.outcome) for attempt in ended.attempts] == [
+        (requests[0].step.address, Outcome.SUCCEEDED),
+        (requests[1].step.address, Outcome.FAILED),
+        (requests[2].step.address, outcome),
+    ]
+    assert store.committed(["toy_source"]) == {requests[0].step.address}
 
 
 @pytest.mark.ray

@@ -19,11 +19,11 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 160 kB."""
+    """A real file system of 100 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)], capture_output=True, text=True
     )
     if done.returncode:
         pytest.skip(f"mounting a small file system is not allowed here: {done.stderr.strip()}")
@@ -37,10 +37,13 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(
     path = toy.write_sweep(tmp_path)
     with pytest.raises(StoreError, match=r"No space left on device.*same command again"):
         drive(open_session(path, outputs=str(disk / "out")), None, True, None)
-    assert "stopped: the store" in capsys.readouterr().out
+    # Either the store or the stage itself meets the end of the disk first.
+    (reason,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("stopped: ")]
+    assert "No space left on device" in reason
+    assert "--outputs" in reason
     subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
     session = open_session(path, outputs=str(disk / "out"))
-    assert len(session.schedule.committed) > 0
+    assert session.schedule.committed.any()
     assert drive(session, None, True, None) == 0
     table = pq.read_table(session.outputs.results)
     assert table["total"].to_pylist() == [4 * x + 2 + y for x in (1, 2, 3) for y in (10, 20)]

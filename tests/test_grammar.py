@@ -11,12 +11,12 @@ import toy
 from orchestrator.document import SweepError, override, parse_value, read_document
 from orchestrator.plan import build_plan
 from orchestrator.spec import SweepSpec, load_sweep
-from orchestrator.wiring import check_wiring
+from orchestrator.wiring import wire
 
 
 def load(path: Path, *overrides: str) -> SweepSpec:
     spec = load_sweep(path, overrides)
-    check_wiring(spec)
+    wire(spec)
     return spec
 
 

@@ -7,34 +7,47 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.canonical import digest_of
 from orchestrator.document import SweepError
-from orchestrator.execute import needed_steps
-from orchestrator.plan import Plan, build_plan, find_cell, selection
+from orchestrator.plan import Plan, build_plan
+from orchestrator.selection import find_cell, select
 from orchestrator.session import open_session
 from orchestrator.spec import load_sweep
-from orchestrator.types import Artifact
-from orchestrator.wiring import check_wiring
+from orchestrator.types import Artifact, Step
 from workers.stages import STAGES
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
 def plan_of(folder: Path, text: str = toy.SWEEP, *overrides: str) -> Plan:
-    spec = load_sweep(toy.write_sweep(folder, text), overrides)
-    check_wiring(spec)
-    return build_plan(spec)
+    return build_plan(load_sweep(toy.write_sweep(folder, text), overrides))
 
 
 def keys(plan: Plan) -> set[str]:
-    return {address.key for address in plan.steps}
+    return set(plan.keys)
+
+
+def step_at(plan: Plan, address: Artifact) -> Step:
+    number = plan.number(address)
+    assert number is not None
+    return plan.step(number)
+
+
+def by_entry(plan: Plan) -> dict[str, list[Step]]:
+    steps: dict[str, list[Step]] = {name: [] for name in plan.entries}
+    for number in range(len(plan)):
+        steps[plan.entry_of(number)].append(plan.step(number))
+    return steps
 
 
 def test_these_keys_are_pinned_because_stores_depend_on_them(tmp_path: Path) -> None:
@@ -51,7 +64,7 @@ def test_these_keys_are_pinned_because_stores_depend_on_them(tmp_path: Path) -> 
 def test_a_plan_has_a_cell_per_point_and_a_step_per_question(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert [(cell.coords["x"], cell.coords["y"]) for cell in plan.cells] == list(product((1, 2, 3), (10, 20)))
-    assert {name: len(steps) for name, steps in plan.of_entry().items()} == {"source": 6, "double": 6, "total": 6}
+    assert {name: len(steps) for name, steps in by_entry(plan).items()} == {"source": 6, "double": 6, "total": 6}
     assert plan.targets == ("total",)
     assert len({cell.id for cell in plan.cells}) == 6
 
@@ -60,9 +73,9 @@ def test_shards_propagate_one_to_one_and_are_gathered_in_order(tmp_path: Path) -
     plan = plan_of(tmp_path)
     cell = plan.cells[0]
     for shard, address in enumerate(cell.steps["double"]):
-        assert plan.steps[address].inputs == {"number": (cell.steps["source"][shard],)}
-        assert plan.steps[cell.steps["source"][shard]].config["shard"] == shard
-    assert plan.steps[cell.steps["total"][0]].inputs == {"numbers": cell.steps["double"]}
+        assert step_at(plan, address).inputs == {"number": (cell.steps["source"][shard],)}
+        assert step_at(plan, cell.steps["source"][shard]).config["shard"] == shard
+    assert step_at(plan, cell.steps["total"][0]).inputs == {"numbers": cell.steps["double"]}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +102,7 @@ def test_names_runtime_and_spelled_out_defaults_leave_every_key_alone(
 def test_a_changed_value_changes_exactly_the_keys_below_it(tmp_path: Path) -> None:
     before, after = plan_of(tmp_path), plan_of(tmp_path, toy.SWEEP, "stages.double.config.add=1")
     for name, shared in (("source", True), ("double", False), ("total", False)):
-        one, other = ({step.key for step in plan.of_entry()[name]} for plan in (before, after))
+        one, other = ({step.key for step in by_entry(plan)[name]} for plan in (before, after))
         assert one == other if shared else not one & other
 
 
@@ -99,8 +112,8 @@ def test_a_raised_stage_version_changes_the_keys_of_the_stage_and_below(
     before = plan_of(tmp_path)
     monkeypatch.setitem(STAGES, "toy_double", dataclasses.replace(STAGES["toy_double"], version=2))  # type: ignore[arg-type]
     after = plan_of(tmp_path)
-    assert {step.key for step in before.of_entry()["source"]} <= keys(after)
-    assert not {step.key for name in ("double", "total") for step in before.of_entry()[name]} & keys(after)
+    assert {step.key for step in by_entry(before)["source"]} <= keys(after)
+    assert not {step.key for name in ("double", "total") for step in by_entry(before)[name]} & keys(after)
 
 
 def test_a_local_file_counts_by_content_and_not_by_place(tmp_path: Path) -> None:
@@ -144,17 +157,42 @@ def test_excluded_points_are_not_planned(tmp_path: Path) -> None:
 
 def test_cells_are_selected_by_value_and_found_by_id_or_coordinates(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    chosen = plan.select(selection(plan.spec, ["x=1,2.0", "y=20"], ["x=2"]))
-    assert [dict(cell.coords) for cell in chosen.cells] == [{"x": 1, "y": 20, "kind": "plain"}]
-    assert len(chosen.steps) == 5
-    cell = plan.cells[3]
-    assert find_cell(plan, cell.id[:6]) is cell
-    assert find_cell(plan, "x=2,y=20") is cell
+    chosen = select(plan, ["x=1,2.0", "y=20"], ["x=2"])
+    assert [dict(cell.coords) for cell, kept in zip(plan.cells, chosen, strict=True) if kept] == [
+        {"x": 1, "y": 20, "kind": "plain"}
+    ]
+    assert plan.steps_of(chosen).sum() == 5
+    assert find_cell(plan, plan.cells[3].id[:6]) == 3
+    assert find_cell(plan, "x=2,y=20") == 3
     for text, words in (("x=2", "names 2 cells"), ("zzz", "names no cell"), ("w=1", "there is no axis 'w'")):
         with pytest.raises(SweepError, match=words):
             find_cell(plan, text)
     with pytest.raises(SweepError, match="'9' is no value of 'x'"):
-        selection(plan.spec, ["x=9"], [])
+        select(plan, ["x=9"], [])
+    with pytest.raises(SweepError, match="leave no cell"):
+        select(plan, ["x=1"], ["x=1"])
+
+
+#: A sweep with everything: shards that are read one by one and all at once, entries that do not exist everywhere,
+#: two that ask the same question, points that are left out.
+RICH = """\
+name: rich
+question: What is needed?
+axes:
+  x: [1, 2, 3]
+  y: [10, 20]
+  kind: {one: {twice: true}, two: {twice: false}}
+exclude: [{x: 2, y: 20}]
+stages:
+  source: {stage: toy_source, shards: 3, config: {value: $x}}
+  double: {stage: toy_double, when: $kind.twice, otherwise: source, inputs: {number: source}}
+  again: {stage: toy_double, inputs: {number: source}}
+  total: {stage: toy_total, inputs: {numbers: double}, config: {add: $y}}
+  whole: {stage: toy_total, inputs: {numbers: again}}
+  last: {stage: toy_double, inputs: {number: total}, config: {add: 1}}
+results: [last]
+tracking: false
+"""
 
 
 @given(st.data())
@@ -162,28 +200,69 @@ def test_cells_are_selected_by_value_and_found_by_id_or_coordinates(tmp_path: Pa
 def test_what_is_needed_is_exactly_what_is_missing_for_the_targets(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    plan = plan_of(tmp_path_factory.mktemp("plan"))
-    committed = set(data.draw(st.lists(st.sampled_from(sorted(plan.steps)), unique=True)))
+    plan = plan_of(tmp_path_factory.mktemp("plan"), RICH)
+    committed = set(data.draw(st.lists(st.sampled_from(range(len(plan))), unique=True)))
+    cells = data.draw(st.none() | st.sets(st.sampled_from(range(len(plan.cells))), min_size=1))
 
-    def literally(address: Artifact) -> set[Artifact]:
-        if address in committed:
+    def literally(number: int) -> set[int]:
+        if number in committed:
             return set()
-        return {address}.union(*(literally(parent) for parent in plan.steps[address].parents()))
+        return {number}.union(*(literally(parent) for parent in plan.parents(number)))
 
-    wanted = set().union(*(literally(target) for cell in plan.cells for target in plan.targets_of(cell)))
-    assert set(needed_steps(plan, committed)) == wanted
+    wanted: set[int] = set()
+    for index, cell in enumerate(plan.cells):
+        if cells is None or index in cells:
+            for target in plan.targets:
+                for address in cell.steps[target]:
+                    number = plan.number(address)
+                    assert number is not None
+                    wanted |= literally(number)
+    mask = np.isin(np.arange(len(plan)), list(committed))
+    chosen = None if cells is None else np.isin(np.arange(len(plan.cells)), list(cells))
+    assert set(np.flatnonzero(plan.needed(mask, chosen)).tolist()) == wanted
+
+
+def test_columns_say_the_same_as_the_cells_one_by_one(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, RICH)
+    assert len(plan.cells) == 10
+    users: Counter[Artifact] = Counter()
+    for index, cell in enumerate(plan.cells):
+        users.update({address for group in cell.steps.values() for address in group})
+        assert cell.coords == plan.cell_coords(index)
+        assert all(step_at(plan, address).coords.items() <= cell.coords.items() for address in cell.steps["last"])
+    for number in range(len(plan)):
+        step = plan.step(number)
+        assert digest_of(step.identity) == step.key
+        assert list(step.parents()) == [plan.address(parent) for parent in plan.parents(number)]
+        assert all(parent < number for parent in plan.parents(number))
+    assert {plan.address(number): int(count) for number, count in enumerate(plan.users)} == dict(users)
+
+
+@pytest.mark.parametrize("name", ["rich", "quickstart", "full"])
+def test_keys_made_all_at_once_are_those_made_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = toy.write_sweep(tmp_path, RICH) if name == "rich" else SWEEPS / f"{name}.yaml"
+    at_once = build_plan(load_sweep(path))
+    monkeypatch.setattr("orchestrator.plan._Builder._add_all", lambda *_: False)
+    one_by_one = build_plan(load_sweep(path))
+    assert at_once.keys == one_by_one.keys
+    for column in ("home", "at", "shard", "size"):
+        assert (getattr(at_once, column) == getattr(one_by_one, column)).all()
+    for entry in at_once.entries:
+        assert (at_once.groups(entry) == one_by_one.groups(entry)).all()
 
 
 def test_the_paper_s_grid_has_12960_cells_and_shares_its_steps() -> None:
     plan = open_session(SWEEPS / "full.yaml").plan
     assert len(plan.cells) == 12_960
-    counts = {name: len(steps) for name, steps in plan.of_entry().items()}
+    counts = {name: len(steps) for name, steps in by_entry(plan).items()}
     assert {name: counts[name] for name in ("policy", "sft", "golden", "annotate", "fit", "evaluate")} == {
         "policy": 3, "sft": 6, "golden": 2, "annotate": 4_320, "fit": 12_960, "evaluate": 12_960,
     }  # fmt: skip
     # 720 pair sets are shared by the noise levels: the same seeds, whatever beta is.
     unpaired = {tuple(sorted((axis, str(label)) for axis, label in step.coords.items() if axis != "beta"))
-                for step in plan.of_entry()["annotate"]}  # fmt: skip
+                for step in by_entry(plan)["annotate"]}  # fmt: skip
     assert len(unpaired) == 720
 
 

@@ -61,7 +61,9 @@ def commit(store: Store, address: Artifact = ADDRESS, text: str = "hello", metri
     scratch = store.scratch(address)
     (scratch / "sub").mkdir()
     (scratch / "sub" / "file.txt").write_text(text)
-    manifest = Manifest(address, "{}", list_files(scratch), {"m": metric}, 1, 0.5, 100.0, "abc", {"numpy": "2"})
+    manifest = Manifest(
+        address, "{}", list_files(scratch), {"m": metric}, 1, 0.5, 100.0, "host", "abc", None, {"numpy": "2"}
+    )
     store.commit(scratch, manifest)
     return manifest
 
@@ -175,7 +177,7 @@ def test_manifests_are_read_together_and_damage_to_one_does_not_hide_the_others(
 
 def test_an_artifact_may_have_no_files(store: Store) -> None:
     scratch = store.scratch(ADDRESS)
-    store.commit(scratch, Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "abc"))
+    store.commit(scratch, Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc"))
     assert not list(store.fetch(ADDRESS).rglob("file*"))
 
 
@@ -212,7 +214,7 @@ def test_a_tenth_attempt_comes_after_the_ninth(store: Store) -> None:
 def test_a_torn_attempt_record_is_left_out_of_the_history(store: Store) -> None:
     store.record(attempt(1))
     inside = Inside(store)
-    inside.write(f"{inside.root}/attempts/toy_source/{ADDRESS.key}/2.json", json.dumps({"number": 2})[:5])
+    inside.write(f"{inside.root}/attempts/toy_source/{ADDRESS.key}.2.json", json.dumps({"number": 2})[:5])
     assert len(store.histories([ADDRESS])[ADDRESS]) == 1
 
 

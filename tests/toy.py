@@ -26,6 +26,7 @@ Behaviour = Literal[
     "disk_full",
     "print",
     "slow",
+    "exit",
 ]
 
 
@@ -73,12 +74,18 @@ def total(config: TotalConfig, out: Path, *, numbers: list[Path]) -> dict[str, f
 
 
 def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dict[str, float]:
+    if trace := os.environ.get("TOY_TRACE"):
+        # One line per call, whatever becomes of it.
+        with Path(trace).open("a") as stream:
+            stream.write(behaviour + "\n")
     if behaviour == "raise":
         raise ValueError("the toy was told to raise")
     if behaviour == "crash" or (behaviour == "crash_once" and not Path(marker).exists()):
         if marker:
             Path(marker).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "exit":
+        os._exit(7)
     if behaviour == "hang":
         time.sleep(600)
     if behaviour == "slow":

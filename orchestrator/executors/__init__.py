@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.attempt import Request
-from orchestrator.types import Attempt
+from orchestrator.types import Attempt, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a bundle."""
+
+    requests: tuple[Request, ...]
+    attempts: tuple[Attempt, ...]
+    """The tries that were made; a step without one was not begun, since a neighbour took the process with it."""
 
 
 class Executor(Protocol):
-    """Runs attempts; keeps no truth."""
+    """Runs bundles of attempts; keeps no truth."""
 
     cpus: float
     """CPU cores there are, for estimates."""
+    bundle_seconds: float
+    """How long a bundle of small steps should take, so that starting it costs little; 0 runs each step alone."""
 
-    def has_room(self, request: Request) -> bool:
-        """Whether submitting this one now would keep the machines busy without piling up work."""
+    def slots(self, runtime: Runtime) -> int:
+        """How many bundles of this kind can run at once."""
 
-    def submit(self, request: Request) -> None:
-        """Start an attempt, or queue it."""
+    def has_room(self, runtime: Runtime) -> bool:
+        """Whether submitting one more of this kind would keep the machines busy without piling up work."""
 
-    def wait(self, seconds: float) -> list[Attempt]:
-        """Attempts that ended, after waiting up to `seconds` for the first. Never raises for what a step did."""
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Start a bundle, steps that all have the same runtime, or queue it."""
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Bundles that ended, after waiting up to `seconds` for the first. Never raises for what a step did."""
 
     def stop(self) -> None:
         """Abandon what is running; the steps stay uncommitted and the same command runs them again."""

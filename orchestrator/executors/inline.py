@@ -6,11 +6,12 @@ import contextlib
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from orchestrator.attempt import Request, run_attempt
-from orchestrator.types import Attempt
+from orchestrator.attempt import Request, run_bundle
+from orchestrator.executors import Ended
+from orchestrator.types import Runtime
 
 
 class InlineExecutor:
@@ -18,23 +19,27 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self.cpus = 1.0
-        self._queue: deque[Request] = deque()
+        self.bundle_seconds = 0.0
+        self._queue: deque[tuple[Request, ...]] = deque()
 
-    def has_room(self, request: Request) -> bool:
+    def slots(self, runtime: Runtime) -> int:
+        """One at a time."""
+        return 1
+
+    def has_room(self, runtime: Runtime) -> bool:
         """One at a time."""
         return not self._queue
 
-    def submit(self, request: Request) -> None:
-        """Queue an attempt for the next `wait`."""
-        self._queue.append(request)
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue a bundle for the next `wait`."""
+        self._queue.append(tuple(requests))
 
-    def wait(self, seconds: float) -> list[Attempt]:
-        """Run the queued attempt here and now."""
+    def wait(self, seconds: float) -> list[Ended]:
+        """Run the queued bundle here and now."""
         if not self._queue:
             return []
-        request = self._queue.popleft()
-        with _alarm(request.runtime.timeout):
-            return [run_attempt(request)]
+        requests = self._queue.popleft()
+        return [Ended(requests, tuple(run_bundle(requests, _alarm)))]
 
     def stop(self) -> None:
         """Forget what was queued."""
@@ -42,8 +47,9 @@ class InlineExecutor:
 
 
 @contextlib.contextmanager
-def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise TimeoutError in the main thread after `seconds`; elsewhere there is no way, and steps run on."""
+def _alarm(request: Request) -> Iterator[None]:
+    """Raise TimeoutError in the main thread after the timeout; elsewhere there is no way, and steps run on."""
+    seconds = request.runtime.timeout
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,20 @@ import psutil
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RaySystemError,
+    RayTaskError,
+    TaskCancelledError,
+)
 
-from orchestrator.attempt import Request, record_attempt, run_attempt
-from orchestrator.types import Attempt, Outcome
+from orchestrator.attempt import Request, record_attempt, run_bundle, succeeded
+from orchestrator.executors import Ended
+from orchestrator.store import open_store
+from orchestrator.types import Attempt, Manifest, Outcome, Runtime
 
 #: Tasks of one resource shape that wait in Ray's queue beyond those that can run, so that no core waits for the driver.
 _QUEUED_AHEAD = 4
@@ -47,29 +58,35 @@ class RayExecutor:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.cpus = float(resources.get("CPU", 1.0))
         self.gpus = float(resources.get("GPU", 0.0))
-        self._running: dict[Any, tuple[Request, float]] = {}
+        self.bundle_seconds = 1.0
+        self._running: dict[Any, tuple[tuple[Request, ...], float]] = {}
         self._shapes: Counter[tuple[float, float]] = Counter()
 
-    def has_room(self, request: Request) -> bool:
-        """Room is counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
-        shape = self._shape(request)
-        capacity = self.cpus / shape[0] if not shape[1] else min(self.cpus / shape[0], self.gpus / shape[1])
-        return self._shapes[shape] < max(1, int(capacity)) + _QUEUED_AHEAD
+    def slots(self, runtime: Runtime) -> int:
+        """How many such tasks the cluster's cores and GPUs can run at once."""
+        cpus, gpus = self._shape(runtime)
+        return max(1, int(min(self.cpus / cpus, self.gpus / gpus if gpus else self.cpus / cpus)))
 
-    def submit(self, request: Request) -> None:
-        """Start an attempt as a Ray task."""
-        cpus, gpus = self._shape(request)
-        options: dict[str, Any] = {"num_cpus": cpus, "name": f"{request.step.entry} {request.step.key[:8]}"}
+    def has_room(self, runtime: Runtime) -> bool:
+        """Room is counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
+        return self._shapes[self._shape(runtime)] < self.slots(runtime) + _QUEUED_AHEAD
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Start a bundle as a Ray task."""
+        first = requests[0]
+        cpus, gpus = self._shape(first.runtime)
+        more = f" +{len(requests) - 1}" if len(requests) > 1 else ""
+        options: dict[str, Any] = {"num_cpus": cpus, "name": f"{first.step.entry} {first.step.key[:8]}{more}"}
         if gpus:
             options["num_gpus"] = gpus
-        if request.runtime.memory:
-            options["memory"] = request.runtime.memory
-        task = _run.options(**options).remote(request)
-        self._running[task] = (request, time.time())
+        if first.runtime.memory:
+            options["memory"] = first.runtime.memory
+        task = _run.options(**options).remote(list(requests))
+        self._running[task] = (tuple(requests), time.time())
         self._shapes[cpus, gpus] += 1
 
-    def wait(self, seconds: float) -> list[Attempt]:
-        """Attempts that ended; a dead worker is an attempt that crashed."""
+    def wait(self, seconds: float) -> list[Ended]:
+        """Bundles that ended; a dead worker is an attempt that crashed."""
         if not self._running:
             return []
         tasks = list(self._running)
@@ -85,36 +102,21 @@ class RayExecutor:
         self._running.clear()
         ray.shutdown()
 
-    def _collect(self, task: Any) -> Attempt:
-        request, submitted = self._running.pop(task)
-        self._shapes[self._shape(request)] -= 1
+    def _collect(self, task: Any) -> Ended:
+        requests, submitted = self._running.pop(task)
+        self._shapes[self._shape(requests[0].runtime)] -= 1
         try:
-            attempt: Attempt = ray.get(task)
+            attempts: list[Attempt] = ray.get(task)
+            return Ended(requests, tuple(attempts))
+        except RayTaskError as error:
+            # Our own code could not even begin there, e.g. because a package is missing on that node.
+            return Ended(requests, tuple(_ended_badly(each, Outcome.FAILED, error, submitted) for each in requests))
         except (RayError, TaskCancelledError) as error:
-            outcome = Outcome.OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else Outcome.CRASHED
-            history = [each for each in _history(request) if each.started >= submitted - 1]
-            if history:
-                # The worker's own watchdog wrote down how it ended before it killed the process.
-                return history[-1]
-            attempt = Attempt(
-                address=request.step.address,
-                entry=request.step.entry,
-                number=request.number,
-                outcome=outcome,
-                seconds=time.time() - submitted,
-                started=submitted,
-                host=socket.gethostname(),
-                code_commit=request.code_commit,
-                error_class=outcome.value,
-                error=_advice(outcome, request, error),
-                log=_log(request),
-            )
-            record_attempt(attempt, request.store)
-        return attempt
+            return Ended(requests, tuple(_told_by_the_store(requests, error, submitted)))
 
-    def _shape(self, request: Request) -> tuple[float, float]:
+    def _shape(self, runtime: Runtime) -> tuple[float, float]:
         # A laptop may have fewer cores than a step would like; on one machine it still runs, only slower.
-        return min(request.runtime.cpus, self.cpus), request.runtime.gpus
+        return min(runtime.cpus, self.cpus), runtime.gpus
 
     def _connect(self, address: str | None) -> None:
         if ray.is_initialized():
@@ -159,13 +161,8 @@ def _probe(address: str | None) -> None:
 
 
 @ray.remote(max_retries=0)
-def _run(request: Request) -> Attempt:
-    watchdog = _Watchdog(request) if request.runtime.timeout else None
-    try:
-        return run_attempt(request)
-    finally:
-        if watchdog:
-            watchdog.cancel()
+def _run(requests: list[Request]) -> list[Attempt]:
+    return run_bundle(requests, _Watchdog)
 
 
 class _Watchdog:
@@ -174,12 +171,17 @@ class _Watchdog:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._started = time.time()
-        self._timer = threading.Timer(request.runtime.timeout or 0, self._bark)
-        self._timer.daemon = True
-        self._timer.start()
+        self._timer: threading.Timer | None = None
 
-    def cancel(self) -> None:
-        self._timer.cancel()
+    def __enter__(self) -> None:
+        if self._request.runtime.timeout:
+            self._timer = threading.Timer(self._request.runtime.timeout, self._bark)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
 
     def _bark(self) -> None:
         request = self._request
@@ -205,15 +207,57 @@ class _Watchdog:
         os._exit(1)
 
 
-def _history(request: Request) -> list[Attempt]:
-    from orchestrator.store import open_store
+def _told_by_the_store(requests: tuple[Request, ...], error: Exception, submitted: float) -> Iterator[Attempt]:
+    """What a bundle whose process is gone got done: steps ran in order, and each left a manifest or a record.
 
-    return open_store(request.store).histories([request.step.address]).get(request.step.address, [])
+    The first one that left nothing was running when it happened; those after it were not begun.
+    """
+    store = open_store(requests[0].store)
+    addresses = [request.step.address for request in requests]
+    manifests, histories = store.manifests(addresses), store.histories(addresses)
+    for request in requests:
+        manifest = manifests[request.step.address]
+        # Also the worker's own watchdog writes down how a step ended before it kills the process.
+        recorded = [each for each in histories.get(request.step.address, ()) if each.number >= request.number]
+        if isinstance(manifest, Manifest):
+            yield succeeded(manifest, request.step.entry)
+        elif recorded:
+            yield recorded[-1]
+            if recorded[-1].outcome is Outcome.TIMED_OUT:
+                return
+        else:
+            yield _ended_badly(request, _outcome(error), error, submitted)
+            return
+
+
+def _outcome(error: Exception) -> Outcome:
+    if isinstance(error, OutOfMemoryError):
+        return Outcome.OUT_OF_MEMORY
+    if isinstance(error, NodeDiedError | LocalRayletDiedError | RaySystemError):
+        return Outcome.LOST
+    return Outcome.CRASHED
+
+
+def _ended_badly(request: Request, outcome: Outcome, error: Exception, submitted: float) -> Attempt:
+    """An attempt that could not speak for itself, on record."""
+    attempt = Attempt(
+        address=request.step.address,
+        entry=request.step.entry,
+        number=request.number,
+        outcome=outcome,
+        seconds=time.time() - submitted,
+        started=submitted,
+        host=socket.gethostname(),
+        code_commit=request.code_commit,
+        error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
+        error=_advice(outcome, request, error),
+        log=_log(request),
+    )
+    record_attempt(attempt, request.store)
+    return attempt
 
 
 def _log(request: Request) -> str | None:
-    from orchestrator.store import open_store
-
     return open_store(request.store).keep_log(request.step.address, request.number)
 
 
@@ -221,4 +265,8 @@ def _advice(outcome: Outcome, request: Request, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if outcome is Outcome.OUT_OF_MEMORY:
         return f"the node ran out of memory; reserve some with runtime.{request.step.entry}.memory ({first})"
-    return f"the worker process or its node died ({first})"
+    if outcome is Outcome.FAILED:
+        return f"a Ray worker could not begin the step; are the packages installed on its node? ({error})"
+    if outcome is Outcome.LOST:
+        return f"the node under the step went away ({first})"
+    return f"the worker process died ({first})"

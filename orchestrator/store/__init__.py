@@ -39,6 +39,9 @@ class Store(Protocol):
     def commit(self, scratch: Path, manifest: Manifest) -> None:
         """Publish a scratch folder. An artifact that is already there stays, and the scratch folder is dropped."""
 
+    def flush(self, addresses: Collection[Artifact]) -> None:
+        """Make artifacts safe against a power failure; one that is lost to it all the same is found damaged."""
+
     def discard(self, address: Artifact) -> None:
         """Set a damaged artifact aside, so that it is made again."""
 

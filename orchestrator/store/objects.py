@@ -3,7 +3,7 @@
 ```
 manifests/<stage>/<key>.json                    uploaded last; presence is completion, one listing per stage finds all
 artifacts/<stage>/<key>/<upload>/files…         each upload has a folder of its own, which its manifest names
-attempts/<stage>/<key>/<number>.{json,log}      append-only history
+attempts/<stage>/<key>.<number>.{json,log}      append-only history of what failed, and what was printed
 damaged/<stage>-<key>-<upload>.json             manifests of torn or altered artifacts, set aside
 ```
 
@@ -142,6 +142,9 @@ class ObjectStore:
                     self._fs.rm(remote, recursive=True)
         shutil.rmtree(scratch, ignore_errors=True)
 
+    def flush(self, addresses: Collection[Artifact]) -> None:
+        """Nothing to do: an object store answers when it has stored."""
+
     def discard(self, address: Artifact) -> None:
         """Move the manifest of a damaged artifact out of the way; no file is deleted."""
         path = self._manifest_path(address)
@@ -156,7 +159,7 @@ class ObjectStore:
         with self._explained():
             while True:
                 try:
-                    self._create(f"{self._history(attempt.address)}/{number}.json", spell_attempt(attempt).encode())
+                    self._create(f"{self._history(attempt.address)}.{number}.json", spell_attempt(attempt).encode())
                     return
                 except FileExistsError:
                     number += 1
@@ -165,13 +168,11 @@ class ObjectStore:
         """The attempts at some steps, oldest first; many are read at once."""
         paths: dict[tuple[Artifact, int], str] = {}
         wanted = set(addresses)
-        for folder in self._history_folders(wanted):
-            with self._explained(), contextlib.suppress(FileNotFoundError):
-                for path in self._fs.find(folder):
-                    stage, key, name = path.split("/")[-3:]
-                    address = Artifact(stage, key)
-                    if address in wanted and name.endswith(".json"):
-                        paths[address, int(name.removesuffix(".json"))] = path
+        for stage in {address.stage for address in wanted}:
+            for name in self._names(f"attempts/{stage}"):
+                key, number, kind = name.split(".")
+                if kind == "json" and Artifact(stage, key) in wanted:
+                    paths[Artifact(stage, key), int(number)] = f"{self._root}/attempts/{stage}/{name}"
         found: dict[Artifact, list[Attempt]] = {}
         for (address, _), text in sorted(self._read_all(paths).items()):
             attempt = parse_attempt(text or b"")
@@ -182,9 +183,9 @@ class ObjectStore:
     def log_path(self, address: Artifact, number: int) -> Path:
         """A file on this node."""
         with self._explained():
-            folder = self._cache / "logs" / address.stage / address.key
+            folder = self._cache / "logs" / address.stage
             folder.mkdir(parents=True, exist_ok=True)
-            return folder / f"{number}.log"
+            return folder / f"{address.key}.{number}.log"
 
     def keep_log(self, address: Artifact, number: int) -> str | None:
         """Upload the log; one that was written on another node is out of reach if that node died."""
@@ -192,7 +193,7 @@ class ObjectStore:
         if not path.exists() or not path.stat().st_size:
             path.unlink(missing_ok=True)
             return None
-        target = f"{self._history(address)}/{number}.log"
+        target = f"{self._history(address)}.{number}.log"
         with self._explained():
             self._fs.put_file(str(path), target)
         path.unlink()
@@ -247,12 +248,6 @@ class ObjectStore:
 
     def _history(self, address: Artifact) -> str:
         return f"{self._root}/attempts/{address.stage}/{address.key}"
-
-    def _history_folders(self, addresses: Collection[Artifact]) -> set[str]:
-        """One listing per stage; a single step is looked up by itself."""
-        if len(addresses) == 1:
-            return {self._history(address) for address in addresses}
-        return {f"{self._root}/attempts/{stage}" for stage, _ in addresses}
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

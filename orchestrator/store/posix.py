@@ -2,7 +2,7 @@
 
 ```
 artifacts/<stage>/<key>/{files…, manifest.json}      committed: never changed again
-attempts/<stage>/<key>/<number>.{json,log}           append-only history
+attempts/<stage>/<key>.<number>.{json,log}           append-only history of what failed, and what was printed
 damaged/<stage>-<key>-<n>/                            torn or altered artifacts, set aside
 scratch/                                             unfinished work; what dead processes left is swept away
 ```
@@ -54,7 +54,8 @@ class PosixStore:
 
     def committed(self, stages: Iterable[str]) -> set[Artifact]:
         """All finished artifacts of some stages."""
-        return self._listed("artifacts", stages)
+        folders = {stage: self.root / "artifacts" / stage for stage in stages}
+        return {Artifact(stage, name) for stage, folder in folders.items() for name in _names(folder)}
 
     def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
         """The records of artifacts, each checked against its own digest."""
@@ -82,22 +83,32 @@ class PosixStore:
             raise _store_error(self.root, error) from error
 
     def commit(self, scratch: Path, manifest: Manifest) -> None:
-        """Write the manifest last, flush everything, and rename the folder into place."""
+        """Write the manifest last and rename the folder into place; `flush` makes it safe against a power failure."""
         target = self.folder(manifest.address)
         try:
             (scratch / MANIFEST).write_text(spell_manifest(manifest))
-            for name in (*manifest.files, MANIFEST):
-                _flush(scratch / name)
-            target.parent.mkdir(parents=True, exist_ok=True)
             scratch.chmod(0o755)
             try:
+                self._folder("artifacts", manifest.address.stage)
                 scratch.rename(target)
             except OSError:
                 if not target.is_dir():
                     raise
                 # Another driver published the same key first; both are the same work, so ours is dropped.
                 shutil.rmtree(scratch, ignore_errors=True)
-            _flush(target.parent)
+        except OSError as error:
+            raise _store_error(self.root, error) from error
+
+    def flush(self, addresses: Collection[Artifact]) -> None:
+        """Wait until the bytes of artifacts, and their names, are on the disk."""
+        try:
+            for address in addresses:
+                for folder, _, names in os.walk(self.folder(address)):
+                    for name in names:
+                        _flush(Path(folder, name))
+                    _flush(Path(folder))
+            for stage in {address.stage for address in addresses}:
+                _flush(self.root / "artifacts" / stage)
         except OSError as error:
             raise _store_error(self.root, error) from error
 
@@ -110,14 +121,12 @@ class PosixStore:
 
     def record(self, attempt: Attempt) -> None:
         """Append an attempt; a number that is taken moves to the next free one."""
-        folder = self._history(attempt.address)
         text = spell_attempt(attempt)
+        number = attempt.number
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            number = attempt.number
             while True:
                 try:
-                    with (folder / f"{number}.json").open("x") as stream:
+                    with self._history(attempt.address, number, "json").open("x") as stream:
                         stream.write(text)
                     return
                 except FileExistsError:
@@ -127,22 +136,30 @@ class PosixStore:
 
     def histories(self, addresses: Collection[Artifact]) -> dict[Artifact, list[Attempt]]:
         """The attempts at some steps, oldest first; a record torn by a crash is left out."""
-        tried = self._listed("attempts", {address.stage for address in addresses})
-        return {address: self._read_history(address) for address in addresses if address in tried}
+        wanted = set(addresses)
+        records: dict[Artifact, list[tuple[int, Path]]] = {}
+        for stage in {address.stage for address in wanted}:
+            folder = self.root / "attempts" / stage
+            for name in _names(folder):
+                key, number, kind = name.split(".")
+                if kind == "json" and Artifact(stage, key) in wanted:
+                    records.setdefault(Artifact(stage, key), []).append((int(number), folder / name))
+        return {
+            address: [attempt for _, path in sorted(found) if (attempt := parse_attempt(path.read_bytes()))]
+            for address, found in records.items()
+        }
 
     def log_path(self, address: Artifact, number: int) -> Path:
         """The log beside the attempt's record."""
-        folder = self._history(address)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            return self._history(address, number, "log")
         except OSError as error:
             raise _store_error(self.root, error) from error
-        return folder / f"{number}.log"
 
     def keep_log(self, address: Artifact, number: int) -> str | None:
         """The log stays where it was written, unless it is empty."""
-        path = self._history(address) / f"{number}.log"
         try:
+            path = self._history(address, number, "log")
             if path.stat().st_size:
                 return str(path)
             path.unlink()
@@ -150,27 +167,12 @@ class PosixStore:
             pass
         return None
 
-    def _listed(self, kind: str, stages: Iterable[str]) -> set[Artifact]:
-        found = set()
-        for stage in stages:
-            with contextlib.suppress(FileNotFoundError), os.scandir(self.root / kind / stage) as listing:
-                found |= {Artifact(stage, item.name) for item in listing}
-        return found
-
     def _manifest(self, address: Artifact) -> Manifest:
         path = self.folder(address) / MANIFEST
         try:
             return parse_manifest(address, path.read_bytes())
         except FileNotFoundError as error:
             raise DamagedArtifactError(address, f"{path.name} is missing") from error
-
-    def _read_history(self, address: Artifact) -> list[Attempt]:
-        history = []
-        for path in sorted(self._history(address).glob("*.json"), key=lambda path: int(path.stem)):
-            attempt = parse_attempt(path.read_bytes())
-            if attempt:
-                history.append(attempt)
-        return history
 
     def _sweep_scratch(self) -> None:
         """Drop scratch folders of this host's dead processes; other hosts sweep their own."""
@@ -184,8 +186,22 @@ class PosixStore:
         """The place of an artifact, committed or not."""
         return self.root / "artifacts" / address.stage / address.key
 
-    def _history(self, address: Artifact) -> Path:
-        return self.root / "attempts" / address.stage / address.key
+    def _history(self, address: Artifact, number: int, kind: str) -> Path:
+        folder = self._folder("attempts", address.stage)
+        return folder / f"{address.key}.{number}.{kind}"
+
+    def _folder(self, kind: str, stage: str) -> Path:
+        folder = self.root / kind / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as listing:
+            return [item.name for item in listing]
+    except FileNotFoundError:
+        return []
 
 
 def _flush(path: Path) -> None:

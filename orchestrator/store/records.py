@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ class DamagedArtifactError(Exception):
 def list_files(folder: Path) -> dict[str, tuple[int, str]]:
     """Relative path -> (bytes, sha256) of every file below a folder."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            files[path.relative_to(folder).as_posix()] = (
-                path.stat().st_size,
-                hashlib.file_digest(stream, "sha256").hexdigest(),
-            )
-    return files
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+                files[path.relative_to(folder).as_posix()] = (os.fstat(stream.fileno()).st_size, found)
+    return dict(sorted(files.items()))
 
 
 def spell_manifest(manifest: Manifest) -> str:

@@ -1,0 +1,44 @@
+"""Stops a stage that can only fail: a hundred steps need not die one by one of the same missing package."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.types import Attempt
+
+
+class Breaker:
+    """Watches the failed steps of each entry of a sweep."""
+
+    def __init__(self, steps: int) -> None:
+        """Break an entry after so many distinct steps failed alike before any of it succeeded."""
+        self._steps = steps
+        self._works: set[str] = set()
+        self._failed: dict[tuple[str, str], int] = {}
+
+    def succeeded(self, entry: str) -> None:
+        """A step of the entry succeeded: it can work, so failures are the affair of single steps."""
+        self._works.add(entry)
+
+    def failed(self, attempt: Attempt) -> str | None:
+        """Count a step that failed for good; returns why its entry is not to be run any further, if so."""
+        if attempt.entry in self._works:
+            return None
+        group = (attempt.entry, signature(attempt))
+        self._failed[group] = self._failed.get(group, 0) + 1
+        if self._failed[group] < self._steps:
+            return None
+        first = (attempt.error or "").splitlines()[0][:200] if attempt.error else ""
+        return (
+            f"the first {self._steps} steps of {attempt.entry!r} all ended with {attempt.error_class}: {first}; "
+            "its other steps were not started (limits.breaker)"
+        )
+
+
+def signature(attempt: Attempt) -> str:
+    """What failures of one cause have in common: class and message without numbers, paths and quoted names."""
+    text = attempt.error or ""
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", text)
+    text = re.sub(r"(/[^\s:;,]+)+", "/…", text)
+    text = re.sub(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", text)
+    return f"{attempt.error_class}: {text[:200]}"
