@@ -9,7 +9,6 @@ import contextlib
 import errno
 import importlib
 import inspect
-import io
 import math
 import os
 import shutil
@@ -17,13 +16,14 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.capture import Capture
 from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
 from workers.stages import STAGES
@@ -40,12 +40,14 @@ class Request:
     runtime: Runtime
     store: str
     code_commit: str
-    capture: bool = True
-    """Send the stage's output to the attempt's log; False leaves it on the terminal."""
 
 
 class RejectedError(Exception):
     """A stage returned metrics other than those it declares, or one that is not finite."""
+
+
+#: Where the output of the running bundle goes.
+_capture: Capture | None = None
 
 
 def run_bundle(
@@ -60,10 +62,15 @@ def run_bundle(
         requests: what to try.
         guard: entered around each try, for time limits.
     """
+    global _capture
     attempts = []
-    for request in requests:
-        with guard(request):
-            attempts.append(run_attempt(request))
+    try:
+        with Capture(_store(requests[0].store)) as _capture:
+            for request in requests:
+                with guard(request):
+                    attempts.append(run_attempt(request))
+    finally:
+        _capture = None
     done = [attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED]
     try:
         if done:
@@ -84,12 +91,11 @@ def run_attempt(request: Request) -> Attempt:
     """
     started = time.time()
     clock = time.perf_counter()
+    outcome: Outcome
+    error: Exception
     damaged: tuple[Artifact, ...] = ()
-    error: BaseException | None = None
-    outcome = Outcome.SUCCEEDED
-    log: str | None = None
     try:
-        log = _try_step(request, _store(request.store), started, clock)
+        return succeeded(_try_step(request, _store(request.store), started, clock), request.step.entry)
     except DamagedArtifactError as caught:
         outcome, error, damaged = Outcome.DAMAGED_INPUT, caught, (caught.address,)
     except RejectedError as caught:
@@ -109,13 +115,12 @@ def run_attempt(request: Request) -> Attempt:
         started=started,
         host=socket.gethostname(),
         code_commit=request.code_commit,
-        error_class=_error_class(outcome, error),
-        error=_message(error) if error else None,
-        log=_keep_log(request) if error else log,
+        error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
+        error=_message(error),
+        log=cut_log(request),
         damaged=damaged,
     )
-    if outcome is not Outcome.SUCCEEDED:
-        record_attempt(attempt, request.store)
+    record_attempt(attempt, request.store)
     return attempt
 
 
@@ -131,6 +136,7 @@ def succeeded(manifest: Manifest, entry: str) -> Attempt:
         host=manifest.host,
         code_commit=manifest.code_commit,
         log=manifest.log,
+        metrics=manifest.metrics,
     )
 
 
@@ -140,12 +146,9 @@ def record_attempt(attempt: Attempt, location: str) -> None:
         _store(location).record(attempt)
 
 
-def _keep_log(request: Request) -> str | None:
-    if not request.capture:
-        return None
-    with contextlib.suppress(StoreError):
-        return _store(request.store).keep_log(request.step.address, request.number)
-    return None
+def cut_log(request: Request) -> str | None:
+    """Keep what the running step printed so far; returns where, None if that is nothing."""
+    return _capture.cut(request.step.address, request.number) if _capture else None
 
 
 def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
@@ -168,36 +171,39 @@ def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
     return _checked(metrics, config.metrics())
 
 
-def _try_step(request: Request, store: Store, started: float, clock: float) -> str | None:
-    """Call the stage and commit what it made; returns where its output can be read."""
+def _try_step(request: Request, store: Store, started: float, clock: float) -> Manifest:
+    """Call the stage and commit what it made."""
     address = request.step.address
     out = store.scratch(address)
     try:
-        with _captured(store.log_path(address, request.number) if request.capture else None):
+        if _capture:
+            _capture.begin(address, request.number)
+        try:
             metrics = call_stage(request, store, out)
+        except Exception:
+            traceback.print_exc()
+            raise
         try:
             files = list_files(out)
         except OSError as error:
             raise StoreError(f"{out} cannot be read back: {error}") from error
-        log = _keep_log(request)
+        log = cut_log(request)
         seconds = time.perf_counter() - clock
-        store.commit(
-            out,
-            Manifest(
-                address=address,
-                identity=request.step.identity,
-                files=files,
-                metrics=metrics,
-                attempt=request.number,
-                seconds=seconds,
-                finished=started + seconds,
-                host=socket.gethostname(),
-                code_commit=request.code_commit,
-                log=log,
-                versions=_versions(),
-            ),
+        manifest = Manifest(
+            address=address,
+            identity=request.step.identity,
+            files=files,
+            metrics=metrics,
+            attempt=request.number,
+            seconds=seconds,
+            finished=started + seconds,
+            host=socket.gethostname(),
+            code_commit=request.code_commit,
+            log=log,
+            versions=_versions(),
         )
-        return log
+        store.commit(out, manifest)
+        return manifest
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
@@ -269,52 +275,11 @@ def _classify(error: Exception) -> Outcome:
     return Outcome.FAILED
 
 
-def _error_class(outcome: Outcome, error: BaseException | None) -> str | None:
-    if error is None:
-        return None
-    return type(error).__name__ if outcome is Outcome.FAILED else outcome.value
-
-
 def _message(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
         text += "; free some space or choose another place with --outputs, then give the same command again"
     return text if len(text) <= 2000 else text[:2000] + " …"
-
-
-@contextlib.contextmanager
-def _captured(log: Path | None) -> Iterator[None]:
-    """Send everything that this process prints, C libraries included, to a file."""
-    if log is None:
-        yield
-        return
-    try:
-        stream = log.open("ab")
-    except OSError as error:
-        raise StoreError(f"the log {log} cannot be written: {error.strerror}") from error
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    try:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-        # Where sys.stdout is not descriptor 1 (notebooks, test runners), Python's own output must be sent separately.
-        text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", line_buffering=True, write_through=True)
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            try:
-                yield
-            except Exception:
-                traceback.print_exc()
-                raise
-    finally:
-        # A full disk must not replace the outcome of the step by that of its log.
-        for each in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                each.flush()
-        for number, descriptor in zip((1, 2), saved, strict=True):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        stream.close()
 
 
 def stage_source(stage: str) -> str:

@@ -98,7 +98,8 @@ def _executor(address: str | None, inline: bool) -> Executor | None:
 def _run(session: Session, results: Results, executor: Executor) -> bool:
     """Run the loop; whether it was interrupted."""
     before = signal.signal(signal.SIGTERM, _terminate)
-    table_due = pulse_due = time.monotonic()
+    pulse_due = time.monotonic()
+    table_due = pulse_due + _TABLE_EVERY
     results.read_failures()
     # What failed in an earlier command is tried again now; failures outside the selection stay on record.
     session.schedule.codes[session.schedule.needed] = State.PENDING

@@ -119,6 +119,7 @@ class Plan:
         self._group_keys = builder.group_keys
         self._of_cells: dict[str, Numbers] = {}
         self._dumped: dict[int, dict[str, Any]] = {}
+        self._gathered: dict[tuple[int, int], tuple[Artifact, ...]] = {}
 
     def __len__(self) -> int:
         """How many steps there are."""
@@ -178,10 +179,7 @@ class Plan:
         if dumped is None:
             dumped = self._dumped[id(config)] = config.model_dump(mode="json")
         feeds = self.feeds(number)
-        inputs = {
-            feed.input: tuple(self.address(each) for each in range(feed.first, feed.first + feed.size))
-            for feed in feeds
-        }
+        inputs = {feed.input: self._addresses(feed.first, feed.size) for feed in feeds}
         keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]
         spelled = {name: key or inputs[name][0].key for name, key in keys}
         variant = self._variant(number)
@@ -268,7 +266,7 @@ class Plan:
         for name in self.entries:
             first = int(self.groups(name)[index])
             if first >= 0:
-                steps[name] = tuple(self.address(each) for each in range(first, first + int(self.size[first])))
+                steps[name] = self._addresses(first, int(self.size[first]))
         return Cell(cell_id(coords), coords, steps)
 
     # --- the rest is bookkeeping
@@ -278,6 +276,16 @@ class Plan:
 
     def _variant(self, number: int) -> Variant:
         return self._entry(number).variant(int(self.at[number]))
+
+    def _addresses(self, first: int, size: int) -> tuple[Artifact, ...]:
+        if size == 1:
+            return (self.address(first),)
+        # Thousands of steps read the same shards; one tuple serves them all, also when they are sent away together.
+        found = self._gathered.get((first, size))
+        if found is None:
+            found = tuple(self.address(each) for each in range(first, first + size))
+            self._gathered[first, size] = found
+        return found
 
     def _config(self, number: int) -> Any:
         configs = self._variant(number).configs

@@ -19,7 +19,7 @@ from orchestrator.plan import Plan, cell_id
 from orchestrator.schedule import Schedule, State
 from orchestrator.spec import SweepSpec
 from orchestrator.store import DamagedArtifactError, Store
-from orchestrator.types import Attempt, Outcome, Scalar
+from orchestrator.types import Attempt, Scalar
 
 #: Raised when a column changes its name, type or meaning.
 SCHEMA_VERSION = 1
@@ -79,8 +79,12 @@ class Results:
         """Take in an attempt that just ended."""
         number = self.plan.number(attempt.address)
         assert number is not None, "only steps of this plan are run"
-        if attempt.outcome is Outcome.SUCCEEDED:
+        if attempt.metrics is not None:
             self.failures.pop(number, None)
+            if self._of_interest[number]:
+                self._finished[number] = _Finished(
+                    attempt.metrics, attempt.number, attempt.seconds, attempt.code_commit
+                )
         else:
             self.failures[number] = attempt
 

@@ -95,6 +95,8 @@ class Attempt:
     log: str | None = None
     damaged: tuple[Artifact, ...] = ()
     """The damaged input artifacts, where that was the outcome."""
+    metrics: Mapping[str, float] | None = None
+    """What a step that succeeded returned, as its manifest says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +132,5 @@ class Manifest:
     """What the step printed, if anything."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of the libraries that were loaded when the step ended."""
+    upload: str | None = None
+    """In an object store: which of the folders below the artifact's holds the files."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -54,7 +55,8 @@ class Inside:
 
 
 def manifest_of(store: Store, address: Artifact = ADDRESS) -> Manifest | DamagedArtifactError:
-    return store.manifests([address])[address]
+    found = store.manifests([address])[address]
+    return replace(found, upload=None) if isinstance(found, Manifest) else found
 
 
 def commit(store: Store, address: Artifact = ADDRESS, text: str = "hello", metric: float = 1.5) -> Manifest:
@@ -169,7 +171,7 @@ def test_manifests_are_read_together_and_damage_to_one_does_not_hide_the_others(
     inside.write(inside.manifest(ADDRESS), "{}")
     missing = Artifact("toy_source", "2" * 32)
     found = store.manifests([ADDRESS, OTHER, missing])
-    assert found[OTHER] == other
+    assert manifest_of(store, OTHER) == other == replace(found[OTHER], upload=None)
     assert isinstance(found[ADDRESS], DamagedArtifactError)
     assert isinstance(found[missing], DamagedArtifactError)
     assert store.manifests([]) == {}

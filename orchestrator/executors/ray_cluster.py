@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import secrets
 import socket
 import threading
@@ -32,7 +33,8 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from orchestrator.attempt import Request, record_attempt, run_bundle, succeeded
+from orchestrator.attempt import Request, cut_log, record_attempt, run_bundle, succeeded
+from orchestrator.capture import rescue_log
 from orchestrator.executors import Ended
 from orchestrator.store import open_store
 from orchestrator.types import Attempt, Manifest, Outcome, Runtime
@@ -81,7 +83,8 @@ class RayExecutor:
             options["num_gpus"] = gpus
         if first.runtime.memory:
             options["memory"] = first.runtime.memory
-        task = _run.options(**options).remote(list(requests))
+        # Ray's own pickler takes ten times as long over so many small objects.
+        task = _run.options(**options).remote(pickle.dumps(list(requests), pickle.HIGHEST_PROTOCOL))
         self._running[task] = (tuple(requests), time.time())
         self._shapes[cpus, gpus] += 1
 
@@ -106,7 +109,7 @@ class RayExecutor:
         requests, submitted = self._running.pop(task)
         self._shapes[self._shape(requests[0].runtime)] -= 1
         try:
-            attempts: list[Attempt] = ray.get(task)
+            attempts: list[Attempt] = pickle.loads(ray.get(task))
             return Ended(requests, tuple(attempts))
         except RayTaskError as error:
             # Our own code could not even begin there, e.g. because a package is missing on that node.
@@ -161,8 +164,8 @@ def _probe(address: str | None) -> None:
 
 
 @ray.remote(max_retries=0)
-def _run(requests: list[Request]) -> list[Attempt]:
-    return run_bundle(requests, _Watchdog)
+def _run(requests: bytes) -> bytes:
+    return pickle.dumps(run_bundle(pickle.loads(requests), _Watchdog), pickle.HIGHEST_PROTOCOL)
 
 
 class _Watchdog:
@@ -198,7 +201,7 @@ class _Watchdog:
                 code_commit=request.code_commit,
                 error_class=Outcome.TIMED_OUT.value,
                 error=f"the step ran longer than its timeout of {seconds:g} s (runtime.timeout)",
-                log=_log(request),
+                log=cut_log(request),
             ),
             request.store,
         )
@@ -226,7 +229,8 @@ def _told_by_the_store(requests: tuple[Request, ...], error: Exception, submitte
             if recorded[-1].outcome is Outcome.TIMED_OUT:
                 return
         else:
-            yield _ended_badly(request, _outcome(error), error, submitted)
+            steps = [(each.step.address, each.number) for each in requests[: requests.index(request) + 1]]
+            yield _ended_badly(request, _outcome(error), error, submitted, rescue_log(store, steps))
             return
 
 
@@ -238,7 +242,9 @@ def _outcome(error: Exception) -> Outcome:
     return Outcome.CRASHED
 
 
-def _ended_badly(request: Request, outcome: Outcome, error: Exception, submitted: float) -> Attempt:
+def _ended_badly(
+    request: Request, outcome: Outcome, error: Exception, submitted: float, log: str | None = None
+) -> Attempt:
     """An attempt that could not speak for itself, on record."""
     attempt = Attempt(
         address=request.step.address,
@@ -251,14 +257,10 @@ def _ended_badly(request: Request, outcome: Outcome, error: Exception, submitted
         code_commit=request.code_commit,
         error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
         error=_advice(outcome, request, error),
-        log=_log(request),
+        log=log,
     )
     record_attempt(attempt, request.store)
     return attempt
-
-
-def _log(request: Request) -> str | None:
-    return open_store(request.store).keep_log(request.step.address, request.number)
 
 
 def _advice(outcome: Outcome, request: Request, error: Exception) -> str:

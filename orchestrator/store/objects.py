@@ -14,11 +14,11 @@ copy on the node's own disk (`SWEEP_CACHE`), checked against the manifest.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ from orchestrator.cache import cache_folder
 from orchestrator.canonical import digest
 from orchestrator.store.records import (
     DamagedArtifactError,
+    Signature,
     StoreError,
     parse_attempt,
     parse_manifest,
     spell_attempt,
     spell_manifest,
-    verify_file,
+    verify_files,
 )
 from orchestrator.types import Artifact, Attempt, Manifest
 
@@ -57,7 +58,7 @@ class ObjectStore:
         except (ImportError, ValueError) as error:
             raise StoreError(f"the store {location} cannot be opened: {error}") from error
         self._cache = cache_folder() / "stores" / digest(self.location)
-        self._verified: set[tuple[str, int, int]] = set()
+        self._verified: set[Signature] = set()
 
     def prepare(self) -> None:
         """Prove that the place can be written, listed and read."""
@@ -81,7 +82,7 @@ class ObjectStore:
         found: dict[Artifact, Manifest | DamagedArtifactError] = {}
         for address, text in self._read_all({address: self._manifest_path(address) for address in addresses}).items():
             try:
-                found[address] = self._parse(address, text)[0]
+                found[address] = self._parse(address, text)
             except DamagedArtifactError as error:
                 found[address] = error
         return found
@@ -89,11 +90,12 @@ class ObjectStore:
     def fetch(self, address: Artifact) -> Path:
         """A copy of the artifact on this node; one that was altered here is fetched again."""
         path = self._manifest_path(address)
-        manifest, upload = self._parse(address, self._read_all({address: path})[address])
+        manifest = self._parse(address, self._read_all({address: path})[address])
+        upload = manifest.upload or ""
         copy = self._cache / "artifacts" / address.stage / address.key / upload
         if copy.is_dir():
             with contextlib.suppress(DamagedArtifactError):
-                self._verify(copy, manifest)
+                verify_files(str(copy), manifest, self._verified)
                 return copy
             shutil.rmtree(copy, ignore_errors=True)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -108,14 +110,14 @@ class ObjectStore:
                     self._fs.get([f"{remote}/{name}" for name in names], [str(part / name) for name in names])
                 except FileNotFoundError as error:
                     raise DamagedArtifactError(address, f"a file is missing ({error})") from error
-            self._verify(part, manifest)
+            verify_files(str(part), manifest, self._verified)
             part.chmod(0o755)
             # Another process of this node may have been faster; its copy is as good.
             with contextlib.suppress(OSError):
                 part.rename(copy)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        self._verify(copy, manifest)
+        verify_files(str(copy), manifest, self._verified)
         return copy
 
     def scratch(self, address: Artifact) -> Path:
@@ -128,14 +130,13 @@ class ObjectStore:
     def commit(self, scratch: Path, manifest: Manifest) -> None:
         """Upload the files into a folder of their own, then the manifest, unless there is one already."""
         upload = secrets.token_hex(8)
-        content = {"manifest": json.loads(spell_manifest(manifest)), "upload": upload}
         remote = self._files_path(manifest.address, upload)
         with self._explained():
             if manifest.files:
                 names = list(manifest.files)
                 self._fs.put([str(scratch / name) for name in names], [f"{remote}/{name}" for name in names])
             try:
-                self._create(self._manifest_path(manifest.address), json.dumps(content).encode())
+                self._create(self._manifest_path(manifest.address), spell_manifest(replace(manifest, upload=upload)))
             except FileExistsError:
                 # Another driver published the same key first; both are the same work, so ours is dropped.
                 if manifest.files:
@@ -199,20 +200,10 @@ class ObjectStore:
         path.unlink()
         return str(self._fs.unstrip_protocol(target))
 
-    def _parse(self, address: Artifact, text: bytes | None) -> tuple[Manifest, str]:
-        """The manifest and the name of the upload that holds its files."""
+    def _parse(self, address: Artifact, text: bytes | None) -> Manifest:
         if text is None:
             raise DamagedArtifactError(address, "its manifest is missing")
-        try:
-            content = json.loads(text)
-            upload = str(content["upload"])
-            return parse_manifest(address, json.dumps(content["manifest"]).encode()), upload
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedArtifactError(address, f"its manifest was altered or torn ({error})") from error
-
-    def _verify(self, folder: Path, manifest: Manifest) -> None:
-        for name, (size, sha256) in manifest.files.items():
-            verify_file(folder / name, manifest.address, size, sha256, self._verified)
+        return parse_manifest(address, text)
 
     def _names(self, folder: str) -> list[str]:
         with self._explained():

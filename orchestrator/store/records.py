@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
-from orchestrator.canonical import digest
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 
 MANIFEST = "manifest.json"
@@ -39,10 +37,17 @@ def list_files(folder: Path) -> dict[str, tuple[int, str]]:
     return dict(sorted(files.items()))
 
 
-def spell_manifest(manifest: Manifest) -> str:
-    """The manifest as JSON that carries its own digest, so that an altered number is noticed."""
-    content: dict[str, Any] = json.loads(json.dumps(asdict(manifest)))
-    return json.dumps({**content, "sha256": digest(content)})
+#: A manifest file is its JSON, led by the digest of the rest, so that an altered number is noticed.
+_LEAD = b'{"sha256": "'
+_SEAM = b'", "manifest": '
+_BODY = len(_LEAD) + 64 + len(_SEAM)
+
+
+def spell_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON that carries its own digest."""
+    content = {field.name: getattr(manifest, field.name) for field in fields(manifest)}
+    body = json.dumps(content).encode()
+    return _LEAD + hashlib.sha256(body).hexdigest().encode() + _SEAM + body + b"}"
 
 
 def parse_manifest(address: Artifact, text: bytes) -> Manifest:
@@ -51,15 +56,20 @@ def parse_manifest(address: Artifact, text: bytes) -> Manifest:
     Raises:
         DamagedArtifactError: it is torn, altered, or of another artifact.
     """
+    body = text[_BODY:-1]
+    led = _LEAD + hashlib.sha256(body).hexdigest().encode() + _SEAM
+    if text[:_BODY] != led or text[-1:] != b"}":
+        raise DamagedArtifactError(address, f"{MANIFEST} was altered or torn (its digest does not fit)")
     try:
-        content = json.loads(text)
-        found = content.pop("sha256")
-        if found != digest(content) or Artifact(*content["address"]) != address:
-            raise ValueError("its digest does not fit")
-        files = {name: (int(size), str(sha256)) for name, (size, sha256) in content.pop("files").items()}
-        return Manifest(**{**content, "address": address, "files": files})
+        content = json.loads(body)
+        found = Artifact(*content.pop("address"))
+        files = {name: (size, sha256) for name, (size, sha256) in content.pop("files").items()}
+        manifest = Manifest(address=found, files=files, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedArtifactError(address, f"{MANIFEST} was altered or torn ({error})") from error
+        raise DamagedArtifactError(address, f"{MANIFEST} is of another version of this program ({error})") from error
+    if found != address:
+        raise DamagedArtifactError(address, f"{MANIFEST} is of another artifact, {found.stage}/{found.key}")
+    return manifest
 
 
 def spell_attempt(attempt: Attempt) -> str:
@@ -83,23 +93,44 @@ def parse_attempt(text: bytes) -> Attempt | None:
         return None
 
 
-def verify_file(path: Path, address: Artifact, size: int, sha256: str, verified: set[tuple[str, int, int]]) -> None:
-    """Check a file against its manifest; `verified` remembers what this process has already read whole.
+#: A file as it was when it was last read whole: path, size, time of change in ns.
+Signature = tuple[str, int, int]
+
+
+def verify_files(folder: str, manifest: Manifest, verified: set[Signature]) -> list[Signature]:
+    """Check files against their manifest; `verified` remembers what this process has already read whole.
 
     Raises:
-        DamagedArtifactError: the file is missing, or its size or bytes differ.
+        DamagedArtifactError: a file is missing, or its size or bytes differ.
     """
+    signatures = []
+    for name, (size, sha256) in manifest.files.items():
+        path = f"{folder}/{name}"
+        try:
+            stat = os.stat(path)  # noqa: PTH116 (thousands of times a second)
+            if stat.st_size != size:
+                message = f"{path} has {stat.st_size} bytes, its manifest says {size}"
+                raise DamagedArtifactError(manifest.address, message)
+            signature = (path, stat.st_size, stat.st_mtime_ns)
+            if signature not in verified:
+                with open(path, "rb") as stream:  # noqa: PTH123
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+                if found != sha256:
+                    raise DamagedArtifactError(manifest.address, f"the bytes of {path} differ from its manifest")
+                verified.add(signature)
+        except FileNotFoundError as error:
+            raise DamagedArtifactError(manifest.address, f"{path} is missing") from error
+        signatures.append(signature)
+    return signatures
+
+
+def unchanged(signatures: list[Signature]) -> bool:
+    """Whether files are still as they were."""
     try:
-        stat = path.stat()
-        if stat.st_size != size:
-            raise DamagedArtifactError(address, f"{path} has {stat.st_size} bytes, its manifest says {size}")
-        signature = (str(path), stat.st_size, stat.st_mtime_ns)
-        if signature in verified:
-            return
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(address, f"{path} is missing") from error
-    if found != sha256:
-        raise DamagedArtifactError(address, f"the bytes of {path} differ from its manifest")
-    verified.add(signature)
+        for path, size, changed in signatures:
+            stat = os.stat(path)  # noqa: PTH116
+            if stat.st_size != size or stat.st_mtime_ns != changed:
+                return False
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,66 @@
+"""The real grid with stages that do nothing: what the orchestrator itself costs.
+
+As a command, `python tests/benchmarks/noop.py run sweeps/full.yaml`, it is like `sweep`; `noop.install` is the set-up
+hook of the workers of Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+from workers import configs
+from workers.stages import STAGES
+
+HERE = Path(__file__).parent
+
+
+def noop(config: configs.Config, out: Path, **inputs: object) -> dict[str, float]:
+    """Nothing but a number per metric."""
+    return dict.fromkeys(config.metrics(), 0.5)
+
+
+def second(config: configs.Config, out: Path, **inputs: object) -> dict[str, float]:
+    """A second of work for one core."""
+    end = time.process_time() + 1.0
+    while time.process_time() < end:
+        pass
+    return dict.fromkeys(config.metrics(), 0.5)
+
+
+def install() -> None:
+    """Make every stage of this process do nothing (or, with NOOP_SECOND set, keep a core busy for a second)."""
+    function = "noop:second" if os.environ.get("NOOP_SECOND") else "noop:noop"
+    table: dict[str, object] = STAGES  # type: ignore[assignment]
+    for name, stage in STAGES.items():
+        table[name] = dataclasses.replace(stage, function=function)
+
+
+def connect() -> None:
+    """A local Ray on two cores whose workers have these stages."""
+    import ray
+
+    paths = [str(HERE), str(HERE.parents[1])]
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={
+            "worker_process_setup_hook": "noop.install",
+            "env_vars": {"PYTHONPATH": os.pathsep.join(paths), "NOOP_SECOND": os.environ.get("NOOP_SECOND", "")},
+        },
+    )
+
+
+if __name__ == "__main__":
+    from orchestrator.cli import main
+
+    install()
+    if "run" in sys.argv and "--inline" not in sys.argv:
+        connect()
+    main()
