@@ -221,7 +221,7 @@ def sync(
         return
     table = session.results().table()
     write_results(table, session.outputs.results)
-    raise typer.Exit(0 if synchronise(session, table, tracking_uri) else 2)
+    raise typer.Exit(0 if synchronise(session, table, tracking_uri, again=True) else 2)
 
 
 def _names(text: str) -> tuple[str, ...]:

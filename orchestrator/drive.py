@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from rich.markup import escape
 from orchestrator import screen
 from orchestrator.execute import run_plan
 from orchestrator.executors import Executor
-from orchestrator.outputs import code_commit
+from orchestrator.outputs import code_commit, replace_file
 from orchestrator.progress import Progress
 from orchestrator.results import Results, write_results
 from orchestrator.schedule import State
@@ -52,26 +54,46 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
     return _conclude(session, results, table, tracking_uri, interrupted)
 
 
-def synchronise(session: Session, table: pa.Table, tracking_uri: str | None) -> bool:
-    """Project the table onto MLflow; whether that worked. A sweep does not fail for want of MLflow."""
-    from orchestrator.tracking import TrackingUnreachableError, sync_runs
+def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, again: bool = False) -> bool:
+    """Project the table onto MLflow; whether that worked. A sweep does not fail for want of MLflow.
 
+    MLflow takes a minute to tell what it has of 12,960 runs, so a table that it was given already is given to it once
+    more only if that is asked for (`again`).
+    """
     tracking = session.spec.tracking
     if tracking is False:
         return True
     uri = resolve_tracking_uri(session, tracking_uri)
+    experiment = tracking.experiment or session.spec.name
+    note = session.outputs.tracking_lock.with_name("mlflow.json")
+    content = json.dumps({"uri": uri, "experiment": experiment, "table": _fingerprint(table)})
+    if not again and note.exists() and note.read_text() == content and _is_there(uri):
+        return True
+    from orchestrator.tracking import TrackingUnreachableError, sync_runs
+
     try:
         with screen.bar("writing MLflow runs") as advance:
-            synced = sync_runs(
-                table, uri, tracking.experiment or session.spec.name, session.outputs.tracking_lock, advance
-            )
+            synced = sync_runs(table, uri, experiment, session.outputs.tracking_lock, advance)
     except TrackingUnreachableError as error:
         screen.say(f"[yellow]{error}[/]")
         screen.say(f"then: {_command()} sync {session.file}")
         return False
+    replace_file(note, content.encode())
     if synced.created or synced.replaced:
         screen.say(f"MLflow: {synced.created} runs written, {synced.replaced} replaced, {synced.unchanged} unchanged")
     return True
+
+
+def _fingerprint(table: pa.Table) -> str:
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_stream(buffer, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def _is_there(uri: str) -> bool:
+    """Whether MLflow's own database file, if it is one, still exists."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
 def resolve_tracking_uri(session: Session, chosen: str | None) -> str:

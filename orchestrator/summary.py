@@ -45,7 +45,8 @@ def summarise(table: pa.Table, spec: SweepSpec, by: tuple[str, ...] = (), metric
     outer = ", ".join(f'avg("{name}") AS "{name}_mean", stddev_samp("{name}") AS "{name}_sd"' for name in metrics)
     order = ", ".join(f'min("order_{axis}")' for axis in by)
     with duckdb.connect() as connection:
-        connection.register("cells", _with_order(table, spec, by))
+        # `register` would import pandas, only to see that this is none of its tables.
+        connection.from_arrow(_with_order(table, spec, by)).create_view("cells")
         kept = ", ".join(f'min("order_{axis}") AS "order_{axis}"' for axis in by)
         return connection.sql(
             f"""WITH units AS (SELECT {keys}, "{unit}", count(*) AS n, {kept}, {inner}

@@ -182,11 +182,11 @@ class PosixStore:
         return None
 
     def _manifest(self, address: Artifact) -> Manifest:
-        path = self.folder(address) / MANIFEST
         try:
-            return parse_manifest(address, path.read_bytes())
+            with open(f"{self.location}/artifacts/{address.stage}/{address.key}/{MANIFEST}", "rb") as stream:  # noqa: PTH123
+                return parse_manifest(address, stream.read())
         except FileNotFoundError as error:
-            raise DamagedArtifactError(address, f"{path.name} is missing") from error
+            raise DamagedArtifactError(address, f"{MANIFEST} is missing") from error
 
     def _sweep_scratch(self) -> None:
         """Drop scratch folders of this host's dead processes; other hosts sweep their own."""
