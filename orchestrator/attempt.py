@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.capture import Capture
+from orchestrator.claim import ClaimedError, claimed
 from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
 from workers.stages import STAGES
@@ -40,6 +41,10 @@ class Request:
     runtime: Runtime
     store: str
     code_commit: str
+    driver: str
+    """Names the run of the driver that asks."""
+    stale: str | None = None
+    """A claim on the step that may be taken over."""
 
 
 class RejectedError(Exception):
@@ -94,8 +99,16 @@ def run_attempt(request: Request) -> Attempt:
     outcome: Outcome
     error: Exception
     damaged: tuple[Artifact, ...] = ()
+    holder: str | None = None
     try:
-        return succeeded(_try_step(request, _store(request.store), started, clock), request.step.entry)
+        store = _store(request.store)
+        with claimed(store, request.step.address, request.driver, request.stale):
+            # Another driver may have finished it since ours looked.
+            known = store.manifests([request.step.address])[request.step.address]
+            manifest = known if isinstance(known, Manifest) else _try_step(request, store, started, clock)
+        return succeeded(manifest, request.step.entry)
+    except ClaimedError as caught:
+        outcome, error, holder = Outcome.CLAIMED, caught, caught.holder
     except DamagedArtifactError as caught:
         outcome, error, damaged = Outcome.DAMAGED_INPUT, caught, (caught.address,)
     except RejectedError as caught:
@@ -119,8 +132,10 @@ def run_attempt(request: Request) -> Attempt:
         error=_message(error),
         log=cut_log(request),
         damaged=damaged,
+        holder=holder,
     )
-    record_attempt(attempt, request.store)
+    if outcome is not Outcome.CLAIMED:
+        record_attempt(attempt, request.store)
     return attempt
 
 

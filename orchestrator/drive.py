@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import pyarrow as pa
 from rich.markup import escape
 
@@ -149,7 +150,8 @@ def _run(session: Session, results: Results, executor: Executor) -> bool:
         return False
     except KeyboardInterrupt:
         screen.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
-        session.schedule.codes[session.schedule.codes == State.RUNNING] = State.PENDING
+        under_way = np.isin(session.schedule.codes, (State.RUNNING, State.ELSEWHERE))
+        session.schedule.codes[under_way] = State.PENDING
         return True
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 
 from orchestrator.attempt import Request
 from orchestrator.breaker import Breaker
+from orchestrator.claim import PATIENCE
 from orchestrator.executors import Executor
 from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store
@@ -23,6 +25,8 @@ _TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.DAMAGE
 _LOST_ALLOWED = 100
 #: The second try of a step whose machine failed it waits so many seconds, each later one twice as long, up to …
 _BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0
+#: A step that another driver computes is looked at again after so many seconds.
+_LOOK_AGAIN = 2.0
 #: A bundle has at most so many steps, so that what one dead process takes along stays small.
 _BUNDLE_LIMIT = 64
 
@@ -68,6 +72,9 @@ class _Loop:
         self.ruled = {name: self.plan.spec.runtime_axes(name) for name in self.plan.entries}
         self.runtimes: dict[tuple[Scalar | None, ...], Runtime] = {}
         """What `_runtime` found, by entry and the coordinates that its rules speak of."""
+        self.driver = secrets.token_hex(8)
+        self.claims: dict[int, tuple[str, float]] = {}
+        """Steps that other drivers hold -> their claim, and since when it is the same."""
         self.running = 0
         self.failures = 0
         for number in numbers:
@@ -91,6 +98,9 @@ class _Loop:
                     if request.step.address not in tried:
                         self._return(self._number(request.step.address))
                 for attempt in each.attempts:
+                    if attempt.outcome is Outcome.CLAIMED:
+                        self._wait_for_other(attempt)
+                        continue
                     self._settle(attempt, len(each.requests))
                     yield attempt
             if not ended:
@@ -138,6 +148,7 @@ class _Loop:
     def _wake(self) -> None:
         while self.resting and self.resting[0][0] <= time.monotonic():
             _, number = heapq.heappop(self.resting)
+            self.schedule.states[number] = State.PENDING
             self._await_inputs(number)
 
     # --- submitting
@@ -197,6 +208,8 @@ class _Loop:
             runtime=runtime,
             store=self.store.location,
             code_commit=self.code_commit,
+            driver=self.driver,
+            stale=self._stale(number),
         )
 
     def _runtime(self, number: int) -> Runtime:
@@ -257,6 +270,19 @@ class _Loop:
         times = max(self.tries[number], self.lost[number])
         pause = min(_BACKOFF * 2 ** (times - 1), _BACKOFF_LIMIT)
         heapq.heappush(self.resting, (time.monotonic() + pause, number))
+
+    def _wait_for_other(self, attempt: Attempt) -> None:
+        """Another driver computes the step: look again later, and notice if that driver shows no life."""
+        number, holder = self._number(attempt.address), attempt.holder or ""
+        if self.claims.get(number, ("", 0.0))[0] != holder:
+            self.claims[number] = (holder, time.monotonic())
+        self.schedule.states[number] = State.ELSEWHERE
+        self.tries[number] -= 1
+        heapq.heappush(self.resting, (time.monotonic() + _LOOK_AGAIN, number))
+
+    def _stale(self, number: int) -> str | None:
+        holder, since = self.claims.get(number, ("", 0.0))
+        return holder if holder and time.monotonic() - since > PATIENCE else None
 
     def _make_again(self, number: int) -> None:
         """Set a damaged input aside and run its step once more, with whatever that needs."""

@@ -17,6 +17,7 @@ from orchestrator.types import Attempt, Outcome
 
 #: Seconds between lines where there is no terminal to redraw, as in a Ray job's log.
 _LINE_EVERY = 10.0
+_AHEAD = (State.PENDING, State.RUNNING, State.ELSEWHERE)
 
 
 class Progress:
@@ -66,6 +67,8 @@ class Progress:
         done = sum(each[State.COMMITTED] for each in counts.values())
         failed = sum(each[State.FAILED] for each in counts.values())
         busy = [f"{name} {each[State.RUNNING]}" for name, each in counts.items() if each[State.RUNNING]]
+        elsewhere = sum(each[State.ELSEWHERE] for each in counts.values())
+        busy += [f"{elsewhere} by another driver"] if elsewhere else []
         return (
             f"{_spell_seconds(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
             f"running: {', '.join(busy) or 'nothing'}, {self._eta(counts)}"
@@ -76,7 +79,7 @@ class Progress:
         table = Table(box=None, padding=(0, 1))
         table.add_column("stage")
         table.add_column("", width=24)
-        for name in ("done", "running", "failed", "blocked", "left"):
+        for name in ("done", "running", "elsewhere", "failed", "blocked", "left"):
             table.add_column(name, justify="right")
         for name, each in counts.items():
             total = sum(each.values())
@@ -87,6 +90,7 @@ class Progress:
                 ProgressBar(total=max(total, 1), completed=each[State.COMMITTED], width=24),
                 f"{each[State.COMMITTED]}/{total}",
                 str(each[State.RUNNING] or ""),
+                str(each[State.ELSEWHERE] or ""),
                 failed if each[State.FAILED] else "",
                 str(each[State.BLOCKED] or ""),
                 "?" if left is None else _spell_seconds(left / self._parallel) if left else "",
@@ -97,7 +101,7 @@ class Progress:
     def _left(self, name: str, counts: Mapping[State, int]) -> float | None:
         """Seconds of work left in an entry at the pace of its finished steps; None before the first has finished."""
         seconds = self._seconds[name]
-        steps = counts[State.PENDING] + counts[State.RUNNING]
+        steps = sum(counts[state] for state in _AHEAD)
         if not steps:
             return 0.0
         return steps * sum(seconds) / len(seconds) if seconds else None
@@ -108,7 +112,7 @@ class Progress:
         for name, each in counts.items():
             left = self._left(name, each)
             work += left or 0.0
-            unknown += each[State.PENDING] + each[State.RUNNING] if left is None else 0
+            unknown += sum(each[state] for state in _AHEAD) if left is None else 0
         # Work is spread over what can run at once.
         known = _spell_seconds(work / self._parallel)
         return f"{known} left" + (f" + {unknown} steps of stages not timed yet" if unknown else "")

@@ -145,7 +145,8 @@ class Results:
         if failed:
             own = [number for number in failed if self._users[number] == 1]
             return ("failed" if own else "blocked"), self.failures.get((own or failed)[0])
-        return ("running" if any(State.RUNNING in each for each in seen.values()) else "pending"), None
+        under_way = any(State.RUNNING in each or State.ELSEWHERE in each for each in seen.values())
+        return ("running" if under_way else "pending"), None
 
     def _row(self, index: int, groups: list[tuple[str, bool, int]]) -> dict[str, Any]:
         groups = [group for group in groups if group[2] >= 0]

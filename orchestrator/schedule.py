@@ -23,7 +23,9 @@ class State(IntEnum):
     FAILED = 3
     BLOCKED = 4
     """A step that it waits for has failed."""
-    UNNEEDED = 5
+    ELSEWHERE = 5
+    """Another driver computes it."""
+    UNNEEDED = 6
     """Not committed, but nothing that is wanted asks for it: it lies above finished work."""
 
     def __str__(self) -> str:

@@ -73,6 +73,8 @@ class Outcome(StrEnum):
     """The worker process or its node died."""
     STORE_ERROR = "store_error"
     """The store could not be written or read: a full or read-only disk."""
+    CLAIMED = "claimed"
+    """Another driver was computing the step; nothing was tried."""
     LOST = "lost"
     """The node or the whole cluster under the step went away; that says nothing against the step."""
 
@@ -97,6 +99,8 @@ class Attempt:
     """The damaged input artifacts, where that was the outcome."""
     metrics: Mapping[str, float] | None = None
     """What a step that succeeded returned, as its manifest says."""
+    holder: str | None = None
+    """The claim of the other driver, where that was the outcome."""
 
 
 @dataclass(frozen=True, slots=True)

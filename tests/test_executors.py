@@ -43,7 +43,7 @@ def make_request(
 ) -> Request:
     config = {"value": value, "behaviour": behaviour}
     step = Step(Artifact("toy_source", digest(config)), "source", config, "{}", {}, {})
-    return Request(step, number, Runtime(**runtime), store.location, "abc")  # type: ignore[arg-type]
+    return Request(step, number, Runtime(**runtime), store.location, "abc", "driver")  # type: ignore[arg-type]
 
 
 def run_one(executor: Executor, request: Request, seconds: float = 60) -> Attempt:
@@ -128,7 +128,7 @@ def test_a_damaged_input_is_reported_by_its_address(executor: Executor, store: S
     (Path(store.location) / "artifacts" / "toy_source" / source.step.key / "number.txt").write_text("4.0")
     address = source.step.address
     step = Step(Artifact("toy_double", "d" * 32), "double", {}, "{}", {"number": (address,)}, {})
-    attempt = run_one(executor, Request(step, 1, Runtime(), store.location, "abc"))
+    attempt = run_one(executor, Request(step, 1, Runtime(), store.location, "abc", "driver"))
     assert attempt.outcome is Outcome.DAMAGED_INPUT
     assert attempt.damaged == (address,)
 

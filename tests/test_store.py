@@ -220,6 +220,31 @@ def test_a_torn_attempt_record_is_left_out_of_the_history(store: Store) -> None:
     assert len(store.histories([ADDRESS])[ADDRESS]) == 1
 
 
+def test_a_step_is_claimed_by_one_holder_at_a_time(store: Store) -> None:
+    assert store.claim(ADDRESS, "one 1") is None
+    assert store.claim(ADDRESS, "two 2") == "one 1"
+    assert store.claim(OTHER, "two 2") is None
+    store.renew(ADDRESS, "two 3")
+    assert store.claim(ADDRESS, "one 1") == "two 3"
+    store.release(ADDRESS)
+    store.release(ADDRESS)
+    assert store.claim(ADDRESS, "three 1") is None
+
+
+def test_of_many_who_claim_a_step_at_once_one_gets_it(store: Store) -> None:
+    answers: list[str | None] = []
+    threads = [
+        threading.Thread(target=lambda name=name: answers.append(store.claim(ADDRESS, f"holder {name}")))
+        for name in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers.count(None) == 1
+    assert len(set(answers)) == 2
+
+
 def test_the_output_of_an_attempt_is_kept_where_the_store_is_and_an_empty_one_is_not(store: Store) -> None:
     store.log_path(ADDRESS, 1).write_text("said something")
     kept = store.keep_log(ADDRESS, 1)

@@ -45,6 +45,15 @@ class Store(Protocol):
     def discard(self, address: Artifact) -> None:
         """Set a damaged artifact aside, so that it is made again."""
 
+    def claim(self, address: Artifact, holder: str) -> str | None:
+        """Mark a step as being worked on; returns the holder who marked it before, None if it is ours now."""
+
+    def renew(self, address: Artifact, holder: str) -> None:
+        """Mark a step whoever holds it."""
+
+    def release(self, address: Artifact) -> None:
+        """Take the mark away, if there is one."""
+
     def record(self, attempt: Attempt) -> None:
         """Append an attempt to the history."""
 

@@ -4,6 +4,7 @@
 manifests/<stage>/<key>.json                    uploaded last; presence is completion, one listing per stage finds all
 artifacts/<stage>/<key>/<upload>/files…         each upload has a folder of its own, which its manifest names
 attempts/<stage>/<key>.<number>.{json,log}      append-only history of what failed, and what was printed
+claims/<stage>/<key>                            who works on a step
 damaged/<stage>-<key>-<upload>.json             manifests of torn or altered artifacts, set aside
 ```
 
@@ -154,6 +155,29 @@ class ObjectStore:
             self._fs.copy(path, aside)
             self._fs.rm_file(path)
 
+    def claim(self, address: Artifact, holder: str) -> str | None:
+        """Create the claim unless there is one."""
+        path = self._claim_path(address)
+        while True:
+            with self._explained():
+                try:
+                    self._create(path, holder.encode())
+                    return None
+                except FileExistsError:
+                    held = self._read_all({address: path})[address]
+                    if held is not None:
+                        return held.decode(errors="replace")
+
+    def renew(self, address: Artifact, holder: str) -> None:
+        """Overwrite the claim."""
+        with self._explained():
+            self._fs.pipe_file(self._claim_path(address), holder.encode())
+
+    def release(self, address: Artifact) -> None:
+        """Delete the claim."""
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._claim_path(address))
+
     def record(self, attempt: Attempt) -> None:
         """Append an attempt; a number that is taken moves to the next free one."""
         number = attempt.number
@@ -233,6 +257,9 @@ class ObjectStore:
 
     def _manifest_path(self, address: Artifact) -> str:
         return f"{self._root}/manifests/{address.stage}/{address.key}.json"
+
+    def _claim_path(self, address: Artifact) -> str:
+        return f"{self._root}/claims/{address.stage}/{address.key}"
 
     def _files_path(self, address: Artifact, upload: str) -> str:
         return f"{self._root}/artifacts/{address.stage}/{address.key}/{upload}"

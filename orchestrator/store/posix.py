@@ -4,6 +4,7 @@
 artifacts/<stage>/<key>/{files…, manifest.json}      committed: never changed again
 attempts/<stage>/<key>.<number>.{json,log}           append-only history of what failed, and what was printed
 damaged/<stage>-<key>-<n>/                            torn or altered artifacts, set aside
+claims/<stage>/<key>                                 who works on a step, as a link that leads nowhere
 scratch/                                             unfinished work; what dead processes left is swept away
 ```
 """
@@ -132,6 +133,41 @@ class PosixStore:
         aside = tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=self.root / "damaged")
         with contextlib.suppress(FileNotFoundError):
             self.folder(address).rename(Path(aside) / "artifact")
+
+    def claim(self, address: Artifact, holder: str) -> str | None:
+        """A claim is a dangling symbolic link: made with its text in one atomic operation, on every file system."""
+        path = f"{self.location}/claims/{address.stage}/{address.key}"
+        while True:
+            try:
+                os.symlink(holder, path)  # noqa: PTH211
+                return None
+            except FileExistsError:
+                with contextlib.suppress(FileNotFoundError):
+                    return os.readlink(path)  # noqa: PTH115
+            except FileNotFoundError:
+                self._folder("claims", address.stage)
+            except OSError as error:
+                raise _store_error(self.root, error) from error
+
+    def renew(self, address: Artifact, holder: str) -> None:
+        """Replace the link at once."""
+        path = f"{self.location}/claims/{address.stage}/{address.key}"
+        part = f"{path}.{os.getpid()}-{next(_COUNTER)}"
+        try:
+            self._folder("claims", address.stage)
+            os.symlink(holder, part)  # noqa: PTH211
+            os.replace(part, path)  # noqa: PTH105
+        except OSError as error:
+            raise _store_error(self.root, error) from error
+
+    def release(self, address: Artifact) -> None:
+        """Remove the link."""
+        try:
+            os.unlink(f"{self.location}/claims/{address.stage}/{address.key}")  # noqa: PTH108
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _store_error(self.root, error) from error
 
     def record(self, attempt: Attempt) -> None:
         """Append an attempt; a number that is taken moves to the next free one."""

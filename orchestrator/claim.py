@@ -1,0 +1,135 @@
+"""Who works on a step: so that two drivers do not compute it twice. Claims advise, publishing decides.
+
+No clock is compared with another one: a holder renews its claim every `BEAT` seconds, and a driver that saw one stay
+the same for `PATIENCE` seconds takes the step over. Holders on this very host are simply looked up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+import psutil
+
+from orchestrator.store import Store, StoreError
+from orchestrator.types import Artifact
+
+BEAT = 15.0
+#: Several missed beats: a long pause of a busy node is no death.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that works on a step."""
+
+    driver: str
+    """Names one run of one driver."""
+    host: str
+    pid: int
+    started: int
+    """When the process was created, seconds since the epoch on its own host: pids are used again."""
+    beat: int = 0
+
+    def spell(self) -> str:
+        """As it is written into the store."""
+        return f"{self.driver} {self.host} {self.pid} {self.started} {self.beat}"
+
+    def gone(self) -> bool:
+        """Whether this is a process of this host that exists no more."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return int(psutil.Process(self.pid).create_time()) != self.started
+        except psutil.NoSuchProcess:
+            return True
+
+
+def parse_holder(text: str) -> Holder | None:
+    """Read a holder back; None if it was torn."""
+    try:
+        driver, host, pid, started, beat = text.split(" ")
+        return Holder(driver, host, int(pid), int(started), int(beat))
+    except ValueError:
+        return None
+
+
+class ClaimedError(Exception):
+    """Another driver works on the step."""
+
+    def __init__(self, holder: str) -> None:
+        found = parse_holder(holder)
+        where = f"process {found.pid} on {found.host}" if found else "another process"
+        super().__init__(f"is being computed by another driver ({where})")
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def claimed(store: Store, address: Artifact, driver: str, stale: str | None) -> Iterator[None]:
+    """Hold a step.
+
+    Args:
+        store: where the step's artifact goes.
+        address: the step.
+        driver: for whom.
+        stale: a claim that was seen unchanged for long enough, and may be taken over.
+
+    Raises:
+        ClaimedError: a living process of another driver holds it.
+    """
+    mine = Holder(driver, socket.gethostname(), os.getpid(), _created())
+    held = store.claim(address, mine.spell())
+    if held is not None:
+        holder = parse_holder(held)
+        if held != stale and not (holder and (holder.driver == driver or holder.gone())):
+            raise ClaimedError(held)
+        store.renew(address, mine.spell())
+    _Heart.beat_for(store, address, mine)
+    try:
+        yield
+    finally:
+        _Heart.rest()
+        # A claim that stays behind is taken over; the outcome of the step matters more.
+        with contextlib.suppress(StoreError):
+            store.release(address)
+
+
+class _Heart:
+    """Renews the claim of this process from a thread of its own."""
+
+    _current: tuple[Store, Artifact, Holder] | None = None
+    _lock = threading.Lock()
+    _thread: threading.Thread | None = None
+
+    @classmethod
+    def beat_for(cls, store: Store, address: Artifact, holder: Holder) -> None:
+        cls._current = (store, address, holder)
+        if cls._thread is None or not cls._thread.is_alive():
+            cls._thread = threading.Thread(target=cls._run, name="claim", daemon=True)
+            cls._thread.start()
+
+    @classmethod
+    def rest(cls) -> None:
+        with cls._lock:
+            cls._current = None
+
+    @classmethod
+    def _run(cls) -> None:
+        pause = threading.Event()
+        while not pause.wait(BEAT):
+            with cls._lock, contextlib.suppress(StoreError):
+                if cls._current:
+                    store, address, holder = cls._current
+                    holder = replace(holder, beat=holder.beat + 1)
+                    store.renew(address, holder.spell())
+                    cls._current = (store, address, holder)
+
+
+@cache
+def _created() -> int:
+    return int(psutil.Process().create_time())
