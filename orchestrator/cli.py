@@ -90,14 +90,26 @@ def run(
         str | None, typer.Option("--address", metavar="ADDRESS", help="Ray cluster; default: RAY_ADDRESS, else local.")
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Run the steps one by one in this process, no Ray.")] = False,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Run only what this entry of `stages` needs, and it.")
+    ] = None,
+    error: Annotated[
+        str | None, typer.Option("--error", metavar="CLASS", help="Only the cells that ended with this error class.")
+    ] = None,
+    max_cells: Annotated[
+        int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
+    ] = None,
 ) -> None:
     """Run what is missing. The same command again resumes, retries what failed, adds new cells, or says nothing to do.
 
-    Exit code: 0 all cells succeeded, 1 cells are missing, 2 the sweep or its surroundings are wrong, 130 interrupted.
+    Exit code: 0 all cells succeeded, 1 cells are missing, 2 the sweep or its surroundings are wrong, 130 interrupted
+    (Ctrl-C), 143 told to stop (SIGTERM).
     """
     from orchestrator.drive import drive
 
-    session = open_session(file, set_, only, exclude, outputs, store)
+    session = open_session(file, set_, only, exclude, outputs, store, stage)
+    if error is not None or max_cells is not None:
+        session.narrow(error, max_cells)
     raise typer.Exit(drive(session, address, inline, tracking_uri))
 
 

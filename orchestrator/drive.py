@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,13 @@ from rich.markup import escape
 from orchestrator import screen
 from orchestrator.execute import run_plan
 from orchestrator.executors import Executor
+from orchestrator.hooks import call_hook
 from orchestrator.outputs import code_commit, replace_file
 from orchestrator.progress import Progress
 from orchestrator.results import Results, write_results
 from orchestrator.schedule import State
 from orchestrator.session import PULSE_EVERY, Session
+from orchestrator.stop import Stop
 from orchestrator.summary import summarise
 
 #: The share of wall time that rewriting the table in mid-run may take.
@@ -38,7 +41,7 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
     results = Results(session.plan, session.store, session.schedule)
     for damage in results.set_damaged_aside():
         screen.say(f"[yellow]{damage}; it is made again[/]")
-    interrupted = False
+    stopped: int | None = None
     if session.schedule.done:
         screen.say(f"nothing to do: all {len(session.chosen)} cells are finished")
         results.read_failures()
@@ -47,12 +50,15 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
         executor = _executor(address, inline)
         if executor is None:
             return 2
-        interrupted = _run(session, results, executor)
+        stopped = _run(session, results, executor)
     table = results.table()
     write_results(table, session.outputs.results)
     if session.spec.tracking is not False:
         synchronise(session, table, tracking_uri)
-    return _conclude(session, results, table, tracking_uri, interrupted)
+    code = _conclude(session, table, tracking_uri, stopped)
+    facts = {"sweep": session.spec.name, "exit_code": code, "cells": Counter(table["status"].to_pylist())}
+    _tell(session.spec.hooks.finish, "finish", {**facts, "table": str(session.outputs.results)})
+    return code
 
 
 def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, again: bool = False) -> bool:
@@ -118,9 +124,10 @@ def _executor(address: str | None, inline: bool) -> Executor | None:
         return None
 
 
-def _run(session: Session, results: Results, executor: Executor) -> bool:
-    """Run the loop; whether it was interrupted."""
-    before = signal.signal(signal.SIGTERM, _terminate)
+def _run(session: Session, results: Results, executor: Executor) -> int | None:
+    """Run the loop; returns the exit code if it was told to end early."""
+    stop = Stop(session.schedule, drains=executor.bundle_seconds > 0)
+    told: set[str] = set()
     pulse_due = time.monotonic()
     table_due = pulse_due + _TABLE_EVERY
     results.read_failures()
@@ -129,11 +136,18 @@ def _run(session: Session, results: Results, executor: Executor) -> bool:
     for number in [number for number in results.failures if session.schedule.needed[number]]:
         del results.failures[number]
     try:
-        with Progress(session.schedule, screen.console, executor.cpus) as progress:
+        with stop, Progress(session.schedule, screen.console, executor.cpus) as progress:
             for attempt in run_plan(session.schedule, session.store, executor, code_commit()):
                 if attempt:
                     results.note(attempt)
                 progress.advance(attempt)
+                stop.check()
+                for name in session.schedule.broken.keys() - told:
+                    told.add(name)
+                    reason = session.schedule.broken[name]
+                    screen.say(f"[red]{escape(reason)}[/]")
+                    facts = {"sweep": session.spec.name, "stage": name, "reason": reason}
+                    _tell(session.spec.hooks.breaker, "breaker", facts)
                 now = time.monotonic()
                 if now >= pulse_due:
                     pulse_due = now + PULSE_EVERY
@@ -143,27 +157,26 @@ def _run(session: Session, results: Results, executor: Executor) -> bool:
                 if now >= table_due:
                     write_results(results.table(), session.outputs.results)
                     table_due = time.monotonic() + max(_TABLE_EVERY, (time.monotonic() - now) / _TABLE_SHARE)
-        for reason in session.schedule.broken.values():
-            screen.say(f"[red]{escape(reason)}[/]")
         if session.schedule.stopped:
-            screen.say(f"[red]stopped: {session.schedule.stopped}[/]")
-        return False
+            screen.say(f"[red]stopped: {escape(session.schedule.stopped)}[/]")
     except KeyboardInterrupt:
+        stop.interrupt()
         screen.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
         under_way = np.isin(session.schedule.codes, (State.RUNNING, State.ELSEWHERE))
         session.schedule.codes[under_way] = State.PENDING
-        return True
     finally:
-        signal.signal(signal.SIGTERM, before)
         executor.stop()
         session.stop_pulse()
+    return stop.exit_code
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _tell(command: str | None, event: str, facts: Mapping[str, Any]) -> None:
+    trouble = call_hook(command, event, facts)
+    if trouble:
+        screen.say(f"[yellow]{escape(trouble)}[/]")
 
 
-def _conclude(session: Session, results: Results, table: pa.Table, tracking_uri: str | None, interrupted: bool) -> int:
+def _conclude(session: Session, table: pa.Table, tracking_uri: str | None, stopped: int | None) -> int:
     succeeded = sum(status == "succeeded" for status in table["status"].to_pylist())
     if succeeded:
         screen.show_summary(session, summarise(table, session.spec))
@@ -181,16 +194,21 @@ def _conclude(session: Session, results: Results, table: pa.Table, tracking_uri:
         screen.say(
             f"MLflow: {mlflow} ui --backend-store-uri {uri}" if "://" in uri and "http" not in uri else f"MLflow: {uri}"
         )
+    if missing and session.entry and session.schedule.done:
+        screen.say(
+            f"{session.entry} is done for all {len(chosen)} cells; without --stage the same command finishes them"
+        )
+        return stopped or 0
     if missing:
         screen.show_missing(table, chosen)
-        again = "the same command goes on" if interrupted else "the same command tries them again"
+        again = "the same command goes on" if stopped else "the same command tries them again"
         screen.say(
             f"[red]{len(missing)} of {len(chosen)} cells are missing[/]; {again}: {_command()} run {session.file}"
         )
         first = next((row for row in missing if row["status"] in ("failed", "blocked")), missing[0])
         screen.say(f"explain one: {_command()} why {session.file} {first['cell_id']}")
-    if interrupted:
-        return 130
+    if stopped:
+        return stopped
     return 1 if missing else 0
 
 

@@ -77,6 +77,8 @@ class _Loop:
         """Steps that other drivers hold -> their claim, and since when it is the same."""
         self.running = 0
         self.failures = 0
+        self.started = time.monotonic()
+        self.gpu_seconds = 0.0
         for number in numbers:
             self._await_inputs(number)
 
@@ -155,8 +157,7 @@ class _Loop:
 
     def _submit(self) -> None:
         limits = self.plan.spec.limits
-        if limits.failures is not None and self.failures >= limits.failures:
-            self.schedule.stopped = f"{self.failures} steps failed, which is the sweep's limit (limits.failures)"
+        self.schedule.stopped = self.schedule.stopped or self._spent()
         if self.schedule.stopped:
             return
         for name in self.plan.entries:
@@ -174,6 +175,18 @@ class _Loop:
                     self.tries[number] += 1
                 self.running += len(bundle)
                 self.executor.submit(bundle)
+
+    def _spent(self) -> str | None:
+        """Which budget of the sweep is used up, if any."""
+        limits = self.plan.spec.limits
+        if limits.failures is not None and self.failures >= limits.failures:
+            return f"{self.failures} steps failed, which is the sweep's limit (limits.failures)"
+        if limits.wall is not None and time.monotonic() - self.started >= limits.wall:
+            return f"{limits.wall:g} s have passed, which is the sweep's limit (limits.wall)"
+        if limits.gpu_hours is not None and self.gpu_seconds >= 3600 * limits.gpu_hours:
+            hours = self.gpu_seconds / 3600
+            return f"{hours:.2f} GPU-hours were used, of {limits.gpu_hours:g} allowed (limits.gpu_hours)"
+        return None
 
     def _take(self, name: str, heap: list[int], free: int | None) -> list[Request]:
         """The next bundle of an entry, empty if the executor has no room for it."""
@@ -226,6 +239,7 @@ class _Loop:
 
     def _settle(self, attempt: Attempt, neighbours: int) -> None:
         number = self._number(attempt.address)
+        self.gpu_seconds += attempt.seconds * self._runtime(number).gpus
         if attempt.outcome is Outcome.SUCCEEDED:
             self.schedule.states[number] = State.COMMITTED
             before = self.pace.get(attempt.entry, attempt.seconds)

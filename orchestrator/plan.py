@@ -187,13 +187,18 @@ class Plan:
         identity = _identity(text, spelled, variant.kind)
         return Step(self.address(number), self.entry_of(number), dumped, identity, inputs, self.coords(number))
 
-    def needed(self, committed: Mask, cells: Mask | None = None) -> Mask:
+    def needed(self, committed: Mask, cells: Mask | None = None, entry: str | None = None) -> Mask:
         """Which steps must run: those that a target of a (chosen) cell, or a needed step, asks for and lack.
 
         What lies above a committed step is not looked at, even if it is gone.
+
+        Args:
+            committed: which steps are there.
+            cells: the chosen cells; None for all.
+            entry: the target; None for the targets of the sweep.
         """
         wanted = np.zeros(len(self), np.bool_)
-        for name in self.targets:
+        for name in (entry,) if entry else self.targets:
             groups = self.groups(name)
             self._mark(wanted, groups if cells is None else groups[cells])
         self._close(wanted, committed)

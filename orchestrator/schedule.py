@@ -35,16 +35,18 @@ class State(IntEnum):
 class Schedule:
     """The state of every step of a plan; steps are numbers, as in the plan."""
 
-    def __init__(self, plan: Plan, store: Store, cells: Mask | None = None) -> None:
+    def __init__(self, plan: Plan, store: Store, cells: Mask | None = None, entry: str | None = None) -> None:
         """Derive the states.
 
         Args:
             plan: the whole sweep.
             store: where to look, once per stage.
             cells: which cells are to be run; all of them when left out.
+            entry: the entry that is to be reached; the whole of the cells when left out.
         """
         self.plan = plan
         self.cells = cells
+        self.entry = entry
         self.states = bytearray(len(plan))
         """The `State` of each step."""
         self.codes: npt.NDArray[np.uint8] = np.frombuffer(self.states, np.uint8)
@@ -55,7 +57,8 @@ class Schedule:
         """Why no further steps were started, if so."""
         self.broken: dict[str, str] = {}
         """Entries that are not run any further, and why."""
-        self._chosen = plan.steps_of(cells) if cells is not None else np.ones(len(plan), np.bool_)
+        self._of_cells = plan.steps_of(cells) if cells is not None else np.ones(len(plan), np.bool_)
+        self._chosen = self._of_cells
         self.derive(plan.committed(store.committed(plan.stages)))
 
     def derive(self, committed: Mask) -> None:
@@ -64,7 +67,11 @@ class Schedule:
         self.codes[:] = State.UNNEEDED
         self.codes[missing] = State.PENDING
         self.codes[committed] = State.COMMITTED
-        self.needed = missing if self.cells is None else self.plan.needed(committed, self.cells)
+        whole = self.cells is None and self.entry is None
+        self.needed = missing if whole else self.plan.needed(committed, self.cells, self.entry)
+        if self.entry is not None:
+            # What lies below the entry is missing, but nobody asked for it now.
+            self._chosen = self._of_cells & (self.needed | committed)
 
     @property
     def committed(self) -> Mask:
@@ -74,8 +81,8 @@ class Schedule:
 
     @property
     def done(self) -> bool:
-        """Nothing is left to do."""
-        return not self.needed.any()
+        """Nothing that was asked for is left to do."""
+        return not (self.needed & ~self.committed).any()
 
     def counts(self) -> dict[str, Mapping[State, int]]:
         """Per entry, how many of the chosen steps are in each state; what is not needed counts as committed."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.document import Problem, SweepError, nearest
 from orchestrator.grid import Mask
 from orchestrator.outputs import Outputs, replace_file, resolve_outputs
 from orchestrator.plan import Plan, build_plan
@@ -37,6 +38,8 @@ class Session:
     cells: Mask | None
     """The cells selected by --only and --exclude; None for all."""
     outputs: Outputs
+    entry: str | None = None
+    """The entry that is to be reached (--stage)."""
 
     @cached_property
     def store(self) -> Store:
@@ -46,7 +49,31 @@ class Session:
     @cached_property
     def schedule(self) -> Schedule:
         """The state of every step."""
-        return Schedule(self.plan, self.store, self.cells)
+        return Schedule(self.plan, self.store, self.cells, self.entry)
+
+    def narrow(self, error: str | None, count: int | None) -> None:
+        """Keep only unfinished cells: those that ended with an error class or outcome, and at most so many.
+
+        Raises:
+            SweepError: no cell ended like that.
+        """
+        results = self.results()
+        kept: list[int] = []
+        seen: set[str] = set()
+        for index in self.chosen:
+            status, failure = results.status_of(index)
+            if status == "succeeded" or (count is not None and len(kept) >= count):
+                continue
+            names = {failure.error_class or "", str(failure.outcome)} if failure else set()
+            seen |= names
+            if error is None or error in names:
+                kept.append(index)
+        if error is not None and not kept:
+            raise SweepError(
+                [Problem("--error", "", f"no unfinished cell ended with {error!r}; {nearest(error, seen)}")]
+            )
+        self.cells = np.isin(np.arange(len(self.plan.points)), kept)
+        del self.schedule
 
     @property
     def chosen(self) -> range | list[int]:
@@ -173,6 +200,7 @@ def open_session(
     exclude: list[str] | None = None,
     outputs: str | None = None,
     store: str | None = None,
+    entry: str | None = None,
 ) -> Session:
     """Load, check and plan a sweep file.
 
@@ -182,4 +210,6 @@ def open_session(
     spec = load_sweep(file, overrides or ())
     plan = build_plan(spec)
     cells = select(plan, only or (), exclude or ()) if only or exclude else None
-    return Session(file, spec, plan, cells, resolve_outputs(spec.name, spec.store, outputs, store))
+    if entry is not None and entry not in plan.entries:
+        raise SweepError([Problem("--stage", "", f"there is no entry {entry!r}; {nearest(entry, plan.entries)}")])
+    return Session(file, spec, plan, cells, resolve_outputs(spec.name, spec.store, outputs, store), entry)

@@ -108,6 +108,10 @@ class Limits(_Part):
     """Stop starting new steps after so many failed ones."""
     breaker: Annotated[int, Field(ge=1)] = 10
     """Stop a stage whose first so many steps failed alike; the rest of the sweep goes on."""
+    gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Stop starting new steps after so many GPU-hours in one command."""
+    wall: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] = None
+    """Stop starting new steps after so many seconds (90s, 2h, 1d) of one command."""
 
 
 class Summary(_Part):
@@ -117,6 +121,15 @@ class Summary(_Part):
     """Axes of its rows; default: the last two other than `seed`."""
     metrics: tuple[str, ...] = ()
     """Its columns; default: all reported metrics."""
+
+
+class Hooks(_Part):
+    """Shell commands that are told what happened, as JSON on their standard input."""
+
+    finish: str | None = None
+    """When a command ends, however."""
+    breaker: str | None = None
+    """When a stage is not run any further."""
 
 
 class Tracking(_Part):
@@ -147,6 +160,7 @@ class SweepSpec(_Part):
     runtime: dict[str, EntryRuntime] = Field(default_factory=dict)
     """Entry name, or `default`, -> how its steps are run."""
     limits: Limits = Limits()
+    hooks: Hooks = Hooks()
     store: str | None = None
     """Output root: a folder, absolute on a cluster."""
     tracking: Annotated[Tracking | Literal[False], BeforeValidator(_tracking)] = Tracking()

@@ -221,20 +221,21 @@ def test_a_driver_killed_at_any_moment_is_finished_by_the_same_command_with_the_
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_exits_with_130_and_the_same_command_goes_on(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_has_its_own_exit_code_and_the_same_command_goes_on(
+    tmp_path: Path, number: int, code: int
+) -> None:
     path = toy.write_sweep(tmp_path, SLOW)
     driver = subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / "store" / "artifacts" / "toy_total").exists():
         time.sleep(0.05)
     driver.send_signal(number)
     output, _ = driver.communicate()
-    assert driver.returncode == 130, output
+    assert driver.returncode == code, output
     assert "interrupted" in output
     assert "the same command goes on" in output
-    code, session = run_inline(tmp_path, text=SLOW)
-    assert code == 0
-    assert {row["status"] for row in rows(session)} == {"succeeded"}
+    assert run_inline(tmp_path, text=SLOW)[0] == 0
+    assert {row["status"] for row in rows(open_toy(tmp_path, text=SLOW))} == {"succeeded"}
 
 
 @pytest.mark.ray

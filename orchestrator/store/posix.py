@@ -12,6 +12,7 @@ scratch/                                             unfinished work; what dead 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
@@ -36,6 +37,8 @@ from orchestrator.store.records import (
 )
 from orchestrator.types import Artifact, Attempt, Manifest
 
+#: From so many artifacts on the whole file system is flushed at once: that takes a third of the time of flushing files.
+_MANY = 16
 #: Tells the scratch folders of this process apart.
 _COUNTER = itertools.count()
 
@@ -117,6 +120,8 @@ class PosixStore:
     def flush(self, addresses: Collection[Artifact]) -> None:
         """Wait until the bytes of artifacts, and their names, are on the disk."""
         try:
+            if len(addresses) >= _MANY and _flush_file_system(self.location):
+                return
             for address in addresses:
                 for folder, _, names in os.walk(f"{self.location}/artifacts/{address.stage}/{address.key}"):
                     for name in names:
@@ -260,6 +265,21 @@ def _flush(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_file_system(folder: str) -> bool:
+    """Wait until everything written to a file system is on its disk; False where the platform cannot do that."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if library.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), folder)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _store_error(root: Path, error: OSError) -> StoreError:

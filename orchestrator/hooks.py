@@ -1,0 +1,38 @@
+"""Commands of the user's that are told what happened: when a run ends, when a stage is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+#: A hook is for sending a message; the run does not wait longer for it.
+_PATIENCE = 30.0
+
+
+def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str | None:
+    """Run a shell command with the facts as JSON on its standard input and SWEEP_EVENT set.
+
+    Returns:
+        What went wrong with it, if anything; a sweep does not fail for want of its hook.
+    """
+    if not command:
+        return None
+    try:
+        done = subprocess.run(
+            command,
+            shell=True,
+            input=json.dumps({"event": event, **facts}),
+            text=True,
+            capture_output=True,
+            timeout=_PATIENCE,
+            env={**os.environ, "SWEEP_EVENT": event},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"hooks.{event} took longer than {_PATIENCE:g} s: {command}"
+    if done.returncode:
+        return f"hooks.{event} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[:300]}"
+    return None

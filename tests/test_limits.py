@@ -1,0 +1,216 @@
+"""When a run holds back: budgets, the breaker, retries with pauses, and the options that choose what is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import toy
+from test_execute import FAILING_CELL, attempts_made, rows, run_inline
+
+from orchestrator.attempt import Request
+from orchestrator.breaker import Breaker, signature
+from orchestrator.document import SweepError
+from orchestrator.drive import drive
+from orchestrator.execute import run_plan
+from orchestrator.executors import Ended
+from orchestrator.schedule import State
+from orchestrator.session import Session, open_session
+from orchestrator.types import Artifact, Attempt, Outcome, Runtime
+
+
+def attempt(error: str, entry: str = "fit", outcome: Outcome = Outcome.FAILED, kind: str = "ValueError") -> Attempt:
+    return Attempt(Artifact("s", "0" * 32), entry, 1, outcome, 1.0, 0.0, "here", "abc", kind, error)
+
+
+def test_a_stage_is_stopped_when_its_first_steps_fail_alike_whatever_numbers_and_paths_they_name() -> None:
+    breaker = Breaker(3)
+    assert breaker.failed(attempt("no file /data/a.npy in 3 s")) is None
+    assert breaker.failed(attempt("no file /data/other/b.npy in 14.5 s")) is None
+    assert breaker.failed(attempt("something else")) is None
+    assert breaker.failed(attempt("no file /data/a.npy in 3 s", entry="score")) is None
+    reason = breaker.failed(attempt("no file /tmp/c.npy in -1e-3 s"))
+    assert reason is not None
+    assert "the first 3 steps of 'fit' all ended with ValueError: no file /tmp/c.npy" in reason
+    assert "limits.breaker" in reason
+
+
+def test_a_stage_that_has_worked_is_never_stopped() -> None:
+    breaker = Breaker(1)
+    breaker.succeeded("fit")
+    assert breaker.failed(attempt("no")) is None
+    assert breaker.failed(attempt("no", entry="score")) is not None
+
+
+def test_a_signature_keeps_what_tells_errors_apart() -> None:
+    assert signature(attempt("cuda error")) != signature(attempt("disk error"))
+    assert signature(attempt("x", kind="KeyError")) != signature(attempt("x"))
+    assert signature(attempt("key 'a' of 0x7f00")) == signature(attempt("key 'b' of 0x7f99"))
+
+
+BROKEN = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5]").replace(
+    "plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}"
+)
+
+
+def test_the_rest_of_the_sweep_goes_on_when_a_stage_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = toy.SWEEP.replace(
+        "  total:\n",
+        "  side: {stage: toy_double, inputs: {number: source}, config: {add: $y, behaviour: raise}}\n  total:\n",
+    )
+    code, session = run_inline(tmp_path, "limits.breaker=4", text=text)
+    assert code == 1
+    counts = session.schedule.counts()
+    assert counts["total"][State.COMMITTED] == 6
+    assert (counts["side"][State.FAILED], counts["side"][State.PENDING]) == (4, 8)
+    out = capsys.readouterr().out
+    assert "the first 4 steps of 'side' all ended with ValueError: the toy was told to raise" in out
+    # The same command tries again, and stops again.
+    before = attempts_made(session)
+    run_inline(tmp_path, "limits.breaker=4", text=text)
+    assert attempts_made(session) == before + 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [("limits.wall=0.001", "limits.wall"), ("limits.gpu_hours=0.00001", "limits.gpu_hours")]
+)
+def test_a_budget_stops_the_run_and_the_same_command_goes_on(
+    tmp_path: Path, limit: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpus = "runtime.default.gpus=1"
+    slow = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+    code, session = run_inline(tmp_path, limit, gpus, text=slow)
+    assert code == 1
+    assert words in (session.schedule.stopped or "")
+    assert 0 <= attempts_made(session) < 18 if (tmp_path / "toy-trace").exists() else True
+    code, session = run_inline(tmp_path, text=slow)
+    assert code == 0
+    assert attempts_made(session) == 18
+
+
+def test_only_so_many_cells_only_those_with_an_error_and_only_up_to_a_stage(tmp_path: Path) -> None:
+    path = toy.write_sweep(tmp_path, FAILING_CELL)
+
+    def run(**chosen: object) -> tuple[int, Session]:
+        entry = chosen.pop("entry", None)
+        session = open_session(path, outputs=str(tmp_path / "out"), entry=entry)  # type: ignore[arg-type]
+        if chosen:
+            session.narrow(chosen.get("error"), chosen.get("count"))  # type: ignore[arg-type]
+        return drive(session, None, True, None), session
+
+    code, session = run(entry="source")
+    assert code == 0
+    assert attempts_made(session) == 6
+    code, session = run(count=2)
+    assert code == 1
+    assert [row["status"] for row in rows(session)].count("pending") == 10
+    run()
+    before = attempts_made(session)
+    code, session = run(error="ValueError", count=3)
+    assert code == 1
+    assert attempts_made(session) == before + 3
+    with pytest.raises(SweepError, match="did you mean 'ValueError'"):
+        run(error="ValueErorr")
+    with pytest.raises(SweepError, match="--stage: there is no entry 'sauce'; did you mean 'source'"):
+        run(entry="sauce")
+
+
+def test_hooks_are_told_and_a_bad_one_costs_only_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = tmp_path / "told"
+    hook = f"(echo $SWEEP_EVENT; cat; echo) >> {told}"
+    text = BROKEN + f"hooks: {{finish: '{hook}', breaker: '{hook}'}}\n"
+    text = text.replace("config: {value: $x}", "config: {value: $x, behaviour: raise}")
+    run_inline(tmp_path, "limits.breaker=2", text=text)
+    breaker, facts, finish, more = told.read_text().splitlines()
+    assert (breaker, finish) == ("breaker", "finish")
+    assert json.loads(facts)["stage"] == "source"
+    assert json.loads(more)["exit_code"] == 1
+    code, _ = run_inline(tmp_path, text=toy.SWEEP + "hooks: {finish: 'echo oh; exit 3'}\n")
+    assert code == 0
+    assert "hooks.finish ended with 3: oh" in capsys.readouterr().out
+
+
+class Flaky:
+    """An executor whose machines fail a step some times before it works; time passes only in `wait`."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.cpus, self.bundle_seconds = 1.0, 1.0
+        self.outcomes = outcomes
+        self.started: list[float] = []
+        self.requests: list[list[Request]] = []
+        self.queue: list[list[Request]] = []
+        self.now = 0.0
+
+    def slots(self, runtime: Runtime) -> int:
+        return 1
+
+    def has_room(self, runtime: Runtime) -> bool:
+        return not self.queue
+
+    def submit(self, requests: object) -> None:
+        assert isinstance(requests, list)
+        self.started.append(self.now)
+        self.requests.append(requests)
+        self.queue.append(requests)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        from orchestrator.attempt import run_bundle
+
+        requests = self.queue.pop()
+        if not self.outcomes:
+            return [Ended(tuple(requests), tuple(run_bundle(requests)))]
+        outcome = self.outcomes.pop(0)
+        request = requests[0]
+        failed = Attempt(
+            request.step.address, request.step.entry, request.number, outcome, 1.0, 0.0, "here", "abc", outcome, "gone"
+        )
+        # Only the first was begun.
+        return [Ended(tuple(requests), (failed,))]
+
+    def stop(self) -> None:
+        pass
+
+
+ONE = """\
+name: one
+question: Is it tried again?
+axes: {x: [1]}
+stages:
+  source: {stage: toy_source, config: {value: $x}}
+tracking: false
+"""
+
+
+def play(folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome]) -> tuple[Flaky, Session]:
+    session = open_session(toy.write_sweep(folder, ONE), ["runtime.default.attempts=3"], outputs=str(folder / "out"))
+    session.store.prepare()
+    executor = Flaky(outcomes)
+    monkeypatch.setattr("orchestrator.execute.time.monotonic", lambda: executor.now)
+    monkeypatch.setattr(
+        "orchestrator.execute.time.sleep", lambda seconds: setattr(executor, "now", executor.now + max(seconds, 0.01))
+    )
+    list(run_plan(session.schedule, session.store, executor, "abc"))
+    return executor, session
+
+
+def test_a_step_whose_worker_dies_is_tried_again_with_growing_pauses_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, session = play(tmp_path, monkeypatch, [Outcome.CRASHED] * 5)
+    assert len(executor.started) == 3
+    assert session.schedule.states[0] == State.FAILED
+    pauses = [after - before for before, after in zip(executor.started, executor.started[1:], strict=False)]
+    assert pauses == pytest.approx([1, 2], abs=0.1)
+    assert [bundle[0].number for bundle in executor.requests] == [1, 2, 3]
+
+
+def test_a_lost_node_costs_a_step_none_of_its_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, session = play(tmp_path, monkeypatch, [Outcome.LOST] * 8 + [Outcome.CRASHED, Outcome.OUT_OF_MEMORY])
+    assert session.schedule.states[0] == State.COMMITTED
+    assert len(executor.started) == 11
+    assert [bundle[0].number for bundle in executor.requests] == list(range(1, 12))
+    pauses = [after - before for before, after in zip(executor.started, executor.started[1:], strict=False)]
+    assert pauses[:7] == pytest.approx([1, 2, 4, 8, 16, 32, 60], abs=0.1)
