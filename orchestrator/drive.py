@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from orchestrator import screen
 from orchestrator.execute import run_plan
-from orchestrator.executors import Executor
+from orchestrator.executors import Executor, ExecutorLostError
 from orchestrator.hooks import call_hook
 from orchestrator.outputs import code_commit, replace_file
 from orchestrator.progress import Progress
@@ -162,9 +162,11 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
     except KeyboardInterrupt:
         stop.interrupt()
         screen.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
+    except ExecutorLostError as error:
+        screen.say(f"[red]{escape(str(error))}; what was running is lost, the rest is kept[/]")
+    finally:
         under_way = np.isin(session.schedule.codes, (State.RUNNING, State.ELSEWHERE))
         session.schedule.codes[under_way] = State.PENDING
-    finally:
         executor.stop()
         session.stop_pulse()
     return stop.exit_code

@@ -48,16 +48,7 @@ def local_ray() -> Iterator[None]:
     """A real local Ray whose workers know the toy stages."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={
-            "worker_process_setup_hook": "toy.install",
-            "env_vars": {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
-        },
-    )
+    toy.connect()
     yield
     ray.shutdown()
 

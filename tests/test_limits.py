@@ -85,7 +85,8 @@ def test_a_budget_stops_the_run_and_the_same_command_goes_on(
     code, session = run_inline(tmp_path, limit, gpus, text=slow)
     assert code == 1
     assert words in (session.schedule.stopped or "")
-    assert 0 <= attempts_made(session) < 18 if (tmp_path / "toy-trace").exists() else True
+    made = attempts_made(session) if (tmp_path / "toy-trace").exists() else 0
+    assert made < 18
     code, session = run_inline(tmp_path, text=slow)
     assert code == 0
     assert attempts_made(session) == 18

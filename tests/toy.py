@@ -26,6 +26,7 @@ Behaviour = Literal[
     "disk_full",
     "print",
     "slow",
+    "nap",
     "exit",
 ]
 
@@ -88,6 +89,8 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dic
         os._exit(7)
     if behaviour == "hang":
         time.sleep(600)
+    if behaviour == "nap":
+        time.sleep(0.01)
     if behaviour == "slow":
         time.sleep(0.5)
     if behaviour == "memory":
@@ -113,6 +116,23 @@ def install() -> None:
     table["toy_source"] = Stage("toy:source", 1, SourceConfig, "number")
     table["toy_double"] = Stage("toy:double", 1, TotalConfig, "number", {"number": Input("number")})
     table["toy_total"] = Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)})
+
+
+def connect() -> None:
+    """Start a local Ray on two cores whose workers know the toy stages."""
+    import ray
+
+    tests = Path(__file__).parent
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={
+            "worker_process_setup_hook": "toy.install",
+            "env_vars": {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+        },
+    )
 
 
 #: x and y give 6 cells; sources are shared by the values of y.

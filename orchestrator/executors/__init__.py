@@ -19,6 +19,10 @@ class Ended:
     """The tries that were made; a step without one was not begun, since a neighbour took the process with it."""
 
 
+class ExecutorLostError(Exception):
+    """What runs the steps is gone for good; what was committed is kept, and the same command goes on."""
+
+
 class Executor(Protocol):
     """Runs bundles of attempts; keeps no truth."""
 
@@ -37,7 +41,11 @@ class Executor(Protocol):
         """Start a bundle, steps that all have the same runtime, or queue it."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Bundles that ended, after waiting up to `seconds` for the first. Never raises for what a step did."""
+        """Bundles that ended, after waiting up to `seconds` for the first. Never raises for what a step did.
+
+        Raises:
+            ExecutorLostError: nothing can end any more.
+        """
 
     def stop(self) -> None:
         """Abandon what is running; the steps stay uncommitted and the same command runs them again."""

@@ -35,12 +35,16 @@ from ray.exceptions import (
 
 from orchestrator.attempt import Request, cut_log, record_attempt, run_bundle, succeeded
 from orchestrator.capture import rescue_log
-from orchestrator.executors import Ended
+from orchestrator.executors import Ended, ExecutorLostError
 from orchestrator.store import open_store
 from orchestrator.types import Attempt, Manifest, Outcome, Runtime
 
 #: Tasks of one resource shape that wait in Ray's queue beyond those that can run, so that no core waits for the driver.
 _QUEUED_AHEAD = 4
+
+
+#: While nothing ends, see so often (seconds) whether the cluster is still there.
+_CHECK_EVERY = 10.0
 
 
 class RayUnreachableError(Exception):
@@ -61,6 +65,7 @@ class RayExecutor:
         self.cpus = float(resources.get("CPU", 1.0))
         self.gpus = float(resources.get("GPU", 0.0))
         self.bundle_seconds = 1.0
+        self._check_due = time.monotonic() + _CHECK_EVERY
         self._running: dict[Any, tuple[tuple[Request, ...], float]] = {}
         self._shapes: Counter[tuple[float, float]] = Counter()
 
@@ -93,10 +98,23 @@ class RayExecutor:
         if not self._running:
             return []
         tasks = list(self._running)
-        ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
-        if ready:
-            ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        try:
+            ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
+            if ready:
+                ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+            elif time.monotonic() > self._check_due:
+                self._check_due = time.monotonic() + _CHECK_EVERY
+                self._check_node()
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise ExecutorLostError(f"Ray is gone: {error}") from error
         return [self._collect(task) for task in ready]
+
+    def _check_node(self) -> None:
+        """A driver whose own node was declared dead would wait for its tasks for ever."""
+        mine = ray.get_runtime_context().get_node_id()
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        if not any(node["NodeID"] == mine and node["Alive"] for node in nodes):
+            raise ExecutorLostError("the Ray node of this driver is dead")
 
     def stop(self) -> None:
         """Cancel everything and disconnect; a local instance ends with its driver."""

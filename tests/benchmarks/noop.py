@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,11 @@ HERE = Path(__file__).parent
 
 
 def noop(config: configs.Config, out: Path, **inputs: object) -> dict[str, float]:
-    """Nothing but a number per metric."""
+    """Nothing but a number per metric; NOOP_FAIL is a rate of failures, NOOP_BREAK the name of a config that fails."""
+    if type(config).__name__ == os.environ.get("NOOP_BREAK"):
+        raise RuntimeError("broken on purpose")
+    if random.random() < float(os.environ.get("NOOP_FAIL") or 0):
+        raise ValueError("failed by chance")
     return dict.fromkeys(config.metrics(), 0.5)
 
 
@@ -52,7 +57,10 @@ def connect() -> None:
         logging_level="ERROR",
         runtime_env={
             "worker_process_setup_hook": "noop.install",
-            "env_vars": {"PYTHONPATH": os.pathsep.join(paths), "NOOP_SECOND": os.environ.get("NOOP_SECOND", "")},
+            "env_vars": {
+                "PYTHONPATH": os.pathsep.join(paths),
+                **{name: value for name, value in os.environ.items() if name.startswith("NOOP_")},
+            },
         },
     )
 

@@ -1,0 +1,130 @@
+"""Workers, nodes and whole clusters go away in mid-run; the sweep does not notice, or the same command finishes it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+from long_sweep import LONG, check_nothing_is_lost_or_twice
+from test_execute import environment
+
+from orchestrator.session import open_session
+from orchestrator.types import Outcome
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray]
+
+#: Kills a random Ray worker that computes a step, now and then.
+KILLER = """
+import random, threading, time, psutil
+def kill():
+    me = psutil.Process()
+    while True:
+        time.sleep(0.7)
+        names = ("ray::source", "ray::double", "ray::total")
+        busy = [each for each in me.children(recursive=True) if each.name().startswith(names)]
+        if busy:
+            random.choice(busy).kill()
+threading.Thread(target=kill, daemon=True).start()
+"""
+
+#: A head without cores and one node, which is lost and comes back as another.
+CLUSTER = """
+import os, threading, time, ray, toy
+from pathlib import Path
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+tests = Path(toy.__file__).parent
+# Before the other node is there: a driver whose own node is lost is another matter.
+ray.init(address=cluster.address, log_to_driver=False, runtime_env={
+    "worker_process_setup_hook": "toy.install",
+    "env_vars": {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+})
+node = cluster.add_node(num_cpus=2)
+cluster.wait_for_nodes()
+# A node registers a signal handler, which only the main thread may do.
+ray._private.utils.set_sigterm_handler = lambda handler: None
+def exchange():
+    time.sleep(5)
+    cluster.remove_node(node, allow_graceful=False)
+    print("THE NODE IS GONE", flush=True)
+    time.sleep(4)
+    cluster.add_node(num_cpus=2)
+    print("ANOTHER NODE IS HERE", flush=True)
+threading.Thread(target=exchange, daemon=True).start()
+"""
+
+#: The processes of the whole local Ray instance are killed after a while, the driver lives.
+LOSER = """
+import os, threading, time, psutil
+def lose():
+    time.sleep(5)
+    for each in psutil.Process().children(recursive=True):
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            pass
+    print("RAY IS GONE", flush=True)
+threading.Thread(target=lose, daemon=True).start()
+"""
+
+
+def run(folder: Path, setting: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+    path = folder / "toy.yaml"
+    code = f"import toy; toy.install()\n{setting}\nfrom orchestrator.cli import main; main()"
+    return subprocess.run(
+        ["python", "-c", code, "run", str(path), "--outputs", str(folder / "out")],
+        env=environment(), capture_output=True, text=True, timeout=seconds,
+    )  # fmt: skip
+
+
+def outcomes(folder: Path) -> set[Outcome]:
+    session = open_session(folder / "toy.yaml", outputs=str(folder / "out"))
+    plan = session.plan
+    histories = session.store.histories([plan.address(number) for number in range(len(plan))])
+    return {attempt.outcome for history in histories.values() for attempt in history}
+
+
+def test_workers_killed_again_and_again_cost_only_time(tmp_path: Path, calm: pa.Table) -> None:
+    toy.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 20}}\n")
+    done = run(tmp_path, f"toy.connect()\n{KILLER}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outcomes(tmp_path) == {Outcome.CRASHED}
+    check_nothing_is_lost_or_twice(tmp_path, calm)
+
+
+def test_a_node_that_is_lost_and_replaced_costs_no_step_a_try(tmp_path: Path, calm: pa.Table) -> None:
+    # One try only: a lost node must not count.
+    toy.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 1}}\n")
+    done = run(tmp_path, CLUSTER)
+    assert "ANOTHER NODE IS HERE" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outcomes(tmp_path) <= {Outcome.LOST}
+    check_nothing_is_lost_or_twice(tmp_path, calm)
+
+
+def test_when_all_of_ray_is_lost_the_same_command_finishes_the_sweep(tmp_path: Path, calm: pa.Table) -> None:
+    toy.write_sweep(tmp_path, LONG)
+    lost = run(tmp_path, f"toy.connect()\n{LOSER}")
+    assert lost.returncode != 0
+    done = run(tmp_path, "toy.connect()")
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_nothing_is_lost_or_twice(tmp_path, calm)
+
+
+def test_a_step_that_kills_its_process_takes_no_neighbour_with_it(tmp_path: Path) -> None:
+    # Two of 600 cells crash every time; they travel in bundles with the others.
+    kinds = "plain: {behaviour: work}"
+    text = LONG.replace(kinds, f"{kinds}\n    bad: {{behaviour: crash}}") + (
+        f"exclude: [{{kind: bad, x: {list(range(1, 300))}}}]\nruntime: {{total: {{attempts: 2}}}}\n"
+    )
+    toy.write_sweep(tmp_path, text)
+    done = run(tmp_path, "toy.connect()")
+    assert done.returncode == 1, done.stdout + done.stderr
+    table = pq.read_table(tmp_path / "out" / "sweeps" / "toy" / "results.parquet").to_pylist()
+    assert {row["kind"]: row["status"] for row in table} == {"plain": "succeeded", "bad": "failed"}
+    bad = [row for row in table if row["kind"] == "bad"]
+    assert [(row["error_class"], row["attempts"]) for row in bad] == [("crashed", 2)] * 2
