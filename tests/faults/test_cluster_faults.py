@@ -54,6 +54,8 @@ def exchange():
     time.sleep(4)
     cluster.add_node(num_cpus=2)
     print("ANOTHER NODE IS HERE", flush=True)
+    # The processes of a node die with the thread that started them.
+    time.sleep(3600)
 threading.Thread(target=exchange, daemon=True).start()
 """
 
@@ -77,7 +79,9 @@ def run(folder: Path, setting: str, seconds: float = 150) -> subprocess.Complete
     code = f"import toy; toy.install()\n{setting}\nfrom orchestrator.cli import main; main()"
     return subprocess.run(
         ["python", "-c", code, "run", str(path), "--outputs", str(folder / "out")],
-        env=environment(), capture_output=True, text=True, timeout=seconds,
+        # Ray would wait for a minute for a head that is gone.
+        env={**environment(), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"},
+        capture_output=True, text=True, timeout=seconds,
     )  # fmt: skip
 
 
