@@ -2,7 +2,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup quickstart test lint clean
+.PHONY: setup quickstart test lint bench clean
 
 setup: $(READY)
 
@@ -25,6 +25,10 @@ lint: setup
 
 test: setup lint
 	.venv/bin/python -m pytest
+
+# On an otherwise idle machine; about five minutes.
+bench: setup
+	.venv/bin/python tests/benchmarks/bench.py
 
 clean:
 	rm -rf .venv outputs
