@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from orchestrator.grid import Mask
@@ -121,6 +121,14 @@ class Results:
         )
         return pa.Table.from_pylist(rows, schema=schema)
 
+    def statuses(self) -> list[tuple[str, Attempt | None]]:
+        """What became of each cell, and its failure; reads no manifest."""
+        groups = [(name, self.plan.groups(name).tolist()) for name in self.plan.entries]
+        return [
+            self._status([(name, of_cells[index]) for name, of_cells in groups if of_cells[index] >= 0])
+            for index in range(len(self.plan.points))
+        ]
+
     def status_of(self, index: int) -> tuple[str, Attempt | None]:
         """What became of a cell, and its failure.
 
@@ -227,12 +235,32 @@ class Results:
         return list(names)
 
 
+def error_groups(
+    rows: Iterable[tuple[str, str | None, str | None, str | None]],
+) -> list[tuple[str, str, int, str, str | None]]:
+    """Unfinished cells, given as (status, error class, message, log), by status and class.
+
+    Returns:
+        (status, class, how many, an example of the message, its log), the largest group first.
+    """
+    groups: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], tuple[str, str | None]] = {}
+    for status, kind, message, log in rows:
+        if status != "succeeded":
+            group = (status, kind or "not run yet")
+            groups[group] += 1
+            examples.setdefault(group, (message or "", log))
+    return [(status, kind, count, *examples[status, kind]) for (status, kind), count in groups.most_common()]
+
+
 def write_results(table: pa.Table, path: Path | UPath) -> None:
     """Replace the Parquet file at once, so that a reader in mid-run sees the old table or the new one.
 
     Raises:
         StoreError: the folder cannot be written.
     """
+    import pyarrow.parquet as pq
+
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
     replace_file(path, buffer.getvalue())
@@ -245,6 +273,8 @@ def read_results(path: str | Path | UPath) -> pa.Table:
         FileNotFoundError: the sweep has not been run there.
         ValueError: the table was written with another schema version.
     """
+    import pyarrow.parquet as pq
+
     place = UPath(path, use_listings_cache=False) if "://" in str(path) else UPath(path)
     if place.suffix != ".parquet":
         place = place / "results.parquet"

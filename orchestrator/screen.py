@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -15,6 +14,9 @@ from rich.table import Table
 
 from orchestrator.selection import spell_coords
 from orchestrator.session import Session
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 console = Console(soft_wrap=True, highlight=False)
 if not console.is_terminal:
@@ -103,9 +105,10 @@ def show_cells(session: Session, rows: Sequence[dict[str, Any]]) -> None:
 
 def show_missing(table: pa.Table, chosen: set[str]) -> None:
     """Cells that are missing, grouped by error, with an example and the path of its log."""
-    from orchestrator.summary import error_groups
+    from orchestrator.results import error_groups
 
-    kept = table.filter(pa.array([each in chosen for each in table["cell_id"].to_pylist()]))
+    rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
+    kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)
     for status, kind, count, message, log in error_groups(kept):
         text = f": {escape(_first(message))}" if message else ""
         say(f"  {count} {status} [bold]{escape(kind)}[/]{text}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,10 +96,11 @@ class Session:
 
     def status(self) -> dict[str, Any]:
         """Steps by state and cells by status; `running` is what a live driver says of itself."""
-        from orchestrator.summary import error_groups
+        from orchestrator.results import Results, error_groups
 
-        results = self.results()
-        table = results.table()
+        results = Results(self.plan, self.store, self.schedule)
+        results.read_failures()
+        statuses = results.statuses()
         pulse = self.read_pulse()
         steps: dict[str, dict[str, int]] = {}
         for name, counts in self.schedule.counts().items():
@@ -111,12 +113,14 @@ class Session:
                 "failed": counts[State.FAILED],
                 "blocked": counts[State.BLOCKED],
             }
-        cells: dict[str, int] = {}
-        for status in table["status"].to_pylist():
-            cells[status] = cells.get(status, 0) + 1
+        cells = dict(Counter(status for status, _ in statuses))
+        rows = (
+            (status, each.error_class, each.error, each.log) if each else (status, None, None, None)
+            for status, each in statuses
+        )
         errors = [
             {"status": status, "error_class": kind, "cells": count, "example": message, "log": log}
-            for status, kind, count, message, log in error_groups(table)
+            for status, kind, count, message, log in error_groups(rows)
             if message
         ]
         return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import duckdb
 import pyarrow as pa
 
@@ -53,18 +51,6 @@ def summarise(table: pa.Table, spec: SweepSpec, by: tuple[str, ...] = (), metric
                                FROM cells WHERE status = 'succeeded' GROUP BY {keys}, "{unit}")
                 SELECT {keys}, sum(n)::BIGINT AS cells, {outer} FROM units GROUP BY {keys} ORDER BY {order}"""
         ).to_arrow_table()
-
-
-def error_groups(table: pa.Table) -> list[tuple[str, str, int, str, str | None]]:
-    """Unfinished cells by (status, error class): how many, an example of the message, and of its log."""
-    groups: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], tuple[str, str | None]] = {}
-    for row in table.select(["status", "error_class", "error", "log"]).to_pylist():
-        if row["status"] != "succeeded":
-            group = (row["status"], row["error_class"] or "not run yet")
-            groups[group] += 1
-            examples.setdefault(group, (row["error"] or "", row["log"]))
-    return [(status, kind, count, *examples[status, kind]) for (status, kind), count in groups.most_common()]
 
 
 def _with_order(table: pa.Table, spec: SweepSpec, by: tuple[str, ...]) -> pa.Table:

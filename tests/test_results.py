@@ -13,9 +13,9 @@ import toy
 
 from orchestrator.document import SweepError
 from orchestrator.drive import drive
-from orchestrator.results import read_results, reported_metrics
+from orchestrator.results import error_groups, read_results, reported_metrics
 from orchestrator.session import Session, open_session
-from orchestrator.summary import error_groups, summarise
+from orchestrator.summary import summarise
 
 MIXED = """\
 name: mixed
@@ -80,8 +80,9 @@ def test_failed_cells_have_their_error_and_no_number(tmp_path: Path) -> None:
 
 
 def test_errors_are_grouped_with_a_count_and_an_example(tmp_path: Path) -> None:
-    table = pq.read_table(finished(tmp_path, MIXED).outputs.results)
-    ((status, kind, count, message, log),) = error_groups(table)
+    columns = ["status", "error_class", "error", "log"]
+    table = pq.read_table(finished(tmp_path, MIXED).outputs.results, columns=columns)
+    ((status, kind, count, message, log),) = error_groups(tuple(row.values()) for row in table.to_pylist())
     assert (status, kind, count, message) == ("failed", "ValueError", 4, "the toy was told to raise")
     assert Path(log or "").exists()
 
