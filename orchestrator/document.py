@@ -70,7 +70,7 @@ def nearest(name: object, valid: Iterable[object]) -> str:
         return f"did you mean {folded[close[0]]!r}?"
     if not names:
         return "there are none to choose from"
-    return "choose from " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return "choose from " + ", ".join(names[:16]) + (", …" if len(names) > 16 else "")
 
 
 class _Yaml12Loader(yaml.SafeLoader):

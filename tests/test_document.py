@@ -209,7 +209,7 @@ def test_several_equal_mistakes_are_told_once() -> None:
         ("zzz", ["a", "b"], "choose from a, b"),
         ("zzz", [], "there are none to choose from"),
         ("zzz", [f"a{number}" for number in range(20)],
-         "choose from a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, …"),
+         "choose from a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15, …"),
         (3, [30, 1], "did you mean '30'?"),
     ],
 )  # fmt: skip

@@ -231,6 +231,16 @@ def test_a_step_is_claimed_by_one_holder_at_a_time(store: Store) -> None:
     assert store.claim(ADDRESS, "three 1") is None
 
 
+def test_a_claim_on_what_is_committed_is_swept_and_one_on_work_in_progress_stays(store: Store) -> None:
+    commit(store)
+    store.claim(ADDRESS, "died before it gave it back")
+    store.claim(OTHER, "at work")
+    again = open_store(store.location)
+    again.prepare()
+    assert again.claim(ADDRESS, "next") is None
+    assert again.claim(OTHER, "next") == "at work"
+
+
 def test_of_many_who_claim_a_step_at_once_one_gets_it(store: Store) -> None:
     answers: list[str | None] = []
     threads = [

@@ -5,6 +5,7 @@ Ray holds no truth: retries, time-outs and classification are ours, so every tas
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -36,7 +37,7 @@ from ray.exceptions import (
 from orchestrator.attempt import Request, cut_log, record_attempt, run_bundle, succeeded
 from orchestrator.capture import rescue_log
 from orchestrator.executors import Ended, ExecutorLostError
-from orchestrator.store import open_store
+from orchestrator.store import StoreError, open_store
 from orchestrator.types import Attempt, Manifest, Outcome, Runtime
 
 #: Tasks of one resource shape that wait in Ray's queue beyond those that can run, so that no core waits for the driver.
@@ -241,6 +242,9 @@ def _told_by_the_store(requests: tuple[Request, ...], error: Exception, submitte
         # Also the worker's own watchdog writes down how a step ended before it kills the process.
         recorded = [each for each in histories.get(request.step.address, ()) if each.number >= request.number]
         if isinstance(manifest, Manifest):
+            # It may have died between publishing the step and giving it back.
+            with contextlib.suppress(StoreError):
+                store.release(request.step.address)
             yield succeeded(manifest, request.step.entry)
         elif recorded:
             yield recorded[-1]

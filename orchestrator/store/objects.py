@@ -69,6 +69,7 @@ class ObjectStore:
             if self._fs.cat_file(probe) != b"probe":
                 raise OSError("what was written does not read back")
             self._fs.rm_file(probe)
+            self._sweep_claims()
 
     def committed(self, stages: Iterable[str]) -> set[Artifact]:
         """All finished artifacts of some stages."""
@@ -223,6 +224,15 @@ class ObjectStore:
             self._fs.put_file(str(path), target)
         path.unlink()
         return str(self._fs.unstrip_protocol(target))
+
+    def _sweep_claims(self) -> None:
+        """Drop claims on what is committed: their holders died between publishing a step and giving it back."""
+        claims = {Artifact(*path.split("/")[-2:]): path for path in self._fs.find(f"{self._root}/claims")}
+        paths = {address: self._manifest_path(address) for address in claims}
+        for address, manifest in self._read_all(paths).items():
+            if manifest is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(claims[address])
 
     def _parse(self, address: Artifact, text: bytes | None) -> Manifest:
         if text is None:

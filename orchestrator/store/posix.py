@@ -62,6 +62,7 @@ class PosixStore:
         except OSError as error:
             raise _store_error(self.root, error) from error
         self._sweep_scratch()
+        self._sweep_claims()
 
     def committed(self, stages: Iterable[str]) -> set[Artifact]:
         """All finished artifacts of some stages."""
@@ -236,6 +237,12 @@ class PosixStore:
             owner, _, pid = path.name.rpartition("-")[0].rpartition("-")
             if owner.endswith(f"-{host}") and pid.isdigit() and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _sweep_claims(self) -> None:
+        """Drop claims on what is committed: their holders died between publishing a step and giving it back."""
+        for path in (self.root / "claims").glob("*/*"):
+            if self.folder(Artifact(path.parent.name, path.name)).is_dir():
+                path.unlink(missing_ok=True)
 
     def folder(self, address: Artifact) -> Path:
         """The place of an artifact, committed or not."""
