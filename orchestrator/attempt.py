@@ -119,24 +119,31 @@ def run_attempt(request: Request) -> Attempt:
         outcome, error = Outcome.TIMED_OUT, caught
     except Exception as caught:
         outcome, error = _classify(caught), caught
-    attempt = Attempt(
+    seconds = time.perf_counter() - clock
+    attempt = ended_badly(request, outcome, error, started, seconds, _message(error), cut_log(request))
+    attempt = replace(attempt, damaged=damaged, holder=holder)
+    if outcome is not Outcome.CLAIMED:
+        record_attempt(attempt, request.store)
+    return attempt
+
+
+def ended_badly(
+    request: Request, outcome: Outcome, error: Exception, started: float, seconds: float, message: str, log: str | None
+) -> Attempt:
+    """An attempt that did not succeed, as seen from the machine that notices it."""
+    return Attempt(
         address=request.step.address,
         entry=request.step.entry,
         number=request.number,
         outcome=outcome,
-        seconds=time.perf_counter() - clock,
+        seconds=seconds,
         started=started,
         host=socket.gethostname(),
         code_commit=request.code_commit,
         error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
-        error=_message(error),
-        log=cut_log(request),
-        damaged=damaged,
-        holder=holder,
+        error=message,
+        log=log,
     )
-    if outcome is not Outcome.CLAIMED:
-        record_attempt(attempt, request.store)
-    return attempt
 
 
 def succeeded(manifest: Manifest, entry: str) -> Attempt:

@@ -41,10 +41,10 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
     results = Results(session.plan, session.store, session.schedule)
     for damage in results.set_damaged_aside():
         screen.say(f"[yellow]{damage}; it is made again[/]")
+    results.read_failures()
     stopped: int | None = None
     if session.schedule.done:
         screen.say(f"nothing to do: all {len(session.chosen)} cells are finished")
-        results.read_failures()
     else:
         screen.say(f"{len(session.chosen)} cells, {int(session.schedule.needed.sum())} steps to run")
         executor = _executor(address, inline)
@@ -130,7 +130,6 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
     told: set[str] = set()
     pulse_due = time.monotonic()
     table_due = pulse_due + _TABLE_EVERY
-    results.read_failures()
     # What failed in an earlier command is tried again now; failures outside the selection stay on record.
     session.schedule.codes[session.schedule.needed] = State.PENDING
     for number in [number for number in results.failures if session.schedule.needed[number]]:

@@ -308,8 +308,9 @@ class _Loop:
         states[number] = State.PENDING
         self.schedule.needed[number] = True
         self.earlier.update({each: len(history) for each, history in self.store.histories([address]).items()})
-        on_disk = self.store.committed({parent.stage for parent in self.plan.step(number).parents()})
-        for parent in self.plan.parents(number):
+        parents = list(self.plan.parents(number))
+        on_disk = self.store.committed({self.plan.address(parent).stage for parent in parents})
+        for parent in parents:
             # What lay above finished work was not looked at so far.
             if states[parent] == State.UNNEEDED:
                 states[parent] = State.COMMITTED

@@ -6,45 +6,20 @@ steps lies in columns. `Plan.step` and `Plan.cell` make the objects that other m
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, overload
 
 import numpy as np
 
-from orchestrator.canonical import KEY_LENGTH, canonical_json, digest, digest_of
-from orchestrator.document import SweepError
+from orchestrator.canonical import canonical_json, digest, digest_of
 from orchestrator.grid import Grid, Mask, Numbers
 from orchestrator.spec import SweepSpec
 from orchestrator.types import Artifact, Cell, Scalar, Step
-from orchestrator.wiring import Variant, Wired, wire
+from orchestrator.wiring import Variant, Wired
 from workers.stages import STAGES
-
-
-def build_plan(spec: SweepSpec) -> Plan:
-    """Check a sweep and expand it into cells and shared steps.
-
-    A step is built once for each combination of the axes that it depends on; steps that ask the same question, in
-    whatever entry or at whatever coordinates, have the same key and are one step.
-
-    Raises:
-        SweepError: the entries do not fit together, or every cell is excluded.
-    """
-    wiring = wire(spec)
-    grid = wiring.grid
-    kept = np.ones(grid.size(grid.all), np.bool_)
-    for pattern in spec.exclude:
-        kept &= ~grid.where(pattern)
-    points: Numbers = np.flatnonzero(kept).astype(np.int32)
-    if not len(points):
-        raise SweepError([spec.problem(("exclude",), "every cell is excluded, nothing is left to run")])
-    builder = _Builder(spec, grid, points)
-    for wired in wiring.entries.values():
-        builder.add(wired)
-    return Plan(spec, grid, points, builder, wiring.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +63,26 @@ class Feed:
     size: int
 
 
+@dataclass(slots=True)
+class Columns:
+    """What is known of the steps while a plan grows; one element per step, unless said otherwise."""
+
+    entries: dict[str, EntryPlan] = field(default_factory=dict)
+    """By name, each after those that feed it."""
+    keys: list[str] = field(default_factory=list)
+    index: dict[str, int] = field(default_factory=dict)
+    """Key -> step."""
+    home: array[int] = field(default_factory=lambda: array("i"))
+    """The entry, by position."""
+    at: array[int] = field(default_factory=lambda: array("i"))
+    """The point of the entry's axes."""
+    shard: array[int] = field(default_factory=lambda: array("i"))
+    size: array[int] = field(default_factory=lambda: array("i"))
+    """How many steps its group has."""
+    group_keys: dict[int, str] = field(default_factory=dict)
+    """First step of a group that somebody reads whole -> the digest of its keys."""
+
+
 class Plan:
     """Cells and the steps that they share; every key is known. Steps and cells are numbers, in order of the plan.
 
@@ -95,28 +90,25 @@ class Plan:
     """
 
     def __init__(
-        self, spec: SweepSpec, grid: Grid, points: Numbers, builder: _Builder, targets: tuple[str, ...]
+        self, spec: SweepSpec, grid: Grid, points: Numbers, columns: Columns, targets: tuple[str, ...]
     ) -> None:
-        """Take over what a builder made."""
+        """Take over what `build_plan` made."""
         self.spec = spec
         self.grid = grid
         self.points = points
         """The point of the grid of each cell."""
-        self.by_entry: Mapping[str, EntryPlan] = builder.entries
-        self.entries = tuple(builder.entries)
+        self.by_entry: Mapping[str, EntryPlan] = columns.entries
+        self.entries = tuple(columns.entries)
         """Entry names, each after those that feed it."""
         self.targets = targets
         """The entries that feed no other: a cell is finished when these are committed."""
-        self.keys: Sequence[str] = builder.keys
-        self.home: Numbers = np.array(builder.home, np.int32)
-        """The entry of each step, by position."""
-        self.at: Numbers = np.array(builder.at, np.int32)
-        """The point of its entry's axes."""
-        self.shard: Numbers = np.array(builder.shard, np.int32)
-        self.size: Numbers = np.array(builder.size, np.int32)
-        """How many steps its group has."""
-        self._index = builder.index
-        self._group_keys = builder.group_keys
+        self.keys: Sequence[str] = columns.keys
+        self.home: Numbers = np.array(columns.home, np.int32)
+        self.at: Numbers = np.array(columns.at, np.int32)
+        self.shard: Numbers = np.array(columns.shard, np.int32)
+        self.size: Numbers = np.array(columns.size, np.int32)
+        self._index = columns.index
+        self._group_keys = columns.group_keys
         self._of_cells: dict[str, Numbers] = {}
         self._dumped: dict[int, dict[str, Any]] = {}
         self._gathered: dict[tuple[int, int], tuple[Artifact, ...]] = {}
@@ -147,11 +139,6 @@ class Plan:
     def coords(self, number: int) -> dict[str, Scalar]:
         """The coordinates that a step depends on."""
         return self.grid.coords(self._entry(number).wired.axes, int(self.at[number]))
-
-    def metrics(self, number: int) -> tuple[str, ...]:
-        """The metrics that a step must return."""
-        metrics: tuple[str, ...] = self._config(number).metrics()
-        return metrics
 
     def feeds(self, number: int) -> list[Feed]:
         """What each input of a step reads."""
@@ -184,7 +171,7 @@ class Plan:
         spelled = {name: key or inputs[name][0].key for name, key in keys}
         variant = self._variant(number)
         text = variant.spelled[self.shard[number] if len(variant.spelled) > 1 else 0]
-        identity = _identity(text, spelled, variant.kind)
+        identity = identity_of(text, spelled, variant.kind)
         return Step(self.address(number), self.entry_of(number), dumped, identity, inputs, self.coords(number))
 
     def needed(self, committed: Mask, cells: Mask | None = None, entry: str | None = None) -> Mask:
@@ -197,24 +184,16 @@ class Plan:
             cells: the chosen cells; None for all.
             entry: the target; None for the targets of the sweep.
         """
-        wanted = np.zeros(len(self), np.bool_)
-        for name in (entry,) if entry else self.targets:
-            groups = self.groups(name)
-            self._mark(wanted, groups if cells is None else groups[cells])
+        wanted = self.steps_of(cells, (entry,) if entry else self.targets)
         self._close(wanted, committed)
         return wanted
 
-    def steps_of(self, cells: Mask) -> Mask:
-        """Which steps some cells are made of."""
+    def steps_of(self, cells: Mask | None = None, entries: Iterable[str] | None = None) -> Mask:
+        """Which steps (some) cells are made of, in all entries or in some."""
         marked = np.zeros(len(self), np.bool_)
-        for name in self.entries:
-            self._mark(marked, self.groups(name)[cells])
-        return marked
-
-    def steps_in(self, name: str) -> Mask:
-        """Which steps the cells have in an entry."""
-        marked = np.zeros(len(self), np.bool_)
-        self._mark(marked, self.groups(name))
+        for name in self.entries if entries is None else entries:
+            groups = self.groups(name)
+            self._mark(marked, groups if cells is None else groups[cells])
         return marked
 
     def committed(self, artifacts: Iterable[Artifact]) -> Mask:
@@ -348,159 +327,14 @@ class _Cells(Sequence[Cell]):
         return [self._plan.cell(each) for each in chosen]
 
 
-#: Stands where a key will be; no JSON holds a bare zero byte.
-_BLANK = "\0"
+def identity_of(spelled_config: str, inputs: Mapping[str, str], kind: str) -> str:
+    """The canonical JSON that is hashed into a key, joined from parts that many steps share.
 
-
-class _Builder:
-    """Makes each shared step once, entry by entry."""
-
-    def __init__(self, spec: SweepSpec, grid: Grid, points: Numbers) -> None:
-        self.spec = spec
-        self.grid = grid
-        self.points = points
-        self.entries: dict[str, EntryPlan] = {}
-        self.keys: list[str] = []
-        self.index: dict[str, int] = {}
-        self.home, self.at, self.shard, self.size = array("i"), array("i"), array("i"), array("i")
-        self.group_keys: dict[int, str] = {}
-
-    def add(self, wired: Wired) -> None:
-        """Make the steps of an entry; those that feed it were added before."""
-        grid, written = self.grid, self.spec.stages[wired.name]
-        sources = tuple(
-            Source(name, source, grid.project(wired.axes, self.entries[source].wired.axes))
-            for name, source in sorted(written.inputs.items())
-        )
-        groups: Numbers = np.full(grid.size(wired.axes), -1, np.int32)
-        entry = EntryPlan(wired, grid.project(wired.axes, wired.own), sources, groups, len(self.keys))
-        # Points that only excluded cells would use are left out.
-        used: Numbers = np.unique(grid.project(grid.all, wired.axes)[self.points])
-        firsts = [self.entries[source.entry].groups[source.at[used]] for source in sources]
-        home = len(self.entries)
-        self.entries[wired.name] = entry
-        if not self._add_all(home, entry, used, firsts):
-            self._add_each(home, entry, used, [column.tolist() for column in firsts])
-        entry.last = len(self.keys)
-
-    def _add_all(self, home: int, entry: EntryPlan, used: Numbers, firsts: list[Numbers]) -> bool:
-        """Make the steps of an entry without shards in one go; False where one must look at each point.
-
-        A million keys take a third of the time that `_add_each` would need.
-        """
-        variants = [entry.wired.variants[own] for own in entry.own[used].tolist()]
-        kinds = {variant.kind if variant and variant.shards is None else None for variant in variants}
-        if None in kinds:
-            return False
-        columns = []
-        for source, column in zip(entry.sources, firsts, strict=True):
-            groups = set(column.tolist())
-            gathers = all(STAGES[str(kind)].inputs[source.input].many for kind in kinds)
-            if -1 in groups or not (gathers or all(self.size[first] == 1 for first in groups)):
-                return False
-            keys = {first: self.keys[first] if self.size[first] == 1 else self._group_key(first) for first in groups}
-            columns.append([keys[first] for first in column.tolist()])
-        blank = {source.input: _BLANK for source in entry.sources}
-        # Identities differ only in their keys: "head" key "seam" key "tail".
-        parts = {
-            id(variant): _identity(variant.spelled[0], blank, variant.kind).split(_BLANK)
-            for variant in entry.wired.variants
-            if variant
-        }
-        pieces = [parts[id(variant)] for variant in variants]
-        woven: list[Iterable[str]] = [[piece[0] for piece in pieces]]
-        for position, column_keys in enumerate(columns, start=1):
-            woven += [column_keys, [piece[position] for piece in pieces]]
-        sha256 = hashlib.sha256
-        made = [sha256("".join(row).encode()).hexdigest()[:KEY_LENGTH] for row in zip(*woven, strict=True)]
-        if len(set(made)) < len(made) or not self.index.keys().isdisjoint(made):
-            return False
-        start = len(self.keys)
-        numbers = np.arange(start, start + len(made), dtype=np.int32)
-        self.keys += made
-        self.index.update(zip(made, numbers.tolist(), strict=True))
-        self.home.frombytes(np.full(len(made), home, np.int32).tobytes())
-        self.at.frombytes(used.astype(np.int32).tobytes())
-        self.shard.frombytes(bytes(4 * len(made)))
-        self.size.frombytes(np.ones(len(made), np.int32).tobytes())
-        entry.groups[used] = numbers
-        return True
-
-    def _add_each(self, home: int, entry: EntryPlan, used: Numbers, columns: list[list[int]]) -> None:
-        wired, written = entry.wired, self.spec.stages[entry.wired.name]
-        stand_in: list[int] | None = None
-        if written.otherwise:
-            other = self.entries[written.otherwise]
-            stand_in = other.groups[self.grid.project(wired.axes, other.wired.axes)[used]].tolist()
-        found = array("i")
-        variants = wired.variants
-        for position, (point, own) in enumerate(zip(used.tolist(), entry.own[used].tolist(), strict=True)):
-            variant = variants[own]
-            if variant is None:
-                found.append(stand_in[position] if stand_in else -1)
-            else:
-                firsts = [column[position] for column in columns]
-                found.append(self._group(home, entry, point, variant, firsts))
-        entry.groups[used] = np.frombuffer(found, np.int32)
-
-    def _group(self, home: int, entry: EntryPlan, point: int, variant: Variant, firsts: list[int]) -> int:
-        """The first step of the group at a point, made if nobody asked this question before."""
-        declared = STAGES[variant.kind].inputs
-        shards = variant.shards
-        fixed: dict[str, str] = {}
-        sharded: dict[str, int] = {}
-        for source, first in zip(entry.sources, firsts, strict=True):
-            name = source.input
-            if first < 0:
-                if not declared[name].optional:
-                    self._refuse_missing(entry, point, name)
-                continue
-            size = self.size[first]
-            if size == 1:
-                fixed[name] = self.keys[first]
-            elif declared[name].many:
-                fixed[name] = self._group_key(first)
-            else:
-                sharded[name] = first
-                if shards is not None and shards != size:
-                    message = f"the inputs are cut into different numbers of shards: {sorted({shards, size})}"
-                    raise SweepError([self.spec.problem(("stages", entry.wired.name), message)])
-                shards = size
-        made = len(self.keys)
-        for shard in range(shards or 1):
-            inputs = fixed
-            if sharded:
-                inputs = dict(sorted((fixed | {name: self.keys[at + shard] for name, at in sharded.items()}).items()))
-            identity = _identity(variant.spelled[shard if len(variant.spelled) > 1 else 0], inputs, variant.kind)
-            key = hashlib.sha256(identity.encode()).hexdigest()[:KEY_LENGTH]
-            known = self.index.setdefault(key, made + shard)
-            if known != made + shard:
-                # Then the whole group is known: the identities of its shards differ from the first in the same way.
-                assert shard == 0, "two groups cannot share some of their shards"
-                return known
-            self.keys.append(key)
-            self.home.append(home)
-            self.at.append(point)
-            self.shard.append(shard)
-            self.size.append(shards or 1)
-        return made
-
-    def _group_key(self, first: int) -> str:
-        """A digest of the keys of several artifacts, in order."""
-        found = self.group_keys.get(first)
-        if found is None:
-            found = self.group_keys[first] = digest(self.keys[first : first + self.size[first]])
-        return found
-
-    def _refuse_missing(self, entry: EntryPlan, point: int, name: str) -> None:
-        written = self.spec.stages[entry.wired.name]
-        coords = self.grid.coords(entry.wired.axes, point)
-        message = f"the input is missing at {coords}: entry {written.inputs[name]!r} does not exist there"
-        raise SweepError([self.spec.problem(("stages", entry.wired.name, "inputs", name), message)])
-
-
-def _identity(spelled_config: str, inputs: Mapping[str, str], kind: str) -> str:
-    """The canonical JSON that is hashed into a key, joined from parts that many steps share; inputs are sorted."""
+    Args:
+        spelled_config: canonical JSON of the config's identity.
+        inputs: input -> key, sorted by input.
+        kind: the stage.
+    """
     keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
     return f'{{"config":{spelled_config},"inputs":{{{keys}}},"stage":"{kind}","version":{STAGES[kind].version}}}'
 

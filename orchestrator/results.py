@@ -205,9 +205,7 @@ class Results:
     @cached_property
     def _of_interest(self) -> Mask:
         """The steps that rows speak of: those whose metrics are reported, and those of one cell alone."""
-        marked: Mask = self.plan.users == 1
-        for name in self._reported & set(self.plan.entries):
-            marked |= self.plan.steps_in(name)
+        marked: Mask = (self.plan.users == 1) | self.plan.steps_of(entries=self._reported)
         return marked
 
     def _read_manifests(self) -> list[str]:

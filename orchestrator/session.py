@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.document import Problem, SweepError, nearest
+from orchestrator.expand import build_plan
 from orchestrator.grid import Mask
 from orchestrator.outputs import Outputs, replace_file, resolve_outputs
-from orchestrator.plan import Plan, build_plan
+from orchestrator.plan import Plan
 from orchestrator.schedule import Schedule, State
 from orchestrator.selection import find_cell, select
 from orchestrator.spec import SweepSpec, load_sweep
@@ -61,8 +62,9 @@ class Session:
         results = self.results()
         kept: list[int] = []
         seen: set[str] = set()
+        statuses = results.statuses()
         for index in self.chosen:
-            status, failure = results.status_of(index)
+            status, failure = statuses[index]
             if status == "succeeded" or (count is not None and len(kept) >= count):
                 continue
             names = {failure.error_class or "", str(failure.outcome)} if failure else set()
@@ -70,9 +72,8 @@ class Session:
             if error is None or error in names:
                 kept.append(index)
         if error is not None and not kept:
-            raise SweepError(
-                [Problem("--error", "", f"no unfinished cell ended with {error!r}; {nearest(error, seen)}")]
-            )
+            hint = nearest(error, sorted(seen - {""}))
+            raise SweepError([Problem("--error", "", f"no unfinished cell ended with {error!r}; {hint}")])
         self.cells = np.isin(np.arange(len(self.plan.points)), kept)
         del self.schedule
 

@@ -42,10 +42,6 @@ class Step:
         """Content address."""
         return self.address.key
 
-    def parents(self) -> tuple[Artifact, ...]:
-        """All artifacts that this step reads."""
-        return tuple(artifact for group in self.inputs.values() for artifact in group)
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -70,7 +66,7 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
-    """The worker process or its node died."""
+    """The worker process died."""
     STORE_ERROR = "store_error"
     """The store could not be written or read: a full or read-only disk."""
     CLAIMED = "claimed"

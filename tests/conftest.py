@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
+import shutil
+import signal
 import subprocess
 import sys
-import time
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,10 @@ os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
 for _name in ("SWEEP_OUTPUTS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HH_RLHF"):
     os.environ.pop(_name, None)
 
+from servers import free_port, wait_until_it_answers  # noqa: E402
+
 # The S3 server of the tests; named before Ray starts, so that its workers know it too.
-with socket.create_server(("127.0.0.1", 0)) as _free:
-    S3_PORT = _free.getsockname()[1]
+S3_PORT = free_port()
 os.environ.update(
     AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3_PORT}",
     AWS_ACCESS_KEY_ID="test",
@@ -43,14 +45,13 @@ def _toy_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_TRACE", str(tmp_path / "toy-trace"))
 
 
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A real local Ray whose workers know the toy stages."""
+@pytest.fixture
+def local_ray() -> None:
+    """A real local Ray whose workers know the toy stages; an executor that stops takes it along."""
     import ray
 
-    toy.connect()
-    yield
-    ray.shutdown()
+    if not ray.is_initialized():
+        toy.connect()
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +63,7 @@ def _s3_server() -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", S3_PORT), timeout=1).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the S3 server did not start"
-                time.sleep(0.1)
+        wait_until_it_answers(f"http://127.0.0.1:{S3_PORT}/moto-api/data.json", server)
         yield
     finally:
         server.terminate()
@@ -84,3 +79,39 @@ def s3(_s3_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem().mkdir(bucket)
     return f"s3://{bucket}/folder"
+
+
+@pytest.fixture(scope="session")
+def head_environment() -> dict[str, str]:
+    """The environment of a Ray head and of those who submit jobs to it."""
+    # The interpreter line finds python on the PATH of the process that started the head.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "RAY_AUTH_MODE": "disabled"}
+
+
+@pytest.fixture(scope="session")
+def head(head_environment: dict[str, str]) -> Iterator[str]:
+    """Address of the job server of a real Ray head on two cores."""
+    # Not pytest's folder: the path of a Unix socket may have at most 107 characters.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    dashboard = free_port()
+    process = subprocess.Popen(
+        [
+            "ray", "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder,
+            "--port", str(free_port()), "--dashboard-port", str(dashboard),
+            "--ray-client-server-port", str(free_port()),
+        ],
+        env=head_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_until_it_answers(f"{address}/api/version", process)
+        yield address
+    finally:
+        # Ray's processes are in one group; a head that blocks takes longer than its patience to stop by itself.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import pytest
 import toy
 
 from orchestrator.document import SweepError, override, parse_value, read_document
-from orchestrator.plan import build_plan
+from orchestrator.expand import build_plan
 from orchestrator.spec import SweepSpec, load_sweep
 from orchestrator.wiring import wire
 

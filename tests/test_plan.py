@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from orchestrator.canonical import digest_of
 from orchestrator.document import SweepError
-from orchestrator.plan import Plan, build_plan
+from orchestrator.expand import build_plan
+from orchestrator.plan import Plan
 from orchestrator.selection import find_cell, select
 from orchestrator.session import open_session
 from orchestrator.spec import load_sweep
@@ -233,7 +234,8 @@ def test_columns_say_the_same_as_the_cells_one_by_one(tmp_path: Path) -> None:
     for number in range(len(plan)):
         step = plan.step(number)
         assert digest_of(step.identity) == step.key
-        assert list(step.parents()) == [plan.address(parent) for parent in plan.parents(number)]
+        read = [each for group in step.inputs.values() for each in group]
+        assert read == [plan.address(parent) for parent in plan.parents(number)]
         assert all(parent < number for parent in plan.parents(number))
     assert {plan.address(number): int(count) for number, count in enumerate(plan.users)} == dict(users)
 
@@ -244,7 +246,7 @@ def test_keys_made_all_at_once_are_those_made_one_by_one(
 ) -> None:
     path = toy.write_sweep(tmp_path, RICH) if name == "rich" else SWEEPS / f"{name}.yaml"
     at_once = build_plan(load_sweep(path))
-    monkeypatch.setattr("orchestrator.plan._Builder._add_all", lambda *_: False)
+    monkeypatch.setattr("orchestrator.expand._Builder._add_all", lambda *_: False)
     one_by_one = build_plan(load_sweep(path))
     assert at_once.keys == one_by_one.keys
     for column in ("home", "at", "shard", "size"):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
+from servers import free_port, wait_until_it_answers
 
 from orchestrator import tracking
 from orchestrator.drive import drive
@@ -156,12 +155,6 @@ def test_a_deleted_experiment_is_brought_back_by_the_same_command(tmp_path: Path
     check(session.outputs.tracking_uri)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def test_without_an_answer_from_mlflow_the_sweep_goes_on_and_sync_catches_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,15 +185,12 @@ def server(tmp_path: Path) -> Iterator[str]:
         start_new_session=True,
     )  # fmt: skip
     uri = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=1):
-                break
-        except OSError:
-            time.sleep(0.25)
-    yield uri
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        wait_until_it_answers(f"{uri}/health", process)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_real_server_gets_the_same_runs_as_a_file(tmp_path: Path, server: str) -> None:

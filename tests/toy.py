@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from workers import configs
 from workers.stages import STAGES, Input, Stage
@@ -118,21 +118,20 @@ def install() -> None:
     table["toy_total"] = Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)})
 
 
+def runtime_env() -> dict[str, Any]:
+    """What makes the toy stages known to Ray workers."""
+    tests = Path(__file__).parent
+    return {
+        "worker_process_setup_hook": "toy.install",
+        "env_vars": {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+    }
+
+
 def connect() -> None:
     """Start a local Ray on two cores whose workers know the toy stages."""
     import ray
 
-    tests = Path(__file__).parent
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={
-            "worker_process_setup_hook": "toy.install",
-            "env_vars": {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
-        },
-    )
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=runtime_env())
 
 
 #: x and y give 6 cells; sources are shared by the values of y.

@@ -34,7 +34,7 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from orchestrator.attempt import Request, cut_log, record_attempt, run_bundle, succeeded
+from orchestrator.attempt import Request, cut_log, ended_badly, record_attempt, run_bundle, succeeded
 from orchestrator.capture import rescue_log
 from orchestrator.executors import Ended, ExecutorLostError
 from orchestrator.store import StoreError, open_store
@@ -132,7 +132,7 @@ class RayExecutor:
             return Ended(requests, tuple(attempts))
         except RayTaskError as error:
             # Our own code could not even begin there, e.g. because a package is missing on that node.
-            return Ended(requests, tuple(_ended_badly(each, Outcome.FAILED, error, submitted) for each in requests))
+            return Ended(requests, tuple(_silent(each, Outcome.FAILED, error, submitted) for each in requests))
         except (RayError, TaskCancelledError) as error:
             return Ended(requests, tuple(_told_by_the_store(requests, error, submitted)))
 
@@ -207,23 +207,10 @@ class _Watchdog:
 
     def _bark(self) -> None:
         request = self._request
-        seconds = request.runtime.timeout or 0
-        record_attempt(
-            Attempt(
-                address=request.step.address,
-                entry=request.step.entry,
-                number=request.number,
-                outcome=Outcome.TIMED_OUT,
-                seconds=time.time() - self._started,
-                started=self._started,
-                host=socket.gethostname(),
-                code_commit=request.code_commit,
-                error_class=Outcome.TIMED_OUT.value,
-                error=f"the step ran longer than its timeout of {seconds:g} s (runtime.timeout)",
-                log=cut_log(request),
-            ),
-            request.store,
-        )
+        error = TimeoutError(f"the step ran longer than its timeout of {request.runtime.timeout:g} s (runtime.timeout)")
+        seconds = time.time() - self._started
+        attempt = ended_badly(request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), cut_log(request))
+        record_attempt(attempt, request.store)
         for child in psutil.Process().children(recursive=True):
             child.kill()
         os._exit(1)
@@ -252,7 +239,7 @@ def _told_by_the_store(requests: tuple[Request, ...], error: Exception, submitte
                 return
         else:
             steps = [(each.step.address, each.number) for each in requests[: requests.index(request) + 1]]
-            yield _ended_badly(request, _outcome(error), error, submitted, rescue_log(store, steps))
+            yield _silent(request, _outcome(error), error, submitted, rescue_log(store, steps))
             return
 
 
@@ -264,23 +251,10 @@ def _outcome(error: Exception) -> Outcome:
     return Outcome.CRASHED
 
 
-def _ended_badly(
-    request: Request, outcome: Outcome, error: Exception, submitted: float, log: str | None = None
-) -> Attempt:
+def _silent(request: Request, outcome: Outcome, error: Exception, submitted: float, log: str | None = None) -> Attempt:
     """An attempt that could not speak for itself, on record."""
-    attempt = Attempt(
-        address=request.step.address,
-        entry=request.step.entry,
-        number=request.number,
-        outcome=outcome,
-        seconds=time.time() - submitted,
-        started=submitted,
-        host=socket.gethostname(),
-        code_commit=request.code_commit,
-        error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
-        error=_advice(outcome, request, error),
-        log=log,
-    )
+    seconds = time.time() - submitted
+    attempt = ended_badly(request, outcome, error, submitted, seconds, _advice(outcome, request, error), log)
     record_attempt(attempt, request.store)
     return attempt
 

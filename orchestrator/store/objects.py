@@ -31,6 +31,7 @@ from orchestrator.store.records import (
     DamagedArtifactError,
     Signature,
     StoreError,
+    name_of_record,
     parse_attempt,
     parse_manifest,
     spell_attempt,
@@ -196,9 +197,9 @@ class ObjectStore:
         wanted = set(addresses)
         for stage in {address.stage for address in wanted}:
             for name in self._names(f"attempts/{stage}"):
-                key, number, kind = name.split(".")
-                if kind == "json" and Artifact(stage, key) in wanted:
-                    paths[Artifact(stage, key), int(number)] = f"{self._root}/attempts/{stage}/{name}"
+                key, number = name_of_record(name, "json") or ("", 0)
+                if Artifact(stage, key) in wanted:
+                    paths[Artifact(stage, key), number] = f"{self._root}/attempts/{stage}/{name}"
         found: dict[Artifact, list[Attempt]] = {}
         for (address, _), text in sorted(self._read_all(paths).items()):
             attempt = parse_attempt(text or b"")

@@ -28,6 +28,7 @@ from orchestrator.store.records import (
     DamagedArtifactError,
     Signature,
     StoreError,
+    name_of_record,
     parse_attempt,
     parse_manifest,
     spell_attempt,
@@ -197,9 +198,9 @@ class PosixStore:
         for stage in {address.stage for address in wanted}:
             folder = self.root / "attempts" / stage
             for name in _names(folder):
-                key, number, kind = name.split(".")
-                if kind == "json" and Artifact(stage, key) in wanted:
-                    records.setdefault(Artifact(stage, key), []).append((int(number), folder / name))
+                key, number = name_of_record(name, "json") or ("", 0)
+                if Artifact(stage, key) in wanted:
+                    records.setdefault(Artifact(stage, key), []).append((number, folder / name))
         return {
             address: [attempt for _, path in sorted(found) if (attempt := parse_attempt(path.read_bytes()))]
             for address, found in records.items()

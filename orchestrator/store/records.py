@@ -77,6 +77,12 @@ def spell_attempt(attempt: Attempt) -> str:
     return json.dumps(asdict(attempt))
 
 
+def name_of_record(name: str, kind: str) -> tuple[str, int] | None:
+    """The key and number in the file name `<key>.<number>.<kind>` of a record or log; None if it is another kind."""
+    key, number, found = name.split(".")
+    return (key, int(number)) if found == kind else None
+
+
 def parse_attempt(text: bytes) -> Attempt | None:
     """Read an attempt back; None if its record was torn by a crash."""
     try:

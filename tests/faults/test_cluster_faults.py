@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,16 +34,11 @@ threading.Thread(target=kill, daemon=True).start()
 
 #: A head without cores and one node, which is lost and comes back as another.
 CLUSTER = """
-import os, threading, time, ray, toy
-from pathlib import Path
+import threading, time, ray, toy
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-tests = Path(toy.__file__).parent
 # Before the other node is there: a driver whose own node is lost is another matter.
-ray.init(address=cluster.address, log_to_driver=False, runtime_env={
-    "worker_process_setup_hook": "toy.install",
-    "env_vars": {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
-})
+ray.init(address=cluster.address, log_to_driver=False, runtime_env=toy.runtime_env())
 node = cluster.add_node(num_cpus=2)
 cluster.wait_for_nodes()
 # A node registers a signal handler, which only the main thread may do.
@@ -78,7 +74,7 @@ def run(folder: Path, setting: str, seconds: float = 150) -> subprocess.Complete
     path = folder / "toy.yaml"
     code = f"import toy; toy.install()\n{setting}\nfrom orchestrator.cli import main; main()"
     return subprocess.run(
-        ["python", "-c", code, "run", str(path), "--outputs", str(folder / "out")],
+        [sys.executable, "-c", code, "run", str(path), "--outputs", str(folder / "out")],
         # Ray would wait for a minute for a head that is gone.
         env={**environment(), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"},
         capture_output=True, text=True, timeout=seconds,

@@ -1,0 +1,27 @@
+"""Real servers on loopback, as processes of the tests."""
+
+from __future__ import annotations
+
+import socket
+import time
+import urllib.request
+from subprocess import Popen
+
+
+def free_port() -> int:
+    """A port of this machine where nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 120) -> None:
+    """Return as soon as a server answers a GET; an error if it ends or stays silent."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert server.poll() is None, f"the server of {url} ended with {server.returncode}"
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(f"{url} does not answer")
