@@ -14,7 +14,7 @@ import numpy as np
 from orchestrator.attempt import Request
 from orchestrator.breaker import Breaker
 from orchestrator.claim import PATIENCE
-from orchestrator.executors import Executor
+from orchestrator.executors import Executor, Place
 from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
@@ -29,6 +29,10 @@ _BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0
 _LOOK_AGAIN = 2.0
 #: A bundle has at most so many steps, so that what one dead process takes along stays small.
 _BUNDLE_LIMIT = 64
+
+
+#: How steps are run, and whether they load a model.
+_Kind = tuple[Runtime, bool]
 
 
 def run_plan(schedule: Schedule, store: Store, executor: Executor, code_commit: str) -> Iterator[Attempt | None]:
@@ -55,8 +59,11 @@ class _Loop:
         """An input (its first step, its number of steps) -> the steps that wait for it."""
         self.gathering: dict[int, tuple[int, int]] = {}
         """First step of a group that somebody reads whole -> that input and how many of its steps are missing."""
-        self.ready: dict[str, list[int]] = {name: [] for name in self.plan.entries}
-        """Per entry a heap: entries differ in resources, so a full one must not hold up the others."""
+        self.ready: dict[str, dict[_Kind, dict[str | None, list[int]]]] = {name: {} for name in self.plan.entries}
+        """Entry -> kind -> model -> a heap of turns; where there is no room for one kind there may be for another."""
+        self.turns = self.plan.turns
+        self.steps = np.argsort(self.turns)
+        """Turn -> step."""
         self.resting: list[tuple[float, int]] = []
         """A heap of steps that are tried again later: (when, step)."""
         self.alone: set[int] = set()
@@ -79,6 +86,7 @@ class _Loop:
         self.failures = 0
         self.started = time.monotonic()
         self.gpu_seconds = 0.0
+        self.order = self._entries_in_order(numbers)
         for number in numbers:
             self._await_inputs(number)
 
@@ -129,7 +137,9 @@ class _Loop:
             self._push(number)
 
     def _push(self, number: int) -> None:
-        heapq.heappush(self.ready[self.plan.entry_of(number)], number)
+        model = self.plan.model(number)
+        models = self.ready[self.plan.entry_of(number)].setdefault((self._runtime(number), model is not None), {})
+        heapq.heappush(models.setdefault(model, []), int(self.turns[number]))
 
     def _release(self, number: int) -> None:
         """A step is committed: whoever waited for nothing else is ready."""
@@ -160,21 +170,40 @@ class _Loop:
         self.schedule.stopped = self.schedule.stopped or self._spent()
         if self.schedule.stopped:
             return
-        for name in self.plan.entries:
-            heap = self.ready[name]
-            while heap and name not in self.schedule.broken:
-                free = None if limits.running is None else limits.running - self.running
-                if free is not None and free <= 0:
-                    return
-                bundle = self._take(name, heap, free)
-                if not bundle:
-                    break
-                for request in bundle:
-                    number = self._number(request.step.address)
-                    self.schedule.states[number] = State.RUNNING
-                    self.tries[number] += 1
-                self.running += len(bundle)
-                self.executor.submit(bundle)
+        for name in self.order:
+            if name in self.schedule.broken:
+                continue
+            for kind, models in list(self.ready[name].items()):
+                runtime, _ = kind
+                while models:
+                    free = None if limits.running is None else limits.running - self.running
+                    if free is not None and free <= 0:
+                        return
+                    ready = {each: len(heap) for each, heap in models.items() if each is not None}
+                    place = self.executor.place(runtime, ready)
+                    if place is None:
+                        break
+                    heap = models[place.model]
+                    size = self._bundle_size(name, runtime, len(heap))
+                    self._start(self._take(heap, runtime, size if free is None else min(size, free)), place)
+                    if not heap:
+                        del models[place.model]
+                if not models:
+                    del self.ready[name][kind]
+
+    def _start(self, bundle: list[Request], place: Place) -> None:
+        for request in bundle:
+            number = self._number(request.step.address)
+            self.schedule.states[number] = State.RUNNING
+            self.tries[number] += 1
+        self.running += len(bundle)
+        self.executor.submit(bundle, place)
+
+    def _entries_in_order(self, numbers: list[int]) -> list[str]:
+        """What uses GPUs first, then what most other work waits for, directly or not."""
+        firsts = {self.plan.entry_of(number): number for number in reversed(numbers)}
+        gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
+        return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -self.plan.height[name]))
 
     def _spent(self) -> str | None:
         """Which budget of the sweep is used up, if any."""
@@ -188,16 +217,12 @@ class _Loop:
             return f"{hours:.2f} GPU-hours were used, of {limits.gpu_hours:g} allowed (limits.gpu_hours)"
         return None
 
-    def _take(self, name: str, heap: list[int], free: int | None) -> list[Request]:
-        """The next bundle of an entry, empty if the executor has no room for it."""
-        runtime = self._runtime(heap[0])
-        if not self.executor.has_room(runtime):
-            return []
-        size = self._bundle_size(name, runtime, len(heap))
+    def _take(self, heap: list[int], runtime: Runtime, size: int) -> list[Request]:
+        """The next bundle of a heap."""
         bundle: list[Request] = []
-        while heap and len(bundle) < (size if free is None else min(size, free)):
-            number = heap[0]
-            if bundle and (number in self.alone or self._runtime(number) != runtime):
+        while heap and len(bundle) < size:
+            number = int(self.steps[heap[0]])
+            if bundle and number in self.alone:
                 break
             heapq.heappop(heap)
             bundle.append(self._request(number, runtime))

@@ -174,6 +174,43 @@ class Plan:
         identity = identity_of(text, spelled, variant.kind)
         return Step(self.address(number), self.entry_of(number), dumped, identity, inputs, self.coords(number))
 
+    def model(self, number: int) -> str | None:
+        """A name for the model that a step loads; None if its stage loads none."""
+        stage = self._variant(number).kind
+        if not STAGES[stage].loads:
+            return None
+        config = self._config(number)
+        named = {feed.input: self.keys[feed.first] for feed in self.feeds(number)}
+        what = [named.get(name, getattr(config, name, None)) for name in STAGES[stage].loads]
+        return f"{stage} {what}"
+
+    @cached_property
+    def turns(self) -> Numbers:
+        """The turn of each step, so that steps of an entry that read the same artifacts follow each other.
+
+        The artifacts that most of them share come first: a node then reads a large input once, and not once per seed.
+        """
+        order: Numbers = np.arange(len(self), dtype=np.int32)
+        for entry in self.by_entry.values():
+            points = self.at[entry.first : entry.last]
+            columns = [self.by_entry[source.entry].groups[source.at[points]] for source in entry.sources]
+            columns.sort(key=lambda column: len(np.unique(column)))
+            if columns:
+                # The last of the keys is the first that counts; lexsort is stable.
+                order[entry.first : entry.last] = entry.first + np.lexsort(columns[::-1])
+        turns: Numbers = np.empty(len(self), np.int32)
+        turns[order] = np.arange(len(self), dtype=np.int32)
+        return turns
+
+    @cached_property
+    def height(self) -> Mapping[str, int]:
+        """Per entry, how many entries lie on the longest way from it to a target."""
+        found = dict.fromkeys(self.entries, 0)
+        for name in reversed(self.entries):
+            for source in self.by_entry[name].sources:
+                found[source.entry] = max(found[source.entry], found[name] + 1)
+        return found
+
     def needed(self, committed: Mask, cells: Mask | None = None, entry: str | None = None) -> Mask:
         """Which steps must run: those that a target of a (chosen) cell, or a needed step, asks for and lack.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -94,6 +95,7 @@ def head(head_environment: dict[str, str]) -> Iterator[str]:
     """Address of the job server of a real Ray head on two cores."""
     # Not pytest's folder: the path of a Unix socket may have at most 107 characters.
     folder = tempfile.mkdtemp(prefix="ray-")
+    log = Path(folder, "head.log")
     dashboard = free_port()
     process = subprocess.Popen(
         [
@@ -102,16 +104,17 @@ def head(head_environment: dict[str, str]) -> Iterator[str]:
             "--ray-client-server-port", str(free_port()),
         ],
         env=head_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        wait_until_it_answers(f"{address}/api/version", process)
+        wait_until_it_answers(f"{address}/api/version", process, log=log)
         yield address
     finally:
         # Ray's processes are in one group; a head that blocks takes longer than its patience to stop by itself.
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)

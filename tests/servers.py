@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import urllib.request
+from pathlib import Path
 from subprocess import Popen
 
 
@@ -14,11 +15,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 120) -> None:
-    """Return as soon as a server answers a GET; an error if it ends or stays silent."""
+def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 120, log: Path | None = None) -> None:
+    """Return as soon as a server answers a GET; an error with its log if it ends or stays silent."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        assert server.poll() is None, f"the server of {url} ended with {server.returncode}"
+        said = log.read_text()[-2000:] if log else ""
+        assert server.poll() is None, f"the server of {url} ended with {server.returncode}: {said}"
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return

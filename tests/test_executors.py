@@ -53,7 +53,9 @@ def run_one(executor: Executor, request: Request, seconds: float = 60) -> Attemp
 
 
 def run_all(executor: Executor, requests: list[Request], seconds: float = 60) -> Ended:
-    executor.submit(requests)
+    place = executor.place(requests[0].runtime, {})
+    assert place is not None
+    executor.submit(requests, place)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended = executor.wait(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from orchestrator.breaker import Breaker, signature
 from orchestrator.document import SweepError
 from orchestrator.drive import drive
 from orchestrator.execute import run_plan
-from orchestrator.executors import Ended
+from orchestrator.executors import Ended, Place
 from orchestrator.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime
@@ -148,10 +149,10 @@ class Flaky:
     def slots(self, runtime: Runtime) -> int:
         return 1
 
-    def has_room(self, runtime: Runtime) -> bool:
-        return not self.queue
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
+        return None if self.queue else Place()
 
-    def submit(self, requests: object) -> None:
+    def submit(self, requests: object, place: Place) -> None:
         assert isinstance(requests, list)
         self.started.append(self.now)
         self.requests.append(requests)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workers import configs
+from workers.resident import resident
 from workers.stages import STAGES, Input, Stage
 
 Behaviour = Literal[
@@ -45,6 +46,16 @@ class SourceConfig(configs.Config):
         return ("value",)
 
 
+class AskConfig(configs.Config):
+    """Asks a model something."""
+
+    model: str
+    question: int
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("answer",)
+
+
 class TotalConfig(configs.Config):
     """Adds up its inputs."""
 
@@ -66,6 +77,16 @@ def double(config: TotalConfig, out: Path, *, number: Path) -> dict[str, float]:
     value = 2 * float((number / "number.txt").read_text()) + config.add
     (out / "number.txt").write_text(str(value))
     return _behave(config.behaviour, config.marker, {"total": value})
+
+
+def ask(config: AskConfig, out: Path) -> dict[str, float]:
+    def load() -> int:
+        with Path(os.environ["TOY_TRACE"]).open("a") as stream:
+            stream.write(f"load {config.model}\n")
+        return len(config.model)
+
+    time.sleep(0.05)
+    return {"answer": float(resident(config.model, load) + config.question)}
 
 
 def total(config: TotalConfig, out: Path, *, numbers: list[Path]) -> dict[str, float]:
@@ -114,6 +135,7 @@ def install() -> None:
     """Add the toy stages to the table of this process (and, as a Ray worker's set-up hook, of a worker)."""
     table: dict[str, Stage] = STAGES  # type: ignore[assignment]
     table["toy_source"] = Stage("toy:source", 1, SourceConfig, "number")
+    table["toy_ask"] = Stage("toy:ask", 1, AskConfig, "number", loads=("model",))
     table["toy_double"] = Stage("toy:double", 1, TotalConfig, "number", {"number": Input("number")})
     table["toy_total"] = Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)})
 

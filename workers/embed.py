@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from workers import models
 from workers.configs import EmbedConfig
+from workers.resident import resident
 
 #: For the texts of one window: positions in the window, and their vectors, float32 of shape (positions, d).
 Embedder = Callable[[list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
@@ -67,9 +68,12 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
 
 
 def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
-    tokenizer = models.load_tokenizer(source)
-    # Encoders have a pooler that nothing here reads, and that checkpoints may lack.
-    model = models.load_model(source, AutoModel, tokenizer, new=("pooler.",)).to(models.device())
+    def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        tokenizer = models.load_tokenizer(source)
+        # Encoders have a pooler that nothing here reads, and that checkpoints may lack.
+        return tokenizer, models.load_model(source, AutoModel, tokenizer, new=("pooler.",)).to(models.device())
+
+    tokenizer, model = resident(("embed", source.state()), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
     @torch.inference_mode()
@@ -87,8 +91,12 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
     # Here and not above: the import takes seconds, and most models do not need it.
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(source.name, revision=source.revision, device=str(models.device()))
-    model.max_seq_length = min(config.max_tokens, model.max_seq_length or config.max_tokens)
+    def load() -> tuple[SentenceTransformer, int | None]:
+        model = SentenceTransformer(source.name, revision=source.revision, device=str(models.device()))
+        return model, model.max_seq_length
+
+    model, published = resident(("sentences", source.state()), load)
+    model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
     model.tokenizer.truncation_side = "left"
 
     def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from workers import models
 from workers.configs import GenerateConfig
+from workers.resident import resident
 from workers.seeding import generator
 from workers.tables import PROMPTS, RESPONSES, read_table, write_table
 
@@ -46,9 +53,13 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
     """
     prompt_ids, texts = _shard(config, prompts)
     source = models.locate(policy)
-    tokenizer = models.load_tokenizer(source)
-    model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=config.dtype).to(models.device())
-    ends = _generation_only(model, tokenizer.eos_token_id)
+
+    def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel, list[int]]:
+        tokenizer = models.load_tokenizer(source)
+        model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=config.dtype).to(models.device())
+        return tokenizer, model, _generation_only(model, tokenizer.eos_token_id)
+
+    tokenizer, model, ends = resident(("generate", source.state(), config.dtype), load)
     limit = models.token_limit(model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
     if limit <= config.max_new_tokens:
         raise ValueError(f"max_new_tokens ({config.max_new_tokens}) leaves no room in {limit} tokens of context")

@@ -36,6 +36,13 @@ class Source:
     local: bool
     revision: str | None = None
 
+    def state(self) -> tuple[object, ...]:
+        """Changes when the files of a local model do; for `workers.resident`."""
+        if not self.local:
+            return (self.name, self.revision)
+        files = sorted(path for path in Path(self.name).rglob("*") if path.is_file())
+        return (self.name, *((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
 
 def device() -> torch.device:
     """The accelerator that the executor left visible, else the CPU."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from workers import models
 from workers.configs import ScoreConfig
+from workers.resident import resident
 
 
 def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> dict[str, float]:
@@ -31,11 +32,15 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
         FileNotFoundError: the golden model cannot be read.
     """
     source = models.locate(golden)
-    tokenizer = models.load_tokenizer(source)
-    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer, dtype=config.dtype)
-    if model.config.num_labels != 1:
-        raise ValueError(f"{source.name}: a reward model has one label, this has {model.config.num_labels}")
-    model.to(models.device())
+
+    def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        tokenizer = models.load_tokenizer(source)
+        model = models.load_model(source, AutoModelForSequenceClassification, tokenizer, dtype=config.dtype)
+        if model.config.num_labels != 1:
+            raise ValueError(f"{source.name}: a reward model has one label, this has {model.config.num_labels}")
+        return tokenizer, model.to(models.device())
+
+    tokenizer, model = resident(("score", source.state(), config.dtype), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
     rows = models.read_responses(responses)

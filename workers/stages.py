@@ -37,6 +37,9 @@ class Stage:
     output: str
     """The kind of artifact it writes; see `workers/README.md` for the files of each kind."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    loads: tuple[str, ...] = ()
+    """Fields of the config and inputs that name a model which it loads (through `workers.resident`). Steps that agree
+    in them are run one after another by a process that keeps it."""
 
 
 STAGES: Mapping[str, Stage] = {
@@ -75,6 +78,7 @@ STAGES: Mapping[str, Stage] = {
         configs.GenerateConfig,
         "responses",
         {"policy": Input("model"), "prompts": Input("prompts")},
+        loads=("policy", "dtype"),
     ),
     "golden": Stage(
         "workers.golden:golden",
@@ -89,6 +93,7 @@ STAGES: Mapping[str, Stage] = {
         configs.ScoreConfig,
         "scores",
         {"golden": Input("golden"), "responses": Input("responses")},
+        loads=("golden", "dtype"),
     ),
     "embed": Stage(
         "workers.embed:embed",
@@ -96,6 +101,7 @@ STAGES: Mapping[str, Stage] = {
         configs.EmbedConfig,
         "embeddings",
         {"responses": Input("responses"), "policy": Input("model", optional=True)},
+        loads=("model", "policy"),
     ),
     "annotate": Stage(
         "workers.annotate:annotate",

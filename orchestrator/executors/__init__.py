@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.attempt import Request
 from orchestrator.types import Attempt, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Room for one more bundle."""
+
+    model: str | None = None
+    """Which of the models that were offered is to be worked on; None if the steps load none."""
+    worker: Any = None
+    """The executor's own note of where that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +44,16 @@ class Executor(Protocol):
     def slots(self, runtime: Runtime) -> int:
         """How many bundles of this kind can run at once."""
 
-    def has_room(self, runtime: Runtime) -> bool:
-        """Whether submitting one more of this kind would keep the machines busy without piling up work."""
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
+        """Where one more bundle would keep the machines busy without piling up work; None if nowhere.
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Start a bundle, steps that all have the same runtime, or queue it."""
+        Args:
+            runtime: of the steps.
+            ready: model -> how many steps that load it could be run now; empty for steps that load none.
+        """
+
+    def submit(self, requests: Sequence[Request], place: Place) -> None:
+        """Start a bundle where `place` said, or queue it; its steps have the same runtime and load the same model."""
 
     def wait(self, seconds: float) -> list[Ended]:
         """Bundles that ended, after waiting up to `seconds` for the first. Never raises for what a step did.

@@ -6,11 +6,11 @@ import contextlib
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
 from orchestrator.attempt import Request, run_bundle
-from orchestrator.executors import Ended
+from orchestrator.executors import Ended, Place
 from orchestrator.types import Runtime
 
 
@@ -21,17 +21,21 @@ class InlineExecutor:
         self.cpus = 1.0
         self.bundle_seconds = 0.0
         self._queue: deque[tuple[Request, ...]] = deque()
+        self._model: str | None = None
 
     def slots(self, runtime: Runtime) -> int:
         """One at a time."""
         return 1
 
-    def has_room(self, runtime: Runtime) -> bool:
-        """One at a time."""
-        return not self._queue
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
+        """One at a time; the model that was loaded last first."""
+        if self._queue:
+            return None
+        return Place(self._model if self._model in ready else next(iter(ready), None))
 
-    def submit(self, requests: Sequence[Request]) -> None:
+    def submit(self, requests: Sequence[Request], place: Place) -> None:
         """Queue a bundle for the next `wait`."""
+        self._model = place.model or self._model
         self._queue.append(tuple(requests))
 
     def wait(self, seconds: float) -> list[Ended]:

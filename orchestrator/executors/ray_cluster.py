@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import secrets
@@ -14,9 +15,9 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -25,6 +26,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
     LocalRayletDiedError,
     NodeDiedError,
     OutOfMemoryError,
@@ -36,7 +39,8 @@ from ray.exceptions import (
 
 from orchestrator.attempt import Request, cut_log, ended_badly, record_attempt, run_bundle, succeeded
 from orchestrator.capture import rescue_log
-from orchestrator.executors import Ended, ExecutorLostError
+from orchestrator.executors import Ended, ExecutorLostError, Place
+from orchestrator.executors.warm import WarmWorkers, Worker
 from orchestrator.store import StoreError, open_store
 from orchestrator.types import Attempt, Manifest, Outcome, Runtime
 
@@ -46,6 +50,31 @@ _QUEUED_AHEAD = 4
 
 #: While nothing ends, see so often (seconds) whether the cluster is still there.
 _CHECK_EVERY = 10.0
+
+
+class _Shape(NamedTuple):
+    """What Ray reserves for a bundle."""
+
+    cpus: float
+    gpus: float
+    memory: int | None
+
+    def options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"num_cpus": self.cpus}
+        if self.gpus:
+            options["num_gpus"] = self.gpus
+        if self.memory:
+            options["memory"] = self.memory
+        return options
+
+
+class _Sent(NamedTuple):
+    """A bundle under way."""
+
+    requests: tuple[Request, ...]
+    when: float
+    shape: _Shape
+    worker: Worker | None
 
 
 class RayUnreachableError(Exception):
@@ -67,37 +96,45 @@ class RayExecutor:
         self.gpus = float(resources.get("GPU", 0.0))
         self.bundle_seconds = 1.0
         self._check_due = time.monotonic() + _CHECK_EVERY
-        self._running: dict[Any, tuple[tuple[Request, ...], float]] = {}
-        self._shapes: Counter[tuple[float, float]] = Counter()
+        self._running: dict[Any, _Sent] = {}
+        """In the order of sending."""
+        self._shapes: Counter[_Shape] = Counter()
+        """How many bundles of each shape run as tasks."""
+        self._warm = WarmWorkers(_start_worker, _end_worker)
 
     def slots(self, runtime: Runtime) -> int:
         """How many such tasks the cluster's cores and GPUs can run at once."""
-        cpus, gpus = self._shape(runtime)
-        return max(1, int(min(self.cpus / cpus, self.gpus / gpus if gpus else self.cpus / cpus)))
+        shape = self._shape(runtime)
+        return max(1, int(min(self.cpus / shape.cpus, self.gpus / shape.gpus if shape.gpus else math.inf)))
 
-    def has_room(self, runtime: Runtime) -> bool:
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
         """Room is counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
-        return self._shapes[self._shape(runtime)] < self.slots(runtime) + _QUEUED_AHEAD
+        shape = self._shape(runtime)
+        if ready:
+            return self._warm.place(shape, ready, self.slots(runtime))
+        return Place() if self._shapes[shape] < self.slots(runtime) + _QUEUED_AHEAD else None
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Start a bundle as a Ray task."""
+    def submit(self, requests: Sequence[Request], place: Place) -> None:
+        """Start a bundle as a Ray task; one whose steps load a model as a call of a worker that keeps it."""
         first = requests[0]
-        cpus, gpus = self._shape(first.runtime)
+        shape = self._shape(first.runtime)
         more = f" +{len(requests) - 1}" if len(requests) > 1 else ""
-        options: dict[str, Any] = {"num_cpus": cpus, "name": f"{first.step.entry} {first.step.key[:8]}{more}"}
-        if gpus:
-            options["num_gpus"] = gpus
-        if first.runtime.memory:
-            options["memory"] = first.runtime.memory
+        name = f"{first.step.entry} {first.step.key[:8]}{more}"
         # Ray's own pickler takes ten times as long over so many small objects.
-        task = _run.options(**options).remote(pickle.dumps(list(requests), pickle.HIGHEST_PROTOCOL))
-        self._running[task] = (tuple(requests), time.time())
-        self._shapes[cpus, gpus] += 1
+        bundle = pickle.dumps(list(requests), pickle.HIGHEST_PROTOCOL)
+        worker = self._warm.take(shape, place) if place.model else None
+        if worker:
+            task = worker.process.run.options(name=name).remote(bundle)
+        else:
+            task = (_run_on_gpu if shape.gpus else _run).options(name=name, **shape.options()).remote(bundle)
+            self._shapes[shape] += 1
+        self._running[task] = _Sent(tuple(requests), time.time(), shape, worker)
 
     def wait(self, seconds: float) -> list[Ended]:
         """Bundles that ended; a dead worker is an attempt that crashed."""
         if not self._running:
             return []
+        self._warm.retire(self._crowded())
         tasks = list(self._running)
         try:
             ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
@@ -108,7 +145,14 @@ class RayExecutor:
                 self._check_node()
         except (RayError, ConnectionError, RuntimeError) as error:
             raise ExecutorLostError(f"Ray is gone: {error}") from error
-        return [self._collect(task) for task in ready]
+        return [ended for task in tasks if task in set(ready) for ended in self._collect(task)]
+
+    def _crowded(self) -> bool:
+        """Whether more is asked for than there is, so that processes with nothing to do are in the way."""
+        shapes = [*self._shapes.elements(), *(worker.shape for worker in self._warm.workers)]
+        cpus: float = sum(each.cpus for each in shapes)
+        gpus: float = sum(each.gpus for each in shapes)
+        return cpus > self.cpus or gpus > self.gpus
 
     def _check_node(self) -> None:
         """A driver whose own node was declared dead would wait for its tasks for ever."""
@@ -124,21 +168,34 @@ class RayExecutor:
         self._running.clear()
         ray.shutdown()
 
-    def _collect(self, task: Any) -> Ended:
-        requests, submitted = self._running.pop(task)
-        self._shapes[self._shape(requests[0].runtime)] -= 1
+    def _collect(self, task: Any) -> list[Ended]:
+        """What a bundle that ended came to; with it those that its worker can no longer run."""
+        sent = self._running.pop(task, None)
+        if sent is None:
+            return []
+        requests, submitted = sent.requests, sent.when
+        if sent.worker:
+            self._warm.ended(sent.worker)
+        else:
+            self._shapes[sent.shape] -= 1
         try:
             attempts: list[Attempt] = pickle.loads(ray.get(task))
-            return Ended(requests, tuple(attempts))
+            return [Ended(requests, tuple(attempts))]
         except RayTaskError as error:
             # Our own code could not even begin there, e.g. because a package is missing on that node.
-            return Ended(requests, tuple(_silent(each, Outcome.FAILED, error, submitted) for each in requests))
+            return [Ended(requests, tuple(_silent(each, Outcome.FAILED, error, submitted) for each in requests))]
         except (RayError, TaskCancelledError) as error:
-            return Ended(requests, tuple(_told_by_the_store(requests, error, submitted)))
+            ended = [Ended(requests, tuple(_told_by_the_store(requests, error, submitted)))]
+            # What waited behind it for the same worker was not begun.
+            for other in [each for each, its in self._running.items() if sent.worker and its.worker is sent.worker]:
+                ended.append(Ended(self._running.pop(other).requests, ()))
+            if sent.worker:
+                self._warm.lost(sent.worker)
+            return ended
 
-    def _shape(self, runtime: Runtime) -> tuple[float, float]:
+    def _shape(self, runtime: Runtime) -> _Shape:
         # A laptop may have fewer cores than a step would like; on one machine it still runs, only slower.
-        return min(runtime.cpus, self.cpus), runtime.gpus
+        return _Shape(min(runtime.cpus, self.cpus), runtime.gpus, runtime.memory)
 
     def _connect(self, address: str | None) -> None:
         if ray.is_initialized():
@@ -182,9 +239,29 @@ def _probe(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-@ray.remote(max_retries=0)
-def _run(requests: bytes) -> bytes:
+def _answer(requests: bytes) -> bytes:
     return pickle.dumps(run_bundle(pickle.loads(requests), _Watchdog), pickle.HIGHEST_PROTOCOL)
+
+
+_run = ray.remote(max_retries=0)(_answer)
+#: Only a process that ends gives all of its GPU memory back.
+_run_on_gpu = ray.remote(max_retries=0, max_calls=1)(_answer)
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class _WarmWorker:
+    """A process that lives on between bundles, so that the model it loaded is still there for the next one."""
+
+    def run(self, requests: bytes) -> bytes:
+        return _answer(requests)
+
+
+def _start_worker(shape: _Shape) -> Any:
+    return _WarmWorker.options(**shape.options()).remote()  # type: ignore[attr-defined]
+
+
+def _end_worker(process: Any) -> None:
+    ray.kill(process)
 
 
 class _Watchdog:
@@ -246,7 +323,9 @@ def _told_by_the_store(requests: tuple[Request, ...], error: Exception, submitte
 def _outcome(error: Exception) -> Outcome:
     if isinstance(error, OutOfMemoryError):
         return Outcome.OUT_OF_MEMORY
-    if isinstance(error, NodeDiedError | LocalRayletDiedError | RaySystemError):
+    if isinstance(error, NodeDiedError | LocalRayletDiedError | RaySystemError | ActorUnavailableError):
+        return Outcome.LOST
+    if isinstance(error, ActorDiedError) and "node has died" in str(error):
         return Outcome.LOST
     return Outcome.CRASHED
 

@@ -1,0 +1,36 @@
+"""The model that this process loaded last, kept for the next step that asks for the same one.
+
+Loading a language model takes longer than a small shard of work with it. The orchestrator sends steps of one model to
+one process (`Stage.loads`); results do not depend on it.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: What is kept, and what it is.
+_kept: tuple[Hashable, Any] | None = None
+
+
+def resident(identity: Hashable, load: Callable[[], T]) -> T:
+    """What `load` made when it was last asked for by this identity, or makes now.
+
+    Args:
+        identity: everything that the loaded thing depends on. Whoever uses it leaves it as it was.
+        load: makes it. What was kept before is dropped first, since two models may not fit into memory.
+    """
+    global _kept
+    if _kept is None or _kept[0] != identity:
+        if _kept is not None:
+            _kept = None
+            gc.collect()
+            if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+                sys.modules["torch"].cuda.empty_cache()
+        _kept = (identity, load())
+    loaded: T = _kept[1]
+    return loaded
