@@ -26,6 +26,7 @@ from typing import Any
 from orchestrator.capture import Capture
 from orchestrator.claim import ClaimedError, claimed
 from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
+from orchestrator.store.transient import passes
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
 from workers.stages import STAGES
 
@@ -81,7 +82,7 @@ def run_bundle(
         if done:
             _store(requests[0].store).flush(done)
     except StoreError as error:
-        kind = Outcome.STORE_ERROR
+        kind = _store_outcome(error)
         return [
             replace(each, outcome=kind, error_class=kind.value, error=str(error)) if each.address in done else each
             for each in attempts
@@ -114,9 +115,7 @@ def run_attempt(request: Request) -> Attempt:
     except RejectedError as caught:
         outcome, error = Outcome.REJECTED, caught
     except StoreError as caught:
-        outcome, error = Outcome.STORE_ERROR, caught
-    except TimeoutError as caught:
-        outcome, error = Outcome.TIMED_OUT, caught
+        outcome, error = _store_outcome(caught), caught
     except Exception as caught:
         outcome, error = _classify(caught), caught
     seconds = time.perf_counter() - clock
@@ -141,7 +140,7 @@ def ended_badly(
         host=socket.gethostname(),
         code_commit=request.code_commit,
         error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
-        error=message,
+        error=f"{message} ({_memory_advice(request)})" if outcome is Outcome.OUT_OF_MEMORY else message,
         log=log,
     )
 
@@ -289,12 +288,26 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _store_outcome(error: StoreError) -> Outcome:
+    return Outcome.IO_ERROR if error.passes else Outcome.STORE_ERROR
+
+
+def _memory_advice(request: Request) -> str:
+    runtime, name = request.runtime, request.step.entry
+    if runtime.gpus:
+        return f"if it was the GPU's: a smaller batch in the config of {name}, or more of runtime.{name}.gpus"
+    reserved = f"{runtime.memory / 2**30:.1f} GiB were" if runtime.memory else "nothing was"
+    return f"{reserved} reserved: raise runtime.{name}.memory, or let it grow up to memory_limit"
+
+
 def _classify(error: Exception) -> Outcome:
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return Outcome.TIMED_OUT
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Outcome.OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
         return Outcome.STORE_ERROR
-    return Outcome.FAILED
+    return Outcome.IO_ERROR if passes(error) else Outcome.FAILED
 
 
 def _message(error: BaseException) -> str:

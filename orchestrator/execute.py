@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from orchestrator.store import Store
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
 #: Outcomes that say nothing against the step itself; it is tried again, up to `runtime.attempts` times in one command.
-_TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.DAMAGED_INPUT})
+_TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
 #: A step whose node went away is tried again so often: a spot instance may be taken many times in a night.
 _LOST_ALLOWED = 100
 #: The second try of a step whose machine failed it waits so many seconds, each later one twice as long, up to …
@@ -68,6 +69,8 @@ class _Loop:
         """A heap of steps that are tried again later: (when, step)."""
         self.alone: set[int] = set()
         """Steps that took their process with them, and are given one of their own."""
+        self.starved: Counter[int] = Counter()
+        """Step -> how often it ran out of memory."""
         self.tries: Counter[int] = Counter()
         self.lost: Counter[int] = Counter()
         numbers = np.flatnonzero(schedule.needed).tolist()
@@ -137,6 +140,10 @@ class _Loop:
             self._push(number)
 
     def _push(self, number: int) -> None:
+        if self.plan.entry_of(number) in self.schedule.broken:
+            self.schedule.states[number] = State.BLOCKED
+            self._block(number)
+            return
         model = self.plan.model(number)
         models = self.ready[self.plan.entry_of(number)].setdefault((self._runtime(number), model is not None), {})
         heapq.heappush(models.setdefault(model, []), int(self.turns[number]))
@@ -171,8 +178,6 @@ class _Loop:
         if self.schedule.stopped:
             return
         for name in self.order:
-            if name in self.schedule.broken:
-                continue
             for kind, models in list(self.ready[name].items()):
                 runtime, _ = kind
                 while models:
@@ -258,7 +263,7 @@ class _Loop:
         found = self.runtimes.get(at)
         if found is None:
             found = self.runtimes[at] = self.plan.spec.runtime_of(name, coords)
-        return found
+        return _roomier(found, self.starved[number]) if number in self.starved else found
 
     # --- what ended
 
@@ -277,6 +282,8 @@ class _Loop:
                 self._make_again(self._number(damaged))
             if neighbours > 1:
                 self.alone.add(number)
+            if attempt.outcome is Outcome.OUT_OF_MEMORY:
+                self.starved[number] += 1
             self._return(number, attempt)
             return
         self.failures += 1
@@ -284,9 +291,19 @@ class _Loop:
             self.schedule.stopped = f"{attempt.error}"
         reason = self.breaker.failed(attempt)
         if reason:
-            self.schedule.broken[attempt.entry] = reason
+            self._stop_entry(attempt.entry, reason)
         self.schedule.states[number] = State.FAILED
         self._block(number)
+
+    def _stop_entry(self, name: str, reason: str) -> None:
+        """Start no further step of an entry, nor what waits for those."""
+        self.schedule.broken[name] = reason
+        self.ready[name].clear()
+        entry = self.plan.by_entry[name]
+        for number in range(entry.first, entry.last):
+            if self.schedule.states[number] == State.PENDING and self.schedule.needed[number]:
+                self.schedule.states[number] = State.BLOCKED
+                self._block(number)
 
     def _may_try_again(self, number: int, attempt: Attempt) -> bool:
         if attempt.outcome is Outcome.LOST:
@@ -358,3 +375,11 @@ class _Loop:
         number = self.plan.number(address)
         assert number is not None, "only steps of this plan are run"
         return number
+
+
+def _roomier(runtime: Runtime, times: int) -> Runtime:
+    """How a step is run that ran out of memory so often: with more of it where the sweep allows that, else alone."""
+    gpus = float(math.ceil(runtime.gpus))
+    if runtime.memory and runtime.memory_limit and runtime.memory < runtime.memory_limit:
+        return replace(runtime, gpus=gpus, memory=min(runtime.memory * 2**times, runtime.memory_limit))
+    return replace(runtime, gpus=gpus, whole_node=True)

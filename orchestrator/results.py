@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
+from orchestrator.breaker import Breaker
 from orchestrator.grid import Mask
 from orchestrator.outputs import replace_file
 from orchestrator.plan import Plan, cell_id
@@ -47,6 +49,8 @@ class Results:
         self.schedule = schedule
         self.failures: dict[int, Attempt] = {}
         """Step -> its last attempt, which failed."""
+        self.stopped: dict[str, Attempt] = {}
+        """Entries that the breaker stopped -> one of their failures, which says so."""
         self._finished: dict[int, _Finished] = {}
         self._reported = frozenset(plan.spec.results or plan.targets)
 
@@ -69,6 +73,10 @@ class Results:
                 states[number] = State.FAILED
         if not self.failures:
             return
+        stopped = self._stopped()
+        for number in missing:
+            if states[number] == State.PENDING and self.plan.entry_of(number) in stopped:
+                states[number] = State.BLOCKED
         for number in missing:
             if states[number] != State.FAILED and any(
                 states[parent] in (State.FAILED, State.BLOCKED) for parent in self.plan.parents(number)
@@ -91,6 +99,7 @@ class Results:
     def table(self) -> pa.Table:
         """One row per cell, in the order of the plan."""
         self._read_manifests()
+        self.stopped = self._stopped()
         metrics = self._metric_names()
         groups = [(name, name in self._reported, self.plan.groups(name).tolist()) for name in self.plan.entries]
         rows = [
@@ -123,6 +132,7 @@ class Results:
 
     def statuses(self) -> list[tuple[str, Attempt | None]]:
         """What became of each cell, and its failure; reads no manifest."""
+        self.stopped = self._stopped()
         groups = [(name, self.plan.groups(name).tolist()) for name in self.plan.entries]
         return [
             self._status([(name, of_cells[index]) for name, of_cells in groups if of_cells[index] >= 0])
@@ -135,6 +145,7 @@ class Results:
         succeeded; failed (a step of its own did); blocked (a shared step failed); running; or pending.
         """
         firsts = [(name, int(self.plan.groups(name)[index])) for name in self.plan.entries]
+        self.stopped = self._stopped()
         return self._status([(name, first) for name, first in firsts if first >= 0])
 
     def _status(self, groups: list[tuple[str, int]]) -> tuple[str, Attempt | None]:
@@ -153,8 +164,23 @@ class Results:
         if failed:
             own = [number for number in failed if self._users[number] == 1]
             return ("failed" if own else "blocked"), self.failures.get((own or failed)[0])
+        for name, states_of in seen.items():
+            if State.BLOCKED in states_of and name in self.stopped:
+                return "blocked", self.stopped[name]
         under_way = any(State.RUNNING in each or State.ELSEWHERE in each for each in seen.values())
         return ("running" if under_way else "pending"), None
+
+    def _stopped(self) -> dict[str, Attempt]:
+        """What the breaker would say of the failures on record."""
+        breaker = Breaker(self.plan.spec.limits.breaker)
+        works = {self.plan.entries[home] for home in np.unique(self.plan.home[self.schedule.committed])}
+        stopped: dict[str, Attempt] = {}
+        for number, attempt in sorted(self.failures.items()):
+            name = self.plan.entry_of(number)
+            reason = breaker.failed(attempt) if name not in works else None
+            if reason:
+                stopped.setdefault(name, replace(attempt, error_class="breaker", error=reason))
+        return stopped
 
     def _row(self, index: int, groups: list[tuple[str, bool, int]]) -> dict[str, Any]:
         groups = [group for group in groups if group[2] >= 0]

@@ -22,7 +22,7 @@ class State(IntEnum):
     """Handed to the executor."""
     FAILED = 3
     BLOCKED = 4
-    """A step that it waits for has failed."""
+    """A step that it waits for has failed, or its stage was stopped by the breaker."""
     ELSEWHERE = 5
     """Another driver computes it."""
     UNNEEDED = 6

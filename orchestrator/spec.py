@@ -81,6 +81,7 @@ class _RuntimeValues(_Part):
     cpus: Annotated[float, Field(gt=0)] | None = None
     gpus: Annotated[float, Field(ge=0)] | None = None
     memory: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
+    memory_limit: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
     timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] = None
     attempts: Annotated[int, Field(ge=1)] | None = None
 

@@ -67,6 +67,8 @@ class Outcome(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
     """The worker process died."""
+    IO_ERROR = "io_error"
+    """The network, a file server or an object store failed; that may be over after a while."""
     STORE_ERROR = "store_error"
     """The store could not be written or read: a full or read-only disk."""
     CLAIMED = "claimed"
@@ -107,10 +109,14 @@ class Runtime:
     gpus: float = 0
     memory: int | None = None
     """Bytes that Ray reserves; None reserves nothing."""
+    memory_limit: int | None = None
+    """Up to so many bytes `memory` doubles whenever the step has run out of it."""
     timeout: float | None = None
     """Seconds."""
     attempts: int = 3
-    """Tries before a step whose worker died, ran out of memory or met a damaged input counts as failed."""
+    """Tries before a step whose worker died, ran out of memory, or met an I/O error or damaged input, has failed."""
+    whole_node: bool = False
+    """Nothing else runs beside it on its node, so that all memory there is its own; not for people to set."""
 
 
 @dataclass(frozen=True, slots=True)

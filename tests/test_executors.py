@@ -209,3 +209,12 @@ def test_an_address_where_no_cluster_answers_is_an_error_with_the_remedy(tmp_pat
     assert done.returncode == 2, done.stderr
     assert "no Ray cluster answers at 127.0.0.1:1" in done.stdout
     assert "ray start --head" in done.stdout
+
+
+@pytest.mark.ray
+def test_a_step_that_wants_a_node_of_its_own_gets_all_its_cores(local_ray: None) -> None:
+    from orchestrator.executors.ray_cluster import RayExecutor
+
+    executor = RayExecutor()
+    assert executor.slots(Runtime()) == 2
+    assert executor.slots(Runtime(whole_node=True)) == 1

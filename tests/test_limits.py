@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+import requests
 import toy
 from test_execute import FAILING_CELL, attempts_made, rows, run_inline
 
@@ -18,6 +22,8 @@ from orchestrator.execute import run_plan
 from orchestrator.executors import Ended, Place
 from orchestrator.schedule import State
 from orchestrator.session import Session, open_session
+from orchestrator.store import StoreError
+from orchestrator.store.transient import passes
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime
 
 
@@ -50,6 +56,10 @@ def test_a_signature_keeps_what_tells_errors_apart() -> None:
     assert signature(attempt("key 'a' of 0x7f00")) == signature(attempt("key 'b' of 0x7f99"))
 
 
+def open_again(session: Session) -> Session:
+    return Session(session.file, session.spec, session.plan, None, session.outputs)
+
+
 BROKEN = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5]").replace(
     "plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}"
 )
@@ -66,9 +76,17 @@ def test_the_rest_of_the_sweep_goes_on_when_a_stage_is_stopped(
     assert code == 1
     counts = session.schedule.counts()
     assert counts["total"][State.COMMITTED] == 6
-    assert (counts["side"][State.FAILED], counts["side"][State.PENDING]) == (4, 8)
+    assert (counts["side"][State.FAILED], counts["side"][State.PENDING]) == (4, 0)
+    assert counts["side"][State.BLOCKED] == 8
     out = capsys.readouterr().out
     assert "the first 4 steps of 'side' all ended with ValueError: the toy was told to raise" in out
+    # The cells say so, also to whoever reads the store only.
+    for table in (pq.read_table(session.outputs.results), open_again(session).results().table()):
+        # Each cell has two of these steps.
+        kinds = Counter((row["status"], row["error_class"]) for row in table.to_pylist())
+        assert kinds == {("failed", "ValueError"): 2, ("blocked", "breaker"): 4}
+    (stopped,) = [each for each in open_again(session).status()["errors"] if each["error_class"] == "breaker"]
+    assert "its other steps were not started (limits.breaker)" in stopped["example"]
     # The same command tries again, and stops again.
     before = attempts_made(session)
     run_inline(tmp_path, "limits.breaker=4", text=text)
@@ -186,8 +204,12 @@ tracking: false
 """
 
 
-def play(folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome]) -> tuple[Flaky, Session]:
-    session = open_session(toy.write_sweep(folder, ONE), ["runtime.default.attempts=3"], outputs=str(folder / "out"))
+def play(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome], overrides: Sequence[str] = ()
+) -> tuple[Flaky, Session]:
+    folder.mkdir(exist_ok=True)
+    overrides = ["runtime.default.attempts=3", *overrides]
+    session = open_session(toy.write_sweep(folder, ONE), overrides, outputs=str(folder / "out"))
     session.store.prepare()
     executor = Flaky(outcomes)
     monkeypatch.setattr("orchestrator.execute.time.monotonic", lambda: executor.now)
@@ -216,3 +238,45 @@ def test_a_lost_node_costs_a_step_none_of_its_tries(tmp_path: Path, monkeypatch:
     assert [bundle[0].number for bundle in executor.requests] == list(range(1, 12))
     pauses = [after - before for before, after in zip(executor.started, executor.started[1:], strict=False)]
     assert pauses[:7] == pytest.approx([1, 2, 4, 8, 16, 32, 60], abs=0.1)
+
+
+def test_an_io_error_is_tried_again_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, session = play(tmp_path, monkeypatch, [Outcome.IO_ERROR] * 2)
+    assert session.schedule.states[0] == State.COMMITTED
+    pauses = [after - before for before, after in zip(executor.started, executor.started[1:], strict=False)]
+    assert pauses == pytest.approx([1, 2], abs=0.1)
+
+
+def test_a_step_that_ran_out_of_memory_gets_twice_as_much_up_to_the_limit_and_then_a_node_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = ["runtime.source={attempts: 5, memory: 4GiB, memory_limit: 10GiB, gpus: 0.5}"]
+    executor, session = play(tmp_path, monkeypatch, [Outcome.OUT_OF_MEMORY] * 3, allowed)
+    runtimes = [bundle[0].runtime for bundle in executor.requests]
+    assert [runtime.memory for runtime in runtimes] == [4 * 2**30, 8 * 2**30, 10 * 2**30, 10 * 2**30]
+    assert [runtime.gpus for runtime in runtimes] == [0.5, 1, 1, 1]
+    executor, session = play(tmp_path / "other", monkeypatch, [Outcome.OUT_OF_MEMORY] * 5)
+    assert session.schedule.states[0] == State.FAILED
+    assert [bundle[0].runtime.whole_node for bundle in executor.requests] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), True),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), True),
+        (requests.exceptions.ConnectionError("no route"), True),
+        (requests.exceptions.ReadTimeout("slow"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (FileNotFoundError(errno.ENOENT, "gone"), False),
+        (PermissionError(errno.EACCES, "no"), False),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_only_errors_that_pass_by_themselves_are_tried_again(error: Exception, expected: bool) -> None:
+    assert passes(error) is expected
+    with pytest.raises(StoreError) as caught:
+        raise StoreError("the store") from error
+    assert caught.value.passes is expected

@@ -94,6 +94,8 @@ class RayExecutor:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.cpus = float(resources.get("CPU", 1.0))
         self.gpus = float(resources.get("GPU", 0.0))
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        self._node_cpus = max(float(node["Resources"].get("CPU", 0.0)) for node in nodes if node["Alive"])
         self.bundle_seconds = 1.0
         self._check_due = time.monotonic() + _CHECK_EVERY
         self._running: dict[Any, _Sent] = {}
@@ -195,7 +197,8 @@ class RayExecutor:
 
     def _shape(self, runtime: Runtime) -> _Shape:
         # A laptop may have fewer cores than a step would like; on one machine it still runs, only slower.
-        return _Shape(min(runtime.cpus, self.cpus), runtime.gpus, runtime.memory)
+        cpus = self._node_cpus if runtime.whole_node else min(runtime.cpus, self.cpus)
+        return _Shape(cpus, runtime.gpus, runtime.memory)
 
     def _connect(self, address: str | None) -> None:
         if ray.is_initialized():
@@ -341,7 +344,7 @@ def _silent(request: Request, outcome: Outcome, error: Exception, submitted: flo
 def _advice(outcome: Outcome, request: Request, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if outcome is Outcome.OUT_OF_MEMORY:
-        return f"the node ran out of memory; reserve some with runtime.{request.step.entry}.memory ({first})"
+        return f"the node ran out of memory: {first}"
     if outcome is Outcome.FAILED:
         return f"a Ray worker could not begin the step; are the packages installed on its node? ({error})"
     if outcome is Outcome.LOST:

@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from orchestrator.store.transient import passes
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 
 MANIFEST = "manifest.json"
@@ -15,6 +16,11 @@ MANIFEST = "manifest.json"
 
 class StoreError(Exception):
     """The store cannot be read or written: full, read-only, or gone. The message names the place and the remedy."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether its cause is of the kind that is over after a while."""
+        return passes(self.__cause__)
 
 
 class DamagedArtifactError(Exception):
