@@ -25,6 +25,7 @@ from typing import Any
 
 from orchestrator.capture import Capture
 from orchestrator.claim import ClaimedError, claimed
+from orchestrator.outputs import code_digest
 from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
 from orchestrator.store.transient import passes
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
@@ -46,6 +47,18 @@ class Request:
     """Names the run of the driver that asks."""
     stale: str | None = None
     """A claim on the step that may be taken over."""
+    code: str = ""
+    """Digest of the driver's code; not compared if empty."""
+
+
+class CodeChangedError(Exception):
+    """The code was edited after the driver started; results of two codes must not be taken for those of one."""
+
+
+class _DamagedInputsError(Exception):
+    def __init__(self, errors: Sequence[DamagedArtifactError]) -> None:
+        super().__init__("; ".join(str(error) for error in errors))
+        self.addresses = tuple(error.address for error in errors)
 
 
 class RejectedError(Exception):
@@ -110,8 +123,8 @@ def run_attempt(request: Request) -> Attempt:
         return succeeded(manifest, request.step.entry)
     except ClaimedError as caught:
         outcome, error, holder = Outcome.CLAIMED, caught, caught.holder
-    except DamagedArtifactError as caught:
-        outcome, error, damaged = Outcome.DAMAGED_INPUT, caught, (caught.address,)
+    except _DamagedInputsError as caught:
+        outcome, error, damaged = Outcome.DAMAGED_INPUT, caught, caught.addresses
     except RejectedError as caught:
         outcome, error = Outcome.REJECTED, caught
     except StoreError as caught:
@@ -177,16 +190,27 @@ def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
 
     Raises:
         RejectedError: a metric is missing, undeclared or not finite.
-        DamagedArtifactError: an input is torn or altered.
+        _DamagedInputsError: inputs are torn or altered.
+        CodeChangedError: the code on the disk is not the driver's.
     """
     step = request.step
     stage = STAGES[step.stage]
     config = stage.config.model_validate(step.config)
     inputs: dict[str, Path | list[Path]] = {}
+    damage: list[DamagedArtifactError] = []
     for name, artifacts in step.inputs.items():
-        folders = [store.fetch(artifact) for artifact in artifacts]
-        inputs[name] = folders if stage.inputs[name].many else folders[0]
+        folders = []
+        for artifact in artifacts:
+            try:
+                folders.append(store.fetch(artifact))
+            except DamagedArtifactError as error:
+                damage.append(error)
+        inputs[name] = folders if stage.inputs[name].many else (folders or [Path()])[0]
+    if damage:
+        # All of them, so that they are made again together.
+        raise _DamagedInputsError(damage)
     function = _function(stage.function)
+    _check_code(request.code)
     _limit_threads(request.runtime.cpus)
     metrics = function(config, out, **inputs)
     return _checked(metrics, config.metrics())
@@ -223,8 +247,14 @@ def _try_step(request: Request, store: Store, started: float, clock: float) -> M
             log=log,
             versions=_versions(),
         )
-        store.commit(out, manifest)
-        return manifest
+        if store.commit(out, manifest):
+            return manifest
+        # Somebody else was first, and what they made is what everybody will read.
+        published = store.manifests([address])[address]
+        if isinstance(published, DamagedArtifactError):
+            store.discard(address)
+            raise _DamagedInputsError([published])
+        return published
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
@@ -257,6 +287,23 @@ def _function(name: str) -> Callable[..., Any]:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+def _check_code(driver: str) -> None:
+    """Refuse to go on with code that was edited since the driver started; looked at again after each import."""
+    global _known_code
+    if not driver or _known_code == (driver, len(sys.modules)):
+        return
+    if code_digest() != driver:
+        raise CodeChangedError(
+            "the code changed since the driver started: orchestrator/ or workers/ were edited; "
+            "give the same command again, which runs today's code"
+        )
+    _known_code = (driver, len(sys.modules))
+
+
+#: Which code was found here, and with how many modules loaded.
+_known_code = ("", 0)
 
 
 def _limit_threads(cpus: float) -> None:

@@ -43,7 +43,8 @@ class Capture:
                 self._text.close()
         if self._path:
             # What is left was printed by no step.
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     def begin(self, address: Artifact, number: int) -> None:
         """A step starts.

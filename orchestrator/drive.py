@@ -19,8 +19,10 @@ from rich.markup import escape
 from orchestrator import screen
 from orchestrator.execute import run_plan
 from orchestrator.executors import Executor, ExecutorLostError
+from orchestrator.forecast import past_steps
 from orchestrator.hooks import call_hook
 from orchestrator.outputs import code_commit, replace_file
+from orchestrator.pace import Pace
 from orchestrator.progress import Progress
 from orchestrator.results import Results, write_results
 from orchestrator.schedule import State
@@ -135,7 +137,8 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
     for number in [number for number in results.failures if session.schedule.needed[number]]:
         del results.failures[number]
     try:
-        with stop, Progress(session.schedule, screen.console, executor.cpus) as progress:
+        pace = _pace(session, executor)
+        with stop, Progress(session.schedule, screen.console, pace) as progress:
             for attempt in run_plan(session.schedule, session.store, executor, code_commit()):
                 if attempt:
                     results.note(attempt)
@@ -150,9 +153,10 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
                 now = time.monotonic()
                 if now >= pulse_due:
                     pulse_due = now + PULSE_EVERY
-                    session.write_pulse(
-                        {name: each[State.RUNNING] for name, each in session.schedule.counts().items() if each}
-                    )
+                    counts = session.schedule.counts()
+                    session.write_pulse({name: each[State.RUNNING] for name, each in counts.items()}, pace)
+                    states = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
+                    executor.publish(session.spec.name, states)
                 if now >= table_due:
                     write_results(results.table(), session.outputs.results)
                     table_due = time.monotonic() + max(_TABLE_EVERY, (time.monotonic() - now) / _TABLE_SHARE)
@@ -169,6 +173,21 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
         executor.stop()
         session.stop_pulse()
     return stop.exit_code
+
+
+def _pace(session: Session, executor: Executor) -> Pace:
+    """What is known of the speed before the first step ends: from steps of earlier commands and sweeps."""
+    plan = session.plan
+    runtimes = {
+        name: session.spec.runtime_of(name, plan.coords(plan.by_entry[name].first) if len(plan) else {})
+        for name in plan.entries
+    }
+    slots = {name: float(executor.slots(runtime)) for name, runtime in runtimes.items()}
+    pace = Pace(slots, frozenset(name for name, runtime in runtimes.items() if runtime.gpus))
+    for name, manifests in past_steps(session.schedule, session.store).items():
+        for manifest in manifests:
+            pace.note(name, manifest.seconds)
+    return pace
 
 
 def _tell(command: str | None, event: str, facts: Mapping[str, Any]) -> None:

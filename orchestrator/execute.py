@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.attempt import Request
+from orchestrator.attempt import CodeChangedError, Request
 from orchestrator.breaker import Breaker
 from orchestrator.claim import PATIENCE
 from orchestrator.executors import Executor, Place
+from orchestrator.outputs import code_digest
 from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
@@ -53,6 +54,7 @@ class _Loop:
         self.store = store
         self.executor = executor
         self.code_commit = code_commit
+        self.code = code_digest()
         self.breaker = Breaker(self.plan.spec.limits.breaker)
         self.waiting: dict[int, int] = {}
         """Needed step -> for how many inputs it waits."""
@@ -253,6 +255,7 @@ class _Loop:
             code_commit=self.code_commit,
             driver=self.driver,
             stale=self._stale(number),
+            code=self.code,
         )
 
     def _runtime(self, number: int) -> Runtime:
@@ -287,7 +290,7 @@ class _Loop:
             self._return(number, attempt)
             return
         self.failures += 1
-        if attempt.outcome is Outcome.STORE_ERROR:
+        if attempt.outcome is Outcome.STORE_ERROR or attempt.error_class == CodeChangedError.__name__:
             self.schedule.stopped = f"{attempt.error}"
         reason = self.breaker.failed(attempt)
         if reason:

@@ -82,22 +82,31 @@ def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: 
     """
     job = in_ray_job()
     environment = os.environ.get(ENVIRONMENT)
-    for value, source in ((chosen, "--outputs"), (written, "store:"), (environment, ENVIRONMENT)):
-        if not value:
-            continue
-        if "://" in value:
-            return Outputs(_remote(value, source), f"from {source}", sweep, store)
-        root = Path(value).expanduser()
-        if job and not root.is_absolute():
-            message = (
-                f"{value!r} is relative, and a Ray job runs in a copy of the working directory that is thrown away; "
-                f"give an absolute path, or leave it out and set {ENVIRONMENT}"
-            )
-            raise SweepError([Problem(source, "", message)])
-        return Outputs(root.absolute(), f"from {source}", sweep, store)
+    problems = lost_in_a_job(store, "--store") if job else []
+    places = ((chosen, "--outputs"), (written, "store:"), (environment, ENVIRONMENT))
+    value, source = next((each for each in places if each[0]), (None, ""))
+    if job:
+        problems += lost_in_a_job(value, source)
+    if problems:
+        raise SweepError(problems)
+    if value and "://" in value:
+        return Outputs(_remote(value, source), f"from {source}", sweep, store)
+    if value:
+        return Outputs(Path(value).expanduser().absolute(), f"from {source}", sweep, store)
     if job:
         return Outputs(_HOME.expanduser(), f"the default of a Ray job; set {ENVIRONMENT}", sweep, store)
     return Outputs(Path("outputs").absolute(), "the default", sweep, store)
+
+
+def lost_in_a_job(value: str | None, source: str) -> list[Problem]:
+    """The mistake of a place that would lie in the throw-away copy of a Ray job; none if there is no such place."""
+    if not value or "://" in value or value.startswith(("/", "~")):
+        return []
+    message = (
+        f"{value!r} is relative, and a Ray job runs in a copy of the working directory that is thrown away; "
+        f"give an absolute path, or leave it out and set {ENVIRONMENT}"
+    )
+    return [Problem(source, "", message)]
 
 
 def _remote(uri: str, source: str) -> UPath:
@@ -150,11 +159,17 @@ def code_commit() -> str:
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "orchestrator", "workers")
         return commit[:12] + ("+dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        whole = hashlib.sha256()
-        for folder in ("orchestrator", "workers"):
-            for path in sorted((root / folder).rglob("*.py")):
-                whole.update(path.read_bytes())
-        return f"source-{whole.hexdigest()[:12]}"
+        return f"source-{code_digest()[:12]}"
+
+
+def code_digest() -> str:
+    """sha256 over the source files as they are now."""
+    root = Path(__file__).parents[1]
+    whole = hashlib.sha256()
+    for folder in ("orchestrator", "workers"):
+        for path in sorted((root / folder).rglob("*.py")):
+            whole.update(path.read_bytes())
+    return whole.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -101,7 +101,9 @@ class Plan:
         self.entries = tuple(columns.entries)
         """Entry names, each after those that feed it."""
         self.targets = targets
-        """The entries that feed no other: a cell is finished when these are committed."""
+        """The entries that feed no other."""
+        self.wanted = tuple(name for name in self.entries if name in {*targets, *spec.results})
+        """The targets and the entries whose metrics are reported: a cell is finished when these are committed."""
         self.keys: Sequence[str] = columns.keys
         self.home: Numbers = np.array(columns.home, np.int32)
         self.at: Numbers = np.array(columns.at, np.int32)
@@ -219,9 +221,9 @@ class Plan:
         Args:
             committed: which steps are there.
             cells: the chosen cells; None for all.
-            entry: the target; None for the targets of the sweep.
+            entry: the target; None for all that a finished cell has.
         """
-        wanted = self.steps_of(cells, (entry,) if entry else self.targets)
+        wanted = self.steps_of(cells, (entry,) if entry else self.wanted)
         self._close(wanted, committed)
         return wanted
 

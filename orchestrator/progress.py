@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.pace import Pace, spell_left, spell_seconds
 from orchestrator.schedule import Schedule, State
 from orchestrator.types import Attempt, Outcome
 
@@ -23,13 +24,12 @@ _AHEAD = (State.PENDING, State.RUNNING, State.ELSEWHERE)
 class Progress:
     """Shows a schedule while it is run; on a terminal as a live table, elsewhere as a line now and then."""
 
-    def __init__(self, schedule: Schedule, console: Console, parallel: float) -> None:
-        """Show a schedule whose executor runs about `parallel` steps at once."""
+    def __init__(self, schedule: Schedule, console: Console, pace: Pace) -> None:
+        """Show a schedule that goes on at a pace."""
         self._schedule = schedule
         self._console = console
-        self._parallel = max(parallel, 1.0)
+        self._pace = pace
         self._started = time.monotonic()
-        self._seconds: dict[str, list[float]] = {name: [] for name in schedule.plan.entries}
         self._last_line = 0.0
         self._drawn = 0.0
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
@@ -49,7 +49,7 @@ class Progress:
     def advance(self, attempt: Attempt | None) -> None:
         """Take in an attempt that ended, and redraw if it is time."""
         if attempt and attempt.outcome is Outcome.SUCCEEDED:
-            self._seconds[attempt.entry].append(attempt.seconds)
+            self._pace.ended(attempt.entry, attempt.seconds)
         if attempt and attempt.outcome is not Outcome.SUCCEEDED:
             reason = f"{attempt.error_class}: {(attempt.error or '').splitlines()[0][:160]}"
             self._console.print(f"[red]{attempt.outcome}[/] {attempt.entry} {attempt.address.key[:8]} ", Text(reason))
@@ -70,7 +70,7 @@ class Progress:
         elsewhere = sum(each[State.ELSEWHERE] for each in counts.values())
         busy += [f"{elsewhere} by another driver"] if elsewhere else []
         return (
-            f"{_spell_seconds(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
+            f"{spell_seconds(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
             f"running: {', '.join(busy) or 'nothing'}, {self._eta(counts)}"
         )
 
@@ -83,7 +83,7 @@ class Progress:
             table.add_column(name, justify="right")
         for name, each in counts.items():
             total = sum(each.values())
-            left = self._left(name, each)
+            left = self._pace.left({name: _ahead(each)})
             failed = Text(str(each[State.FAILED]), style="bold red" if each[State.FAILED] else "dim")
             table.add_row(
                 name,
@@ -93,35 +93,14 @@ class Progress:
                 str(each[State.ELSEWHERE] or ""),
                 failed if each[State.FAILED] else "",
                 str(each[State.BLOCKED] or ""),
-                "?" if left is None else _spell_seconds(left / self._parallel) if left else "",
+                "?" if left.unknown else spell_seconds(left.high) if left.high else "",
             )
-        elapsed = _spell_seconds(time.monotonic() - self._started)
+        elapsed = spell_seconds(time.monotonic() - self._started)
         return Group(table, Text(f" {elapsed}, about {self._eta(counts)}"))
 
-    def _left(self, name: str, counts: Mapping[State, int]) -> float | None:
-        """Seconds of work left in an entry at the pace of its finished steps; None before the first has finished."""
-        seconds = self._seconds[name]
-        steps = sum(counts[state] for state in _AHEAD)
-        if not steps:
-            return 0.0
-        return steps * sum(seconds) / len(seconds) if seconds else None
-
     def _eta(self, counts: Mapping[str, Mapping[State, int]]) -> str:
-        """Time left for the entries whose pace is known, and how many steps of unknown length come on top."""
-        work, unknown = 0.0, 0
-        for name, each in counts.items():
-            left = self._left(name, each)
-            work += left or 0.0
-            unknown += sum(each[state] for state in _AHEAD) if left is None else 0
-        # Work is spread over what can run at once.
-        known = _spell_seconds(work / self._parallel)
-        return f"{known} left" + (f" + {unknown} steps of stages not timed yet" if unknown else "")
+        return spell_left(self._pace.left({name: _ahead(each) for name, each in counts.items()}))
 
 
-def _spell_seconds(seconds: float) -> str:
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+def _ahead(counts: Mapping[State, int]) -> int:
+    return sum(counts[state] for state in _AHEAD)

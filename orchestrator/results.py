@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from orchestrator.breaker import Breaker
+from orchestrator.failures import read_failures, stopped_entries
 from orchestrator.grid import Mask
 from orchestrator.outputs import replace_file
 from orchestrator.plan import Plan, cell_id
@@ -62,26 +61,8 @@ class Results:
         return damage
 
     def read_failures(self) -> None:
-        """Read how the steps that are not committed ended last, and what waits for them."""
-        states = self.schedule.states
-        missing = np.flatnonzero(self.plan.needed(self.schedule.committed)).tolist()
-        histories = self.store.histories([self.plan.address(number) for number in missing])
-        for address, history in histories.items():
-            number = self.plan.number(address)
-            if history and number is not None:
-                self.failures[number] = history[-1]
-                states[number] = State.FAILED
-        if not self.failures:
-            return
-        stopped = self._stopped()
-        for number in missing:
-            if states[number] == State.PENDING and self.plan.entry_of(number) in stopped:
-                states[number] = State.BLOCKED
-        for number in missing:
-            if states[number] != State.FAILED and any(
-                states[parent] in (State.FAILED, State.BLOCKED) for parent in self.plan.parents(number)
-            ):
-                states[number] = State.BLOCKED
+        """Read how the steps that are not committed ended last."""
+        self.failures = read_failures(self.schedule, self.store)
 
     def note(self, attempt: Attempt) -> None:
         """Take in an attempt that just ended."""
@@ -99,7 +80,7 @@ class Results:
     def table(self) -> pa.Table:
         """One row per cell, in the order of the plan."""
         self._read_manifests()
-        self.stopped = self._stopped()
+        self.stopped = stopped_entries(self.schedule, self.failures)
         metrics = self._metric_names()
         groups = [(name, name in self._reported, self.plan.groups(name).tolist()) for name in self.plan.entries]
         rows = [
@@ -132,7 +113,7 @@ class Results:
 
     def statuses(self) -> list[tuple[str, Attempt | None]]:
         """What became of each cell, and its failure; reads no manifest."""
-        self.stopped = self._stopped()
+        self.stopped = stopped_entries(self.schedule, self.failures)
         groups = [(name, self.plan.groups(name).tolist()) for name in self.plan.entries]
         return [
             self._status([(name, of_cells[index]) for name, of_cells in groups if of_cells[index] >= 0])
@@ -145,14 +126,14 @@ class Results:
         succeeded; failed (a step of its own did); blocked (a shared step failed); running; or pending.
         """
         firsts = [(name, int(self.plan.groups(name)[index])) for name in self.plan.entries]
-        self.stopped = self._stopped()
+        self.stopped = stopped_entries(self.schedule, self.failures)
         return self._status([(name, first) for name, first in firsts if first >= 0])
 
     def _status(self, groups: list[tuple[str, int]]) -> tuple[str, Attempt | None]:
         states, sizes = self.schedule.states, self._sizes
         seen: dict[str, bytearray] = {name: states[first : first + sizes[first]] for name, first in groups}
         done = {State.COMMITTED}
-        if all(done.issuperset(seen[name]) for name in self.plan.targets if name in seen):
+        if all(done.issuperset(seen[name]) for name in self.plan.wanted if name in seen):
             return "succeeded", None
         failed = [
             number
@@ -169,18 +150,6 @@ class Results:
                 return "blocked", self.stopped[name]
         under_way = any(State.RUNNING in each or State.ELSEWHERE in each for each in seen.values())
         return ("running" if under_way else "pending"), None
-
-    def _stopped(self) -> dict[str, Attempt]:
-        """What the breaker would say of the failures on record."""
-        breaker = Breaker(self.plan.spec.limits.breaker)
-        works = {self.plan.entries[home] for home in np.unique(self.plan.home[self.schedule.committed])}
-        stopped: dict[str, Attempt] = {}
-        for number, attempt in sorted(self.failures.items()):
-            name = self.plan.entry_of(number)
-            reason = breaker.failed(attempt) if name not in works else None
-            if reason:
-                stopped.setdefault(name, replace(attempt, error_class="breaker", error=reason))
-        return stopped
 
     def _row(self, index: int, groups: list[tuple[str, bool, int]]) -> dict[str, Any]:
         groups = [group for group in groups if group[2] >= 0]

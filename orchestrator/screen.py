@@ -6,12 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
+from orchestrator.pace import Left, spell_left
 from orchestrator.selection import spell_coords
 from orchestrator.session import Session
 
@@ -48,36 +51,75 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def show_plan(session: Session, counts: dict[str, dict[str, int]]) -> None:
-    """Cells and steps of a plan."""
+def show_plan(session: Session, report: dict[str, Any]) -> None:
+    """Cells and steps of a plan, their expected cost, and why they are to be run."""
     axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
     say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
-    say(f"{len(session.chosen):,} cells ({axes})")
-    table = _table("stage", "steps", "committed", "to run")
-    for name, each in counts.items():
-        table.add_row(name, *(f"{each[column]:,}" for column in ("total", "committed", "to_run")))
-    total = {column: sum(each[column] for each in counts.values()) for column in ("total", "committed", "to_run")}
+    say(f"{report['cells']:,} cells ({axes})")
+    steps, expected = report["steps"], report["expected"]
+    counts = [
+        "total",
+        "committed",
+        "to_run",
+        *(each for each in ("failed", "blocked") if any(s[each] for s in steps.values())),
+    ]
+    costs = any("expected" in each for each in steps.values())
+    headings = [("steps" if each == "total" else each.replace("_", " ")) for each in counts]
+    table = _table("stage", *headings, *(("each", "CPU-hours", "GPU-hours", "disk") if costs else ()))
+    for name, each in steps.items():
+        cost = each.get("expected")
+        spelled = _cost(cost["cpu_hours"], cost["gpu_hours"], cost["bytes"]) if cost else ("", "", "")
+        row = [f"{cost['seconds']:.3g} s" if cost else "?" if each["to_run"] else "", *spelled] if costs else []
+        table.add_row(name, *(f"{each[column]:,}" for column in counts), *row)
     table.add_section()
-    table.add_row("all", *(f"{total[column]:,}" for column in total))
+    total = [f"{sum(each[column] for each in steps.values()):,}" for column in counts]
+    row = ["", *_cost(expected["cpu_hours"], expected["gpu_hours"], expected["bytes"])] if costs else []
+    table.add_row("all", *total, *row)
     console.print(table)
+    if costs:
+        low, high = expected["wall_seconds"]
+        left = Left(low, high, expected["unknown_steps"])
+        say(f"on these machines (--cpus, --gpus): {spell_left(left)}, told from steps that were run before")
+    reasons = [(name, reason, count) for name, each in steps.items() for reason, count in each["reasons"].items()]
+    if any(reason != "never run" for _, reason, _ in reasons):
+        say("why they are to be run:")
+        for name, reason, count in reasons:
+            say(f"  {name} {count:,}: {escape(reason)}")
     say(f"store: {session.outputs.store}")
 
 
-def show_status(session: Session, report: dict[str, Any]) -> None:
-    """States of steps and cells, and errors in groups."""
+def show_status(session: Session, watch: bool) -> None:
+    """States of steps and cells, and errors in groups; redrawn until no driver is running if it is to be watched."""
+    if not watch:
+        console.print(_status(session, session.status()))
+    elif not console.is_terminal:
+        for report in session.looks():
+            console.print(_status(session, report))
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            for report in session.looks():
+                live.update(_status(session, report), refresh=True)
+
+
+def _status(session: Session, report: dict[str, Any]) -> Group:
     columns = ("total", "committed", "running", "pending", "failed", "blocked")
-    table = _table("stage", *columns)
+    timed = report["live"]
+    table = _table("stage", *columns, *(("per minute", "each") if timed else ()))
     for name, each in report["steps"].items():
-        table.add_row(name, *(f"{each[column]:,}" if each[column] else "" for column in columns))
-    console.print(table)
+        rate = [f"{each['per_minute']:.3g}" if each["per_minute"] else ""]
+        seconds = ["" if each["seconds"] is None else f"{each['seconds']:.3g} s"]
+        row = (f"{each[column]:,}" if each[column] else "" for column in columns)
+        table.add_row(name, *row, *(rate + seconds if timed else ()))
     cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
-    say(f"{report['cells']:,} cells: {cells}{'; a driver is running' if report['live'] else ''}")
+    lines = [f"{report['cells']:,} cells: {cells}"]
+    if timed:
+        lines.append(f"a driver is running: {spell_left(Left(**report['left']))}")
     for each in report["errors"]:
-        say(
-            f"[red]{each['cells']} {each['status']}[/] {escape(each['error_class'])}: {escape(_first(each['example']))}"
-        )
-        say(f"    log: {each['log']}")
-    say(f"table: {session.outputs.results}")
+        reason = f"{escape(each['error_class'])}: {escape(_first(each['example']))}"
+        lines.append(f"[red]{each['cells']} {each['status']}[/] {reason}")
+        lines.append(f"    log: {each['log']}")
+    lines.append(f"table: {session.outputs.results}")
+    return Group(table, *(Text.from_markup(line) for line in lines))
 
 
 def show_summary(session: Session, summary: pa.Table) -> None:
@@ -119,12 +161,13 @@ def show_missing(table: pa.Table, chosen: set[str]) -> None:
 def show_explanation(explanation: dict[str, Any], options: Sequence[str]) -> None:
     """All that is known of one cell."""
     say(f"[bold]{explanation['cell_id']}[/] {explanation['status']}  {escape(spell_coords(explanation['coords']))}")
-    table = _table("stage", "state", "key", "shared by", "attempts", "seconds", left=3)
+    table = _table("stage", "state", "because", "key", "shared by", "attempts", "seconds", left=4)
     for step in explanation["steps"]:
         last = step["attempts"][-1] if step["attempts"] else None
         table.add_row(
             step["entry"],
             step["state"],
+            step["because"] or "",
             step["key"][:16],
             f"{step['cells']} cells",
             str(len(step["attempts"]) or ""),
@@ -149,6 +192,11 @@ def _spread(mean: float | None, spread: float | None) -> str:
     if mean is None:
         return ""
     return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+
+
+def _cost(cpu_hours: float, gpu_hours: float, size: float) -> tuple[str, str, str]:
+    disk = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    return f"{cpu_hours:.3g}", f"{gpu_hours:.3g}" if gpu_hours else "", disk
 
 
 def _first(text: str) -> str:

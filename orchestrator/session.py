@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ from orchestrator.document import Problem, SweepError, nearest
 from orchestrator.expand import build_plan
 from orchestrator.grid import Mask
 from orchestrator.outputs import Outputs, replace_file, resolve_outputs
+from orchestrator.pace import Pace, load_pace
 from orchestrator.plan import Plan
 from orchestrator.schedule import Schedule, State
 from orchestrator.selection import find_cell, select
@@ -91,9 +95,39 @@ class Session:
         results.read_failures()
         return results
 
-    def plan_counts(self) -> dict[str, dict[str, int]]:
-        """Per entry: steps in total, committed, to run."""
-        return self.schedule.totals()
+    def plan_report(self, cpus: float | None = None, gpus: float = 0) -> dict[str, Any]:
+        """What would run: per entry the steps, why they are not there, and what they will probably cost.
+
+        Args:
+            cpus: cores of the cluster; None for those of this machine.
+            gpus: GPUs of the cluster.
+        """
+        from orchestrator.failures import read_failures
+        from orchestrator.forecast import forecast
+        from orchestrator.reasons import Reasons
+
+        steps: dict[str, dict[str, Any]] = {name: dict(each) for name, each in self.schedule.totals().items()}
+        failures = read_failures(self.schedule, self.store)
+        counts = self.schedule.counts()
+        reasons = Reasons(self.schedule, self.store, failures)
+        expected = forecast(self.schedule, self.store, cpus or os.cpu_count() or 1, gpus)
+        for name, each in steps.items():
+            each |= {"failed": counts[name][State.FAILED], "blocked": counts[name][State.BLOCKED]}
+            cost = expected.costs.get(name)
+            if cost:
+                each["expected"] = asdict(cost)
+            each["reasons"] = dict(reasons.of_entry(name).most_common()) if each["to_run"] else {}
+        return {
+            "cells": len(self.chosen),
+            "steps": steps,
+            "expected": {
+                "cpu_hours": sum(each.cpu_hours for each in expected.costs.values()),
+                "gpu_hours": sum(each.gpu_hours for each in expected.costs.values()),
+                "bytes": sum(each.bytes for each in expected.costs.values()),
+                "wall_seconds": [expected.left.low, expected.left.high],
+                "unknown_steps": expected.left.unknown,
+            },
+        }
 
     def status(self) -> dict[str, Any]:
         """Steps by state and cells by status; `running` is what a live driver says of itself."""
@@ -103,9 +137,12 @@ class Session:
         results.read_failures()
         statuses = results.statuses()
         pulse = self.read_pulse()
-        steps: dict[str, dict[str, int]] = {}
+        pace = load_pace(pulse["pace"]) if pulse else None
+        steps: dict[str, dict[str, Any]] = {}
+        ahead: dict[str, int] = {}
         for name, counts in self.schedule.counts().items():
-            running = pulse.get(name, 0)
+            running = pulse["running"].get(name, 0) if pulse else 0
+            ahead[name] = counts[State.PENDING]
             steps[name] = {
                 "total": sum(counts.values()),
                 "committed": counts[State.COMMITTED],
@@ -113,6 +150,8 @@ class Session:
                 "pending": max(counts[State.PENDING] - running, 0),
                 "failed": counts[State.FAILED],
                 "blocked": counts[State.BLOCKED],
+                "per_minute": pulse["pace"][name]["per_minute"] if pulse else None,
+                "seconds": pace.seconds(name) if pace else None,
             }
         cells = dict(Counter(status for status, _ in statuses))
         rows = (
@@ -130,14 +169,29 @@ class Session:
             "steps": steps,
             "errors": errors,
             "live": bool(pulse),
+            "left": asdict(pace.left(ahead)) if pace else None,
         }
+
+    def looks(self) -> Iterator[dict[str, Any]]:
+        """The status now and again, until no driver is running; looking takes at most a fifth of the time."""
+        while True:
+            started = time.monotonic()
+            self.__dict__.pop("schedule", None)
+            report = self.status()
+            yield report
+            if not report["live"]:
+                return
+            time.sleep(max(PULSE_EVERY, 4 * (time.monotonic() - started)))
 
     def explain(self, text: str) -> dict[str, Any]:
         """All that is known of one cell."""
+        from orchestrator.reasons import Reasons
+
         index = find_cell(self.plan, text)
         cell = self.plan.cell(index)
         results = self.results()
         status, failure = results.status_of(index)
+        reasons = Reasons(self.schedule, self.store, results.failures)
         steps = []
         for name, group in cell.steps.items():
             for artifact in group:
@@ -150,6 +204,7 @@ class Session:
                         "stage": artifact.stage,
                         "key": artifact.key,
                         "state": str(State(self.schedule.states[number])),
+                        "because": reasons.of_step(number) if self.schedule.needed[number] else None,
                         "cells": int(self.plan.users[number]),
                         "config": dict(self.plan.step(number).config),
                         "attempts": [
@@ -179,23 +234,24 @@ class Session:
         manifest = self.store.manifests([artifact])[artifact]
         return [*history, succeeded(manifest, entry)] if isinstance(manifest, Manifest) else history
 
-    def write_pulse(self, running: dict[str, int]) -> None:
-        """Tell other processes that a driver is alive and what it runs."""
-        content = json.dumps({"time": time.time(), "running": running})
+    def write_pulse(self, running: dict[str, int], pace: Pace) -> None:
+        """Tell other processes that a driver is alive, what it runs and how fast."""
+        content = json.dumps({"time": time.time(), "running": running, "pace": pace.dump()})
         replace_file(self.outputs.folder / "running.json", content.encode())
 
-    def read_pulse(self) -> dict[str, int]:
-        """What a live driver runs, per entry; empty when there is none."""
+    def read_pulse(self) -> dict[str, Any] | None:
+        """What a live driver says of itself: `running` and `pace`, per entry; None when there is no driver."""
         try:
-            pulse = json.loads((self.outputs.folder / "running.json").read_text())
-            alive = time.time() - pulse["time"] < 3 * PULSE_EVERY
-            return dict(pulse["running"]) if alive else {}
+            pulse: dict[str, Any] = json.loads((self.outputs.folder / "running.json").read_text())
+            alive = abs(time.time() - pulse["time"]) < 3 * PULSE_EVERY
+            return pulse if alive and pulse["pace"].keys() == set(self.plan.entries) else None
         except (OSError, ValueError, KeyError):
-            return {}
+            return None
 
     def stop_pulse(self) -> None:
         """Tell other processes that no driver runs."""
-        (self.outputs.folder / "running.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.outputs.folder / "running.json").unlink()
 
 
 def open_session(

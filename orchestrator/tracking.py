@@ -28,6 +28,8 @@ CHILDREN_PER_PARENT = 500
 #: Tags by which runs are found again.
 KIND, CELL, CONTENT, GROUP = "sweep.kind", "sweep.cell_id", "sweep.content", "sweep.group"
 _TEXT_LIMIT = 5000
+#: Seconds before a server that failed is asked again.
+_PAUSES = (1.0, 3.0)
 
 
 class TrackingUnreachableError(Exception):
@@ -66,7 +68,11 @@ def sync_runs(
         TrackingUnreachableError: MLflow does not answer, with the remedy.
     """
     _check_reachable(uri)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # MLflow would also repeat what creates a run, and make twins of it when only the answer was lost. The projection
+    # may be repeated as a whole, since it finds what is there.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    # Otherwise every run that ends costs a request more and prints two lines.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
@@ -79,15 +85,22 @@ def sync_runs(
 
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked(lock):
-            client = mlflow.MlflowClient(tracking_uri=uri)
-            return _Projection(client, table, experiment, uri).sync(progress)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TrackingUnreachableError(
-            f"MLflow at {uri} failed: {first}; nothing is lost, run `sweep sync` later"
-        ) from error
+    pauses = list(_PAUSES) if uri.startswith(("http://", "https://")) else []
+    while True:
+        try:
+            with _locked(lock):
+                client = mlflow.MlflowClient(tracking_uri=uri)
+                return _Projection(client, table, experiment, uri).sync(progress)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if pauses:
+                time.sleep(pauses.pop(0))
+                continue
+            raise _unreachable(uri, error) from error
+
+
+def _unreachable(uri: str, error: Exception) -> TrackingUnreachableError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return TrackingUnreachableError(f"MLflow at {uri} failed: {first}; nothing is lost, run `sweep sync` later")
 
 
 class _Projection:
@@ -135,6 +148,9 @@ class _Projection:
                     doomed.append(run.info.run_id)
                 else:
                     parents[tags[GROUP]] = run.info.run_id
+                    if run.info.status == "RUNNING":
+                        # Whoever made it was interrupted before it was ended.
+                        self.client.set_terminated(run.info.run_id, "FINISHED")
             elif tags.get(KIND) == "cell":
                 if run.info.status == "RUNNING" or tags.get(CELL) in cells:
                     doomed.append(run.info.run_id)

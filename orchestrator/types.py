@@ -140,3 +140,5 @@ class Manifest:
     """Versions of the libraries that were loaded when the step ended."""
     upload: str | None = None
     """In an object store: which of the folders below the artifact's holds the files."""
+    adopted: str | None = None
+    """The key under which it was made, where `sweep adopt` took it over from an older version of its stage."""

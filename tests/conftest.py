@@ -28,6 +28,8 @@ from servers import free_port, wait_until_it_answers  # noqa: E402
 
 # The S3 server of the tests; named before Ray starts, so that its workers know it too.
 S3_PORT = free_port()
+#: Of the Ray head of the tests: where drivers connect, and where its metrics are read.
+HEAD_PORT, METRICS_PORT = free_port(), free_port()
 os.environ.update(
     AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3_PORT}",
     AWS_ACCESS_KEY_ID="test",
@@ -87,7 +89,7 @@ def head_environment() -> dict[str, str]:
     """The environment of a Ray head and of those who submit jobs to it."""
     # The interpreter line finds python on the PATH of the process that started the head.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "RAY_AUTH_MODE": "disabled"}
+    return {**os.environ, "PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "500"}
 
 
 @pytest.fixture(scope="session")
@@ -97,17 +99,15 @@ def head(head_environment: dict[str, str]) -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="ray-")
     log = Path(folder, "head.log")
     dashboard = free_port()
-    process = subprocess.Popen(
-        [
-            "ray", "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder,
-            "--port", str(free_port()), "--dashboard-port", str(dashboard),
-            "--ray-client-server-port", str(free_port()),
-        ],
-        env=head_environment,
-        stdout=log.open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )  # fmt: skip
+    command = [
+        "ray", "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder,
+        "--port", str(HEAD_PORT), "--metrics-export-port", str(METRICS_PORT), "--dashboard-port", str(dashboard),
+        "--ray-client-server-port", str(free_port()),
+    ]  # fmt: skip
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command, env=head_environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
     address = f"http://127.0.0.1:{dashboard}"
     try:
         wait_until_it_answers(f"{address}/api/version", process, log=log)

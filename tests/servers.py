@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import time
 import urllib.request
@@ -10,9 +12,15 @@ from subprocess import Popen
 
 
 def free_port() -> int:
-    """A port of this machine where nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port of this machine where nobody listens now.
+
+    It lies above those that Ray gives to its workers, and below those that the system gives to outgoing connections, so
+    that nobody takes it before the server starts.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 120, log: Path | None = None) -> None:

@@ -33,7 +33,7 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "status", "results", "why", "debug", "sync"])
+@pytest.mark.parametrize("command", ["plan", "run", "submit", "status", "results", "why", "debug", "sync"])
 def test_every_command_explains_itself_with_an_example(folder: Path, command: str) -> None:
     done = sweep(folder, command, "--help")
     assert done.returncode == 0
@@ -55,14 +55,15 @@ def test_the_last_lines_of_a_run_say_which_cells_are_missing_and_what_to_do(fold
 
 def test_plan_in_json_counts_cells_and_steps(folder: Path) -> None:
     done = sweep(folder, "plan", "toy.yaml", "--json")
-    assert json.loads(done.stdout) == {
-        "cells": 12,
-        "steps": {
-            "source": {"total": 6, "committed": 6, "to_run": 0},
-            "double": {"total": 6, "committed": 6, "to_run": 0},
-            "total": {"total": 12, "committed": 6, "to_run": 6},
-        },
-    }
+    report = json.loads(done.stdout)
+    assert report["cells"] == 12
+    counts = {"total": 6, "committed": 6, "to_run": 0, "failed": 0, "blocked": 0, "reasons": {}}
+    assert report["steps"]["source"] == report["steps"]["double"] == counts
+    total = report["steps"]["total"]
+    assert total.pop("expected")["known"] == 6
+    why = {"failed before: ValueError": 6}
+    assert total == {"total": 12, "committed": 6, "to_run": 6, "failed": 6, "blocked": 0, "reasons": why}
+    assert report["expected"]["bytes"] == 6 * 4
 
 
 def test_status_in_json_has_states_and_errors(folder: Path) -> None:
@@ -71,6 +72,7 @@ def test_status_in_json_has_states_and_errors(folder: Path) -> None:
     assert report["cells_by_status"] == {"succeeded": 6, "failed": 6}
     assert report["steps"]["total"] == {
         "total": 12, "committed": 6, "running": 0, "pending": 0, "failed": 6, "blocked": 0,
+        "per_minute": None, "seconds": None,
     }  # fmt: skip
     assert report["errors"][0]["error_class"] == "ValueError"
     assert report["live"] is False

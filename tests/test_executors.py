@@ -189,7 +189,7 @@ def test_the_address_of_a_job_server_is_an_error_that_says_what_it_is_for(monkey
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(RayUnreachableError, match="ray job submit"):
+    with pytest.raises(RayUnreachableError, match="sweep submit"):
         RayExecutor()
 
 

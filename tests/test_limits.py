@@ -190,6 +190,9 @@ class Flaky:
         # Only the first was begun.
         return [Ended(tuple(requests), (failed,))]
 
+    def publish(self, sweep: str, states: object) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 

@@ -36,6 +36,8 @@ def test_in_a_ray_job_the_default_is_in_the_home_folder_and_a_relative_root_is_r
     for written, chosen in (("relative", None), (None, "relative")):
         with pytest.raises(SweepError, match="thrown away"):
             resolve_outputs("s", written, chosen, None)
+    with pytest.raises(SweepError, match=r"--store.*thrown away"):
+        resolve_outputs("s", "s3://bucket/x", None, "relative")
 
 
 def test_in_an_object_store_all_but_databases_and_locks_lies_there_also_for_a_ray_job(

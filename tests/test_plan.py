@@ -283,7 +283,7 @@ from pathlib import Path
 import orchestrator.cli
 from orchestrator.session import open_session
 session = open_session(Path({str(SWEEPS / "full.yaml")!r}))
-session.plan_counts()
+session.plan_report()
 heavy = {{"torch", "ray", "mlflow", "transformers", "trl", "lightgbm", "sklearn", "datasets", "pyarrow"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

@@ -318,3 +318,193 @@ def test_opening_a_store_for_reading_creates_nothing(tmp_path: Path) -> None:
     assert store.committed(["toy_source"]) == set()
     assert store.histories([ADDRESS]) == {}
     assert not (tmp_path / "store").exists()
+
+
+def test_a_store_names_its_stages_and_the_steps_that_were_tried(store: Store) -> None:
+    assert store.stages() == set()
+    commit(store)
+    store.record(replace(attempt(1), address=Artifact("toy_total", "3" * 32)))
+    store.log_path(OTHER, 1).write_text("a word")
+    store.keep_log(OTHER, 1)
+    assert store.stages() == {"toy_source", "toy_total"}
+    assert store.tried(["toy_source"]) == {OTHER}
+    assert store.tried(["toy_total", "nothing"]) == {Artifact("toy_total", "3" * 32)}
+
+
+def test_the_records_and_logs_of_forgotten_steps_are_gone_and_those_of_others_stay(store: Store) -> None:
+    for address in (ADDRESS, OTHER):
+        store.record(replace(attempt(1), address=address))
+        store.log_path(address, 1).write_text("a word")
+        store.keep_log(address, 1)
+    store.forget([ADDRESS, Artifact("toy_total", "3" * 32)])
+    assert store.tried(["toy_source"]) == {OTHER}
+    assert len(Inside(store).all("attempts")) == 2
+    assert store.histories([ADDRESS, OTHER]).keys() == {OTHER}
+
+
+def test_a_removed_artifact_is_gone_with_its_files_and_others_stay(store: Store) -> None:
+    commit(store)
+    commit(store, OTHER)
+    store.fetch(ADDRESS)
+    store.remove([ADDRESS, Artifact("toy_total", "3" * 32)])
+    assert store.committed(["toy_source"]) == {OTHER}
+    for each in (store, open_store(store.location)):
+        with pytest.raises(DamagedArtifactError, match="missing"):
+            each.fetch(ADDRESS)
+    inside = Inside(store)
+    assert not [path for path in inside.all("") if ADDRESS.key in path]
+    assert (store.fetch(OTHER) / "sub" / "file.txt").read_text() == "hello"
+    commit(store)
+    assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "hello"
+
+
+def test_an_artifact_whose_manifest_is_torn_can_be_removed(store: Store) -> None:
+    commit(store)
+    inside = Inside(store)
+    inside.write(inside.manifest(ADDRESS), "{}")
+    store.remove([ADDRESS])
+    assert store.committed(["toy_source"]) == set()
+    assert not [path for path in inside.all("") if ADDRESS.key in path]
+
+
+def test_what_was_set_aside_remains_until_it_is_cleared(store: Store) -> None:
+    commit(store, OTHER)
+    assert store.remains() == {}
+    commit(store, text="set aside")
+    store.discard(ADDRESS)
+    commit(store, text="made again")
+    remains = store.remains()
+    assert sum(remains.values()) > len("set aside")
+    store.clear(remains.keys())
+    store.clear(remains.keys())
+    assert store.remains() == {}
+    assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "made again"
+    assert store.committed(["toy_source"]) == {ADDRESS, OTHER}
+    inside = Inside(store)
+    assert sorted(inside.read(path) for path in inside.all("artifacts") if path.endswith("file.txt")) == [
+        "hello",
+        "made again",
+    ]
+
+
+def test_an_upload_that_was_never_finished_remains_until_it_is_cleared(s3: str) -> None:
+    store = open_store(s3)
+    commit(store)
+    inside = Inside(store)
+    inside.write(f"{inside.root}/artifacts/{OTHER.stage}/{OTHER.key}/0123/a file[1].txt", "half")
+    damaged = Artifact("toy_source", "4" * 32)
+    commit(store, damaged)
+    inside.write(inside.manifest(damaged), "{}")
+    assert list(store.remains().values()) == [4]
+    store.clear(store.remains().keys())
+    assert store.remains() == {}
+    assert len(inside.all("artifacts")) == 2
+
+
+def test_claims_are_listed_with_their_holders(store: Store) -> None:
+    assert store.claims() == {}
+    store.claim(ADDRESS, "one 1")
+    store.claim(Artifact("toy_total", OTHER.key), "two 2")
+    store.renew(ADDRESS, "one 2")
+    assert store.claims() == {ADDRESS: "one 2", Artifact("toy_total", OTHER.key): "two 2"}
+
+
+def test_a_pin_stands_for_artifacts_until_it_is_dropped(store: Store) -> None:
+    assert store.pins() == {}
+    store.pin("paper", {ADDRESS, OTHER})
+    store.pin("empty", set())
+    assert open_store(store.location).pins() == {"paper": {ADDRESS, OTHER}, "empty": frozenset()}
+    store.pin("paper", [OTHER])
+    assert store.pins()["paper"] == {OTHER}
+    assert store.unpin("paper")
+    assert not store.unpin("paper")
+    assert list(store.pins()) == ["empty"]
+
+
+def test_a_torn_pin_is_an_error_with_the_remedy(store: Store) -> None:
+    store.pin("paper", {ADDRESS})
+    inside = Inside(store)
+    inside.write(f"{inside.root}/pins/paper", inside.read(f"{inside.root}/pins/paper")[:-3])
+    with pytest.raises(StoreError, match="sweep unpin paper"):
+        store.pins()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "none"])
+def test_an_inspection_reads_the_stored_bytes_whatever_was_read_before(store: Store, damage: str) -> None:
+    commit(store)
+    store.fetch(ADDRESS)
+    manifest = store.manifests([ADDRESS])[ADDRESS]
+    assert isinstance(manifest, Manifest)
+    inside = Inside(store)
+    path = inside.file(ADDRESS)
+    before = Path(path).stat() if inside.posix else None
+    if damage == "truncate":
+        inside.write(path, "hel")
+    elif damage == "flip":
+        inside.write(path, "hellp")
+        if before:
+            # Bit rot does not change times.
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif damage == "remove":
+        inside.fs.rm_file(path)
+    found = store.inspect(manifest)
+    words = {"truncate": "3 bytes", "flip": "the bytes of", "remove": "missing"}
+    if damage == "none":
+        assert found is None
+    else:
+        assert isinstance(found, DamagedArtifactError)
+        assert words[damage] in str(found)
+
+
+def test_an_empty_file_passes_inspection(store: Store) -> None:
+    commit(store, text="")
+    manifest = store.manifests([ADDRESS])[ADDRESS]
+    assert isinstance(manifest, Manifest)
+    assert store.inspect(manifest) is None
+
+
+def test_an_adopted_artifact_has_the_files_of_the_old_one_and_outlives_it(store: Store) -> None:
+    old = commit(store)
+    new = replace(old, address=OTHER, identity='{"new": 1}', adopted=ADDRESS.key)
+    store.adopt(ADDRESS, new)
+    store.flush([OTHER])
+    assert manifest_of(store, OTHER) == new
+    assert manifest_of(store) == old
+    if isinstance(store, PosixStore):
+        one, other = (store.folder(each) / "sub" / "file.txt" for each in (ADDRESS, OTHER))
+        assert one.samefile(other)
+    store.remove([ADDRESS])
+    assert (open_store(store.location).fetch(OTHER) / "sub" / "file.txt").read_text() == "hello"
+
+
+def test_adopting_leaves_what_is_there_untouched(store: Store) -> None:
+    old = commit(store)
+    commit(store, OTHER, text="mine")
+    store.adopt(ADDRESS, replace(old, address=OTHER, adopted=ADDRESS.key))
+    assert (store.fetch(OTHER) / "sub" / "file.txt").read_text() == "mine"
+    assert len([path for path in Inside(store).all("artifacts") if path.endswith("file.txt")]) == 2
+    assert not Inside(store).all("scratch")
+
+
+def test_an_artifact_with_a_missing_file_cannot_be_adopted(store: Store) -> None:
+    old = commit(store)
+    inside = Inside(store)
+    inside.fs.rm_file(inside.file(ADDRESS))
+    with pytest.raises(DamagedArtifactError, match="missing"):
+        store.adopt(ADDRESS, replace(old, address=OTHER, adopted=ADDRESS.key))
+    assert store.committed(["toy_source"]) == {ADDRESS}
+
+
+def test_where_links_are_impossible_an_adopted_artifact_is_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    store = PosixStore(tmp_path)
+    store.prepare()
+    old = commit(store)
+    monkeypatch.setattr(os, "link", refuse)
+    store.adopt(ADDRESS, replace(old, address=OTHER, adopted=ADDRESS.key))
+    assert (store.fetch(OTHER) / "sub" / "file.txt").read_text() == "hello"
+    assert not list((tmp_path / "scratch").iterdir())

@@ -62,5 +62,8 @@ class Executor(Protocol):
             ExecutorLostError: nothing can end any more.
         """
 
+    def publish(self, sweep: str, states: Mapping[str, Mapping[str, int]]) -> None:
+        """Show a cluster's monitoring where a sweep stands: entry -> state -> how many steps."""
+
     def stop(self) -> None:
         """Abandon what is running; the steps stay uncommitted and the same command runs them again."""

@@ -1,4 +1,4 @@
-"""Runs steps as Ray tasks, on a local instance or a cluster. The only file that imports ray.
+"""Runs steps as Ray tasks, on a local instance or a cluster. The only file that runs anything on Ray.
 
 Ray holds no truth: retries, time-outs and classification are ours, so every task is submitted with `max_retries=0`.
 """
@@ -36,6 +36,7 @@ from ray.exceptions import (
     RayTaskError,
     TaskCancelledError,
 )
+from ray.util.metrics import Gauge
 
 from orchestrator.attempt import Request, cut_log, ended_badly, record_attempt, run_bundle, succeeded
 from orchestrator.capture import rescue_log
@@ -103,6 +104,7 @@ class RayExecutor:
         self._shapes: Counter[_Shape] = Counter()
         """How many bundles of each shape run as tasks."""
         self._warm = WarmWorkers(_start_worker, _end_worker)
+        self._gauge = Gauge("sweep_steps", "Steps of a sweep in each state", ("Sweep", "Stage", "State"))
 
     def slots(self, runtime: Runtime) -> int:
         """How many such tasks the cluster's cores and GPUs can run at once."""
@@ -163,6 +165,12 @@ class RayExecutor:
         if not any(node["NodeID"] == mine and node["Alive"] for node in nodes):
             raise ExecutorLostError("the Ray node of this driver is dead")
 
+    def publish(self, sweep: str, states: Mapping[str, Mapping[str, int]]) -> None:
+        """As the gauge `ray_sweep_steps` of Ray's metrics, which Prometheus reads from every node."""
+        for entry, counts in states.items():
+            for state, count in counts.items():
+                self._gauge.set(count, {"Sweep": sweep, "Stage": entry, "State": state})
+
     def stop(self) -> None:
         """Cancel everything and disconnect; a local instance ends with its driver."""
         for task in self._running:
@@ -207,12 +215,13 @@ class RayExecutor:
         address = address or os.environ.get("RAY_ADDRESS")
         if address and address.startswith(("http://", "https://")) and not in_job:
             raise RayUnreachableError(
-                f"{address} is a job server, which takes whole jobs: ray job submit --working-dir . -- SWEEP.yaml. "
+                f"{address} is a job server, which takes whole jobs: sweep submit SWEEP.yaml --address {address}. "
                 "To drive the cluster from here, give --address auto or HOST:6379. Nothing was run."
             )
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address and not in_job:
-            # The cluster's workers must run this checkout, not whatever version is installed there.
+        if not in_job:
+            # Workers run this checkout as it is now: not whatever version is installed there, nor what it is edited to
+            # while the sweep runs.
             root = Path(__file__).parents[2]
             options["runtime_env"] = {"py_modules": [str(root / "orchestrator"), str(root / "workers")]}
         if not address and not in_job:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -36,8 +36,8 @@ class Store(Protocol):
     def scratch(self, address: Artifact) -> Path:
         """A fresh local folder to write an artifact into."""
 
-    def commit(self, scratch: Path, manifest: Manifest) -> None:
-        """Publish a scratch folder. An artifact that is already there stays, and the scratch folder is dropped."""
+    def commit(self, scratch: Path, manifest: Manifest) -> bool:
+        """Publish a scratch folder; False if there is such an artifact already, which stays, and ours is dropped."""
 
     def flush(self, addresses: Collection[Artifact]) -> None:
         """Make artifacts safe against a power failure; one that is lost to it all the same is found damaged."""
@@ -65,6 +65,46 @@ class Store(Protocol):
 
     def keep_log(self, address: Artifact, number: int) -> str | None:
         """Put the output of an attempt where people can read it; returns that place, None if nothing was printed."""
+
+    def stages(self) -> set[str]:
+        """All stages of which artifacts or records of attempts are there."""
+
+    def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
+        """Read all files of an artifact where they are kept, past every cache; returns what is wrong with them."""
+
+    def adopt(self, old: Artifact, manifest: Manifest) -> None:
+        """Publish the files of an artifact a second time, under another address, without moving their bytes.
+
+        Raises:
+            DamagedArtifactError: the old artifact is not whole. Nothing was published.
+        """
+
+    def remove(self, addresses: Collection[Artifact]) -> None:
+        """Delete artifacts. A reader finds each whole or not at all; those that are gone already are left out."""
+
+    def tried(self, stages: Iterable[str]) -> set[Artifact]:
+        """All steps of some stages that have attempt records or logs, by one listing per stage."""
+
+    def forget(self, addresses: Collection[Artifact]) -> None:
+        """Delete the attempt records and logs of some steps."""
+
+    def remains(self) -> Mapping[str, int]:
+        """Place -> bytes of what was set aside as damaged, and of uploads that were never finished."""
+
+    def clear(self, places: Collection[str]) -> None:
+        """Delete some of what `remains` named."""
+
+    def claims(self) -> Mapping[Artifact, str]:
+        """Who works on which step now."""
+
+    def pin(self, name: str, addresses: Collection[Artifact]) -> None:
+        """Write down, in place of what the name stood for, artifacts that must not be deleted."""
+
+    def pins(self) -> Mapping[str, frozenset[Artifact]]:
+        """What each name stands for. Raises StoreError when one cannot be read."""
+
+    def unpin(self, name: str) -> bool:
+        """Drop a name; whether it was there."""
 
 
 def open_store(location: str) -> Store:

@@ -5,6 +5,7 @@ manifests/<stage>/<key>.json                    uploaded last; presence is compl
 artifacts/<stage>/<key>/<upload>/files…         each upload has a folder of its own, which its manifest names
 attempts/<stage>/<key>.<number>.{json,log}      append-only history of what failed, and what was printed
 claims/<stage>/<key>                            who works on a step
+pins/<name>                                     artifacts that must not be deleted
 damaged/<stage>-<key>-<upload>.json             manifests of torn or altered artifacts, set aside
 ```
 
@@ -15,10 +16,12 @@ copy on the node's own disk (`SWEEP_CACHE`), checked against the manifest.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ import fsspec
 
 from orchestrator.cache import cache_folder
 from orchestrator.canonical import digest
+from orchestrator.store.pins import parse_pin, spell_pin
 from orchestrator.store.records import (
     DamagedArtifactError,
     Signature,
@@ -42,6 +46,10 @@ from orchestrator.types import Artifact, Attempt, Manifest
 
 #: Requests that are under way at once when many small objects are read.
 _AT_ONCE = 64
+#: Deletions that are under way at once.
+_THREADS = 16
+#: Bytes that are read at once from a file that is only looked at.
+_BLOCK = 8 * 2**20
 
 
 class ObjectStore:
@@ -130,9 +138,9 @@ class ObjectStore:
             folder.mkdir(parents=True, exist_ok=True)
             return Path(tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=folder))
 
-    def commit(self, scratch: Path, manifest: Manifest) -> None:
+    def commit(self, scratch: Path, manifest: Manifest) -> bool:
         """Upload the files into a folder of their own, then the manifest, unless there is one already."""
-        upload = secrets.token_hex(8)
+        upload, published = secrets.token_hex(8), True
         remote = self._files_path(manifest.address, upload)
         with self._explained():
             if manifest.files:
@@ -142,9 +150,11 @@ class ObjectStore:
                 self._create(self._manifest_path(manifest.address), spell_manifest(replace(manifest, upload=upload)))
             except FileExistsError:
                 # Another driver published the same key first; both are the same work, so ours is dropped.
+                published = False
                 if manifest.files:
                     self._fs.rm(remote, recursive=True)
         shutil.rmtree(scratch, ignore_errors=True)
+        return published
 
     def flush(self, addresses: Collection[Artifact]) -> None:
         """Nothing to do: an object store answers when it has stored."""
@@ -225,6 +235,132 @@ class ObjectStore:
             self._fs.put_file(str(path), target)
         path.unlink()
         return str(self._fs.unstrip_protocol(target))
+
+    def stages(self) -> set[str]:
+        """All stages that manifests, attempts or uploads speak of."""
+        return {*self._names("manifests"), *self._names("attempts"), *self._names("artifacts")}
+
+    def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
+        """Read all files in the object store, and keep none of them."""
+        folder = self._files_path(manifest.address, manifest.upload or "")
+        with self._explained():
+            for name, (size, sha256) in manifest.files.items():
+                path = f"{folder}/{name}"
+                found, seen = hashlib.sha256(), 0
+                try:
+                    with self._fs.open(path, "rb", cache_type="none") as stream:
+                        while block := stream.read(_BLOCK):
+                            found.update(block)
+                            seen += len(block)
+                except FileNotFoundError:
+                    return DamagedArtifactError(manifest.address, f"{path} is missing")
+                if seen != size:
+                    message = f"{path} has {seen} bytes, its manifest says {size}"
+                    return DamagedArtifactError(manifest.address, message)
+                if found.hexdigest() != sha256:
+                    return DamagedArtifactError(manifest.address, f"the bytes of {path} differ from its manifest")
+        return None
+
+    def adopt(self, old: Artifact, manifest: Manifest) -> None:
+        """Have the object store copy the files into a new upload, then publish its manifest."""
+        known = self._parse(old, self._read_all({old: self._manifest_path(old)})[old])
+        upload = secrets.token_hex(8)
+        source, target = self._files_path(old, known.upload or ""), self._files_path(manifest.address, upload)
+        with self._explained():
+            if manifest.files:
+                try:
+                    names = list(manifest.files)
+                    self._fs.copy([f"{source}/{name}" for name in names], [f"{target}/{name}" for name in names])
+                except FileNotFoundError as error:
+                    raise DamagedArtifactError(old, f"a file is missing ({error})") from error
+            try:
+                self._create(self._manifest_path(manifest.address), spell_manifest(replace(manifest, upload=upload)))
+            except FileExistsError:
+                # Another driver published the same key first; both are the same work, so ours is dropped.
+                if manifest.files:
+                    self._fs.rm(target, recursive=True)
+
+    def remove(self, addresses: Collection[Artifact]) -> None:
+        """Delete the manifests, then the files; files that a crash leaves behind are among the `remains`."""
+        self._each(self._delete, [self._manifest_path(address) for address in addresses])
+        self._each(self._delete_tree, [f"{self._root}/artifacts/{stage}/{key}" for stage, key in addresses])
+        for stage, key in addresses:
+            shutil.rmtree(self._cache / "artifacts" / stage / key, ignore_errors=True)
+
+    def tried(self, stages: Iterable[str]) -> set[Artifact]:
+        """All steps of some stages that have attempt records or logs."""
+        return {Artifact(stage, name.split(".")[0]) for stage in stages for name in self._names(f"attempts/{stage}")}
+
+    def forget(self, addresses: Collection[Artifact]) -> None:
+        """Delete the attempt records and logs of some steps."""
+        unwanted = set(addresses)
+        folders = {stage: f"attempts/{stage}" for stage in {address.stage for address in unwanted}}
+        found = [(stage, name) for stage, folder in folders.items() for name in self._names(folder)]
+        paths = [f"{folders[stage]}/{name}" for stage, name in found if Artifact(stage, name.split(".")[0]) in unwanted]
+        self._each(self._delete, [f"{self._root}/{path}" for path in paths])
+
+    def remains(self) -> Mapping[str, int]:
+        """Manifests that were set aside, and uploads that no manifest names."""
+        with self._explained():
+            # Files first: an upload whose manifest comes while we look is then named by it.
+            damaged = self._fs.find(f"{self._root}/damaged", detail=True)
+            files = self._fs.find(f"{self._root}/artifacts", detail=True)
+        start = len(f"{self._root}/artifacts/")
+        uploads: dict[tuple[Artifact, str], int] = {}
+        for path, info in files.items():
+            stage, key, upload = path[start:].split("/")[:3]
+            where = (Artifact(stage, key), upload)
+            uploads[where] = uploads.get(where, 0) + int(info["size"])
+        known = self.manifests(self.committed({address.stage for address, _ in uploads}))
+        found = {str(path): int(info["size"]) for path, info in damaged.items()}
+        for (address, upload), size in uploads.items():
+            manifest = known.get(address)
+            # What belongs to a damaged manifest that still lies in its place is not known.
+            if manifest is None or (isinstance(manifest, Manifest) and manifest.upload != upload):
+                found[self._files_path(address, upload)] = size
+        return found
+
+    def clear(self, places: Collection[str]) -> None:
+        """Delete some of what `remains` named."""
+        self._each(self._delete_tree, places)
+
+    def claims(self) -> Mapping[Artifact, str]:
+        """Who works on which step now."""
+        with self._explained():
+            paths = {Artifact(*path.split("/")[-2:]): path for path in self._fs.find(f"{self._root}/claims")}
+        found = self._read_all(paths)
+        return {address: text.decode(errors="replace") for address, text in found.items() if text is not None}
+
+    def pin(self, name: str, addresses: Collection[Artifact]) -> None:
+        """Overwrite the object."""
+        with self._explained():
+            self._fs.pipe_file(f"{self._root}/pins/{name}", spell_pin(addresses))
+
+    def pins(self) -> Mapping[str, frozenset[Artifact]]:
+        """What each name stands for."""
+        found = self._read_all({name: f"{self._root}/pins/{name}" for name in sorted(self._names("pins"))})
+        return {
+            name: parse_pin(f"{self.location}/pins/{name}", text) for name, text in found.items() if text is not None
+        }
+
+    def unpin(self, name: str) -> bool:
+        """Delete the object."""
+        there = name in self._names("pins")
+        self._delete(f"{self._root}/pins/{name}")
+        return there
+
+    def _delete(self, path: str) -> None:
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(path)
+
+    def _delete_tree(self, path: str) -> None:
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm(path, recursive=True)
+
+    def _each(self, action: Callable[[str], None], paths: Collection[str]) -> None:
+        """Do something to many objects, several at once."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(action, paths))
 
     def _sweep_claims(self) -> None:
         """Drop claims on what is committed: their holders died between publishing a step and giving it back."""
