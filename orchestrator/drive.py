@@ -157,6 +157,10 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
                     session.write_pulse({name: each[State.RUNNING] for name, each in counts.items()}, pace)
                     states = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
                     executor.publish(session.spec.name, states)
+                    lacks = executor.lacks()
+                    if lacks and lacks not in told:
+                        told.add(lacks)
+                        screen.say(f"[yellow]no node of the cluster has {lacks}; steps wait until one joins[/]")
                 if now >= table_due:
                     write_results(results.table(), session.outputs.results)
                     table_due = time.monotonic() + max(_TABLE_EVERY, (time.monotonic() - now) / _TABLE_SHARE)

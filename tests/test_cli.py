@@ -33,7 +33,9 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "submit", "status", "results", "why", "debug", "sync"])
+@pytest.mark.parametrize(
+    "command", ["plan", "run", "submit", "status", "results", "why", "debug", "sync", "gc", "pin", "verify", "adopt"]
+)
 def test_every_command_explains_itself_with_an_example(folder: Path, command: str) -> None:
     done = sweep(folder, command, "--help")
     assert done.returncode == 0

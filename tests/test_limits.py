@@ -190,6 +190,9 @@ class Flaky:
         # Only the first was begun.
         return [Ended(tuple(requests), (failed,))]
 
+    def lacks(self) -> str | None:
+        return None
+
     def publish(self, sweep: str, states: object) -> None:
         pass
 
@@ -201,18 +204,22 @@ ONE = """\
 name: one
 question: Is it tried again?
 axes: {x: [1]}
+tracking: false
 stages:
   source: {stage: toy_source, config: {value: $x}}
-tracking: false
 """
 
 
 def play(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome], overrides: Sequence[str] = ()
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcomes: list[Outcome],
+    overrides: Sequence[str] = (),
+    text: str = ONE,
 ) -> tuple[Flaky, Session]:
     folder.mkdir(exist_ok=True)
     overrides = ["runtime.default.attempts=3", *overrides]
-    session = open_session(toy.write_sweep(folder, ONE), overrides, outputs=str(folder / "out"))
+    session = open_session(toy.write_sweep(folder, text), overrides, outputs=str(folder / "out"))
     session.store.prepare()
     executor = Flaky(outcomes)
     monkeypatch.setattr("orchestrator.execute.time.monotonic", lambda: executor.now)
@@ -241,6 +248,22 @@ def test_a_lost_node_costs_a_step_none_of_its_tries(tmp_path: Path, monkeypatch:
     assert [bundle[0].number for bundle in executor.requests] == list(range(1, 12))
     pauses = [after - before for before, after in zip(executor.started, executor.started[1:], strict=False)]
     assert pauses[:7] == pytest.approx([1, 2, 4, 8, 16, 32, 60], abs=0.1)
+
+
+def test_what_uses_gpus_goes_first_and_then_what_most_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ONE.replace("x: [1]", "x: [1, 2]") + (
+        "  late: {stage: toy_source, config: {value: 5}}\n"
+        "  gpu: {stage: toy_source, config: {value: 7}}\n"
+        "  double: {stage: toy_double, inputs: {number: source}}\n"
+        "results: [double]\n"
+        "runtime: {gpu: {gpus: 1}}\n"
+    )
+    executor, _ = play(tmp_path, monkeypatch, [], text=text)
+    order = [request.step.entry for bundle in executor.requests for request in bundle]
+    assert order[:3] == ["gpu", "source", "source"]
+    assert sorted(order[3:]) == ["double", "double", "late"]
 
 
 def test_an_io_error_is_tried_again_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,3 +65,21 @@ def test_prometheus_sees_the_steps_of_each_stage_and_state(
     assert committed == sorted(committed)
     assert committed[0] < committed[-1]
     assert any(each["source", "running"] for each in seen)
+
+
+@pytest.mark.ray
+def test_a_step_that_fits_no_node_is_said_to_wait_for_one(
+    head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = toy.write_sweep(tmp_path, toy.SWEEP + "runtime: {source: {gpus: 3}}\n")
+    tests = str(Path(toy.__file__).parent)
+    command = [sys.executable, "-c", DRIVER, str(HEAD_PORT), "run", str(path), "--outputs", str(tmp_path / "out")]
+    environment = {**head_environment, "PYTHONPATH": tests, "PYTHONUNBUFFERED": "1"}
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert driver.stdout
+    with driver.stdout as lines:
+        said = next((line for line in lines if "no node" in line), "")
+        driver.terminate()
+        rest = lines.read()
+    assert said.strip() == "no node of the cluster has 1 CPUs, 3 GPUs; steps wait until one joins"
+    assert driver.wait(60) == 143, rest

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +266,25 @@ def test_the_paper_s_grid_has_12960_cells_and_shares_its_steps() -> None:
     unpaired = {tuple(sorted((axis, str(label)) for axis, label in step.coords.items() if axis != "beta"))
                 for step in by_entry(plan)["annotate"]}  # fmt: skip
     assert len(unpaired) == 720
+
+
+def test_steps_that_read_the_same_artifacts_follow_each_other_the_most_shared_first() -> None:
+    plan = open_session(SWEEPS / "full.yaml").plan
+    assert sorted(plan.turns.tolist()) == list(range(len(plan)))
+    in_turn = sorted((number for number in range(len(plan)) if plan.entry_of(number) == "fit"), key=plan.turns.item)
+    read = [{feed.input: feed.first for feed in plan.feeds(number)} for number in in_turn]
+    # A node is done with the embeddings of a policy and data set before it reads the next; 12 of them, 12 changes.
+    embeddings = [feeds["embeddings"] for feeds in read]
+    assert len(set(embeddings)) == 12
+    assert sum(now != before for before, now in pairwise(embeddings)) == 11
+    annotations = [feeds["annotations"] for feeds in read]
+    assert sum(now != before for before, now in pairwise(annotations)) == 4_320 - 1
+
+
+def test_height_is_the_longest_way_to_a_target() -> None:
+    plan = open_session(SWEEPS / "full.yaml").plan
+    assert (plan.height["evaluate"], plan.height["fit"], plan.height["annotate"]) == (0, 1, 2)
+    assert plan.height["prompts"] > plan.height["generate_train"] > plan.height["score_train"] > plan.height["annotate"]
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)

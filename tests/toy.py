@@ -29,6 +29,7 @@ Behaviour = Literal[
     "slow",
     "nap",
     "exit",
+    "gobble",
 ]
 
 
@@ -114,6 +115,11 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dic
         time.sleep(0.01)
     if behaviour == "slow":
         time.sleep(0.5)
+    if behaviour == "gobble":
+        # Touched, so that it is really taken, and held until somebody notices.
+        taken = [bytes(50 * 2**20).replace(b"\0", b"x") for _ in range(40)]
+        time.sleep(30)
+        assert taken
     if behaviour == "memory":
         raise MemoryError("the toy was told to run out of memory")
     if behaviour == "disk_full":

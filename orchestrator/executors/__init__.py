@@ -62,6 +62,9 @@ class Executor(Protocol):
             ExecutorLostError: nothing can end any more.
         """
 
+    def lacks(self) -> str | None:
+        """What steps under way ask for and no machine has, so that they wait for one that does; None if nothing."""
+
     def publish(self, sweep: str, states: Mapping[str, Mapping[str, int]]) -> None:
         """Show a cluster's monitoring where a sweep stands: entry -> state -> how many steps."""
 

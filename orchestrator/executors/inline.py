@@ -45,6 +45,10 @@ class InlineExecutor:
         requests = self._queue.popleft()
         return [Ended(requests, tuple(run_bundle(requests, _alarm)))]
 
+    def lacks(self) -> str | None:
+        """This process takes every step."""
+        return None
+
     def publish(self, sweep: str, states: Mapping[str, Mapping[str, int]]) -> None:
         """Nobody monitors one process."""
 

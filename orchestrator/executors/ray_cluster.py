@@ -58,7 +58,7 @@ class _Shape(NamedTuple):
 
     cpus: float
     gpus: float
-    memory: int | None
+    memory: float | None
 
     def options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"num_cpus": self.cpus}
@@ -92,13 +92,8 @@ class RayExecutor:
             RayUnreachableError: nothing answers at the address.
         """
         self._connect(address)
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self.cpus = float(resources.get("CPU", 1.0))
-        self.gpus = float(resources.get("GPU", 0.0))
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        self._node_cpus = max(float(node["Resources"].get("CPU", 0.0)) for node in nodes if node["Alive"])
         self.bundle_seconds = 1.0
-        self._check_due = time.monotonic() + _CHECK_EVERY
+        self._look_around()
         self._running: dict[Any, _Sent] = {}
         """In the order of sending."""
         self._shapes: Counter[_Shape] = Counter()
@@ -144,9 +139,8 @@ class RayExecutor:
             ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
             if ready:
                 ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
-            elif time.monotonic() > self._check_due:
-                self._check_due = time.monotonic() + _CHECK_EVERY
-                self._check_node()
+            if time.monotonic() > self._check_due:
+                self._look_around()
         except (RayError, ConnectionError, RuntimeError) as error:
             raise ExecutorLostError(f"Ray is gone: {error}") from error
         return [ended for task in tasks if task in set(ready) for ended in self._collect(task)]
@@ -158,12 +152,30 @@ class RayExecutor:
         gpus: float = sum(each.gpus for each in shapes)
         return cpus > self.cpus or gpus > self.gpus
 
-    def _check_node(self) -> None:
-        """A driver whose own node was declared dead would wait for its tasks for ever."""
+    def _look_around(self) -> None:
+        """See which nodes there are: clusters grow and shrink."""
+        self._check_due = time.monotonic() + _CHECK_EVERY
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         mine = ray.get_runtime_context().get_node_id()
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        if not any(node["NodeID"] == mine and node["Alive"] for node in nodes):
+        if not any(node["NodeID"] == mine for node in nodes):
+            # Its tasks would be waited for for ever.
             raise ExecutorLostError("the Ray node of this driver is dead")
+        self._nodes = [
+            _Shape(*(float(node["Resources"].get(name, 0.0)) for name in ("CPU", "GPU", "memory"))) for node in nodes
+        ]
+        self.cpus = max(sum(node.cpus for node in self._nodes), 1.0)
+        self.gpus = sum(node.gpus for node in self._nodes)
+
+    def lacks(self) -> str | None:
+        """Ray says nothing of a task that fits no node; it may be that one is being started for it."""
+        for shape in {sent.shape for sent in self._running.values()}:
+            if not any(
+                shape.cpus <= node.cpus and shape.gpus <= node.gpus and (shape.memory or 0) <= (node.memory or 0)
+                for node in self._nodes
+            ):
+                memory = f", {shape.memory / 2**30:.1f} GiB" if shape.memory else ""
+                return f"{shape.cpus:g} CPUs, {shape.gpus:g} GPUs{memory}"
+        return None
 
     def publish(self, sweep: str, states: Mapping[str, Mapping[str, int]]) -> None:
         """As the gauge `ray_sweep_steps` of Ray's metrics, which Prometheus reads from every node."""
@@ -205,7 +217,7 @@ class RayExecutor:
 
     def _shape(self, runtime: Runtime) -> _Shape:
         # A laptop may have fewer cores than a step would like; on one machine it still runs, only slower.
-        cpus = self._node_cpus if runtime.whole_node else min(runtime.cpus, self.cpus)
+        cpus = max(node.cpus for node in self._nodes) if runtime.whole_node else min(runtime.cpus, self.cpus)
         return _Shape(cpus, runtime.gpus, runtime.memory)
 
     def _connect(self, address: str | None) -> None:

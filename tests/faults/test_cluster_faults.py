@@ -12,6 +12,7 @@ import pytest
 import toy
 from long_sweep import LONG, check_nothing_is_lost_or_twice
 from test_execute import environment
+from test_warm import ASK
 
 from orchestrator.session import open_session
 from orchestrator.types import Outcome
@@ -25,7 +26,7 @@ def kill():
     me = psutil.Process()
     while True:
         time.sleep(0.7)
-        names = ("ray::source", "ray::double", "ray::total")
+        names = ("ray::source", "ray::double", "ray::total", "ray::ask")
         busy = [each for each in me.children(recursive=True) if each.name().startswith(names)]
         if busy:
             random.choice(busy).kill()
@@ -39,7 +40,7 @@ from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 # Before the other node is there: a driver whose own node is lost is another matter.
 ray.init(address=cluster.address, log_to_driver=False, runtime_env=toy.runtime_env())
-node = cluster.add_node(num_cpus=2)
+node = cluster.add_node(num_cpus=2, num_gpus=1)
 cluster.wait_for_nodes()
 # A node registers a signal handler, which only the main thread may do.
 ray._private.utils.set_sigterm_handler = lambda handler: None
@@ -48,7 +49,7 @@ def exchange():
     cluster.remove_node(node, allow_graceful=False)
     print("THE NODE IS GONE", flush=True)
     time.sleep(4)
-    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2, num_gpus=1)
     print("ANOTHER NODE IS HERE", flush=True)
     # The processes of a node die with the thread that started them.
     time.sleep(3600)
@@ -97,13 +98,52 @@ def test_workers_killed_again_and_again_cost_only_time(tmp_path: Path, calm: pa.
 
 
 def test_a_node_that_is_lost_and_replaced_costs_no_step_a_try(tmp_path: Path, calm: pa.Table) -> None:
-    # One try only: a lost node must not count.
-    toy.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 1}}\n")
+    # One try only: a lost node must not count. The doubles want a share of a (logical) GPU.
+    toy.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 1}, double: {gpus: 0.5}}\n")
     done = run(tmp_path, CLUSTER)
     assert "ANOTHER NODE IS HERE" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert outcomes(tmp_path) <= {Outcome.LOST}
     check_nothing_is_lost_or_twice(tmp_path, calm)
+
+
+def test_processes_that_keep_a_model_are_killed_again_and_again_and_no_answer_is_lost(tmp_path: Path) -> None:
+    questions = ASK.replace("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", str(list(range(20))))
+    toy.write_sweep(tmp_path, questions + "runtime: {default: {attempts: 20}}\n")
+    # A new process takes a second or two to start.
+    done = run(tmp_path, f"toy.connect()\n{KILLER.replace('0.7', '2')}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outcomes(tmp_path) == {Outcome.CRASHED}
+    rows = pq.read_table(tmp_path / "out" / "sweeps" / "ask" / "results.parquet").to_pylist()
+    assert len({row["cell_id"] for row in rows}) == len(rows) == 12 * 20
+    assert all(row["answer"] == len(row["model"]) + row["question"] for row in rows)
+
+
+#: A local Ray that kills workers once the machine uses a gigabyte more than now.
+TIGHT = """
+import ray, toy
+from ray._private.utils import get_system_memory, get_used_memory
+threshold = (get_used_memory() + 2**30) / get_system_memory()
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=toy.runtime_env(),
+         _system_config={"memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100})
+"""
+
+
+def test_a_step_that_takes_all_memory_is_tried_alone_and_fails_with_advice_and_its_neighbours_succeed(
+    tmp_path: Path,
+) -> None:
+    kinds = "plain: {behaviour: work}"
+    text = toy.SWEEP.replace(kinds, f"{kinds}\n    bad: {{behaviour: gobble}}") + (
+        "exclude: [{kind: bad, x: [1, 2]}, {kind: bad, y: 10}]\nruntime: {total: {attempts: 2}}\n"
+    )
+    toy.write_sweep(tmp_path, text)
+    done = run(tmp_path, TIGHT)
+    assert done.returncode == 1, done.stdout + done.stderr
+    table = pq.read_table(tmp_path / "out" / "sweeps" / "toy" / "results.parquet").to_pylist()
+    assert [row["status"] for row in table if row["kind"] == "plain"] == ["succeeded"] * 6
+    (bad,) = [row for row in table if row["kind"] == "bad"]
+    assert (bad["status"], bad["error_class"], bad["attempts"]) == ("failed", "out_of_memory", 2), bad
+    assert "raise runtime.total.memory" in bad["error"]
 
 
 def test_when_all_of_ray_is_lost_the_same_command_finishes_the_sweep(tmp_path: Path, calm: pa.Table) -> None:
