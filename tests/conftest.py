@@ -24,12 +24,10 @@ os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
 for _name in ("SWEEP_OUTPUTS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HH_RLHF"):
     os.environ.pop(_name, None)
 
-from servers import free_port, wait_until_it_answers  # noqa: E402
+from servers import HEAD_PORT, METRICS_PORT, free_port, wait_until_it_answers  # noqa: E402
 
 # The S3 server of the tests; named before Ray starts, so that its workers know it too.
 S3_PORT = free_port()
-#: Of the Ray head of the tests: where drivers connect, and where its metrics are read.
-HEAD_PORT, METRICS_PORT = free_port(), free_port()
 os.environ.update(
     AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3_PORT}",
     AWS_ACCESS_KEY_ID="test",

@@ -35,3 +35,7 @@ def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 120, 
         except OSError:
             time.sleep(0.1)
     raise TimeoutError(f"{url} does not answer")
+
+
+#: Of the Ray head of the tests: where drivers connect, and where its metrics are read.
+HEAD_PORT, METRICS_PORT = free_port(), free_port()

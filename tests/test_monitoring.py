@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import toy
-from conftest import HEAD_PORT, METRICS_PORT
+from servers import HEAD_PORT, METRICS_PORT
 
 DRIVER = """
 import ray, sys, toy

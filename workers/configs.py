@@ -286,6 +286,30 @@ class EmbedConfig(Config):
         return ("embedding_dimension",)
 
 
+class PublishedConfig(Config):
+    """A published `.npy` file of embeddings or golden rewards."""
+
+    file: LocalPath
+    layout: Literal["prompts_first", "responses_first"]
+    """prompts_first: (prompts, responses, …), as in `embd_….npy`; responses_first: as in `EMBD-….npy`."""
+    prompts: PositiveInt | None = None
+    """How many prompts the file must hold; tells a mistaken layout. None takes what it holds."""
+
+
+class PublishedEmbeddingsConfig(PublishedConfig):
+    """(prompts, responses, d) or (responses, prompts, d), float16 or float32."""
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("prompts", "responses", "embedding_dimension")
+
+
+class PublishedRewardsConfig(PublishedConfig):
+    """(prompts, responses, 1), (prompts, responses), or the same with responses first."""
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("mean_reward", "sd_reward")
+
+
 # --- reward models ---------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ checked.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from workers import tables
 
 EMBEDDINGS_FILE = "embeddings.npy"
+#: Stands in for `embeddings.npy` where the embeddings lie elsewhere: a paper-sized file is never copied.
+REFERENCE_FILE = "reference.json"
 SCORES_FILE = "scores.npy"
 ANNOTATIONS_FILE = "annotations.parquet"
 
@@ -30,7 +33,10 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of all responses, one memory map (prompts, responses, d) per shard."""
+    """Embeddings of all responses, one memory map (prompts, responses, d) per shard.
+
+    A map of a published file may be a transposed view, so no shard is ever reshaped as a whole.
+    """
 
     shards: tuple[Floats, ...]
     files: tuple[Path, ...]
@@ -69,15 +75,15 @@ class Embeddings:
         ascending = rows[order]
         first = 0
         for shard, file in zip(self.shards, self.files, strict=True):
-            flat = shard.reshape(-1, self.dimension)
-            begin, end = np.searchsorted(ascending, [first, first + len(flat)])
+            size = shard.shape[0] * self.responses
+            begin, end = np.searchsorted(ascending, [first, first + size])
             for start in range(begin, end, GATHER_ROWS):
                 piece = slice(start, min(start + GATHER_ROWS, end))
                 local = ascending[piece] - first
-                copied = flat[local]
-                _require_finite(copied, file, local)
+                copied = shard[local // self.responses, local % self.responses]
+                require_finite(copied, file, local)
                 gathered[order[piece]] = copied
-            first += len(flat)
+            first += size
         return gathered
 
     def blocks(self, prompts: int) -> Iterator[tuple[int, Floats]]:
@@ -91,21 +97,55 @@ class Embeddings:
             for start in range(0, len(shard), prompts):
                 block = shard[start : start + prompts]
                 flat = block.reshape(-1, self.dimension)
-                _require_finite(flat, file, np.arange(len(flat)) + start * self.responses)
+                require_finite(flat, file, np.arange(len(flat)) + start * self.responses)
                 yield first + start, block
             first += len(shard)
 
 
 def open_embeddings(folders: Sequence[Path]) -> Embeddings:
-    """Memory-map `embeddings.npy` (prompts, responses, d), float16 or float32, of each shard folder.
+    """Memory-map `embeddings.npy` (prompts, responses, d), float16 or float32, of each shard folder or what it names.
 
     Raises:
         FileNotFoundError: a shard has no such file.
-        ValueError: no shard at all, a damaged file, another type or shape, or shards that disagree; names the file.
+        ValueError: no shard at all, a damaged file, one that changed since it was referred to, another type or shape,
+            or shards that disagree; names the file.
     """
-    files = tuple(folder / EMBEDDINGS_FILE for folder in folders)
-    shards = _open_alike(files, 3, ("float16", "float32"), "(prompts, responses, d)")
-    return Embeddings(shards, files)
+    opened = [_open_shard(folder) for folder in folders]
+    shards, files = [shard for shard, _ in opened], [file for _, file in opened]
+    return Embeddings(_alike(shards, files, 3, ("float16", "float32"), "(prompts, responses, d)"), tuple(files))
+
+
+def write_reference(file: Path, transposed: bool, out: Path) -> None:
+    """Make `out` an embeddings artifact that refers to a file.
+
+    Args:
+        file: (prompts, responses, d), or (responses, prompts, d) if it is transposed.
+        transposed: whether it is.
+        out: the folder.
+    """
+    stat = file.stat()
+    reference = {"path": str(file), "transposed": transposed, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+    (out / REFERENCE_FILE).write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")
+
+
+def _open_shard(folder: Path) -> tuple[Floats, Path]:
+    """The map of a shard and the file that it is a map of."""
+    file, transposed = folder / EMBEDDINGS_FILE, False
+    if (folder / REFERENCE_FILE).is_file():
+        reference = json.loads((folder / REFERENCE_FILE).read_text(encoding="utf-8"))
+        file, transposed = Path(reference["path"]), reference["transposed"]
+        try:
+            stat = file.stat()
+        except FileNotFoundError as error:
+            message = f"{file} is gone, to which {folder} refers; put it back, or delete that folder"
+            raise FileNotFoundError(message) from error
+        if (stat.st_size, stat.st_mtime_ns) != (reference["bytes"], reference["changed"]):
+            raise ValueError(f"{file}: changed since {folder} referred to it; put it back, or delete that folder")
+    array = open_npy(file)
+    if not array.flags.c_contiguous:
+        # The numbers of one embedding would lie all over the file.
+        raise ValueError(f"{file}: stored in Fortran order, expected C order")
+    return (array.transpose(1, 0, 2) if transposed else array), file
 
 
 def read_scores(folders: Sequence[Path]) -> NDArray[np.float32]:
@@ -117,9 +157,9 @@ def read_scores(folders: Sequence[Path]) -> NDArray[np.float32]:
             not finite; names the file.
     """
     files = tuple(folder / SCORES_FILE for folder in folders)
-    shards = _open_alike(files, 2, ("float32",), "(prompts, responses)")
+    shards = _alike([open_npy(file) for file in files], files, 2, ("float32",), "(prompts, responses)")
     for shard, file in zip(shards, files, strict=True):
-        _require_finite(shard, file, np.arange(len(shard)))
+        require_finite(shard, file, np.arange(len(shard)))
     return np.concatenate(shards).astype(np.float32, copy=False)
 
 
@@ -132,9 +172,9 @@ def require_aligned(embeddings: Sequence[Path], scores: Sequence[Path]) -> None:
     if len(embeddings) != len(scores):
         raise ValueError(f"{len(embeddings)} shards of embeddings but {len(scores)} shards of scores")
     for embedding_folder, score_folder in zip(embeddings, scores, strict=True):
-        embedding_file, score_file = embedding_folder / EMBEDDINGS_FILE, score_folder / SCORES_FILE
-        embedded = _open(embedding_file).shape[:2]
-        scored = _open(score_file).shape
+        shard, embedding_file = _open_shard(embedding_folder)
+        embedded, score_file = shard.shape[:2], score_folder / SCORES_FILE
+        scored = open_npy(score_file).shape
         if embedded != scored:
             raise ValueError(
                 f"{embedding_file} holds (prompts, responses) {embedded}, but {score_file} holds {scored}: they were"
@@ -156,7 +196,13 @@ def read_pairs(annotations: Path) -> tuple[Rows, Rows]:
     return table["winner"].to_numpy(), table["loser"].to_numpy()
 
 
-def _open(file: Path) -> Floats:
+def open_npy(file: Path) -> Floats:
+    """Memory-map a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no `.npy` file, or a truncated one; names the file.
+    """
     try:
         array: Floats = np.lib.format.open_memmap(file, mode="r")
     except ValueError as error:
@@ -164,25 +210,28 @@ def _open(file: Path) -> Floats:
     return array
 
 
-def _open_alike(files: Sequence[Path], dimensions: int, dtypes: Sequence[str], shape: str) -> tuple[Floats, ...]:
+def _alike(
+    shards: Sequence[Floats], files: Sequence[Path], dimensions: int, dtypes: Sequence[str], shape: str
+) -> tuple[Floats, ...]:
+    """The shards, once it is sure that they fit together."""
     if not files:
         raise ValueError("no shards given")
-    shards = tuple(_open(file) for file in files)
     for shard, file in zip(shards, files, strict=True):
         if shard.dtype.name not in dtypes or not shard.dtype.isnative:
             raise ValueError(f"{file}: type {shard.dtype.str}, expected {' or '.join(dtypes)}")
         if shard.ndim != dimensions or 0 in shard.shape:
             raise ValueError(f"{file}: shape {shard.shape}, expected {shape} with none of them 0")
-        if not shard.flags.c_contiguous:
-            # A reshape of such a map would silently copy all of it.
-            raise ValueError(f"{file}: stored in Fortran order, expected C order")
         if shard.shape[1:] != shards[0].shape[1:]:
             raise ValueError(f"{file}: shape {shard.shape} does not continue {files[0]} of shape {shards[0].shape}")
-    return shards
+    return tuple(shards)
 
 
-def _require_finite(values: Floats, file: Path, rows: Rows) -> None:
-    """Refuse `values` (n, k) that hold NaN or infinity; `rows` (n,) says where in the file they come from."""
+def require_finite(values: Floats, file: Path, rows: Rows) -> None:
+    """Refuse `values` (n, k) that hold NaN or infinity; `rows` (n,) says where in the file they come from.
+
+    Raises:
+        ValueError: with the file and the first such row.
+    """
     finite = np.isfinite(values)
     if not finite.all():
         row = rows[~finite.all(axis=1)][0]

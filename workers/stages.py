@@ -103,6 +103,10 @@ STAGES: Mapping[str, Stage] = {
         {"responses": Input("responses"), "policy": Input("model", optional=True)},
         loads=("model", "policy"),
     ),
+    "published_embeddings": Stage(
+        "workers.published:published_embeddings", 1, configs.PublishedEmbeddingsConfig, "embeddings"
+    ),
+    "published_rewards": Stage("workers.published:published_rewards", 1, configs.PublishedRewardsConfig, "scores"),
     "annotate": Stage(
         "workers.annotate:annotate",
         1,
