@@ -31,8 +31,8 @@ from orchestrator.stop import Stop
 from orchestrator.summary import summarise
 
 #: The share of wall time that rewriting the table in mid-run may take.
-_TABLE_SHARE = 0.02
-_TABLE_EVERY = 10.0
+_TABLE_SHARE = 0.01
+_TABLE_EVERY = 30.0
 
 
 def drive(session: Session, address: str | None, inline: bool, tracking_uri: str | None) -> int:

@@ -62,7 +62,9 @@ class _Builder:
         groups: Numbers = np.full(grid.size(wired.axes), -1, np.int32)
         entry = EntryPlan(wired, grid.project(wired.axes, wired.own), sources, groups, len(self.columns.keys))
         # Points that only excluded cells would use are left out.
-        used: Numbers = np.unique(grid.project(grid.all, wired.axes)[self.points])
+        asked = np.zeros(grid.size(wired.axes), np.bool_)
+        asked[grid.project(grid.all, wired.axes)[self.points]] = True
+        used: Numbers = np.flatnonzero(asked).astype(np.int32)
         firsts = [self.columns.entries[source.entry].groups[source.at[used]] for source in sources]
         home = len(self.columns.entries)
         self.columns.entries[wired.name] = entry

@@ -16,17 +16,22 @@ from orchestrator.types import Attempt
 def read_failures(schedule: Schedule, store: Store) -> dict[int, Attempt]:
     """Step -> its last attempt on record; the schedule learns what has failed and what is blocked by that."""
     plan, states = schedule.plan, schedule.states
-    missing = np.flatnonzero(plan.needed(schedule.committed)).tolist()
+    # Few steps have a record, and a plan may have millions.
+    tried = {address: plan.number(address) for address in store.tried(plan.stages)}
+    if not tried:
+        return {}
+    missing = plan.needed(schedule.committed)
+    unfinished = [address for address, number in tried.items() if number is not None and missing[number]]
     failures: dict[int, Attempt] = {}
-    for address, history in store.histories([plan.address(number) for number in missing]).items():
-        number = plan.number(address)
+    for address, history in store.histories(unfinished).items():
+        number = tried[address]
         if history and number is not None:
             failures[number] = history[-1]
             states[number] = State.FAILED
     if not failures:
         return failures
     stopped = stopped_entries(schedule, failures)
-    for number in missing:
+    for number in np.flatnonzero(missing).tolist():
         if states[number] == State.PENDING and (
             plan.entry_of(number) in stopped
             or any(states[parent] in (State.FAILED, State.BLOCKED) for parent in plan.parents(number))

@@ -318,7 +318,9 @@ class Plan:
         """Mark all steps of some groups."""
         firsts = firsts[firsts >= 0]
         marked[firsts] = True
-        for first in np.unique(firsts[self.size[firsts] > 1]):
+        gathered = np.zeros(len(self), np.bool_)
+        gathered[firsts[self.size[firsts] > 1]] = True
+        for first in np.flatnonzero(gathered):
             marked[first : first + self.size[first]] = True
 
     def _close(self, wanted: Mask, committed: Mask) -> None:
