@@ -24,7 +24,7 @@ class Breaker:
         """Count a step that failed for good; returns why its entry is not to be run any further, if so."""
         if attempt.entry in self._works:
             return None
-        group = (attempt.entry, signature(attempt))
+        group = (attempt.entry, signature(attempt.error_class, attempt.error))
         self._failed[group] = self._failed.get(group, 0) + 1
         if self._failed[group] < self._steps:
             return None
@@ -35,10 +35,10 @@ class Breaker:
         )
 
 
-def signature(attempt: Attempt) -> str:
+def signature(error_class: str | None, error: str | None) -> str:
     """What failures of one cause have in common: class and message without numbers, paths and quoted names."""
-    text = attempt.error or ""
+    text = error or ""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", text)
     text = re.sub(r"(/[^\s:;,]+)+", "/…", text)
     text = re.sub(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", "#", text)
-    return f"{attempt.error_class}: {text[:200]}"
+    return f"{error_class}: {text[:200]}"

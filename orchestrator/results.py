@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from upath import UPath
 
+from orchestrator.breaker import signature
 from orchestrator.failures import read_failures, stopped_entries
 from orchestrator.grid import Mask
 from orchestrator.outputs import replace_file
@@ -231,19 +232,19 @@ class Results:
 def error_groups(
     rows: Iterable[tuple[str, str | None, str | None, str | None]],
 ) -> list[tuple[str, str, int, str, str | None]]:
-    """Unfinished cells, given as (status, error class, message, log), by status and class.
+    """Unfinished cells, given as (status, error class, message, log), by status and the signature of their error.
 
     Returns:
         (status, class, how many, an example of the message, its log), the largest group first.
     """
-    groups: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], tuple[str, str | None]] = {}
+    groups: Counter[tuple[str, str, str]] = Counter()
+    examples: dict[tuple[str, str, str], tuple[str, str | None]] = {}
     for status, kind, message, log in rows:
         if status != "succeeded":
-            group = (status, kind or "not run yet")
+            group = (status, kind or "not run yet", signature(kind, message))
             groups[group] += 1
             examples.setdefault(group, (message or "", log))
-    return [(status, kind, count, *examples[status, kind]) for (status, kind), count in groups.most_common()]
+    return [(*group[:2], count, *examples[group]) for group, count in groups.most_common()]
 
 
 def write_results(table: pa.Table, path: Path | UPath) -> None:

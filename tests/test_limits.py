@@ -51,9 +51,9 @@ def test_a_stage_that_has_worked_is_never_stopped() -> None:
 
 
 def test_a_signature_keeps_what_tells_errors_apart() -> None:
-    assert signature(attempt("cuda error")) != signature(attempt("disk error"))
-    assert signature(attempt("x", kind="KeyError")) != signature(attempt("x"))
-    assert signature(attempt("key 'a' of 0x7f00")) == signature(attempt("key 'b' of 0x7f99"))
+    assert signature("ValueError", "cuda error") != signature("ValueError", "disk error")
+    assert signature("KeyError", "x") != signature("ValueError", "x")
+    assert signature("KeyError", "key 'a' of 0x7f00") == signature("KeyError", "key 'b' of 0x7f99")
 
 
 def open_again(session: Session) -> Session:

@@ -125,3 +125,21 @@ def test_a_summary_is_the_mean_over_seeds_of_the_means_within_and_its_sample_sd(
         assert found.cells[x] == 6
     with pytest.raises(SweepError, match="did you mean 'total'"):
         summarise(table, session.spec, (), ("totl",))
+
+
+def test_errors_are_grouped_by_what_they_have_in_common() -> None:
+    rows = [
+        ("failed", "ValueError", "row 3 of /data/a.npy is not finite", "log a"),
+        ("failed", "ValueError", "row 17 of /data/b.npy is not finite", "log b"),
+        ("failed", "ValueError", "no space", "log c"),
+        ("blocked", "ValueError", "row 3 of /data/a.npy is not finite", "log a"),
+        ("pending", None, None, None),
+        ("succeeded", None, None, None),
+    ]
+    groups = error_groups(rows)
+    assert groups[0] == ("failed", "ValueError", 2, "row 3 of /data/a.npy is not finite", "log a")
+    assert sorted((status, count) for status, _, count, *_ in groups[1:]) == [
+        ("blocked", 1),
+        ("failed", 1),
+        ("pending", 1),
+    ]
