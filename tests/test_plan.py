@@ -288,8 +288,13 @@ def test_height_is_the_longest_way_to_a_target() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_sweep_plans_and_is_its_own_entry_point(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_sweep_plans_and_is_its_own_entry_point(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HH_RLHF", str(SWEEPS / "data" / "harmless.jsonl"))
+    monkeypatch.setenv("EMBEDDINGS", str(tmp_path))
+    for kind, split in product(("embd", "reward"), ("train", "test")):
+        (tmp_path / f"{kind}_gemma-2b_gemma-2b_harmless_{split}.npy").touch()
     assert open_session(path).plan.cells
     assert path.read_text().startswith("#!/usr/bin/env -S python -m orchestrator run\n")
     assert os.access(path, os.X_OK)
