@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orchestrator
+import workers
 from orchestrator.document import Problem, SweepError
 from orchestrator.store import StoreError
 
@@ -164,10 +166,10 @@ def code_commit() -> str:
 
 def code_digest() -> str:
     """sha256 over the source files as they are now."""
-    root = Path(__file__).parents[1]
     whole = hashlib.sha256()
-    for folder in ("orchestrator", "workers"):
-        for path in sorted((root / folder).rglob("*.py")):
+    # On a worker the two packages may lie in different places.
+    for package in (orchestrator, workers):
+        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             whole.update(path.read_bytes())
     return whole.hexdigest()
 

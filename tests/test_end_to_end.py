@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -50,6 +51,16 @@ def test_a_submitted_sweep_runs_every_stage_and_submitted_again_has_nothing_to_d
     code, output = submit(head, head_environment, tmp_path, *SMALL)
     assert code == 0, output
     assert "nothing to do: all 3 cells are finished" in output
+
+
+@pytest.mark.ray
+def test_a_sweep_starts_a_ray_of_its_own_whose_workers_run_a_copy_of_this_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator", "run", "sweeps/quickstart.yaml", "--stage", "prompts"]
+    done = subprocess.run(
+        [*command, "--outputs", str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "prompts is done for all 144 cells" in done.stdout
 
 
 @pytest.mark.ray

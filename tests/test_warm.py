@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.drive import drive
+from orchestrator.execute import run_plan
 from orchestrator.executors import Place
 from orchestrator.executors.warm import IDLE_LIMIT, WarmWorkers
 from orchestrator.session import open_session
@@ -38,6 +40,20 @@ def test_a_model_is_loaded_once_and_not_once_per_step(tmp_path: Path, local_ray:
     assert len(loads) == 12
     # 120 steps, 12 models, 2 processes; at the end one process may help the other with its model.
     assert sum(loads.values()) <= 1.2 * 12
+
+
+@pytest.mark.ray
+def test_an_executor_that_stops_abandons_the_calls_of_its_processes(tmp_path: Path, local_ray: None) -> None:
+    from orchestrator.executors.ray_cluster import RayExecutor
+
+    session = open_session(toy.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
+    session.store.prepare()
+    executor = RayExecutor()
+    running = run_plan(session.schedule, session.store, executor, "abc")
+    next(running)
+    started = time.monotonic()
+    executor.stop()
+    assert time.monotonic() - started < 20
 
 
 def test_in_one_process_every_model_is_loaded_once(tmp_path: Path) -> None:

@@ -310,6 +310,87 @@ class PublishedRewardsConfig(PublishedConfig):
         return ("mean_reward", "sd_reward")
 
 
+class WorldConfig(Config):
+    """Prompts and responses of a synthetic world; what `world_embeddings` and `world_rewards` must agree in.
+
+    A response is a vector of independent standard normals: `prompt_dimension` of them belong to its prompt and are
+    shared by all responses of that prompt, the others are its own.
+    """
+
+    split: Literal["train", "test"]
+    """Different draws from the same world."""
+    prompts: PositiveInt
+    """Prompts of the split over all shards."""
+    responses: PositiveInt
+    """Responses per prompt (paper: 10 for train prompts, 500 for test prompts)."""
+    dimension: Annotated[int, Field(ge=2)] = 64
+    """Length d of an embedding (paper: 2,048 with gemma-2b)."""
+    prompt_dimension: PositiveInt = 16
+    """How many of the d independent directions are the same for all responses of a prompt."""
+    seed: Seed = 0
+    """Seed of the world; another seed is another world, not another draw from this one."""
+    shard: NonNegativeInt = 0
+    shards: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _shard_and_directions_exist(self) -> WorldConfig:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} of {self.shards}: shards count from 0")
+        if self.shards > self.prompts:
+            raise ValueError(f"{self.prompts} prompts cannot be cut into {self.shards} shards")
+        if self.prompt_dimension >= self.dimension:
+            raise ValueError(
+                f"prompt_dimension {self.prompt_dimension} of dimension {self.dimension} leaves no direction in which"
+                " the responses of a prompt differ"
+            )
+        return self
+
+
+class WorldEmbeddingsConfig(WorldConfig):
+    """Embeddings of a synthetic world: its independent directions, rotated at random."""
+
+    stored_dtype: Literal["float16", "float32"] = "float32"
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("embedding_dimension",)
+
+
+class WorldRewardsConfig(WorldConfig):
+    """Golden rewards of a synthetic world: smooth functions of the embedding, standardised.
+
+    Except for `mean` and `sd`, the defaults are this project's choices; the paper has no synthetic world.
+    """
+
+    mean: FiniteFloat = 0.0
+    """Mean golden reward over all prompts and responses of the world."""
+    sd: PositiveFloat = 0.9
+    """Standard deviation likewise. Two independent rewards then differ with deviation 1.27, near the 1.28 at which
+    the paper's annotators have their stated error rates with `scale: 1`."""
+    prompt_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the variance that lies between prompts; 0 gives every prompt the same expected reward."""
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the variance that lies between responses and that no embedding shows."""
+    units: PositiveInt = 16
+    """tanh units of each of the two reward networks, of the prompt and of the response."""
+    gain: PositiveFloat = 2.0
+    """Standard deviation of what enters a tanh; towards 0 the reward becomes linear, large makes it a sum of steps."""
+    interaction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """How much the prompt decides which traits of a response count. 0: the same for all prompts; 1: a trait counts
+    from not at all to twice."""
+
+    @model_validator(mode="after")
+    def _something_is_visible(self) -> WorldRewardsConfig:
+        if self.prompt_share + self.noise >= 1:
+            raise ValueError(
+                f"prompt_share {self.prompt_share} and noise {self.noise} leave no variance to what an embedding shows"
+                " of a response: their sum must be below 1"
+            )
+        return self
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("mean_reward", "sd_reward")
+
+
 # --- reward models ---------------------------------------------------------------------------------------------------
 
 

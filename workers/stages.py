@@ -107,6 +107,8 @@ STAGES: Mapping[str, Stage] = {
         "workers.published:published_embeddings", 1, configs.PublishedEmbeddingsConfig, "embeddings"
     ),
     "published_rewards": Stage("workers.published:published_rewards", 1, configs.PublishedRewardsConfig, "scores"),
+    "world_embeddings": Stage("workers.world:world_embeddings", 1, configs.WorldEmbeddingsConfig, "embeddings"),
+    "world_rewards": Stage("workers.world:world_rewards", 1, configs.WorldRewardsConfig, "scores"),
     "annotate": Stage(
         "workers.annotate:annotate",
         1,

@@ -185,9 +185,12 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Cancel everything and disconnect; a local instance ends with its driver."""
-        for task in self._running:
-            ray.cancel(task, force=True)
+        for task, sent in self._running.items():
+            if sent.worker is None:
+                ray.cancel(task, force=True)
         self._running.clear()
+        for worker in self._warm.workers:
+            _end_worker(worker.process)
         ray.shutdown()
 
     def _collect(self, task: Any) -> list[Ended]:
