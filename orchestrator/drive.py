@@ -153,10 +153,7 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
                 now = time.monotonic()
                 if now >= pulse_due:
                     pulse_due = now + PULSE_EVERY
-                    counts = session.schedule.counts()
-                    session.write_pulse({name: each[State.RUNNING] for name, each in counts.items()}, pace)
-                    states = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
-                    executor.publish(session.spec.name, states)
+                    _beat(session, executor, pace)
                     lacks = executor.lacks()
                     if lacks and lacks not in told:
                         told.add(lacks)
@@ -177,6 +174,14 @@ def _run(session: Session, results: Results, executor: Executor) -> int | None:
         executor.stop()
         session.stop_pulse()
     return stop.exit_code
+
+
+def _beat(session: Session, executor: Executor, pace: Pace) -> None:
+    """Tell other processes, and the cluster's monitoring, where the sweep stands."""
+    counts = session.schedule.counts()
+    session.write_pulse({name: each[State.RUNNING] for name, each in counts.items()}, pace)
+    states = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
+    executor.publish(session.spec.name, states)
 
 
 def _pace(session: Session, executor: Executor) -> Pace:
