@@ -451,6 +451,21 @@ class FitLightgbmConfig(Config):
         return ("train_loss",)
 
 
+class FitLinearConfig(Config):
+    """Reward models that are linear in the embedding; not in the paper."""
+
+    method: Literal["logistic", "ridge"] = "logistic"
+    """logistic: maximum likelihood. ridge: least squares on targets 1 and -1."""
+    loss: Literal["bt", "clf"]
+    """bt: on differences of the two embeddings, each annotation in both orders. clf: winners 1, losers 0."""
+    penalty: PositiveFloat = 1.0
+    """lambda. logistic: minimises sum of cross-entropies + lambda/2 |w|^2 (scikit-learn's C is 1/lambda); ridge: sum of
+    squared errors + lambda |w|^2. w belongs to features of deviation 1; scikit-learn's default is 1 in both."""
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("train_loss",)
+
+
 class EvaluateConfig(Config):
     """Best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts."""
 

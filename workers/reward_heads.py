@@ -1,12 +1,13 @@
 """Fitted reward models as files: what a fit stage saves and evaluation loads.
 
-A reward_model folder holds `reward_model.json` (kind and shape) and the weights: `weights.safetensors` of an MLP, or
-`model.txt` of LightGBM. torch and lightgbm are imported only by the functions that need them.
+A reward_model folder holds `reward_model.json` (kind and shape) and the weights: `weights.safetensors` of an MLP,
+`model.txt` of LightGBM, or `linear.npz`. torch and lightgbm are imported only by the functions that need them.
 """
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 DESCRIPTION_FILE = "reward_model.json"
 MLP_FILE = "weights.safetensors"
 LIGHTGBM_FILE = "model.txt"
+LINEAR_FILE = "linear.npz"
 
 
 class RewardHead(Protocol):
@@ -75,6 +77,30 @@ class LightgbmHead:
         return np.asarray(self.booster.predict(features.astype(np.float32, copy=False), raw_score=True), np.float64)
 
 
+@dataclass(frozen=True)
+class LinearHead:
+    """A linear reward."""
+
+    weights: NDArray[np.float64]
+    """(d,)"""
+    bias: float
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the embeddings it takes."""
+        return len(self.weights)
+
+    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Rewards (n,), float64, of `features` (n, d) of type float16 or float32.
+
+        Raises:
+            ValueError: `features` is not (n, d).
+        """
+        _require_width(features, self.dimension)
+        rewards: NDArray[np.float64] = features.astype(np.float64) @ self.weights + self.bias
+        return rewards
+
+
 def build_mlp(dimension: int, hidden: Sequence[int]) -> torch.nn.Sequential:
     """The paper's network with torch's default initialisation: d -> hidden... -> 1, ReLU between, linear output."""
     import torch
@@ -109,8 +135,14 @@ def save_lightgbm(booster: lightgbm.Booster, folder: Path) -> None:
     _describe(folder, {"kind": "lightgbm", "dimension": booster.num_feature()})
 
 
+def save_linear(weights: NDArray[np.float64], bias: float, folder: Path) -> None:
+    """Write a linear reward, weights (d,) and bias, into `folder`."""
+    np.savez(folder / LINEAR_FILE, weights=weights, bias=np.float64(bias))
+    _describe(folder, {"kind": "linear", "dimension": len(weights)})
+
+
 def load_reward_head(folder: Path) -> RewardHead:
-    """Load what `save_mlp` or `save_lightgbm` wrote.
+    """Load what `save_mlp`, `save_lightgbm` or `save_linear` wrote.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -126,7 +158,9 @@ def load_reward_head(folder: Path) -> RewardHead:
         return _load_mlp(folder, dimension, description.get("hidden"))
     if kind == "lightgbm":
         return _load_lightgbm(folder, dimension)
-    raise ValueError(f"{file}: kind {kind!r}, expected 'mlp' or 'lightgbm'")
+    if kind == "linear":
+        return _load_linear(folder, dimension)
+    raise ValueError(f"{file}: kind {kind!r}, expected 'mlp', 'lightgbm' or 'linear'")
 
 
 def _load_mlp(folder: Path, dimension: int, hidden: object) -> MlpHead:
@@ -156,6 +190,18 @@ def _load_lightgbm(folder: Path, dimension: int) -> LightgbmHead:
     if booster.num_feature() != dimension:
         raise ValueError(f"{file}: takes {booster.num_feature()} features, but {DESCRIPTION_FILE} states {dimension}")
     return LightgbmHead(booster, dimension)
+
+
+def _load_linear(folder: Path, dimension: int) -> LinearHead:
+    file = folder / LINEAR_FILE
+    try:
+        with file.open("rb") as stream, np.load(stream) as stored:
+            weights, bias = stored["weights"], float(stored["bias"])
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file}: not the weights of a linear reward ({error})") from error
+    if weights.shape != (dimension,) or not np.isfinite(weights).all():
+        raise ValueError(f"{file}: weights of shape {weights.shape}, but {DESCRIPTION_FILE} states {dimension}")
+    return LinearHead(weights, bias)
 
 
 def _describe(folder: Path, description: dict[str, object]) -> None:

@@ -130,6 +130,13 @@ STAGES: Mapping[str, Stage] = {
         "reward_model",
         {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
     ),
+    "fit_linear": Stage(
+        "workers.fit_linear:fit_linear",
+        1,
+        configs.FitLinearConfig,
+        "reward_model",
+        {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
+    ),
     "evaluate": Stage(
         "workers.evaluate:evaluate",
         1,
