@@ -117,7 +117,7 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dic
         time.sleep(0.5)
     if behaviour == "gobble":
         # Touched, so that it is really taken, and held until somebody notices.
-        taken = [bytes(50 * 2**20).replace(b"\0", b"x") for _ in range(40)]
+        taken = [bytes(50 * 2**20).replace(b"\0", b"x") for _ in range(100)]
         time.sleep(30)
         assert taken
     if behaviour == "memory":
