@@ -2,7 +2,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup quickstart test test-faults test-others lint bench clean
+.PHONY: setup quickstart test test-faults lint bench clean
 
 setup: $(READY)
 
@@ -23,16 +23,12 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Side by side: much of a fault test is waiting.
 test: setup lint
-	$(MAKE) --no-print-directory -j2 test-faults test-others
+	.venv/bin/python -m pytest
 
-# What is killed, filled, flooded, edited and cut off in mid-run.
+# What is killed, filled, flooded, edited and cut off in mid-run; `make test` does it too.
 test-faults: setup
 	.venv/bin/python -m pytest -m faults
-
-test-others: setup
-	.venv/bin/python -m pytest -m "not faults"
 
 # On an otherwise idle machine; about five minutes.
 bench: setup

@@ -101,6 +101,8 @@ def head(head_environment: dict[str, str]) -> Iterator[str]:
         "ray", "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder,
         "--port", str(HEAD_PORT), "--metrics-export-port", str(METRICS_PORT), "--dashboard-port", str(dashboard),
         "--ray-client-server-port", str(free_port()),
+        # Otherwise the agents of two Ray instances on one machine want the same port, and this one takes no jobs.
+        "--dashboard-agent-listen-port", str(free_port()),
     ]  # fmt: skip
     with log.open("wb") as said:
         process = subprocess.Popen(
