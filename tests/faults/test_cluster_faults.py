@@ -20,17 +20,20 @@ from orchestrator.types import Outcome
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
-#: Kills a random Ray worker that computes a step, now and then.
+#: Kills a random Ray worker that computes a step, now and then. Not for ever: where a new process takes longer to start
+#: than the next kill to come, nothing would ever be done.
 KILLER = """
 import random, threading, time, psutil
 def kill():
     me = psutil.Process()
-    while True:
+    killed = 0
+    while killed < 25:
         time.sleep(0.7)
         names = ("ray::source", "ray::double", "ray::total", "ray::ask")
         busy = [each for each in me.children(recursive=True) if each.name().startswith(names)]
         if busy:
             random.choice(busy).kill()
+            killed += 1
 threading.Thread(target=kill, daemon=True).start()
 """
 
