@@ -2,7 +2,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup quickstart test test-faults test-others lint bench clean
+.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-others lint bench clean
 
 setup: $(READY)
 
@@ -23,13 +23,21 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Side by side: much of a fault test is waiting.
+# Side by side: two thirds of a fault test are waiting.
 test: setup lint
-	$(MAKE) --no-print-directory -j2 test-faults test-others
+	$(MAKE) --no-print-directory -j3 test-ray-faults test-other-faults test-others
 
 # What is killed, filled, flooded, edited and cut off in mid-run.
 test-faults: setup
-	.venv/bin/python -m pytest -m faults
+	$(MAKE) --no-print-directory -j2 test-ray-faults test-other-faults
+
+RAY_FAULTS := tests/faults/test_cluster_faults.py tests/faults/test_driver_killed.py
+
+test-ray-faults: setup
+	.venv/bin/python -m pytest $(RAY_FAULTS)
+
+test-other-faults: setup
+	.venv/bin/python -m pytest -m faults $(addprefix --ignore=,$(RAY_FAULTS))
 
 test-others: setup
 	.venv/bin/python -m pytest -m "not faults"
