@@ -46,13 +46,13 @@ def make_request(
     return Request(step, number, Runtime(**runtime), store.location, "abc", "driver")  # type: ignore[arg-type]
 
 
-def run_one(executor: Executor, request: Request, seconds: float = 60) -> Attempt:
+def run_one(executor: Executor, request: Request, seconds: float = 400) -> Attempt:
     ended = run_all(executor, [request], seconds)
     assert len(ended.attempts) == 1
     return ended.attempts[0]
 
 
-def run_all(executor: Executor, requests: list[Request], seconds: float = 60) -> Ended:
+def run_all(executor: Executor, requests: list[Request], seconds: float = 400) -> Ended:
     place = executor.place(requests[0].runtime, {})
     assert place is not None
     executor.submit(requests, place)
@@ -205,7 +205,7 @@ def test_an_address_where_no_cluster_answers_is_an_error_with_the_remedy(tmp_pat
         "'127.0.0.1:1']; main()"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=400)
     assert done.returncode == 2, done.stderr
     assert "no Ray cluster answers at 127.0.0.1:1" in done.stdout
     assert "ray start --head" in done.stdout

@@ -132,7 +132,7 @@ def command(folder: Path) -> None:
     code = "import toy; toy.install(); from orchestrator.cli import main; main()"
     arguments = ["run", str(folder / "toy.yaml"), "--outputs", str(folder / "out"), "--inline"]
     environment = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, timeout=400)
     assert done.returncode == 1
 
 

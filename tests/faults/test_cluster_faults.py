@@ -75,7 +75,7 @@ threading.Thread(target=lose, daemon=True).start()
 """
 
 
-def run(folder: Path, setting: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, setting: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
     path = folder / "toy.yaml"
     code = f"import toy; toy.install()\n{setting}\nfrom orchestrator.cli import main; main()"
     return subprocess.run(

@@ -264,7 +264,7 @@ def command(folder: Path, name: str, *options: str) -> tuple[int, str, float]:
     environment = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=400
     )
     return done.returncode, done.stdout + done.stderr, time.monotonic() - started
 

@@ -84,7 +84,7 @@ def calls(folder: Path) -> int:
     return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
-def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 400) -> None:
     """Until a condition holds, or the driver has ended."""
     until = time.monotonic() + seconds
     while not condition() and driver.poll() is None:
@@ -105,7 +105,7 @@ def finish(folder: Path, outputs: Path | None = None, **more: str) -> str:
     if outputs:
         line[line.index("--outputs") + 1] = str(outputs)
     driver = start(line, **more)
-    printed, _ = driver.communicate(timeout=120)
+    printed, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, printed
     return printed
 
@@ -130,7 +130,7 @@ def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: P
             time.sleep(chance.uniform(0.0, 0.15))
             expected = (143,)
         driver.send_signal(signal.SIGTERM)
-        printed, _ = driver.communicate(timeout=60)
+        printed, _ = driver.communicate(timeout=400)
         assert driver.returncode in expected, printed
         assert "Traceback" not in printed
         if driver.returncode == 143:
@@ -152,7 +152,7 @@ def test_sigterm_of_a_driver_with_a_ray_of_its_own_lets_running_steps_commit(
     wait_for(lambda: calls(tmp_path), driver)
     time.sleep(random.Random(1).uniform(0.0, 0.3))
     driver.send_signal(signal.SIGTERM)
-    printed, _ = driver.communicate(timeout=60)
+    printed, _ = driver.communicate(timeout=400)
     assert driver.returncode == 143, printed
     assert "the same command goes on" in printed
     assert 0 < calls(tmp_path) < 600
@@ -339,7 +339,7 @@ def test_a_disk_that_fails_in_mid_run_stops_the_sweep_with_the_remedy_and_the_sa
     wait_for(lambda: calls(tmp_path) > 150, driver)
     assert driver.poll() is None
     strike(disk)
-    printed, _ = driver.communicate(timeout=60)
+    printed, _ = driver.communicate(timeout=400)
     assert driver.returncode == 2, printed
     assert reason in printed
     assert "give the same command again" in printed.replace("\n", " ")
@@ -422,14 +422,14 @@ class Checkout:
         driver = self.start(self.ray)
         wait_for(lambda: calls(self.folder), driver)
         self.stage.write_text(content)
-        printed, _ = driver.communicate(timeout=120)
+        printed, _ = driver.communicate(timeout=400)
         return driver.returncode, printed
 
     def finish(self) -> None:
         """Undo the edit and give the command again, without Ray to save time."""
         self.stage.write_text(DOUBLING)
         driver = self.start(False)
-        printed, _ = driver.communicate(timeout=120)
+        printed, _ = driver.communicate(timeout=400)
         assert driver.returncode == 0, printed
 
     def manifests(self, stage: str) -> list[Manifest]:
@@ -511,7 +511,7 @@ def test_two_drivers_whose_clocks_are_six_hours_apart_share_the_work_and_compute
 ) -> None:
     path = toy.write_sweep(tmp_path, SLOW)
     drivers = [start(command(tmp_path, path, "--inline"), **shifted(tmp_path, hours)) for hours in (-3, 3)]
-    printed = [driver.communicate(timeout=120)[0] for driver in drivers]
+    printed = [driver.communicate(timeout=400)[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], printed
     assert calls(tmp_path) == 18
     session = check(tmp_path, calm_slow)
@@ -547,7 +547,7 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
         published = {each.name: each.read_bytes() for each in folder.iterdir()}
     finally:
         late.send_signal(signal.SIGCONT)
-    printed, _ = late.communicate(timeout=60)
+    printed, _ = late.communicate(timeout=400)
     assert late.returncode == 0, printed
     # What was published first stays, to the byte.
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == published
@@ -575,7 +575,7 @@ def test_of_two_drivers_one_is_killed_again_and_again_and_the_other_finishes_eve
         kills += victim.poll() is None
         victim.kill()
         victim.communicate()
-    printed, _ = survivor.communicate(timeout=120)
+    printed, _ = survivor.communicate(timeout=400)
     assert survivor.returncode == 0, printed
     assert kills >= 3
     assert 600 <= calls(tmp_path) <= 600 + kills
@@ -596,7 +596,7 @@ def test_of_two_drivers_either_may_be_killed_and_the_other_goes_on(tmp_path: Pat
     victim.kill()
     victim.communicate()
     assert calls(tmp_path) < 600
-    printed, _ = drivers[0].communicate(timeout=120)
+    printed, _ = drivers[0].communicate(timeout=400)
     assert drivers[0].returncode == 0, printed
     assert 600 <= calls(tmp_path) <= 601
     assert "nothing to do" in finish(tmp_path)
