@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +29,8 @@ from orchestrator.outputs import code_digest
 from orchestrator.store import DamagedArtifactError, Store, StoreError, list_files, open_store
 from orchestrator.store.transient import passes
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
+from workers.calls import Call
+from workers.configs import Config
 from workers.stages import STAGES
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")
@@ -82,31 +84,95 @@ def run_bundle(
         guard: entered around each try, for time limits.
     """
     global _capture
-    attempts = []
+    fetched: dict[Artifact, Path] = {}
     try:
         with Capture(_store(requests[0].store)) as _capture:
+            together = _run_together(requests, guard, fetched) if shares_work(requests) else ()
+            done = {attempt.address: attempt for attempt in together}
+            attempts = []
             for request in requests:
-                with guard(request):
-                    attempts.append(run_attempt(request))
+                attempt = done.get(request.step.address)
+                if attempt is None:
+                    with guard(request):
+                        attempt = run_attempt(request, fetched)
+                attempts.append(attempt)
     finally:
         _capture = None
-    done = [attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED]
+    committed = {attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED}
     try:
-        if done:
-            _store(requests[0].store).flush(done)
+        if committed:
+            _store(requests[0].store).flush(committed)
     except StoreError as error:
         kind = _store_outcome(error)
         return [
-            replace(each, outcome=kind, error_class=kind.value, error=str(error)) if each.address in done else each
+            replace(each, outcome=kind, error_class=kind.value, error=str(error)) if each.address in committed else each
             for each in attempts
         ]
     return attempts
 
 
-def run_attempt(request: Request) -> Attempt:
+def shares_work(requests: Sequence[Request]) -> bool:
+    """Whether the steps of a bundle are done together, so that nobody knows through which of them it ended badly."""
+    return len(requests) > 1 and bool(STAGES[requests[0].step.stage].together)
+
+
+def _run_together(
+    requests: Sequence[Request],
+    guard: Callable[[Request], AbstractContextManager[object]],
+    fetched: dict[Artifact, Path],
+) -> Iterator[Attempt]:
+    """Those that succeed when a stage does several at once; the others are as if they had not been tried."""
+    store = _store(requests[0].store)
+    with contextlib.ExitStack() as stack:
+        try:
+            known = store.manifests([request.step.address for request in requests])
+            begun = []
+            for request in requests:
+                address = request.step.address
+                if isinstance(known[address], Manifest):
+                    continue
+                with contextlib.suppress(ClaimedError):
+                    stack.enter_context(claimed(store, address, request.driver, request.stale))
+                    out = store.scratch(address)
+                    stack.callback(shutil.rmtree, out, ignore_errors=True)
+                    begun.append((request, Call(_config(request), out, _inputs(request, store, fetched))))
+            if len(begun) < 2:
+                return
+            function = _ready(STAGES[requests[0].step.stage].together, requests[0])
+            _begin_log(requests[0])
+            clock = time.perf_counter()
+            with guard(_patient(requests[0], len(requests))):
+                results = function([call for _, call in begun])
+            shared = (time.perf_counter() - clock) / len(begun)
+            for request, call in begun:
+                _begin_log(request)
+                clock = time.perf_counter()
+                with guard(request):
+                    metrics = next(results)
+                    if metrics is not None:
+                        seconds = shared + time.perf_counter() - clock
+                        checked = _checked(metrics, call.config.metrics())
+                        manifest = _commit(request, store, call.out, checked, time.time() - seconds, seconds)
+                        yield succeeded(manifest, request.step.entry)
+        except Exception:
+            # By itself each of them will say what is wrong.
+            traceback.print_exc()
+
+
+def _patient(request: Request, steps: int) -> Request:
+    """A request with the time limit of several."""
+    timeout = request.runtime.timeout
+    return replace(request, runtime=replace(request.runtime, timeout=timeout and timeout * steps))
+
+
+def run_attempt(request: Request, fetched: dict[Artifact, Path] | None = None) -> Attempt:
     """Try a step and say how it ended; whatever the stage raises is classified here.
 
     A success is told by the manifest that was committed, everything else is recorded as an attempt.
+
+    Args:
+        request: what to try.
+        fetched: inputs that are known to be whole, so that steps which read the same need not look again.
     """
     started = time.time()
     clock = time.perf_counter()
@@ -119,7 +185,9 @@ def run_attempt(request: Request) -> Attempt:
         with claimed(store, request.step.address, request.driver, request.stale):
             # Another driver may have finished it since ours looked.
             known = store.manifests([request.step.address])[request.step.address]
-            manifest = known if isinstance(known, Manifest) else _try_step(request, store, started, clock)
+            if isinstance(known, Manifest):
+                return succeeded(known, request.step.entry)
+            manifest = _try_step(request, store, {} if fetched is None else fetched, started, clock)
         return succeeded(manifest, request.step.entry)
     except ClaimedError as caught:
         outcome, error, holder = Outcome.CLAIMED, caught, caught.holder
@@ -185,7 +253,9 @@ def cut_log(request: Request) -> str | None:
     return _capture.cut(request.step.address, request.number) if _capture else None
 
 
-def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
+def call_stage(
+    request: Request, store: Store, out: Path, fetched: dict[Artifact, Path] | None = None
+) -> dict[str, float]:
     """Call the stage function on verified inputs and check its metrics.
 
     Raises:
@@ -193,70 +263,98 @@ def call_stage(request: Request, store: Store, out: Path) -> dict[str, float]:
         _DamagedInputsError: inputs are torn or altered.
         CodeChangedError: the code on the disk is not the driver's.
     """
+    config = _config(request)
+    inputs = _inputs(request, store, {} if fetched is None else fetched)
+    metrics = _ready(STAGES[request.step.stage].function, request)(config, out, **inputs)
+    return _checked(metrics, config.metrics())
+
+
+def _config(request: Request) -> Config:
+    return STAGES[request.step.stage].config.model_validate(request.step.config)
+
+
+def _inputs(request: Request, store: Store, fetched: dict[Artifact, Path]) -> dict[str, Path | list[Path]]:
+    """The folders of the artifacts that a step reads, each whole; what is fetched is noted."""
     step = request.step
     stage = STAGES[step.stage]
-    config = stage.config.model_validate(step.config)
     inputs: dict[str, Path | list[Path]] = {}
     damage: list[DamagedArtifactError] = []
     for name, artifacts in step.inputs.items():
         folders = []
         for artifact in artifacts:
-            try:
-                folders.append(store.fetch(artifact))
-            except DamagedArtifactError as error:
-                damage.append(error)
+            folder = fetched.get(artifact)
+            if folder is None:
+                try:
+                    folder = fetched[artifact] = store.fetch(artifact)
+                except DamagedArtifactError as error:
+                    damage.append(error)
+                    continue
+            folders.append(folder)
         inputs[name] = folders if stage.inputs[name].many else (folders or [Path()])[0]
     if damage:
         # All of them, so that they are made again together.
         raise _DamagedInputsError(damage)
-    function = _function(stage.function)
+    return inputs
+
+
+def _ready(name: str, request: Request) -> Callable[..., Any]:
+    """A stage's function, in a process that is as the request wants it."""
+    function = _function(name)
     _check_code(request.code)
     _limit_threads(request.runtime.cpus)
-    metrics = function(config, out, **inputs)
-    return _checked(metrics, config.metrics())
+    return function
 
 
-def _try_step(request: Request, store: Store, started: float, clock: float) -> Manifest:
+def _begin_log(request: Request) -> None:
+    if _capture:
+        _capture.begin(request.step.address, request.number)
+
+
+def _try_step(request: Request, store: Store, fetched: dict[Artifact, Path], started: float, clock: float) -> Manifest:
     """Call the stage and commit what it made."""
-    address = request.step.address
-    out = store.scratch(address)
+    out = store.scratch(request.step.address)
     try:
-        if _capture:
-            _capture.begin(address, request.number)
+        _begin_log(request)
         try:
-            metrics = call_stage(request, store, out)
+            metrics = call_stage(request, store, out, fetched)
         except Exception:
             traceback.print_exc()
             raise
-        try:
-            files = list_files(out)
-        except OSError as error:
-            raise StoreError(f"{out} cannot be read back: {error}") from error
-        log = cut_log(request)
-        seconds = time.perf_counter() - clock
-        manifest = Manifest(
-            address=address,
-            identity=request.step.identity,
-            files=files,
-            metrics=metrics,
-            attempt=request.number,
-            seconds=seconds,
-            finished=started + seconds,
-            host=socket.gethostname(),
-            code_commit=request.code_commit,
-            log=log,
-            versions=_versions(),
-        )
-        if store.commit(out, manifest):
-            return manifest
-        # Somebody else was first, and what they made is what everybody will read.
-        published = store.manifests([address])[address]
-        if isinstance(published, DamagedArtifactError):
-            store.discard(address)
-            raise _DamagedInputsError([published])
-        return published
+        return _commit(request, store, out, metrics, started, time.perf_counter() - clock)
     finally:
         shutil.rmtree(out, ignore_errors=True)
+
+
+def _commit(
+    request: Request, store: Store, out: Path, metrics: dict[str, float], started: float, seconds: float
+) -> Manifest:
+    """Publish what a stage wrote into `out`; returns the record of what is there now."""
+    address = request.step.address
+    try:
+        files = list_files(out)
+    except OSError as error:
+        raise StoreError(f"{out} cannot be read back: {error}") from error
+    manifest = Manifest(
+        address=address,
+        identity=request.step.identity,
+        files=files,
+        metrics=metrics,
+        attempt=request.number,
+        seconds=seconds,
+        finished=started + seconds,
+        host=socket.gethostname(),
+        code_commit=request.code_commit,
+        log=cut_log(request),
+        versions=_versions(),
+    )
+    if store.commit(out, manifest):
+        return manifest
+    # Somebody else was first, and what they made is what everybody will read.
+    published = store.manifests([address])[address]
+    if isinstance(published, DamagedArtifactError):
+        store.discard(address)
+        raise _DamagedInputsError([published])
+    return published
 
 
 def _checked(metrics: object, declared: tuple[str, ...]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import ClassVar
 
 import psutil
 
@@ -93,41 +94,41 @@ def claimed(store: Store, address: Artifact, driver: str, stale: str | None) -> 
     try:
         yield
     finally:
-        _Heart.rest()
+        _Heart.rest(address)
         # A claim that stays behind is taken over; the outcome of the step matters more.
         with contextlib.suppress(StoreError):
             store.release(address)
 
 
 class _Heart:
-    """Renews the claim of this process from a thread of its own."""
+    """Renews the claims of this process from a thread of its own."""
 
-    _current: tuple[Store, Artifact, Holder] | None = None
+    _held: ClassVar[dict[Artifact, tuple[Store, Holder]]] = {}
     _lock = threading.Lock()
     _thread: threading.Thread | None = None
 
     @classmethod
     def beat_for(cls, store: Store, address: Artifact, holder: Holder) -> None:
-        cls._current = (store, address, holder)
+        with cls._lock:
+            cls._held[address] = (store, holder)
         if cls._thread is None or not cls._thread.is_alive():
             cls._thread = threading.Thread(target=cls._run, name="claim", daemon=True)
             cls._thread.start()
 
     @classmethod
-    def rest(cls) -> None:
+    def rest(cls, address: Artifact) -> None:
         with cls._lock:
-            cls._current = None
+            cls._held.pop(address, None)
 
     @classmethod
     def _run(cls) -> None:
         pause = threading.Event()
         while not pause.wait(BEAT):
-            with cls._lock, contextlib.suppress(StoreError):
-                if cls._current:
-                    store, address, holder = cls._current
-                    holder = replace(holder, beat=holder.beat + 1)
-                    store.renew(address, holder.spell())
-                    cls._current = (store, address, holder)
+            with cls._lock:
+                for address, (store, holder) in cls._held.items():
+                    cls._held[address] = (store, replace(holder, beat=holder.beat + 1))
+                    with contextlib.suppress(StoreError):
+                        store.renew(address, cls._held[address][1].spell())
 
 
 @cache

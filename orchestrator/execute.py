@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.attempt import CodeChangedError, Request
+from orchestrator.attempt import CodeChangedError, Request, shares_work
 from orchestrator.breaker import Breaker
 from orchestrator.claim import PATIENCE
 from orchestrator.executors import Executor, Place
@@ -20,6 +20,7 @@ from orchestrator.outputs import code_digest
 from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
+from workers.stages import STAGES
 
 #: Outcomes that say nothing against the step itself; it is tried again, up to `runtime.attempts` times in one command.
 _TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
@@ -31,9 +32,13 @@ _BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0
 _LOOK_AGAIN = 2.0
 #: A bundle has at most so many steps, so that what one dead process takes along stays small.
 _BUNDLE_LIMIT = 64
+#: Steps that are done together for less than their cost travel in bundles that take so many seconds.
+_TOGETHER_SECONDS = 30.0
+#: How an attempt ends that takes its process along.
+_DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
 
 
-#: How steps are run, and whether they load a model.
+#: How steps are run, and whether by processes that keep what they load.
 _Kind = tuple[Runtime, bool]
 
 
@@ -109,14 +114,19 @@ class _Loop:
             for each in ended:
                 self.running -= len(each.requests)
                 tried = {attempt.address for attempt in each.attempts}
+                suspects = shares_work(each.requests) and any(one.outcome in _DEADLY for one in each.attempts)
                 for request in each.requests:
                     if request.step.address not in tried:
-                        self._return(self._number(request.step.address))
+                        number = self._number(request.step.address)
+                        if suspects:
+                            self.alone.add(number)
+                        self._return(number)
                 for attempt in each.attempts:
                     if attempt.outcome is Outcome.CLAIMED:
                         self._wait_for_other(attempt)
                         continue
-                    self._settle(attempt, len(each.requests))
+                    suspect = suspects and attempt.outcome in _DEADLY and len(tried) < len(each.requests)
+                    self._settle(attempt, len(each.requests), suspect)
                     yield attempt
             if not ended:
                 yield None
@@ -146,8 +156,10 @@ class _Loop:
             self.schedule.states[number] = State.BLOCKED
             self._block(number)
             return
-        model = self.plan.model(number)
-        models = self.ready[self.plan.entry_of(number)].setdefault((self._runtime(number), model is not None), {})
+        model, runtime = self.plan.model(number), self._runtime(number)
+        # Without a GPU, what steps share that are done together lies in the page cache for whichever process.
+        keeps = model is not None and (runtime.gpus > 0 or not STAGES[self.plan.address(number).stage].together)
+        models = self.ready[self.plan.entry_of(number)].setdefault((runtime, keeps), {})
         heapq.heappush(models.setdefault(model, []), int(self.turns[number]))
 
     def _release(self, number: int) -> None:
@@ -181,20 +193,21 @@ class _Loop:
             return
         for name in self.order:
             for kind, models in list(self.ready[name].items()):
-                runtime, _ = kind
+                runtime, keeps = kind
                 while models:
                     free = None if limits.running is None else limits.running - self.running
                     if free is not None and free <= 0:
                         return
-                    ready = {each: len(heap) for each, heap in models.items() if each is not None}
+                    ready = {each: len(heap) for each, heap in models.items() if each and keeps}
                     place = self.executor.place(runtime, ready)
                     if place is None:
                         break
-                    heap = models[place.model]
-                    size = self._bundle_size(name, runtime, len(heap))
+                    model = place.model if keeps else next(iter(models))
+                    heap = models[model]
+                    size = self._bundle_size(name, runtime, heap, sum(len(each) for each in models.values()))
                     self._start(self._take(heap, runtime, size if free is None else min(size, free)), place)
                     if not heap:
-                        del models[place.model]
+                        del models[model]
                 if not models:
                     del self.ready[name][kind]
 
@@ -237,13 +250,22 @@ class _Loop:
                 break
         return bundle
 
-    def _bundle_size(self, name: str, runtime: Runtime, ready: int) -> int:
-        """As many steps as fill `bundle_seconds` at the entry's pace, but all slots are to have something to do."""
+    def _bundle_size(self, name: str, runtime: Runtime, heap: list[int], ready: int) -> int:
+        """As many steps as fill `bundle_seconds` at the entry's pace, but all slots are to have something to do.
+
+        Args:
+            name: the entry.
+            runtime: of the steps.
+            heap: from which the bundle is taken.
+            ready: how many steps there are in this and in like heaps.
+        """
         pace = self.pace.get(name)
         if pace is None or not self.executor.bundle_seconds:
             return 1
         fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
-        return max(1, min(int(self.executor.bundle_seconds / max(pace, 1e-6)), fair, _BUNDLE_LIMIT))
+        together = STAGES[self.plan.address(int(self.steps[heap[0]])).stage].together
+        seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
+        return max(1, min(int(seconds / max(pace, 1e-6)), fair, _BUNDLE_LIMIT))
 
     def _request(self, number: int, runtime: Runtime) -> Request:
         step = self.plan.step(number)
@@ -270,7 +292,8 @@ class _Loop:
 
     # --- what ended
 
-    def _settle(self, attempt: Attempt, neighbours: int) -> None:
+    def _settle(self, attempt: Attempt, neighbours: int, suspect: bool) -> None:
+        """Note how an attempt ended; a suspect may have done nothing: one of its neighbours took the process along."""
         number = self._number(attempt.address)
         self.gpu_seconds += attempt.seconds * self._runtime(number).gpus
         if attempt.outcome is Outcome.SUCCEEDED:
@@ -280,7 +303,7 @@ class _Loop:
             self.breaker.succeeded(attempt.entry)
             self._release(number)
             return
-        if self._may_try_again(number, attempt):
+        if self._may_try_again(number, attempt, suspect):
             for damaged in attempt.damaged:
                 self._make_again(self._number(damaged))
             if neighbours > 1:
@@ -308,9 +331,10 @@ class _Loop:
                 self.schedule.states[number] = State.BLOCKED
                 self._block(number)
 
-    def _may_try_again(self, number: int, attempt: Attempt) -> bool:
-        if attempt.outcome is Outcome.LOST:
+    def _may_try_again(self, number: int, attempt: Attempt, suspect: bool) -> bool:
+        if attempt.outcome is Outcome.LOST or suspect:
             self.tries[number] -= 1
+            self.earlier[attempt.address] += 1
             self.lost[number] += 1
             return self.lost[number] < _LOST_ALLOWED
         return attempt.outcome in _TRIED_AGAIN and self.tries[number] < self._runtime(number).attempts
@@ -322,7 +346,6 @@ class _Loop:
             self.tries[number] -= 1
             self._await_inputs(number)
             return
-        self.earlier[attempt.address] += attempt.outcome is Outcome.LOST
         if attempt.outcome is Outcome.DAMAGED_INPUT:
             self._await_inputs(number)
             return

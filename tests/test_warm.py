@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.drive import drive
 from orchestrator.execute import run_plan
 from orchestrator.executors import Place
-from orchestrator.executors.warm import IDLE_LIMIT, WarmWorkers
+from orchestrator.executors.warm import CROWDED_LIMIT, IDLE_LIMIT, WarmWorkers
 from orchestrator.session import open_session
 
 ASK = """\
@@ -158,6 +158,9 @@ def test_a_process_with_nothing_to_do_is_ended_after_a_while_or_when_others_need
     assert cluster.ended == [1, 2]
     cluster.fill({"a": 1})
     cluster.second()
+    cluster.warm.retire(crowded=True)
+    assert cluster.ended == [1, 2]  # the next step may be ready in a moment
+    cluster.now += 2 * CROWDED_LIMIT
     cluster.warm.retire(crowded=True)
     assert cluster.ended == [1, 2, 3]
     assert cluster.warm.workers == []

@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from workers import configs
+from workers.calls import Call
 from workers.resident import resident
 from workers.stages import STAGES, Input, Stage
 
@@ -57,6 +59,17 @@ class AskConfig(configs.Config):
         return ("answer",)
 
 
+class BandConfig(configs.Config):
+    """Steps of a group are done together."""
+
+    group: str = ""
+    value: float
+    behaviour: Behaviour = "work"
+
+    def metrics(self) -> tuple[str, ...]:
+        return ("answer",)
+
+
 class TotalConfig(configs.Config):
     """Adds up its inputs."""
 
@@ -88,6 +101,24 @@ def ask(config: AskConfig, out: Path) -> dict[str, float]:
 
     time.sleep(0.05)
     return {"answer": float(resident(config.model, load) + config.question)}
+
+
+def band(config: BandConfig, out: Path) -> dict[str, float]:
+    return _behave(config.behaviour, "", {"answer": config.value})
+
+
+def bands(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]:
+    """As `band` for each; who crashes does so in the work that all share."""
+    with Path(os.environ["TOY_TRACE"]).open("a") as stream:
+        stream.write(f"together {len(calls)}\n")
+    for call in calls:
+        if call.config.behaviour in ("crash", "hang"):
+            _behave(call.config.behaviour, "", {})
+        if call.config.behaviour == "no_metric":
+            raise ValueError("nothing works together")
+    for call in calls:
+        (call.out / "answer.txt").write_text(str(call.config.value))
+    return ({"answer": call.config.value} if call.config.behaviour == "work" else None for call in calls)
 
 
 def total(config: TotalConfig, out: Path, *, numbers: list[Path]) -> dict[str, float]:
@@ -142,6 +173,7 @@ def install() -> None:
     table: dict[str, Stage] = STAGES  # type: ignore[assignment]
     table["toy_source"] = Stage("toy:source", 1, SourceConfig, "number")
     table["toy_ask"] = Stage("toy:ask", 1, AskConfig, "number", loads=("model",))
+    table["toy_band"] = Stage("toy:band", 1, BandConfig, "number", loads=("group",), together="toy:bands")
     table["toy_double"] = Stage("toy:double", 1, TotalConfig, "number", {"number": Input("number")})
     table["toy_total"] = Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)})
 

@@ -430,7 +430,13 @@ class FitMlpConfig(Config):
     batch_size: PositiveInt = 10_240
     validation: Fraction = 0.2
     member: NonNegativeInt = 0
-    """Ensemble member; the paper's row split uses random_state 42 + member."""
+    """The first, or only, ensemble member; the paper's row split uses random_state 42 + member."""
+    members: PositiveInt = 1
+    """How many members are trained, each with a split, initial weights and batches of its own."""
+    aggregation: Literal["mean", "min"] = "mean"
+    """The reward of several members: their mean, or the most cautious one (Coste et al. 2023)."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the factors of matrix products; sums and weights are float32. tf32 is for GPUs, a CPU keeps to float32."""
     seed: Seed
 
     def metrics(self) -> tuple[str, ...]:
@@ -475,6 +481,8 @@ class EvaluateConfig(Config):
     """Permutations of the responses, shared by all prompts; the first N of each are the candidates (nested in N)."""
     pairs: PositiveInt = 20_000
     """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the factors of an MLP's matrix products. tf32 is for GPUs, a CPU keeps to float32."""
     seed: Seed = 0
 
     @model_validator(mode="after")

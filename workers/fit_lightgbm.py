@@ -6,6 +6,7 @@ Gradient-boosted trees that tell winners from losers, with the library's default
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.calls import Call
 from workers.configs import FitLightgbmConfig
-from workers.embeddings import open_embeddings, read_pairs
+from workers.embeddings import Rows, open_embeddings, read_pairs
 from workers.reward_heads import save_lightgbm
 from workers.seeding import derive_seed
 
@@ -29,18 +31,61 @@ def fit_lightgbm(
     Raises:
         ValueError: annotations of other embeddings, an embedding that is not finite, or no split was found.
     """
+    rows, labels = examples(annotations)
+    features = open_embeddings(embeddings).gather(rows)
+    return _fit(features, binned(features, config), labels, config, out)
+
+
+def fit_lightgbms(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]:
+    """What `fit_lightgbm` writes and returns for each of several calls on the same embeddings, None for one that fails.
+
+    Annotations of the same pairs, with other labels, follow each other in a sweep whose last axis is the noise; their
+    features are binned once.
+    """
+    source = open_embeddings(calls[0].paths("embeddings"))
+    known: tuple[bytes, FitLightgbmConfig] | None = None
+    for call in calls:
+        rows, labels = examples(call.path("annotations"))
+        if known != (rows.tobytes(), call.config):
+            known = (rows.tobytes(), call.config)
+            features = source.gather(rows)
+            data = binned(features, call.config)
+        try:
+            yield _fit(features, data, labels, call.config, call.out)
+        except ValueError:
+            yield None
+
+
+def examples(annotations: Path) -> tuple[Rows, NDArray[np.float64]]:
+    """Flat rows (2n,) and labels (2n,) of the responses, ascending: an order that the labels have no part in."""
     winner, loser = read_pairs(annotations)
-    features = open_embeddings(embeddings).gather(np.concatenate([winner, loser]))
-    labels = np.repeat([1.0, 0.0], len(winner))
-    booster = boost(features, labels, config)
+    rows, labels = np.concatenate([winner, loser]), np.repeat([1.0, 0.0], len(winner))
+    order = np.lexsort((labels, rows))
+    return rows[order], labels[order]
+
+
+def binned(features: NDArray[np.float32], config: FitLightgbmConfig) -> lightgbm.Dataset:
+    """The features (rows, d) as LightGBM's histograms see them."""
+    labels = np.zeros(len(features))
+    return lightgbm.Dataset(features, labels, params=parameters(config), free_raw_data=True).construct()
+
+
+def _fit(
+    features: NDArray[np.float32],
+    data: lightgbm.Dataset,
+    labels: NDArray[np.float64],
+    config: FitLightgbmConfig,
+    out: Path,
+) -> dict[str, float]:
+    booster = boost(data, labels, config)
     save_lightgbm(booster, out)
     return {"train_loss": log_loss(np.asarray(booster.predict(features, raw_score=True)), labels)}
 
 
 def boost(
-    features: NDArray[np.float32], labels: NDArray[np.float64], config: FitLightgbmConfig, threads: int = 0
+    data: lightgbm.Dataset, labels: NDArray[np.float64], config: FitLightgbmConfig, threads: int = 0
 ) -> lightgbm.Booster:
-    """Train on `features` (rows, d) and `labels` (rows,); 0 threads means LightGBM's own choice.
+    """Train on binned features and `labels` (rows,); 0 threads means LightGBM's own choice.
 
     The trees do not depend on the number of threads.
 
@@ -49,7 +94,7 @@ def boost(
     """
     booster = lightgbm.train(
         parameters(config) | {"num_threads": threads},
-        lightgbm.Dataset(features, labels, free_raw_data=True),
+        data.set_label(labels),
         num_boost_round=config.num_boost_round,
     )
     if not booster.feature_importance("split").any():

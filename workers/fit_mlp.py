@@ -8,18 +8,24 @@ ordinary procedure without its quirks. Initial weights, split and batches depend
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
+from workers.calls import Call
 from workers.configs import FitMlpConfig
-from workers.embeddings import Rows, open_embeddings, read_pairs
-from workers.reward_heads import build_mlp, device, save_mlp
+from workers.embeddings import Embeddings, Rows, open_embeddings, read_pairs
+from workers.mlp import Batch, Mlp
+from workers.reward_heads import build_mlp, device, matmul_precision, save_mlp
 from workers.seeding import derive_seed, generator
+
+#: Members that are trained side by side on a GPU: while one waits for its batches to be drawn the others compute.
+SIDE_BY_SIDE = 4
 
 
 @dataclass(frozen=True)
@@ -51,29 +57,76 @@ class Training:
 
 
 def fit_mlp(config: FitMlpConfig, out: Path, *, annotations: Path, embeddings: list[Path]) -> dict[str, float]:
-    """Write a reward_model folder: an MLP d -> hidden... -> 1 trained on the annotations.
+    """Write a reward_model folder: an MLP d -> hidden... -> 1 trained on the annotations, or several.
 
     Metrics: `epochs` and `steps` (Adam steps) that were run, `train_loss` (mean of the last epoch) and
-    `validation_loss` (of the kept weights), both binary cross-entropies in nats per row.
+    `validation_loss` (of the kept weights), both binary cross-entropies in nats per row; of several members the means.
 
     Raises:
         ValueError: annotations of other embeddings, an embedding that is not finite, too few annotations to hold any
             out, or a training that diverged.
     """
     winner, loser = read_pairs(annotations)
-    source = open_embeddings(embeddings)
-    # A response can take part in several annotations: it is copied and kept once.
-    used, place = np.unique(np.concatenate([winner, loser]), return_inverse=True)
-    features = torch.from_numpy(source.gather(used)).to(device())
-    examples = mirror(place[: len(winner)], place[len(winner) :], config.loss)
-    network = initial_network(source.dimension, config).to(device())
-    training = train(network, features, examples, config)
-    save_mlp(network, source.dimension, config.hidden, out)
+    features, place = _used(open_embeddings(embeddings), np.concatenate([winner, loser]), config.precision)
+    with matmul_precision(config.precision):
+        return _fit(config, out, features, place)
+
+
+def fit_mlps(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]:
+    """What `fit_mlp` writes and returns for each of several calls, None for one that fails.
+
+    They agree in embeddings and precision, so that the features are copied once. Nothing of a network depends on which
+    others are fitted with it.
+    """
+    pairs = [np.concatenate(read_pairs(call.path("annotations"))) for call in calls]
+    source = open_embeddings(calls[0].paths("embeddings"))
+    features, place = _used(source, np.concatenate(pairs), calls[0].config.precision)
+    places = np.split(place, np.cumsum([len(each) for each in pairs])[:-1])
+
+    def fit(number: int) -> dict[str, float] | None:
+        try:
+            return _fit(calls[number].config, calls[number].out, features, places[number])
+        except ValueError:
+            return None
+
+    def fit_all() -> Iterator[dict[str, float] | None]:
+        with matmul_precision(calls[0].config.precision):
+            yield from (_side_by_side(fit, len(calls)) if features.is_cuda else map(fit, range(len(calls))))
+
+    return fit_all()
+
+
+def _side_by_side(fit: Callable[[int], dict[str, float] | None], count: int) -> Iterator[dict[str, float] | None]:
+    def on_a_stream(number: int) -> dict[str, float] | None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return fit(number)
+
+    torch.cuda.synchronize()  # the features have arrived
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield from pool.map(on_a_stream, range(count))
+
+
+def _used(source: Embeddings, rows: Rows, precision: str) -> tuple[torch.Tensor, Rows]:
+    """The features (m, d) of the responses that take part, each once, and which of them each row is."""
+    used, place = np.unique(rows, return_inverse=True)
+    features = torch.from_numpy(source.gather(used))
+    return features.to(device(), torch.bfloat16 if precision == "bfloat16" else torch.float32), place
+
+
+def _fit(config: FitMlpConfig, out: Path, features: torch.Tensor, place: Rows) -> dict[str, float]:
+    """Train and save; `place` (2n,) says which features the winners are, then the losers."""
+    examples = mirror(place[: len(place) // 2], place[len(place) // 2 :], config.loss)
+    networks, trainings = [], []
+    for member in range(config.member, config.member + config.members):
+        one = config.model_copy(update={"member": member})
+        networks.append(initial_network(features.shape[1], one).to(features.device))
+        trainings.append(train(networks[-1], features, examples, one))
+    save_mlp(networks, features.shape[1], config.hidden, out, config.aggregation)
     return {
-        "epochs": float(training.epochs),
-        "steps": float(training.steps),
-        "train_loss": training.train_loss,
-        "validation_loss": training.validation_loss,
+        "epochs": statistics.fmean(each.epochs for each in trainings),
+        "steps": statistics.fmean(each.steps for each in trainings),
+        "train_loss": statistics.fmean(each.train_loss for each in trainings),
+        "validation_loss": statistics.fmean(each.validation_loss for each in trainings),
     }
 
 
@@ -163,56 +216,35 @@ def train(network: torch.nn.Sequential, features: torch.Tensor, examples: Exampl
     """
     train_rows, validation_rows = (torch.from_numpy(rows) for rows in split_rows(len(examples) // 2, config))
     random = torch.Generator().manual_seed(derive_seed(config.seed, f"fit_mlp/batches/{config.member}"))
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    largest = min(config.batch_size, len(train_rows)) * examples.responses.shape[1]
+    rows = min(largest, len(features))
+    mlp = Mlp(network, config.learning_rate, rows, features.dtype)
+    held_out = _batch(examples, validation_rows, features)
     losses: list[float] = []
-    best: dict[str, torch.Tensor] = {}
+    best = mlp.parameters
     steps = 0
     train_loss = math.nan
     for epoch in range(config.epochs):
         total, seen = torch.zeros((), device=features.device), 0
-        for batch in epoch_batches(len(train_rows), config, random):
-            rows = train_rows[batch]
-            loss = mean_loss(network, features, examples, rows)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(rows)
-            seen += len(rows)
+        for positions in epoch_batches(len(train_rows), config, random):
+            total += mlp.step(features, _batch(examples, train_rows[positions], features)) * len(positions)
+            seen += len(positions)
             steps += 1
         train_loss = float(total) / seen
-        losses.append(validation_loss(network, features, examples, validation_rows, config.batch_size))
+        losses.append(float(mlp.loss(features, held_out)))
         if not math.isfinite(train_loss) or not math.isfinite(losses[-1]):
             raise ValueError(
                 f"training diverged in epoch {epoch + 1}: train loss {train_loss}, validation loss {losses[-1]};"
                 " lower the learning rate"
             )
         if config.training == "clean" and losses[-1] < min(losses[:-1], default=math.inf):
-            best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            best = mlp.parameters.clone()
         if should_stop(losses, config):
             break
-    if config.training == "clean":
-        network.load_state_dict(best)
+    mlp.give_back(best)
     kept = losses[-1] if config.training == "paper" else min(losses)
     return Training(len(losses), steps, train_loss, kept)
 
 
-def mean_loss(
-    network: torch.nn.Sequential, features: torch.Tensor, examples: Examples, rows: torch.Tensor
-) -> torch.Tensor:
-    """Mean binary cross-entropy (scalar) of the examples `rows` (b,).
-
-    Both twins of an annotation ask for the same responses, so each response of the batch goes through the network once.
-    """
-    distinct, place = torch.unique(examples.responses[rows], return_inverse=True)
-    rewards = network(features[distinct.to(features.device)]).squeeze(-1)[place.to(features.device)]
-    logits = rewards[:, 0] - rewards[:, 1] if rewards.shape[1] == 2 else rewards[:, 0]
-    return binary_cross_entropy_with_logits(logits, examples.labels[rows].to(features))
-
-
-def validation_loss(
-    network: torch.nn.Sequential, features: torch.Tensor, examples: Examples, rows: torch.Tensor, batch_size: int
-) -> float:
-    """Mean binary cross-entropy of the examples `rows`, at most `batch_size` at a time."""
-    with torch.inference_mode():
-        parts = [mean_loss(network, features, examples, part) * len(part) for part in rows.split(batch_size)]
-        return float(torch.stack(parts).sum()) / len(rows)
+def _batch(examples: Examples, rows: torch.Tensor, features: torch.Tensor) -> Batch:
+    return Batch(examples.responses[rows], examples.labels[rows], len(features), features.device)

@@ -8,6 +8,7 @@ Definitions follow "Rethinking Reward Modeling" (Sun, Shen, Ton; ICLR 2025), sec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,36 +33,35 @@ def best_of_n(
     if min(sizes) < 1 or max(sizes) > responses:
         raise ValueError(f"best-of-N sizes {tuple(sizes)} do not all lie between 1 and the {responses} responses")
     ascending = sorted(set(sizes))
+    # A number for each candidate: its dense rank times `responses`, plus its place in the permutation. The least is the
+    # first of those with the highest prediction, and least numbers are found many times faster than places.
+    kind = np.int32 if responses**2 < 2**31 else np.int64
+    ranks = np.ascontiguousarray(_dense_ranks(predictions).T.astype(kind) * responses)
+    place = np.arange(responses, dtype=kind)[:, None]
+    segments = list(pairwise([0, *ascending]))
+    least = np.empty((len(ascending), len(predictions)), kind)
     prompt = np.arange(len(predictions))
     golden = rewards.astype(np.float64, copy=False)
     means = np.empty((len(permutations), len(ascending)))
     for repeat, permutation in enumerate(permutations):
-        # A prefix maximum that is extended from one N to the next: every response is looked at once per repeat.
-        chosen, best = None, None
-        begin = 0
-        for column, end in enumerate(ascending):
-            candidates = permutation[begin:end]
-            segment = np.take(predictions, candidates, axis=1)
-            place = segment.argmax(axis=1)
-            segment_chosen, segment_best = candidates[place], segment[prompt, place]
-            if chosen is None or best is None:
-                chosen, best = segment_chosen, segment_best
-            else:
-                better = segment_best > best  # strictly: an earlier response keeps a tie
-                chosen = np.where(better, segment_chosen, chosen)
-                best = np.where(better, segment_best, best)
-            means[repeat, column] = golden[prompt, chosen].mean()
-            begin = end
+        numbers = ranks[permutation[: ascending[-1]]]
+        numbers += place[: ascending[-1]]
+        for row, (begin, end) in zip(least, segments, strict=True):
+            np.min(numbers[begin:end], axis=0, out=row)
+        # Candidates are nested in N: the best of the first N is the best of the segments so far.
+        np.minimum.accumulate(least, axis=0, out=least)
+        means[repeat] = golden[prompt, permutation[least % responses]].mean(axis=1)
     return means[:, [ascending.index(size) for size in sizes]]
 
 
-def spearman(predictions: Floats, rewards: Floats) -> NDArray[np.float64]:
+def spearman(predictions: Floats, rewards: Floats, ranks: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Spearman correlation of each prompt (prompts,), ties at their average rank as in `scipy.stats.spearmanr`.
 
-    NaN marks a prompt where it is undefined: all its predictions, or all its rewards, are equal.
+    NaN marks a prompt where it is undefined: all its predictions, or all its rewards, are equal. `ranks` are
+    `centred_ranks(rewards)`, for whoever has them already.
     """
-    left = _centred_ranks(predictions)
-    right = _centred_ranks(rewards)
+    left = centred_ranks(predictions)
+    right = centred_ranks(rewards) if ranks is None else ranks
     scale = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
     correlation: NDArray[np.float64] = np.full(len(left), np.nan)
     np.divide((left * right).sum(axis=1), scale, out=correlation, where=scale > 0)
@@ -99,7 +99,18 @@ def pairwise_accuracy(predictions: Floats, rewards: Floats, left: Integers, righ
     return float((agreement + 1).mean() / 2)
 
 
-def _centred_ranks(values: Floats) -> NDArray[np.float64]:
+def _dense_ranks(values: Floats) -> NDArray[np.int64]:
+    """Ranks within each row, 0 for the highest; equal values share one and leave no gap."""
+    order = np.argsort(-values, axis=1)
+    descending = np.take_along_axis(values, order, axis=1)
+    rises = np.zeros(values.shape, np.int64)
+    np.cumsum(descending[:, 1:] != descending[:, :-1], axis=1, out=rises[:, 1:])
+    ranks = np.empty_like(rises)
+    np.put_along_axis(ranks, order, rises, axis=1)
+    return ranks
+
+
+def centred_ranks(values: Floats) -> NDArray[np.float64]:
     """Ranks within each row, equal values sharing the mean of their ranks, shifted so that each row sums to 0."""
     order = np.argsort(values, axis=1)
     ascending = np.take_along_axis(values, order, axis=1)

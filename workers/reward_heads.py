@@ -6,9 +6,10 @@ A reward_model folder holds `reward_model.json` (kind and shape) and the weights
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,10 +40,12 @@ class RewardHead(Protocol):
 
 @dataclass(frozen=True)
 class MlpHead:
-    """An MLP, on the GPU where there is one."""
+    """One MLP or several, on the GPU where there is one."""
 
-    network: torch.nn.Sequential
+    networks: tuple[torch.nn.Sequential, ...]
     dimension: int
+    aggregation: str = "mean"
+    """Of the rewards of several: their mean, or the least (`min`)."""
 
     def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Rewards (n,), float32, of `features` (n, d) of type float16 or float32.
@@ -50,14 +53,20 @@ class MlpHead:
         Raises:
             ValueError: `features` is not (n, d).
         """
+        _require_width(features, self.dimension)
+        rewards: NDArray[np.float32] = self.rewards(as_tensor(features)).cpu().numpy()
+        return rewards
+
+    def rewards(self, features: torch.Tensor) -> torch.Tensor:
+        """Rewards (n,), float32, of `features` (n, d) on the networks' device.
+
+        The factors of matrix products are of the features' type.
+        """
         import torch
 
-        _require_width(features, self.dimension)
         with torch.inference_mode():
-            # Copied, since torch cannot hold a read-only memory map; widened on the device, to move half the bytes.
-            inputs = torch.from_numpy(np.array(features)).to(device()).float()
-            rewards: NDArray[np.float32] = self.network(inputs).squeeze(-1).cpu().numpy()
-        return rewards
+            each = torch.stack([_forward(network, features).squeeze(-1).float() for network in self.networks])
+            return each.amin(0) if self.aggregation == "min" else each.mean(0)
 
 
 @dataclass(frozen=True)
@@ -120,13 +129,46 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def save_mlp(network: torch.nn.Sequential, dimension: int, hidden: Sequence[int], folder: Path) -> None:
-    """Write a network made by `build_mlp(dimension, hidden)` into `folder`."""
+@contextlib.contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Lets a GPU round the factors of float32 matrix products to TF32 if that is the precision."""
+    import torch
+
+    flags = torch.backends.cuda.matmul
+    before = flags.fp32_precision
+    flags.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        flags.fp32_precision = before
+
+
+def as_tensor(features: NDArray[np.floating[Any]], dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A copy (n, d) on `device()`, float32 unless said otherwise."""
+    import torch
+
+    # Copied, since torch cannot hold a read-only memory map; widened on the device, to move half the bytes.
+    return torch.from_numpy(np.array(features)).to(device()).to(dtype or torch.float32)
+
+
+def save_mlp(
+    networks: Sequence[torch.nn.Sequential],
+    dimension: int,
+    hidden: Sequence[int],
+    folder: Path,
+    aggregation: str = "mean",
+) -> None:
+    """Write networks made by `build_mlp(dimension, hidden)` into `folder`."""
     from safetensors.torch import save_file
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights = {
+        f"{member}.{name}": tensor.detach().cpu().contiguous()
+        for member, network in enumerate(networks)
+        for name, tensor in network.state_dict().items()
+    }
     save_file(weights, folder / MLP_FILE)
-    _describe(folder, {"kind": "mlp", "dimension": dimension, "hidden": list(hidden)})
+    description = {"dimension": dimension, "hidden": list(hidden), "members": len(networks), "aggregation": aggregation}
+    _describe(folder, {"kind": "mlp", **description})
 
 
 def save_lightgbm(booster: lightgbm.Booster, folder: Path) -> None:
@@ -155,7 +197,7 @@ def load_reward_head(folder: Path) -> RewardHead:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: not the description of a reward model ({error!r})") from error
     if kind == "mlp":
-        return _load_mlp(folder, dimension, description.get("hidden"))
+        return _load_mlp(folder, dimension, description)
     if kind == "lightgbm":
         return _load_lightgbm(folder, dimension)
     if kind == "linear":
@@ -163,18 +205,37 @@ def load_reward_head(folder: Path) -> RewardHead:
     raise ValueError(f"{file}: kind {kind!r}, expected 'mlp', 'lightgbm' or 'linear'")
 
 
-def _load_mlp(folder: Path, dimension: int, hidden: object) -> MlpHead:
+def _forward(network: torch.nn.Sequential, features: torch.Tensor) -> torch.Tensor:
+    """What the network makes of features of any floating type, as that type."""
+    import torch
+
+    for layer in network:
+        if isinstance(layer, torch.nn.Linear):
+            features = torch.nn.functional.linear(features, layer.weight.to(features), layer.bias.to(features))
+        else:
+            features = layer(features)
+    return features
+
+
+def _load_mlp(folder: Path, dimension: int, description: dict[str, Any]) -> MlpHead:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    hidden, members, aggregation = (description.get(name) for name in ("hidden", "members", "aggregation"))
     if not isinstance(hidden, list) or not all(isinstance(units, int) for units in hidden):
         raise ValueError(f"{folder / DESCRIPTION_FILE}: hidden {hidden!r}, expected a list of layer widths")
-    network = build_mlp(dimension, hidden)
+    if not isinstance(members, int) or members < 1 or aggregation not in ("mean", "min"):
+        message = f"members {members!r}, aggregation {aggregation!r}, expected a number and mean or min"
+        raise ValueError(f"{folder / DESCRIPTION_FILE}: {message}")
+    import torch
+
+    networks = tuple(build_mlp(dimension, hidden) for _ in range(members))
     try:
-        network.load_state_dict(load_file(folder / MLP_FILE))
+        torch.nn.ModuleList(networks).load_state_dict(load_file(folder / MLP_FILE))
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder / MLP_FILE}: not the weights of {dimension} -> {hidden} -> 1 ({error})") from error
-    return MlpHead(network.to(device()).eval(), dimension)
+        shape = f"{members} x ({dimension} -> {hidden} -> 1)"
+        raise ValueError(f"{folder / MLP_FILE}: not the weights of {shape} ({error})") from error
+    return MlpHead(tuple(network.to(device()) for network in networks), dimension, aggregation)
 
 
 def _load_lightgbm(folder: Path, dimension: int) -> LightgbmHead:

@@ -40,6 +40,12 @@ class Stage:
     loads: tuple[str, ...] = ()
     """Fields of the config and inputs that name a model which it loads (through `workers.resident`). Steps that agree
     in them are run one after another by a process that keeps it."""
+    together: str = ""
+    """"module:name" of a function that does several steps which agree in `loads` at less than their cost:
+    `def name(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]`. It does what they share and returns an
+    iterator that does the rest of each in turn, like `function`. None stands for a step that failed: it is then tried
+    by itself, and so are all that are left if the function or the iterator raises. Results do not depend on who is
+    in the company."""
 
 
 STAGES: Mapping[str, Stage] = {
@@ -122,13 +128,17 @@ STAGES: Mapping[str, Stage] = {
         configs.FitMlpConfig,
         "reward_model",
         {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
+        loads=("embeddings", "precision"),
+        together="workers.fit_mlp:fit_mlps",
     ),
     "fit_lightgbm": Stage(
         "workers.fit_lightgbm:fit_lightgbm",
-        1,
+        2,
         configs.FitLightgbmConfig,
         "reward_model",
         {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
+        loads=("embeddings",),
+        together="workers.fit_lightgbm:fit_lightgbms",
     ),
     "fit_linear": Stage(
         "workers.fit_linear:fit_linear",
@@ -147,5 +157,7 @@ STAGES: Mapping[str, Stage] = {
             "embeddings": Input("embeddings", many=True),
             "scores": Input("scores", many=True),
         },
+        loads=("embeddings", "precision"),
+        together="workers.evaluate:evaluate_all",
     ),
 }

@@ -14,6 +14,9 @@ from orchestrator.executors import Place
 
 #: Seconds after which a process that nobody gave anything to is ended.
 IDLE_LIMIT = 60.0
+#: The same if others wait for its resources. Not at once: the next step is often ready in a moment, and starting a
+#: process and loading a model takes longer.
+CROWDED_LIMIT = 1.0
 #: Bundles that a process has at most: the one it runs, and the next, so that it need not wait for the driver.
 _AHEAD = 2
 
@@ -102,8 +105,9 @@ class WarmWorkers:
             self.workers.remove(worker)
 
     def retire(self, crowded: bool) -> None:
-        """End processes that have nothing to do: after a while, or at once if others wait for their resources."""
+        """End processes that have had nothing to do for a while; a short while if others wait for their resources."""
+        limit = CROWDED_LIMIT if crowded else IDLE_LIMIT
         for worker in list(self.workers):
-            if not worker.bundles and (crowded or self._clock() - worker.idle_since > IDLE_LIMIT):
+            if not worker.bundles and self._clock() - worker.idle_since > limit:
                 self.workers.remove(worker)
                 self._end(worker.process)

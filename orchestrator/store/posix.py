@@ -111,8 +111,11 @@ class PosixStore:
             with open(f"{scratch}/{MANIFEST}", "xb") as stream:  # noqa: PTH123
                 stream.write(spell_manifest(manifest))
             try:
-                self._folder("artifacts", manifest.address.stage)
-                scratch.rename(target)
+                try:
+                    scratch.rename(target)
+                except FileNotFoundError:
+                    self._folder("artifacts", manifest.address.stage)
+                    scratch.rename(target)
                 return True
             except OSError:
                 if not target.is_dir():

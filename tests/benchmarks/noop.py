@@ -11,9 +11,11 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workers import configs
+from workers.calls import Call
 from workers.stages import STAGES
 
 HERE = Path(__file__).parent
@@ -28,6 +30,11 @@ def noop(config: configs.Config, out: Path, **inputs: object) -> dict[str, float
     return dict.fromkeys(config.metrics(), 0.5)
 
 
+def noops(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
+    """As `noop` for each."""
+    return (noop(call.config, call.out) for call in calls)
+
+
 def second(config: configs.Config, out: Path, **inputs: object) -> dict[str, float]:
     """A second of work for one core."""
     end = time.process_time() + 1.0
@@ -36,12 +43,17 @@ def second(config: configs.Config, out: Path, **inputs: object) -> dict[str, flo
     return dict.fromkeys(config.metrics(), 0.5)
 
 
+def seconds(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
+    """As `second` for each."""
+    return (second(call.config, call.out) for call in calls)
+
+
 def install() -> None:
     """Make every stage of this process do nothing (or, with NOOP_SECOND set, keep a core busy for a second)."""
     function = "noop:second" if os.environ.get("NOOP_SECOND") else "noop:noop"
     table: dict[str, object] = STAGES  # type: ignore[assignment]
     for name, stage in STAGES.items():
-        table[name] = dataclasses.replace(stage, function=function)
+        table[name] = dataclasses.replace(stage, function=function, together=stage.together and f"{function}s")
 
 
 def connect() -> None:

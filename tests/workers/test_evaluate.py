@@ -14,10 +14,11 @@ from reward_artifacts import linear_world, write_embeddings, write_scores
 from scipy.stats import spearmanr
 
 from workers import evaluate as module
+from workers.calls import Call
 from workers.configs import EvaluateConfig
 from workers.embeddings import open_embeddings
-from workers.evaluate import any_pairs, evaluate, permutations, predict, same_prompt_pairs
-from workers.reward_heads import build_mlp, save_lightgbm, save_mlp
+from workers.evaluate import any_pairs, evaluate, evaluate_all, permutations, predict, same_prompt_pairs
+from workers.reward_heads import build_mlp, save_lightgbm, save_linear, save_mlp
 
 
 def config(**fields: Any) -> EvaluateConfig:
@@ -44,7 +45,7 @@ def world(tmp_path: Path, rewards: np.ndarray | None = None, prompts: int = 9, r
     for name in ("model", "out"):
         (tmp_path / name).mkdir()
     torch.manual_seed(0)
-    save_mlp(build_mlp(6, (8,)), 6, (8,), tmp_path / "model")
+    save_mlp([build_mlp(6, (8,))], 6, (8,), tmp_path / "model")
     return World(embeddings, rewards, inputs, tmp_path / "out")
 
 
@@ -108,7 +109,7 @@ def test_a_perfect_model_has_the_best_metrics_and_its_negative_the_worst(tmp_pat
         network = build_mlp(6, ())
         with torch.no_grad():
             network[0].weight.copy_(torch.from_numpy(sign * direction)[None])
-        save_mlp(network, 6, (), w.inputs["reward_model"])
+        save_mlp([network], 6, (), w.inputs["reward_model"])
         values[sign] = evaluate(config(), w.out, **w.inputs)
     for name, best, worst in (("spearman", 1, -1), ("quantile", 1, 1 / 12), ("pairwise_accuracy", 1, 0)):
         assert values[1][name] == pytest.approx(best, abs=1e-3)
@@ -142,7 +143,7 @@ def test_predictions_do_not_depend_on_the_block_size(tmp_path: Path, monkeypatch
     source = open_embeddings(w.inputs["embeddings"])
     for values in (1, 12 * 6 * 3, 10**9):
         monkeypatch.setattr(module, "BLOCK_VALUES", values)
-        predictions = predict(Recorder(), source, Path("model"))
+        (predictions,) = predict([Recorder()], source, "float32")
         np.testing.assert_allclose(predictions, w.embeddings.astype(np.float64).sum(axis=2))
     assert seen == [12] * 9 + [36, 12, 36, 24] + [48, 60]
 
@@ -177,7 +178,7 @@ def test_a_spearman_that_is_undefined_everywhere_is_an_error_and_not_zero(tmp_pa
     w = world(tmp_path)
     network = build_mlp(6, ())
     torch.nn.init.zeros_(network[0].weight)
-    save_mlp(network, 6, (), w.inputs["reward_model"])
+    save_mlp([network], 6, (), w.inputs["reward_model"])
     with pytest.raises(ValueError, match="Spearman is undefined for all 9 test prompts"):
         evaluate(config(), w.out, **w.inputs)
 
@@ -194,14 +195,14 @@ def test_a_prediction_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     w = world(tmp_path)
     network = build_mlp(6, ())
     torch.nn.init.constant_(network[0].bias, torch.inf)
-    save_mlp(network, 6, (), w.inputs["reward_model"])
+    save_mlp([network], 6, (), w.inputs["reward_model"])
     with pytest.raises(ValueError, match="model: predicts a reward that is not finite"):
         evaluate(config(), w.out, **w.inputs)
 
 
 def test_a_reward_model_of_another_embedding_is_refused(tmp_path: Path) -> None:
     w = world(tmp_path)
-    save_mlp(build_mlp(7, (8,)), 7, (8,), w.inputs["reward_model"])
+    save_mlp([build_mlp(7, (8,))], 7, (8,), w.inputs["reward_model"])
     with pytest.raises(ValueError, match=r"dimension 7, but .*e0/embeddings\.npy holds 6"):
         evaluate(config(), w.out, **w.inputs)
 
@@ -211,3 +212,45 @@ def test_scores_of_other_responses_are_refused(tmp_path: Path) -> None:
     write_scores(tmp_path / "s1", w.rewards[:4])
     with pytest.raises(ValueError, match=r"e1/embeddings\.npy holds .* but .*s1/scores\.npy"):
         evaluate(config(), w.out, **w.inputs)
+
+
+def test_reward_models_evaluated_together_get_what_each_gets_alone(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    features = w.embeddings.reshape(-1, 6)
+    models = {name: tmp_path / name for name in ("small", "several", "trees", "line", "broken")}
+    for folder in models.values():
+        folder.mkdir()
+    save_mlp([build_mlp(6, (8,))], 6, (8,), models["small"])
+    save_mlp([build_mlp(6, (16, 8)) for _ in range(3)], 6, (16, 8), models["several"], "min")
+    labels = (w.rewards.ravel() > 0).astype(float)
+    trees = lightgbm.train(
+        {"objective": "binary", "min_data_in_leaf": 5, "verbosity": -1}, lightgbm.Dataset(features, labels), 5
+    )
+    save_lightgbm(trees, models["trees"])
+    save_linear(np.arange(6.0), 0.5, models["line"])
+    broken = build_mlp(6, ())
+    torch.nn.init.constant_(broken[0].bias, torch.inf)
+    save_mlp([broken], 6, (), models["broken"])
+    other = config(seed=5, best_of=(3,))
+    calls = []
+    for number, (name, setting) in enumerate([*((name, config()) for name in models), ("small", other)]):
+        (tmp_path / f"together{number}").mkdir()
+        calls.append(Call(setting, tmp_path / f"together{number}", w.inputs | {"reward_model": models[name]}))
+    together = list(evaluate_all(calls))
+    assert together[4] is None
+    for number, call in enumerate(calls):
+        if number == 4:
+            continue
+        out = tmp_path / f"alone{number}"
+        out.mkdir()
+        assert evaluate(call.config, out, **call.inputs) == together[number]
+        for file in ("best_of.parquet", "prompts.parquet"):
+            assert pq.read_table(out / file).equals(pq.read_table(call.out / file))
+
+
+def test_bfloat16_changes_the_predictions_little(tmp_path: Path) -> None:
+    w = world(tmp_path, prompts=40, responses=50)
+    exact, rounded = (evaluate(config(precision=each), w.out, **w.inputs) for each in ("float32", "bfloat16"))
+    assert exact != rounded
+    assert rounded["spearman"] == pytest.approx(exact["spearman"], abs=0.01)
+    assert rounded["best_of_12"] == pytest.approx(exact["best_of_12"], abs=0.05)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from reward_artifacts import linear_world, write_annotations, write_embeddings
 
+from workers.calls import Call
 from workers.configs import FitLightgbmConfig
-from workers.fit_lightgbm import boost, fit_lightgbm, log_loss, parameters
+from workers.fit_lightgbm import binned, boost, fit_lightgbm, fit_lightgbms, log_loss, parameters
 from workers.reward_heads import load_reward_head
 
 
@@ -63,7 +64,7 @@ def test_the_number_of_threads_does_not_change_the_trees() -> None:
     embeddings, rewards = linear_world(3000, 1, 40)
     features = embeddings.reshape(-1, 40)
     labels = (rewards.ravel() + np.random.default_rng(0).standard_normal(3000) > 0).astype(float)
-    grown = {trees(boost(features, labels, config(), threads)) for threads in (1, 2, 3)}
+    grown = {trees(boost(binned(features, config()), labels, config(), threads)) for threads in (1, 2, 3)}
     assert len(grown) == 1
 
 
@@ -79,7 +80,8 @@ def test_the_same_fit_gives_the_same_file(tmp_path: Path) -> None:
 
 def test_what_is_not_configured_keeps_the_librarys_defaults() -> None:
     embeddings, rewards = linear_world(200, 1, 5)
-    text = boost(embeddings.reshape(-1, 5), (rewards.ravel() > 0).astype(float), config()).model_to_string()
+    data = binned(embeddings.reshape(-1, 5), config())
+    text = boost(data, (rewards.ravel() > 0).astype(float), config()).model_to_string()
     for line in ("objective: binary", "num_leaves: 31", "learning_rate: 0.1", "min_data_in_leaf: 20", "max_bin: 255"):
         assert re.search(rf"^\[{re.escape(line)}\]$", text, re.MULTILINE), line
     assert FitLightgbmConfig(seed=0).num_boost_round == 100
@@ -88,7 +90,7 @@ def test_what_is_not_configured_keeps_the_librarys_defaults() -> None:
 def test_too_few_rows_for_a_single_split_are_refused_with_a_remedy() -> None:
     features = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     with pytest.raises(ValueError, match=r"no split in 30 rows .*more annotations or a smaller min_data_in_leaf"):
-        boost(features, np.repeat([1.0, 0.0], 15), config())
+        boost(binned(features, config()), np.repeat([1.0, 0.0], 15), config())
 
 
 def test_log_loss_is_the_binary_cross_entropy_and_never_overflows() -> None:
@@ -97,3 +99,43 @@ def test_log_loss_is_the_binary_cross_entropy_and_never_overflows() -> None:
     expected = -np.mean(labels * np.log(probability) + (1 - labels) * np.log(1 - probability))
     assert log_loss(logits, labels) == pytest.approx(expected)
     assert log_loss(np.array([1e4, -1e4]), np.array([0.0, 1.0])) == pytest.approx(1e4)
+
+
+def test_fits_of_the_same_pairs_bin_the_features_once_and_equal_separate_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import workers.fit_lightgbm as module
+
+    annotations, folders, _, _ = artifacts(tmp_path)
+    winner, loser = module.read_pairs(annotations)
+    noisy = np.random.default_rng(1).random((3, len(winner))) < [[0.1], [0.3], [0.5]]
+    pairs = [
+        write_annotations(tmp_path / f"n{i}", *np.where(n, (loser, winner), (winner, loser)))
+        for i, n in enumerate(noisy)
+    ]
+    pairs.append(write_annotations(tmp_path / "fewer", winner[:400], loser[:400]))
+    binnings = []
+    monkeypatch.setattr(module, "binned", lambda features, setting: binnings.append(1) or binned(features, setting))
+    calls = []
+    for number, each in enumerate(pairs):
+        (tmp_path / f"together{number}").mkdir()
+        calls.append(Call(config(), tmp_path / f"together{number}", {"annotations": each, "embeddings": folders}))
+    together = list(fit_lightgbms(calls))
+    assert len(binnings) == 2
+    for number, each in enumerate(pairs):
+        out = tmp_path / f"alone{number}"
+        out.mkdir()
+        assert fit_lightgbm(config(), out, annotations=each, embeddings=folders) == together[number]
+        assert (out / "model.txt").read_text() == (tmp_path / f"together{number}" / "model.txt").read_text()
+
+
+def test_a_fit_without_a_split_is_left_out_and_its_neighbours_are_not_touched(tmp_path: Path) -> None:
+    annotations, folders, _, _ = artifacts(tmp_path)
+    few = write_annotations(tmp_path / "few", np.arange(10), np.arange(10, 20))
+    calls = []
+    for number, each in enumerate([annotations, few, annotations]):
+        (tmp_path / str(number)).mkdir()
+        calls.append(Call(config(), tmp_path / str(number), {"annotations": each, "embeddings": folders}))
+    first, bad, last = fit_lightgbms(calls)
+    assert bad is None
+    assert first == last

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from reward_artifacts import linear_world, write_annotations, write_embeddings
 from sklearn.model_selection import train_test_split
 
+from workers.calls import Call
 from workers.configs import FitMlpConfig
 from workers.fit_mlp import (
     epoch_batches,
     fit_mlp,
+    fit_mlps,
     initial_network,
     mirror,
     should_stop,
@@ -95,7 +97,7 @@ def literal_paper_training(
 
 @pytest.mark.parametrize("loss", ["bt", "clf"])
 @pytest.mark.parametrize("member", [0, 1])
-@pytest.mark.parametrize(("annotations", "batch_size"), [(100, 10_240), (130, 64)])
+@pytest.mark.parametrize(("annotations", "batch_size"), [(100, 10_240), (130, 64), (130, 20)])
 def test_paper_training_gives_the_weights_of_the_released_procedure(
     loss: str, member: int, annotations: int, batch_size: int
 ) -> None:
@@ -297,3 +299,101 @@ def test_annotations_of_other_embeddings_are_refused(tmp_path: Path) -> None:
     annotations = write_annotations(tmp_path / "other", np.array([800, 0]), np.array([1, 1]))
     with pytest.raises(ValueError, match=r"row 800 is outside the 800 rows .*made on other responses"):
         fit_mlp(config(), tmp_path, annotations=annotations, embeddings=folders)
+
+
+def calls_of(folder: Path, settings: list[FitMlpConfig], annotations: list[Path], folders: list[Path]) -> list[Call]:
+    calls = []
+    for number, (setting, pairs) in enumerate(zip(settings, annotations, strict=True)):
+        out = folder / str(number)
+        out.mkdir(parents=True)
+        calls.append(Call(setting, out, {"annotations": pairs, "embeddings": folders}))
+    return calls
+
+
+def test_a_network_is_the_same_bit_for_bit_whoever_is_fitted_with_it(tmp_path: Path) -> None:
+    _, folders, rewards = artifacts(tmp_path)
+    sizes = [600, 250, 600, 90, 333]
+    annotations = [
+        write_annotations(tmp_path / f"a{number}", *pairs_of(size, rewards, seed=number))
+        for number, size in enumerate(sizes)
+    ]
+    settings = [
+        config(seed=1), config(loss="clf", seed=2), config(training="clean", seed=3, epochs=30),
+        config(loss="clf", hidden=(5,), member=2), config(members=2, batch_size=10_240),
+    ]  # fmt: skip
+    calls = calls_of(tmp_path / "together", settings, annotations, folders)
+    together = list(fit_mlps(calls))
+    for number, call in enumerate(calls):
+        alone = tmp_path / "alone" / str(number)
+        alone.mkdir(parents=True)
+        metrics = fit_mlp(call.config, alone, annotations=annotations[number], embeddings=folders)
+        assert together[number] == metrics
+        for name in ("weights.safetensors", "reward_model.json"):
+            assert (call.out / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_a_fit_that_diverges_is_left_out_and_its_neighbours_are_not_touched(tmp_path: Path) -> None:
+    annotations, folders, _ = artifacts(tmp_path)
+    settings = [config(), config(learning_rate=1e30, loss="clf"), config(seed=8)]
+    first, bad, last = fit_mlps(calls_of(tmp_path / "together", settings, [annotations] * 3, folders))
+    assert first is not None and bad is None and last is not None  # noqa: PT018
+    out = tmp_path / "alone"
+    out.mkdir()
+    assert fit_mlp(config(seed=8), out, annotations=annotations, embeddings=folders) == last
+
+
+def test_several_members_are_those_that_would_be_fitted_alone_and_are_averaged_or_the_least_is_taken(
+    tmp_path: Path,
+) -> None:
+    annotations, folders, _ = artifacts(tmp_path)
+    features = np.concatenate([np.load(folder / "embeddings.npy") for folder in folders]).reshape(-1, 12)
+
+    def rewards(**fields: Any) -> np.ndarray:
+        out = tmp_path / str(fields)
+        out.mkdir()
+        fit_mlp(config(**fields), out, annotations=annotations, embeddings=folders)
+        return load_reward_head(out).predict(features)
+
+    single = np.stack([rewards(member=member) for member in (1, 2, 3)])
+    np.testing.assert_allclose(rewards(member=1, members=3), single.mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(rewards(member=1, members=3, aggregation="min"), single.min(axis=0))
+
+
+@pytest.mark.parametrize("loss", ["bt", "clf"])
+def test_rounding_the_factors_to_bfloat16_changes_the_rewards_little(tmp_path: Path, loss: str) -> None:
+    annotations, folders, golden = artifacts(tmp_path)
+    features = np.concatenate([np.load(folder / "embeddings.npy") for folder in folders]).reshape(-1, 12)
+    rewards, losses = {}, {}
+    for precision in ("float32", "tf32", "bfloat16"):
+        out = tmp_path / precision
+        out.mkdir()
+        setting = config(loss=loss, precision=precision, epochs=30)
+        losses[precision] = fit_mlp(setting, out, annotations=annotations, embeddings=folders)["validation_loss"]
+        rewards[precision] = load_reward_head(out).predict(features)
+    if not torch.cuda.is_available():
+        assert np.array_equal(rewards["tf32"], rewards["float32"])
+    assert not np.array_equal(rewards["bfloat16"], rewards["float32"])
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.03)
+    right = {each: np.corrcoef(rewards[each], golden.ravel())[0, 1] for each in rewards}
+    assert right["bfloat16"] == pytest.approx(right["float32"], abs=0.02)
+    assert np.corrcoef(rewards["bfloat16"], rewards["float32"])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("loss", ["bt", "clf"])
+def test_the_written_out_gradient_is_autograds(loss: str) -> None:
+    from workers.mlp import Batch, Mlp
+
+    embeddings, rewards = linear_world(30, 4, 12)
+    features = torch.from_numpy(embeddings.reshape(-1, 12)).double()
+    winner, loser = pairs_of(50, rewards)
+    examples = mirror(np.append(winner, winner[:7]), np.append(loser, loser[:7]), loss)  # some come twice
+    network = initial_network(12, config(hidden=(9, 7, 5))).double()
+    mlp = Mlp(network, 1e-2, len(features), torch.float64)
+    batch = Batch(examples.responses, examples.labels, len(features), features.device)
+    logits = network(features)[examples.responses].squeeze(-1)
+    logits = logits[:, 0] - logits[:, 1] if loss == "bt" else logits[:, 0]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, examples.labels.double())
+    expected.backward()
+    assert float(mlp.step(features, batch)) == pytest.approx(expected.item(), abs=1e-12)
+    gradient = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters()])
+    torch.testing.assert_close(mlp.parameters.grad, gradient, rtol=0, atol=1e-12)

@@ -17,7 +17,7 @@ def saved_mlp(folder: Path) -> torch.nn.Sequential:
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     network = build_mlp(6, (5, 4))
-    save_mlp(network, 6, (5, 4), folder)
+    save_mlp([network], 6, (5, 4), folder)
     return network
 
 

@@ -1,0 +1,147 @@
+"""One MLP in training, at the speed of its matrix products.
+
+The gradient of so small a graph is written out instead of recorded, and every large matrix lies in a buffer that is
+made once: autograd, and memory that is asked for anew in every step, cost a tenth of a step and more. Members of a
+bundle are trained one after another (on a GPU side by side) and never share an operation, so a network is the same bit
+for bit whoever else is in the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+class Batch:
+    """Which responses some examples ask for, each once: twins and repetitions go through the network together."""
+
+    def __init__(self, responses: torch.Tensor, labels: torch.Tensor, count: int, device: torch.device) -> None:
+        """Sort out a batch.
+
+        Args:
+            responses: (b, 1) or (b, 2), int64, on the CPU: which rows of the features. The logit of a pair is
+                f(first) - f(second).
+            labels: (b,), float, on the CPU.
+            count: how many rows the features have.
+            device: where the network is.
+        """
+        asked = torch.zeros(count, dtype=torch.bool)
+        asked[responses.reshape(-1)] = True
+        place = asked.cumsum(0)
+        self.distinct = asked.nonzero().squeeze(1).to(device, non_blocking=True)
+        """(u,): rows of the features, ascending."""
+        self.place = (place[responses] - 1).to(device, non_blocking=True)
+        """Like `responses`, but into `distinct`."""
+        self.labels = labels.to(device, non_blocking=True)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def loss(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Mean binary cross-entropy (scalar) given the rewards (u,) of `distinct`."""
+        return binary_cross_entropy_with_logits(self._logits(rewards), self.labels.to(rewards))
+
+    def slope(self, rewards: torch.Tensor) -> torch.Tensor:
+        """The derivative of `loss` by each reward (u,)."""
+        by_logit = (torch.sigmoid(self._logits(rewards)) - self.labels.to(rewards)) / len(self)
+        slope = torch.zeros_like(rewards)
+        # Unlike index_add_, the same on a GPU every time.
+        slope.index_put_((self.place[:, 0],), by_logit, accumulate=True)
+        if self.place.shape[1] == 2:
+            slope.index_put_((self.place[:, 1],), -by_logit, accumulate=True)
+        return slope
+
+    def _logits(self, rewards: torch.Tensor) -> torch.Tensor:
+        asked = rewards[self.place]
+        return asked[:, 0] - asked[:, 1] if asked.shape[1] == 2 else asked[:, 0]
+
+
+class Mlp:
+    """An MLP d -> hidden... -> 1 with ReLU, its gradient and its optimizer (Adam)."""
+
+    def __init__(self, network: torch.nn.Sequential, learning_rate: float, rows: int, precision: torch.dtype) -> None:
+        """Take the weights over from a network, to whose device everything belongs.
+
+        Args:
+            network: linear layers with ReLU between them.
+            learning_rate: of Adam; all else as torch has it.
+            rows: how many responses may go through at once.
+            precision: of the features, and of the factors of all matrix products.
+        """
+        linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+        self.parameters = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+        """All weights and biases, layer by layer."""
+        self.precision = precision
+        self._network = network
+        self._gradient = torch.zeros_like(self.parameters)
+        self.parameters.grad = self._gradient
+        self._optimizer = torch.optim.Adam([self.parameters], lr=learning_rate, fused=True)
+        narrow = self.precision != self.parameters.dtype
+        self._factors = self.parameters.to(self.precision) if narrow else self.parameters
+        """What is multiplied: the weights, or a narrower copy of them."""
+        self._slopes = torch.zeros_like(self._factors) if narrow else self._gradient
+        self._weights = _views(self._factors, linear)
+        self._weight_slopes = _views(self._slopes, linear)
+        like = {"dtype": self.precision, "device": self.parameters.device}
+        self._inputs = torch.empty(rows, linear[0].in_features, **like)
+        self._outputs = [torch.empty(rows, layer.out_features, **like) for layer in linear]
+        self._by_outputs = [torch.empty(rows, layer.out_features, **like) for layer in linear[:-1]]
+
+    def step(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """One step of Adam; returns the mean loss (scalar) of the batch before it."""
+        rewards = self._forward(features, batch.distinct)
+        loss = batch.loss(rewards)
+        self._backward(batch.slope(rewards))
+        self._optimizer.step()
+        return loss
+
+    def loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Mean binary cross-entropy (scalar) of a batch of any size."""
+        rows = len(self._inputs)
+        # Copied: the next part goes through the same buffers.
+        return batch.loss(torch.cat([self._forward(features, part).clone() for part in batch.distinct.split(rows)]))
+
+    def give_back(self, parameters: torch.Tensor) -> None:
+        """Set the network's weights."""
+        torch.nn.utils.vector_to_parameters(parameters, self._network.parameters())
+
+    def _forward(self, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Rewards (u,) of some rows (u,) of the features; what `_backward` needs stays in the buffers."""
+        if self._factors is not self.parameters:
+            self._factors.copy_(self.parameters)
+        self._asked = len(rows)
+        inputs = torch.index_select(features, 0, rows, out=self._inputs[: self._asked])
+        for layer, (weight, bias) in enumerate(self._weights):
+            if layer:
+                inputs.relu_()
+            inputs = torch.addmm(bias, inputs, weight.t(), out=self._outputs[layer][: self._asked])
+        return inputs.squeeze(1).to(self.parameters.dtype)
+
+    def _backward(self, slope: torch.Tensor) -> None:
+        """The gradient of the weights, given the derivative of the loss by each reward of the last `_forward`."""
+        by_output = slope.to(self.precision).unsqueeze(1)
+        for layer in reversed(range(len(self._weights))):
+            inputs = (self._outputs[layer - 1] if layer else self._inputs)[: self._asked]
+            by_weight, by_bias = self._weight_slopes[layer]
+            torch.mm(by_output.t(), inputs, out=by_weight)
+            torch.sum(by_output, 0, out=by_bias)
+            if layer:
+                buffer = self._by_outputs[layer - 1][: self._asked]
+                by_output = torch.mm(by_output, self._weights[layer][0], out=buffer)
+                # The outputs went through ReLU, which is flat where they are 0.
+                by_output.mul_(inputs > 0)
+        if self._slopes is not self._gradient:
+            self._gradient.copy_(self._slopes)
+
+
+def _views(vector: torch.Tensor, linear: Sequence[torch.nn.Linear]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weight (out, in) and bias (out,) of each layer within the vector of all."""
+    views, at = [], 0
+    for layer in linear:
+        middle = at + layer.weight.numel()
+        end = middle + layer.bias.numel()
+        views.append((vector[at:middle].view_as(layer.weight), vector[middle:end]))
+        at = end
+    return views
