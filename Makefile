@@ -2,7 +2,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-others lint bench clean
+.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-others lint bench bench-fits clean
 
 setup: $(READY)
 
@@ -45,6 +45,10 @@ test-others: setup
 # On an otherwise idle machine; about five minutes.
 bench: setup
 	.venv/bin/python tests/benchmarks/bench.py
+
+# Likewise; on a GPU machine with torch alone: python tests/benchmarks/bench_fits.py
+bench-fits: setup
+	.venv/bin/python tests/benchmarks/bench_fits.py
 
 clean:
 	rm -rf .venv outputs

@@ -353,7 +353,7 @@ def test_a_corner_of_the_synthetic_sweep_runs_to_the_end_and_its_claims_are_read
     assert all(0.4 < row["pairwise_accuracy_cross"] < 1 for row in table.to_pylist())
     grid = claims.read_grid(table)
     assert set(grid.metrics) == set(claims.METRICS)
-    assert grid.metrics["improvement"].shape == (1, 1, 2, 2, 3, 1, 2)
+    assert grid.metrics["improvement"].shape == (1, 1, 2, 3, 1, 2, 2)
     found = {each.claim: each for each in claims.findings(grid)}
     assert found["a"].estimate == pytest.approx(
         np.mean([row["flip_rate"] * (1 if row["beta"] < 1 else -1) for row in table.to_pylist()]) * 2

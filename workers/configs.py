@@ -397,9 +397,10 @@ class WorldRewardsConfig(WorldConfig):
 class AnnotateConfig(Config):
     """Simulated preference annotations: P(j preferred over i) = sigmoid(beta * (r_j - r_i) / scale)."""
 
-    sampling: Literal["random", "similar", "diversified"]
+    sampling: Literal["random", "similar", "diversified", "d_optimal"]
     """Which responses of a prompt are candidates, by rank of golden reward: two at random, the two middle ranks
-    (4 and 5 of 10), or the first and the last (0 and 9 of 10)."""
+    (4 and 5 of 10), or the first and the last (0 and 9 of 10). d_optimal knows no rewards: the two whose embeddings
+    tell most about a linear reward that the pairs before them do not (the input `embeddings`; not in the paper)."""
     pairing: Literal["cross", "same"] = "cross"
     """cross: a candidate of prompt i against a candidate of a prompt drawn uniformly; same: the two candidates of i."""
     beta: FiniteFloat

@@ -120,7 +120,7 @@ STAGES: Mapping[str, Stage] = {
         1,
         configs.AnnotateConfig,
         "annotations",
-        {"scores": Input("scores", many=True)},
+        {"scores": Input("scores", many=True), "embeddings": Input("embeddings", optional=True, many=True)},
     ),
     "fit_mlp": Stage(
         "workers.fit_mlp:fit_mlp",

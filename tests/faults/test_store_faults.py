@@ -145,9 +145,11 @@ def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: P
 
 @pytest.mark.ray
 def test_sigterm_of_a_driver_with_a_ray_of_its_own_lets_running_steps_commit(
-    tmp_path: Path, calm_short: pa.Table
+    tmp_path: Path, calm_short: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = toy.write_sweep(tmp_path, SHORT)
+    # The grace time that a job has by itself is a second, which a bundle may need on a busy machine.
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
     driver = start(with_ray(command(tmp_path, path)))
     wait_for(lambda: calls(tmp_path), driver)
     time.sleep(random.Random(1).uniform(0.0, 0.3))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_artifacts import write_scores
+from reward_artifacts import write_embeddings, write_scores
 
 from workers import tables
-from workers.annotate import annotate, candidate_rows, draw_pairs, reward_scale, second_wins, sigmoid
+from workers.annotate import annotate, candidate_rows, d_optimal_rows, draw_pairs, reward_scale, second_wins, sigmoid
 from workers.configs import AnnotateConfig
+from workers.embeddings import open_embeddings
 from workers.seeding import generator
 
 SAMPLINGS = ("random", "similar", "diversified")
@@ -115,8 +116,9 @@ def test_pairs_are_candidates_of_their_prompts_and_nest_in_the_number_of_annotat
     prompts: int, responses: int, sampling: str, pairing: str, seed: int
 ) -> None:
     rewards = rewards_of(prompts, responses)
-    whole = draw_pairs(rewards, config(sampling=sampling, pairing=pairing, annotations=prompts, seed=seed))
     candidates = candidate_rows(rewards, sampling, seed)
+    setting = config(sampling=sampling, pairing=pairing, annotations=prompts, seed=seed)
+    whole = draw_pairs(candidates, setting)
     assert (candidates[:, 0] != candidates[:, 1]).all()
     assert (candidates // responses == np.arange(prompts)[:, None]).all()
     assert all(row in candidates[i] for i, row in enumerate(whole[0]))
@@ -124,7 +126,7 @@ def test_pairs_are_candidates_of_their_prompts_and_nest_in_the_number_of_annotat
     if pairing == "same":
         assert np.array_equal(np.stack(whole, axis=1), candidates)
     for fewer in range(1, prompts):
-        part = draw_pairs(rewards, config(sampling=sampling, pairing=pairing, annotations=fewer, seed=seed))
+        part = draw_pairs(candidates, config(sampling=sampling, pairing=pairing, annotations=fewer, seed=seed))
         assert np.array_equal(part[0], whole[0][:fewer])
         assert np.array_equal(part[1], whole[1][:fewer])
 
@@ -152,7 +154,7 @@ def test_noise_levels_compare_the_same_pairs_and_a_label_once_right_stays_right(
 
 def test_seeds_draw_different_pairs_and_different_noise() -> None:
     rewards = rewards_of()
-    one, other = (draw_pairs(rewards, config(seed=seed)) for seed in (0, 1))
+    one, other = (draw_pairs(candidate_rows(rewards, "random", seed), config(seed=seed)) for seed in (0, 1))
     assert not np.array_equal(one[0], other[0])
     assert not np.array_equal(one[1], other[1])
 
@@ -168,7 +170,9 @@ def test_how_prompts_are_cut_into_shards_does_not_matter(tmp_path: Path) -> None
 def test_a_noise_free_annotator_settles_ties_by_a_fair_coin(tmp_path: Path) -> None:
     columns, metrics = run(tmp_path, np.ones((4000, 2)), config(annotations=4000, beta=-1.0, pairing="same"))
     assert metrics == {"flip_rate": 0.0, "mean_reward_gap": 0.0}
-    first, second = draw_pairs(np.ones((4000, 2)), config(annotations=4000, pairing="same"))
+    first, second = draw_pairs(
+        candidate_rows(np.ones((4000, 2)), "random", 5), config(annotations=4000, pairing="same")
+    )
     share = np.mean(np.array(columns["winner"]) == second)
     assert 0.46 < share < 0.54
     assert (first != second).all()
@@ -220,5 +224,57 @@ def test_a_reward_that_is_not_finite_names_its_file(tmp_path: Path) -> None:
 def test_forty_thousand_annotations_take_no_noticeable_time() -> None:
     rewards = rewards_of(42_846)
     begin = time.perf_counter()
-    draw_pairs(rewards, config(sampling="similar", annotations=40_000))
+    draw_pairs(candidate_rows(rewards, "similar", 0), config(sampling="similar", annotations=40_000))
     assert time.perf_counter() - begin < 1  # about 15 ms; a Python loop over rows would take longer
+
+
+def embeddings_of(folder: Path, prompts: int = 600, responses: int = 5, dimension: int = 12) -> Path:
+    """Some directions vary much more than others."""
+    random = np.random.default_rng(3)
+    values = random.standard_normal((prompts, responses, dimension)) * np.geomspace(10, 0.1, dimension)
+    return write_embeddings(folder, values.astype(np.float32))
+
+
+def information(embeddings: np.ndarray, rows: np.ndarray) -> float:
+    """log det of the sum of v v' over pairs."""
+    flat = embeddings.reshape(-1, embeddings.shape[2]).astype(np.float64)
+    differences = flat[rows[:, 0]] - flat[rows[:, 1]]
+    return float(np.linalg.slogdet(differences.T @ differences)[1])
+
+
+def test_d_optimal_pairs_tell_more_than_random_and_than_the_longest_ones(tmp_path: Path) -> None:
+    source = open_embeddings([embeddings_of(tmp_path)])
+    values = np.asarray(source.shards[0])
+    chosen = d_optimal_rows(source, 0)
+    assert (chosen[:, 0] // 5 == np.arange(600)).all() and (chosen[:, 1] // 5 == np.arange(600)).all()  # noqa: PT018
+    assert (chosen[:, 0] != chosen[:, 1]).all()
+    random = candidate_rows(np.zeros((600, 5)), "random", 0)
+    left, right = np.triu_indices(5, 1)
+    longest = np.linalg.norm(values[:, left] - values[:, right], axis=2).argmax(axis=1)
+    offsets = np.arange(600)[:, None] * 5
+    far = np.stack([left[longest], right[longest]], axis=1) + offsets
+    assert information(values, chosen) > information(values, random) + 1
+    # Long differences lie along the few directions that vary most, of which enough is known soon.
+    assert information(values, chosen) > information(values, far) + 1
+
+
+def test_d_optimal_pairs_of_the_first_prompts_do_not_depend_on_later_ones_nor_on_shards(tmp_path: Path) -> None:
+    whole = open_embeddings([embeddings_of(tmp_path / "whole")])
+    values = np.asarray(whole.shards[0])
+    first = open_embeddings([write_embeddings(tmp_path / "first", values[:512])])
+    cut = [write_embeddings(tmp_path / f"part{i}", part) for i, part in enumerate(np.split(values, [100, 390]))]
+    chosen = d_optimal_rows(whole, 0)
+    assert np.array_equal(d_optimal_rows(first, 0), chosen[:512])
+    assert np.array_equal(d_optimal_rows(open_embeddings(cut), 0), chosen)
+
+
+def test_d_optimal_needs_the_embeddings_of_the_very_responses(tmp_path: Path) -> None:
+    scores = write_scores(tmp_path / "scores", rewards_of(40, 5))
+    setting = config(sampling="d_optimal", annotations=30)
+    with pytest.raises(ValueError, match=r"d_optimal needs the embeddings .* wire the input `embeddings`"):
+        annotate(setting, tmp_path, scores=[scores])
+    with pytest.raises(ValueError, match="made from different responses"):
+        annotate(setting, tmp_path, scores=[scores], embeddings=[embeddings_of(tmp_path / "e", 41)])
+    metrics = annotate(setting, tmp_path, scores=[scores], embeddings=[embeddings_of(tmp_path / "right", 40)])
+    assert set(metrics) == set(setting.metrics())
+    assert tables.read_table(tmp_path / "annotations.parquet", tables.ANNOTATIONS).num_rows == 30
