@@ -437,7 +437,8 @@ class FitMlpConfig(Config):
     aggregation: Literal["mean", "min"] = "mean"
     """The reward of several members: their mean, or the most cautious one (Coste et al. 2023)."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the factors of matrix products; sums and weights are float32. tf32 is for GPUs, a CPU keeps to float32."""
+    """Of the factors of matrix products; sums and weights are float32. Hardware that lacks tf32 (CPUs) or bfloat16
+    (CPUs without AVX-512 BF16 or AMX) keeps to float32."""
     seed: Seed
 
     def metrics(self) -> tuple[str, ...]:
@@ -483,7 +484,7 @@ class EvaluateConfig(Config):
     pairs: PositiveInt = 20_000
     """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the factors of an MLP's matrix products. tf32 is for GPUs, a CPU keeps to float32."""
+    """Of the factors of an MLP's matrix products; hardware that lacks tf32 or bfloat16 keeps to float32."""
     seed: Seed = 0
 
     @model_validator(mode="after")

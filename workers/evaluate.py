@@ -21,7 +21,7 @@ from workers.calls import Call
 from workers.configs import EvaluateConfig
 from workers.embeddings import Embeddings, Rows, open_embeddings, read_scores, require_aligned
 from workers.resident import resident
-from workers.reward_heads import MlpHead, RewardHead, as_tensor, device, load_reward_head, matmul_precision
+from workers.reward_heads import MlpHead, RewardHead, as_tensor, device, factor_type, load_reward_head, matmul_precision
 from workers.seeding import generator
 
 #: Embedding values predicted at once: 64 MiB as float32, whatever the shape of the test set.
@@ -172,7 +172,7 @@ def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> 
     shape = (len(heads), source.prompts, source.responses)
     predictions = np.empty(shape)
     prompts = max(1, BLOCK_VALUES // (source.responses * source.dimension))
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = factor_type(precision)
     networks = {number: head for number, head in enumerate(heads) if isinstance(head, MlpHead)}
     others = {number: head for number, head in enumerate(heads) if number not in networks}
     with matmul_precision(precision):

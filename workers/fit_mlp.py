@@ -21,7 +21,7 @@ from workers.calls import Call
 from workers.configs import FitMlpConfig
 from workers.embeddings import Embeddings, Rows, open_embeddings, read_pairs
 from workers.mlp import Batch, Mlp
-from workers.reward_heads import build_mlp, device, matmul_precision, save_mlp
+from workers.reward_heads import build_mlp, device, factor_type, matmul_precision, save_mlp
 from workers.seeding import derive_seed, generator
 
 #: Members that are trained side by side on a GPU: while one waits for its batches to be drawn the others compute.
@@ -110,7 +110,7 @@ def _used(source: Embeddings, rows: Rows, precision: str) -> tuple[torch.Tensor,
     """The features (m, d) of the responses that take part, each once, and which of them each row is."""
     used, place = np.unique(rows, return_inverse=True)
     features = torch.from_numpy(source.gather(used))
-    return features.to(device(), torch.bfloat16 if precision == "bfloat16" else torch.float32), place
+    return features.to(device(), factor_type(precision)), place
 
 
 def _fit(config: FitMlpConfig, out: Path, features: torch.Tensor, place: Rows) -> dict[str, float]:

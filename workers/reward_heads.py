@@ -143,6 +143,14 @@ def matmul_precision(precision: str) -> Iterator[None]:
         flags.fp32_precision = before
 
 
+def factor_type(precision: str) -> torch.dtype:
+    """The type of the factors of matrix products. Hardware without bfloat16 takes 200 times as long, so not there."""
+    import torch
+
+    has_it = device().type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if precision == "bfloat16" and has_it else torch.float32
+
+
 def as_tensor(features: NDArray[np.floating[Any]], dtype: torch.dtype | None = None) -> torch.Tensor:
     """A copy (n, d) on `device()`, float32 unless said otherwise."""
     import torch

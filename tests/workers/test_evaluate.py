@@ -18,7 +18,7 @@ from workers.calls import Call
 from workers.configs import EvaluateConfig
 from workers.embeddings import open_embeddings
 from workers.evaluate import any_pairs, evaluate, evaluate_all, permutations, predict, same_prompt_pairs
-from workers.reward_heads import build_mlp, save_lightgbm, save_linear, save_mlp
+from workers.reward_heads import build_mlp, factor_type, save_lightgbm, save_linear, save_mlp
 
 
 def config(**fields: Any) -> EvaluateConfig:
@@ -251,6 +251,6 @@ def test_reward_models_evaluated_together_get_what_each_gets_alone(tmp_path: Pat
 def test_bfloat16_changes_the_predictions_little(tmp_path: Path) -> None:
     w = world(tmp_path, prompts=40, responses=50)
     exact, rounded = (evaluate(config(precision=each), w.out, **w.inputs) for each in ("float32", "bfloat16"))
-    assert exact != rounded
+    assert (exact == rounded) == (factor_type("bfloat16") == torch.float32)
     assert rounded["spearman"] == pytest.approx(exact["spearman"], abs=0.01)
     assert rounded["best_of_12"] == pytest.approx(exact["best_of_12"], abs=0.05)
