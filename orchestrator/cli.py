@@ -52,6 +52,15 @@ TrackingUri = Annotated[
     str | None,
     typer.Option("--tracking-uri", metavar="URI", help="MLflow; default: tracking.uri, MLFLOW_TRACKING_URI, SQLite."),
 ]
+UpTo = Annotated[
+    str | None, typer.Option("--stage", metavar="NAME", help="Run only what this entry of `stages` needs, and it.")
+]
+ErrorClass = Annotated[
+    str | None, typer.Option("--error", metavar="CLASS", help="Only the cells that ended with this error class.")
+]
+MaxCells = Annotated[
+    int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
+]
 
 
 @app.command(epilog="Example:  sweep plan sweeps/full.yaml    sweep plan sweeps/quickstart.yaml --json")
@@ -98,15 +107,9 @@ def run(
         str | None, typer.Option("--address", metavar="ADDRESS", help="Ray cluster; default: RAY_ADDRESS, else local.")
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Run the steps one by one in this process, no Ray.")] = False,
-    stage: Annotated[
-        str | None, typer.Option("--stage", metavar="NAME", help="Run only what this entry of `stages` needs, and it.")
-    ] = None,
-    error: Annotated[
-        str | None, typer.Option("--error", metavar="CLASS", help="Only the cells that ended with this error class.")
-    ] = None,
-    max_cells: Annotated[
-        int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
-    ] = None,
+    stage: UpTo = None,
+    error: ErrorClass = None,
+    max_cells: MaxCells = None,
 ) -> None:
     """Run what is missing. The same command again resumes, retries what failed, adds new cells, or says nothing to do.
 
@@ -133,15 +136,9 @@ def submit(
     address: Annotated[
         str | None, typer.Option("--address", metavar="URL", help="Ray's job server; default: RAY_ADDRESS.")
     ] = None,
-    stage: Annotated[
-        str | None, typer.Option("--stage", metavar="NAME", help="Run only what this entry of `stages` needs, and it.")
-    ] = None,
-    error: Annotated[
-        str | None, typer.Option("--error", metavar="CLASS", help="Only the cells that ended with this error class.")
-    ] = None,
-    max_cells: Annotated[
-        int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
-    ] = None,
+    stage: UpTo = None,
+    error: ErrorClass = None,
+    max_cells: MaxCells = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the job is submitted.")] = False,
     grace: Annotated[
         int, typer.Option("--grace", metavar="SECONDS", min=1, help="For running steps to end when the job is stopped.")

@@ -72,8 +72,8 @@ def droppable(plans: Sequence[Plan], drops: Iterable[str], whole: Set[Artifact])
         if not having:
             hint = nearest(name, dict.fromkeys(entry for plan in plans for entry in plan.entries))
             problems.append(Problem(f"--drop {name}", "", f"there is no such entry; {hint}"))
-        elif all(name in _answers(plan) for plan in having):
-            others = dict.fromkeys(entry for plan in having for entry in plan.entries if entry not in _answers(plan))
+        elif all(name in plan.wanted for plan in having):
+            others = dict.fromkeys(entry for plan in having for entry in plan.entries if entry not in plan.wanted)
             choice = ", ".join(others) or "nothing"
             message = f"is a target, or the results table reports it, so it is never dropped; choose from {choice}"
             problems.append(Problem(f"--drop {name}", "", message))
@@ -82,16 +82,11 @@ def droppable(plans: Sequence[Plan], drops: Iterable[str], whole: Set[Artifact])
     if problems:
         raise SweepError(problems)
     for plan in plans:
-        guard = plan.steps_of(entries=_answers(plan))
+        guard = plan.steps_of(entries=plan.wanted)
         for number in np.flatnonzero(plan.needed(plan.committed(whole))).tolist():
             guard[list(plan.parents(number))] = True
         guarded |= {plan.address(number) for number in np.flatnonzero(guard).tolist()}
     return chosen - guarded
-
-
-def _answers(plan: Plan) -> set[str]:
-    """The entries that the results of a sweep are made of."""
-    return {*plan.targets, *plan.spec.results}
 
 
 @dataclass(frozen=True)

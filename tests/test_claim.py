@@ -73,16 +73,21 @@ def test_claims_of_our_own_driver_of_dead_processes_and_stale_ones_are_taken_ove
         pass
 
 
-def test_a_claim_is_renewed_while_the_work_lasts(store: PosixStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_are_renewed_each_while_its_work_lasts(store: PosixStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "BEAT", 0.05)
     monkeypatch.setattr(claim._Heart, "_thread", None)
-    with claimed(store, ADDRESS, "me", None):
+    other = Artifact(ADDRESS.stage, "0" * 32)
+    with claimed(store, other, "me", None):
+        with claimed(store, ADDRESS, "me", None):
+            time.sleep(0.5)
+            held = parse_holder(store.claim(ADDRESS, "x") or "")
+        assert held
+        assert held.beat >= 2
         time.sleep(0.5)
-        held = parse_holder(store.claim(ADDRESS, "x") or "")
+        assert store.claim(ADDRESS, "x") is None
+        held = parse_holder(store.claim(other, "x") or "")
     assert held
-    assert held.beat >= 2
-    time.sleep(0.2)
-    assert store.claim(ADDRESS, "x") is None
+    assert held.beat >= 4
 
 
 def calls(folder: Path) -> int:

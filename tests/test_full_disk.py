@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import toy
+from small_disk import mounted
 
 from orchestrator.drive import drive
 from orchestrator.session import open_session
@@ -19,16 +20,8 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 100 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"mounting a small file system is not allowed here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "100k") as folder:
+        yield folder
 
 
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 from long_sweep import COLUMNS, with_ray
+from small_disk import mounted
 from test_execute import SLOW, command, environment
 
 from orchestrator import attempt as attempt_module
@@ -294,17 +295,8 @@ def test_a_reported_number_of_a_step_that_feeds_others_survives_damage_to_its_ma
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 16 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"mounting a small file system is not allowed here: {done.stderr.strip()}")
-    yield folder
-    while os.path.ismount(folder):
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "16m") as folder:
+        yield folder
 
 
 def fill(disk: Path) -> None:
