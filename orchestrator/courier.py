@@ -268,7 +268,7 @@ class _Writer:
             with contextlib.suppress(OSError):
                 log = stack.enter_context(self.log.open("wb"))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.tracking", str(outbox.folder.absolute()), str(niceness)],
+                [sys.executable, "-m", "orchestrator.tracking.writer", str(outbox.folder.absolute()), str(niceness)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -82,7 +82,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     Raises:
         StoreError: the outbox cannot be written.
     """
-    from orchestrator.tracking import TrackingUnreachableError, sync_runs
+    from orchestrator.tracking.mirror import TrackingError, sync_runs
 
     outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
     summary = _summary(session, table)
@@ -94,7 +94,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     try:
         with screen.bar("writing MLflow runs") as advance:
             synced = sync_runs(outbox, experiment, advance, rebuild)
-    except TrackingUnreachableError as error:
+    except TrackingError as error:
         screen.say(f"[yellow]{escape(str(error))}[/]")
         screen.say(f"then: {_command()} sync {session.file}")
         return False
@@ -104,7 +104,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
 
 def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> bool:
     """Make the files of a report artifacts of the sweep's run in MLflow; whether that worked."""
-    from orchestrator.tracking import TrackingUnreachableError, attach
+    from orchestrator.tracking.mirror import TrackingError, attach
 
     outbox = Outbox(session.outputs.outbox)
     experiment = experiment_of(session, Projection(session.plan), session.tracking_uri(tracking_uri))
@@ -112,7 +112,7 @@ def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> boo
         for place in (folder, folder / "figures", folder / "tables"):
             files = sorted(file for file in place.iterdir() if file.is_file())
             attach(outbox, experiment, files, str(Path("report") / place.relative_to(folder)))
-    except TrackingUnreachableError as error:
+    except TrackingError as error:
         screen.say(f"[yellow]{escape(str(error))}[/]")
         return False
     screen.say("MLflow: the report is with the run of the sweep")
@@ -127,8 +127,8 @@ def _deliver(session: Session, courier: Courier, table: pa.Table, stopped: bool)
         screen.say(f"MLflow: {found.created} runs written, {found.replaced} replaced, {found.unchanged} unchanged")
     if found.error:
         screen.say(f"[yellow]{escape(found.error)}[/]")
-        left = f"{found.left} of {table.num_rows} runs wait in {session.outputs.outbox}; " if found.left else ""
-        screen.say(f"{left}the next run writes them, or then: {_command()} sync {session.file}")
+        waiting = f"{found.left} of {len(courier.outbox.digests)} runs wait in {session.outputs.outbox}; "
+        screen.say(f"{waiting if found.left else ''}the next run writes them, or then: {_command()} sync {session.file}")
 
 
 def _summary(session: Session, table: pa.Table) -> pa.Table | None:

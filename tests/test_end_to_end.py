@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,12 @@ def test_a_submitted_sweep_runs_every_stage_and_submitted_again_has_nothing_to_d
         assert row["best_of_2"] < row["best_of_50"]
         assert 0.5 < row["pairwise_accuracy"] <= 1
         assert row["improvement"] > 0
+    # The cells, and the curves of SFT and of the golden model.
+    assert "MLflow: 5 runs written, 0 replaced" in output
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        status = "SELECT status, count(*) FROM runs WHERE lifecycle_stage = 'active' GROUP BY status"
+        # Below the sweep: one group of cells, and one of curves for each of the two.
+        assert database.execute(status).fetchall() == [("FINISHED", 5 + 4)]
     code, output = submit(head, head_environment, tmp_path, *SMALL)
     assert code == 0, output
     assert "nothing to do: all 3 cells are finished" in output

@@ -27,7 +27,7 @@ from orchestrator.outbox import Outbox, Run
 from orchestrator.projection import Experiment, Projection
 from orchestrator.selection import select
 from orchestrator.session import Session, open_session
-from orchestrator.tracking import Synced, TrackingUnreachableError, attach, sync_runs
+from orchestrator.tracking.mirror import Synced, TrackingError, attach, sync_runs
 from workers.history import write_history
 from workers.stages import STAGES
 
@@ -285,7 +285,7 @@ def test_without_an_answer_from_mlflow_the_sweep_goes_on_and_sync_catches_up(
     assert f"the MLflow server {uri} does not answer" in printed
     assert "12 of 12 runs wait in" in printed
     assert "sync" in printed
-    with pytest.raises(TrackingUnreachableError, match="sweep sync"):
+    with pytest.raises(TrackingError, match="sweep sync"):
         sync_runs(Outbox(session.outputs.outbox), place(session, uri))
     # What waits for one MLflow is there for any other.
     assert synchronise(session, table_of(session), None)
@@ -340,6 +340,42 @@ def test_a_server_gets_the_same_runs_as_a_file_training_curves_included(
         assert step.data.metrics["loss"] == 1199 / 7
     assert told(file) == told(server)
     assert len(told(file)) == 12 + 3 + 1 + 2
+
+
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_a_run_that_mlflow_refuses_costs_no_other_run_and_is_named(
+    untracked: Session, outbox: Outbox, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    uri = put_mlflow_database(tmp_path / "mlflow.db") if kind == "file" else request.getfixturevalue("server")
+    experiment = Experiment(uri, f"refused-{kind}", "what it is about")
+    # A database refuses the same point twice, a server a name that no path can have.
+    point = ("loss", 0, 0.5) if kind == "file" else ("../loss", 0, 0.5)
+    bad = replace(step_run(0), name="the bad one", curve=(point, point))
+    good = step_run(3)
+    outbox.post([bad, replace(good, id="step:4567", tags={**good.tags, "sweep.id": "step:4567"})])
+    for _ in range(2):
+        with pytest.raises(TrackingError, match=r"refuses the bad one: .*; it has all others"):
+            sync_runs(outbox, experiment)
+        kinds = Counter(run.data.tags["sweep.kind"] for run in all_runs(uri, experiment.name))
+        assert kinds == {"cell": 12, "step": 1, "group": 4, "sweep": 1}
+    outbox.post([replace(bad, curve=(("loss", 0, 0.5),))])
+    assert sync_runs(outbox, experiment) == Synced(1, 13, 0)
+    assert {run.info.status for run in all_runs(uri, experiment.name)} == {"FINISHED", "FAILED"}
+
+
+def test_a_run_ends_with_what_mlflow_refuses_and_the_next_one_tries_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = opened(tmp_path, "axes.kind={plain: {behaviour: work}}")
+    put_mlflow_database(tmp_path / "out" / "mlflow.db")
+    point = ("loss", 0, 0.5)
+    Outbox(session.outputs.outbox).post([replace(step_run(0), name="the bad one", curve=(point, point))])
+    for _ in range(2):
+        assert drive(opened(tmp_path, "axes.kind={plain: {behaviour: work}}"), None, True, None) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "refuses the bad one: (sqlite3.IntegrityError)" in printed
+        assert "1 of 7 runs wait in" in printed
+        assert len(runs(session.outputs.tracking_uri)) == 6
 
 
 def test_the_curves_of_committed_steps_are_told_once_whatever_they_were_committed_by(

@@ -17,18 +17,19 @@ def write_history(log: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Write `history.parquet` (`tables.HISTORY`).
 
     What depends on the clock is left out, so that the same training gives the same bytes; so is what is not finite, as
-    the gradient norm of a step that mixed precision skipped.
+    the gradient norm of a step that mixed precision skipped. A metric has one value at a training step, the last told.
 
     Args:
         log: `trainer.state.log_history` of a trainer of transformers: one mapping per logged training step, with
             "step" among its names.
         out: the folder of the artifact.
     """
-    points = [
-        (int(entry["step"]), name, float(value))
+    # The last entry repeats what the one of the last step has told already.
+    points = {
+        (int(entry["step"]), name): float(value)
         for entry in log
         for name, value in entry.items()
         if name != "step" and not name.startswith(_TOTALS) and math.isfinite(float(value))
-    ]
-    steps, metrics, values = zip(*points, strict=True) if points else ((), (), ())
-    write_table({"step": steps, "metric": metrics, "value": values}, HISTORY, out / "history.parquet")
+    }
+    steps, metrics = zip(*points, strict=True) if points else ((), ())
+    write_table({"step": steps, "metric": metrics, "value": [*points.values()]}, HISTORY, out / "history.parquet")

@@ -38,7 +38,7 @@ from orchestrator.projection import Projection  # noqa: E402
 from orchestrator.results import reported_metrics, write_results  # noqa: E402
 from orchestrator.session import Session, open_session  # noqa: E402
 from orchestrator.summary import summarise  # noqa: E402
-from orchestrator.tracking import sync_runs  # noqa: E402
+from orchestrator.tracking.mirror import sync_runs  # noqa: E402
 
 #: Of the 12,960; a server is asked three times a cell.
 THROUGH_A_SERVER = 300

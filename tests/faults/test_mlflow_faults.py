@@ -30,7 +30,7 @@ from orchestrator.drive import drive, synchronise
 from orchestrator.outbox import Outbox
 from orchestrator.projection import Projection
 from orchestrator.session import Session, open_session
-from orchestrator.tracking import Synced, TrackingUnreachableError, sync_runs
+from orchestrator.tracking.mirror import Synced, TrackingError, sync_runs
 from orchestrator.types import Manifest
 
 pytestmark = pytest.mark.faults
@@ -174,7 +174,7 @@ def test_what_a_server_did_before_it_failed_is_neither_done_twice_nor_left_undon
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     tell = tell_directly(tmp_path, proxy.uri)
     proxy.tell(mode, path, after)
-    with pytest.raises(TrackingUnreachableError, match="sweep sync"):
+    with pytest.raises(TrackingError, match="sweep sync"):
         tell()
     assert proxy.troubled
     proxy.tell("forward")

@@ -1,0 +1,1 @@
+"""MLflow is told here what the outbox holds, never twice, and nowhere else is mlflow imported."""
