@@ -128,7 +128,8 @@ def _deliver(session: Session, courier: Courier, table: pa.Table, stopped: bool)
     if found.error:
         screen.say(f"[yellow]{escape(found.error)}[/]")
         waiting = f"{found.left} of {len(courier.outbox.digests)} runs wait in {session.outputs.outbox}; "
-        screen.say(f"{waiting if found.left else ''}the next run writes them, or then: {_command()} sync {session.file}")
+        then = f"the next run writes them, or then: {_command()} sync {session.file}"
+        screen.say(f"{waiting if found.left else ''}{then}")
 
 
 def _summary(session: Session, table: pa.Table) -> pa.Table | None:
