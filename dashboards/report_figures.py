@@ -236,7 +236,9 @@ def _scaled(x: Axis) -> alt.X:
     far = numbers[-1] >= 8 * numbers[0]
     scale = alt.Scale(type="log" if far else "linear", zero=False, nice=False, padding=8)
     thousands = all(number % 1000 == 0 for number in numbers)
-    axis = alt.Axis(values=numbers, format="~s" if thousands else "~g", labelOverlap="greedy")
+    # As an expression, because Vega changes the precision of a plain format by the distance of the ticks: 4e+2 for 400.
+    label = f"format(datum.value, '{'~s' if thousands else '.12~g'}')"
+    axis = alt.Axis(values=numbers, labelExpr=label, labelOverlap="greedy")
     return alt.X("x:Q", title=spell_name(x.name), scale=scale, axis=axis)
 
 

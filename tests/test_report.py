@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dashboards.report import write_report
+from dashboards.report_figures import Axis, Figure, curves
 from dashboards.report_sections import smaller_is_better
 from orchestrator.drive import drive
 from orchestrator.results import Results, reported_metrics
@@ -173,6 +174,21 @@ def test_which_metrics_are_better_when_smaller_is_told_by_their_names() -> None:
     assert [smaller_is_better(name) for name in ("validation_loss", "flip_rate", "improvement", "best_of_10")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ((400, 1600), ["400", "1600"]),
+        ((400, 40000), ["400", "40000"]),
+        ((5000, 40000), ["5k", "40k"]),
+        ((0.5, 0.7, 10.0), ["0.5", "0.7", "10"]),
+    ],
+)
+def test_the_values_of_an_axis_are_written_as_in_the_sweep(labels: tuple[float, ...], shown: list[str]) -> None:
+    rows = [{"n": label, "mean": label / 7, "sd": None} for label in labels]
+    svg = Figure("", "", "", curves(rows, Axis("n", labels), "improvement", None, None)).svg()
+    assert [text for text in re.findall(r">([^<>]+)</text>", svg) if text in shown] == shown
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium")
