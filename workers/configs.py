@@ -229,6 +229,8 @@ class MarginsConfig(Config):
 
     max_tokens: PositiveInt = 512
     batch_size: PositiveInt = 64
+    chat: bool = False
+    """Put prompts and answers into the chat template of the tokenizer, as messages, as the golden model wants it."""
     dtype: Dtype = "float32"
 
     def metrics(self) -> tuple[str, ...]:
@@ -410,6 +412,8 @@ class ScoreConfig(Config):
     batch_size: PositiveInt = 64
     cut_at: str | None = "\n\nHuman"
     """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
+    chat: bool = False
+    """Put prompts and responses into the chat template of the tokenizer, as messages, as the golden model wants it."""
     dtype: Dtype = "float32"
 
     def metrics(self) -> tuple[str, ...]:
@@ -423,6 +427,8 @@ class EmbedConfig(Config):
     """A causal or encoder model, or a sentence-transformers folder; without it the `policy` input embeds."""
     max_tokens: PositiveInt = 512
     batch_size: PositiveInt = 64
+    dtype: Dtype = "float32"
+    """In which the model computes."""
     stored_dtype: Literal["float16", "float32"] = "float32"
 
     def metrics(self) -> tuple[str, ...]:

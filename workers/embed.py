@@ -23,8 +23,8 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
     """Embed every response with its prompt.
 
     The vector is the last-layer hidden state (after the final norm, as transformers returns it) at the last real token
-    of prompt + response, computed in float32 (arXiv 2411.04991, section 4). A sentence-transformers model instead
-    pools and normalises as it was published. Texts longer than `max_tokens` lose their beginning.
+    of prompt + response, computed in `dtype` (float32: arXiv 2411.04991, section 4). A sentence-transformers model
+    instead pools and normalises as it was published. Texts longer than `max_tokens` lose their beginning.
 
     Args:
         config: which model; None means `policy`.
@@ -48,7 +48,8 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
     rows = models.read_responses(responses)
     total = rows.table.num_rows
     flat: np.ndarray | None = None
-    for start, texts in rows.windows(config.batch_size):
+    for start, prompts, answers in rows.windows(config.batch_size):
+        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         for chosen, vectors in embedder(texts):
             if flat is None:
                 shape = (rows.prompts, rows.responses, vectors.shape[1])
@@ -71,9 +72,10 @@ def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
     def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         tokenizer = models.load_tokenizer(source)
         # Encoders have a pooler that nothing here reads, and that checkpoints may lack.
-        return tokenizer, models.load_model(source, AutoModel, tokenizer, new=("pooler.",)).to(models.device())
+        model = models.load_model(source, AutoModel, tokenizer, dtype=config.dtype, new=("pooler.",))
+        return tokenizer, model.to(models.device())
 
-    tokenizer, model = resident(("embed", source.state()), load)
+    tokenizer, model = resident(("embed", source.state(), config.dtype), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
     @torch.inference_mode()
@@ -92,10 +94,13 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
     from sentence_transformers import SentenceTransformer
 
     def load() -> tuple[SentenceTransformer, int | None]:
-        model = SentenceTransformer(source.name, revision=source.revision, device=str(models.device()))
+        options = {"dtype": config.dtype}
+        model = SentenceTransformer(
+            source.name, revision=source.revision, device=str(models.device()), model_kwargs=options
+        )
         return model, model.max_seq_length
 
-    model, published = resident(("sentences", source.state()), load)
+    model, published = resident(("sentences", source.state(), config.dtype), load)
     model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
     model.tokenizer.truncation_side = "left"
 

@@ -11,10 +11,11 @@ from workers import models
 from workers.configs import MarginsConfig
 from workers.resident import resident
 from workers.tables import PREFERENCES, read_table
+from workers.transcripts import transcript_ids
 
 
 def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path) -> dict[str, float]:
-    """Golden reward of the chosen answer minus that of the rejected one, each read as prompt + answer.
+    """Golden reward of the chosen answer minus that of the rejected one, each read as prompt + answer or as a chat.
 
     Texts longer than `max_tokens` lose their beginning.
 
@@ -28,7 +29,8 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
         `mean_reward_gap`, the mean margin in units of the reward model.
 
     Raises:
-        ValueError: no rows; the golden model is no one-label classifier; or a reward is not finite (row named).
+        ValueError: no rows; the golden model is no one-label classifier; a reward is not finite (row named); or
+            `chat` without a chat template.
         FileNotFoundError: the golden model cannot be read.
     """
     source = models.locate(golden)
@@ -47,8 +49,9 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
     started = time.monotonic()
     for start in range(0, table.num_rows, at_once):
         part = table.slice(start, at_once).to_pylist()
-        texts = [row["prompt"] + row[answer] for answer in ("chosen", "rejected") for row in part]
-        ids = models.tokenise(tokenizer, texts, limit)
+        prompts = [row["prompt"] for row in part]
+        answers = [row[answer] for answer in ("chosen", "rejected") for row in part]
+        ids = transcript_ids(tokenizer, 2 * prompts, answers, chat=config.chat, max_tokens=limit)
         rewards = models.rewards(model, tokenizer, ids, config.batch_size).astype(np.float64)
         chosen, rejected = rewards[: len(part)], rewards[len(part) :]
         gaps = chosen - rejected

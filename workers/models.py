@@ -235,15 +235,15 @@ class Responses:
         cell = self.table.slice(row, 1).to_pylist()[0]
         return f"prompt {cell['prompt_id']}, response {cell['response_id']}"
 
-    def windows(self, batch_size: int, cut_at: str | None = None) -> Iterator[tuple[int, list[str]]]:
-        """First row and texts (prompt + response, the response cut where `cut_at` begins), `WINDOW` batches at once."""
+    def windows(self, batch_size: int, cut_at: str | None = None) -> Iterator[tuple[int, list[str], list[str]]]:
+        """First row, prompts and responses (cut where `cut_at` begins), `WINDOW` batches at once."""
         size = batch_size * WINDOW
         for start in range(0, self.table.num_rows, size):
             part = self.table.slice(start, size)
             answers = part.column("response").to_pylist()
             if cut_at:
                 answers = [answer.partition(cut_at)[0] for answer in answers]
-            yield start, [p + a for p, a in zip(part.column("prompt").to_pylist(), answers, strict=True)]
+            yield start, part.column("prompt").to_pylist(), answers
 
 
 def read_responses(folder: Path) -> Responses:

@@ -9,10 +9,11 @@ import numpy as np
 from workers import models
 from workers.configs import ScoreConfig
 from workers.resident import resident
+from workers.transcripts import transcript_ids
 
 
 def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> dict[str, float]:
-    """Score every response with the golden reward model, at the last token of prompt + response.
+    """Score every response with the golden reward model, at the last token of prompt + response, or of their chat.
 
     The response is cut where `cut_at` begins (released scripts of arXiv 2411.04991: "\\n\\nHuman"). Texts longer than
     `max_tokens` lose their beginning.
@@ -27,7 +28,8 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
         `mean_reward` and `sd_reward` (population) over all responses, in units of the reward model.
 
     Raises:
-        ValueError: the golden model is no one-label classifier, or a score is not finite (prompt and response named).
+        ValueError: the golden model is no one-label classifier, a score is not finite (prompt and response named), or
+            `chat` without a chat template.
         FileNotFoundError: the golden model cannot be read.
     """
     source = models.locate(golden)
@@ -38,8 +40,8 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
 
     rows = models.read_responses(responses)
     scores = np.empty(rows.table.num_rows, dtype=np.float32)
-    for start, texts in rows.windows(config.batch_size, config.cut_at):
-        ids = models.tokenise(tokenizer, texts, limit)
+    for start, prompts, answers in rows.windows(config.batch_size, config.cut_at):
+        ids = transcript_ids(tokenizer, prompts, answers, chat=config.chat, max_tokens=limit)
         part = models.rewards(model, tokenizer, ids, config.batch_size)
         if not np.isfinite(part).all():
             row = start + int(np.flatnonzero(~np.isfinite(part))[0])

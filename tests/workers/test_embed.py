@@ -65,6 +65,17 @@ def test_half_precision_is_the_rounded_single_precision(
     np.testing.assert_array_equal(half, single.astype(np.float16))
 
 
+def test_the_model_computes_in_the_precision_that_is_asked_for(
+    tiny_policy: Path, tiny_responses: Path, tmp_path: Path
+) -> None:
+    single = run(tmp_path / "single", tiny_responses, tiny_policy)
+    half = run(tmp_path / "half", tiny_responses, tiny_policy, dtype="bfloat16")
+    assert half.dtype == np.float32
+    assert (half == torch.tensor(half).bfloat16().float().numpy()).all()
+    np.testing.assert_allclose(half, single, atol=0.1)
+    assert (half != single).any()
+
+
 def test_a_named_model_takes_precedence_over_the_policy(
     tiny_policy: Path, tiny_golden: Path, tiny_responses: Path, tmp_path: Path
 ) -> None:

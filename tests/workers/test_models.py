@@ -138,7 +138,11 @@ def test_windows_cover_all_rows_in_order(
 ) -> None:
     monkeypatch.setattr(models, "WINDOW", 2)
     rows = models.read_responses(tiny_write_responses([[f" {p}{r}" for r in range(3)] for p in range(3)]))
-    found = [(start + i, text) for start, texts in rows.windows(2) for i, text in enumerate(texts)]
+    found = [
+        (start + i, prompt + response)
+        for start, prompts, responses in rows.windows(2)
+        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+    ]
     assert [row for row, _ in found] == list(range(9))
     assert [text[-2:] for _, text in found] == [f"{p}{r}" for p in range(3) for r in range(3)]
     assert (rows.prompts, rows.responses, rows.name(4)) == (3, 3, "prompt 11, response 1")
