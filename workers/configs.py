@@ -36,7 +36,7 @@ PAPER_BEST_OF = (2, 5, 10, 30, 50, 100, 300, 500)
 class Config(BaseModel):
     """Base of every config: immutable, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def identity(self) -> dict[str, Any]:
         """The JSON-like value that is hashed: every field, defaults included, local files by content."""
