@@ -412,6 +412,9 @@ class ScoreConfig(Config):
     batch_size: PositiveInt = 64
     cut_at: str | None = "\n\nHuman"
     """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
+    strip: bool = False
+    """White space around the response is removed, as the paper's scripts do (step3_reward_annotation.py), so that no
+    space parts it from "Assistant:". Reward models are trained with one."""
     chat: bool = False
     """Put prompts and responses into the chat template of the tokenizer, as messages, as the golden model wants it."""
     dtype: Dtype = "float32"

@@ -41,6 +41,8 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
     rows = models.read_responses(responses)
     scores = np.empty(rows.table.num_rows, dtype=np.float32)
     for start, prompts, answers in rows.windows(config.batch_size, config.cut_at):
+        if config.strip:
+            answers = [answer.strip() for answer in answers]
         ids = transcript_ids(tokenizer, prompts, answers, chat=config.chat, max_tokens=limit)
         part = models.rewards(model, tokenizer, ids, config.batch_size)
         if not np.isfinite(part).all():

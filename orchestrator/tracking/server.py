@@ -128,7 +128,7 @@ def _acknowledge_at_once() -> None:
         return
 
     def acknowledged(self: urllib3.connection.HTTPConnection) -> urllib3.HTTPResponse:
-        if isinstance(self.sock, socket.socket):
+        if isinstance(self.sock, socket.socket) and self.sock.family in (socket.AF_INET, socket.AF_INET6):
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return read(self)
 

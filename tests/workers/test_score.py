@@ -101,6 +101,16 @@ def test_long_texts_keep_their_end(tiny_golden: Path, tiny_write_responses: Writ
     assert abs(second - third) > 1e-4
 
 
+def test_with_strip_white_space_around_the_response_is_not_read(
+    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path
+) -> None:
+    wide = tiny_write_responses([["  Yes. \n", " No. \n\nHuman: why?"]])
+    narrow = tiny_write_responses([["Yes.", "No."]])
+    stripped = run(tmp_path / "a", tiny_golden, wide, strip=True)
+    np.testing.assert_allclose(stripped, run(tmp_path / "b", tiny_golden, narrow), atol=1e-5, rtol=0)
+    assert np.abs(stripped - run(tmp_path / "c", tiny_golden, wide)).max() > 1e-3
+
+
 TEMPLATE = "{{ bos_token }}{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
 
 
