@@ -2,7 +2,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-others lint bench bench-fits clean
+.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-workers test-others lint bench bench-fits clean
 
 setup: $(READY)
 
@@ -23,9 +23,9 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Side by side: two thirds of a fault test are waiting.
+# Side by side: two thirds of a fault test are waiting, and a part that is left alone has one core for itself only.
 test: setup lint
-	$(MAKE) --no-print-directory -j3 test-ray-faults test-other-faults test-others
+	$(MAKE) --no-print-directory -j4 test-ray-faults test-other-faults test-workers test-others
 
 # What is killed, filled, flooded, edited and cut off in mid-run.
 test-faults: setup
@@ -39,8 +39,11 @@ test-ray-faults: setup
 test-other-faults: setup
 	.venv/bin/python -m pytest -m faults $(addprefix --ignore=,$(RAY_FAULTS))
 
+test-workers: setup
+	.venv/bin/python -m pytest tests/workers
+
 test-others: setup
-	.venv/bin/python -m pytest -m "not faults"
+	.venv/bin/python -m pytest -m "not faults" --ignore=tests/workers
 
 # On an otherwise idle machine; about five minutes.
 bench: setup

@@ -39,6 +39,18 @@ def table_of(rows: int) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_reading_results_starts_no_thread_that_could_abort_a_process_that_ends_at_once(tmp_path: Path) -> None:
+    write_results(table_of(2000), tmp_path / "results.parquet")
+    script = (
+        "import os, sys; from orchestrator.results import read_results; import pyarrow.parquet\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = count(); read_results(sys.argv[1]); print(count() - before)"
+    )
+    told = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert told.stdout == "0\n"
+
+
 def test_a_large_table_is_a_folder_of_parts_that_all_read_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

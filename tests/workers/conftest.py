@@ -16,6 +16,14 @@ def _prompt(task: str) -> str:
     return f"\n\nHuman: How do I {task}?\n\nAssistant:"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Several, of several processes on two cores, wait for each other most of the time: a third of the speed."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 demonstrations that all answer in the same words."""
