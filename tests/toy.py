@@ -233,7 +233,8 @@ tracking: false
 
 
 def write_sweep(folder: Path, text: str = SWEEP, name: str = "toy.yaml") -> Path:
-    """The sweep as a file."""
+    """The sweep as a file; it is replaced at once, since a driver may be reading it."""
     path = folder / name
-    path.write_text(text)
-    return path
+    whole = folder / f".{name}.{os.getpid()}"
+    whole.write_text(text)
+    return whole.replace(path)

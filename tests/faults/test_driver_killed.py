@@ -21,9 +21,7 @@ def test_fifty_kills_at_random_instants_lose_nothing(tmp_path: Path, calm: pa.Ta
     path = toy.write_sweep(tmp_path, LONG)
     chance = random.Random(0)
     for _ in range(50):
-        driver = subprocess.Popen(
-            command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        driver = subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.1, 0.9))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -40,9 +38,7 @@ def test_kills_of_a_driver_with_a_ray_of_its_own_lose_nothing(tmp_path: Path, ca
     path = toy.write_sweep(tmp_path, LONG)
     chance = random.Random(1)
     for _ in range(3):
-        driver = subprocess.Popen(
-            with_ray(command(tmp_path, path)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        driver = subprocess.Popen(with_ray(command(tmp_path, path)), env=environment(), stdout=subprocess.DEVNULL)
         time.sleep(chance.uniform(4.0, 8.0))
         driver.send_signal(signal.SIGKILL)
         driver.wait()

@@ -336,7 +336,6 @@ def test_killing_the_driver_leaves_the_rest_in_the_outbox_and_no_writer_behind(t
         [sys.executable, "-c", code, "run", str(tmp_path / "toy.yaml"), *options, *down],
         env={**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 120
     try:
