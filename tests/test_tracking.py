@@ -342,25 +342,27 @@ def test_a_server_gets_the_same_runs_as_a_file_training_curves_included(
     assert len(told(file)) == 12 + 3 + 1 + 2
 
 
-@pytest.mark.parametrize("kind", ["file", "server"])
-def test_a_run_that_mlflow_refuses_costs_no_other_run_and_is_named(
-    untracked: Session, outbox: Outbox, tmp_path: Path, kind: str, request: pytest.FixtureRequest
-) -> None:
-    uri = put_mlflow_database(tmp_path / "mlflow.db") if kind == "file" else request.getfixturevalue("server")
-    experiment = Experiment(uri, f"refused-{kind}", "what it is about")
+@pytest.fixture(params=["file", "server"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of a database file, or of a server."""
+    return put_mlflow_database(tmp_path / "mlflow.db") if request.param == "file" else request.getfixturevalue("server")
+
+
+def test_a_run_that_mlflow_refuses_costs_no_other_run_and_is_named(outbox: Outbox, either: str) -> None:
+    experiment = Experiment(either, "refused", "what it is about")
     # A database refuses the same point twice, a server a name that no path can have.
-    point = ("loss", 0, 0.5) if kind == "file" else ("../loss", 0, 0.5)
+    point = ("loss" if either.startswith("sqlite") else "../loss", 0, 0.5)
     bad = replace(step_run(0), name="the bad one", curve=(point, point))
     good = step_run(3)
     outbox.post([bad, replace(good, id="step:4567", tags={**good.tags, "sweep.id": "step:4567"})])
     for _ in range(2):
         with pytest.raises(TrackingError, match=r"refuses the bad one: .*; it has all others"):
             sync_runs(outbox, experiment)
-        kinds = Counter(run.data.tags["sweep.kind"] for run in all_runs(uri, experiment.name))
+        kinds = Counter(run.data.tags["sweep.kind"] for run in all_runs(either, experiment.name))
         assert kinds == {"cell": 12, "step": 1, "group": 4, "sweep": 1}
     outbox.post([replace(bad, curve=(("loss", 0, 0.5),))])
     assert sync_runs(outbox, experiment) == Synced(1, 13, 0)
-    assert {run.info.status for run in all_runs(uri, experiment.name)} == {"FINISHED", "FAILED"}
+    assert {run.info.status for run in all_runs(either, experiment.name)} == {"FINISHED", "FAILED"}
 
 
 def test_a_run_ends_with_what_mlflow_refuses_and_the_next_one_tries_it_again(
@@ -407,21 +409,17 @@ def test_the_curves_of_committed_steps_are_told_once_whatever_they_were_committe
     assert first.ended - first.started == pytest.approx(first.metrics["seconds"], abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["file", "server"])
-def test_a_report_is_kept_with_the_run_of_the_sweep(
-    untracked: Session, outbox: Outbox, tmp_path: Path, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_report_is_kept_with_the_run_of_the_sweep(outbox: Outbox, tmp_path: Path, either: str) -> None:
     import mlflow
 
-    uri = put_mlflow_database(tmp_path / "mlflow.db") if kind == "file" else request.getfixturevalue("server")
-    experiment = Experiment(uri, f"report-{kind}", "what it is about")
+    experiment = Experiment(either, "report", "what it is about")
     (tmp_path / "report.html").write_text("<h1>So it is</h1>")
     run = attach(outbox, experiment, [tmp_path / "report.html"], "report")
     assert attach(outbox, experiment, [tmp_path / "report.html"], "report") == run
     sync_runs(outbox, experiment)
-    (whole,) = [each for each in all_runs(uri, f"report-{kind}") if each.data.tags["sweep.kind"] == "sweep"]
+    (whole,) = [each for each in all_runs(either, "report") if each.data.tags["sweep.kind"] == "sweep"]
     assert whole.info.run_id == run
-    path = mlflow.MlflowClient(uri).download_artifacts(run, "report/report.html", str(tmp_path))
+    path = mlflow.MlflowClient(either).download_artifacts(run, "report/report.html", str(tmp_path))
     assert Path(path).read_text() == "<h1>So it is</h1>"
 
 

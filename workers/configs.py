@@ -414,7 +414,7 @@ class ScoreConfig(Config):
     """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
     strip: bool = False
     """White space around the response is removed, as the paper's scripts do (step3_reward_annotation.py), so that no
-    space parts it from "Assistant:". Reward models are trained with one."""
+    space parts it from "Assistant:"."""
     chat: bool = False
     """Put prompts and responses into the chat template of the tokenizer, as messages, as the golden model wants it."""
     dtype: Dtype = "float32"

@@ -163,20 +163,24 @@ def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_
 
 
 def tokenise(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, *, special: bool = True
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, special: bool = True
 ) -> list[list[int]]:
     """Token ids of each text, with the special tokens of the tokenizer unless `special` is false.
 
-    Longer texts lose their beginning, never their end: what is scored and embedded is the response, and it comes last.
+    Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
+    is the response, and it comes last.
     """
+    if not texts:  # to a tokenizer this would be one text
+        return []
     tokenizer.truncation_side = "left"
-    return tokenizer(
+    found = tokenizer(
         list(texts),
-        truncation=True,
+        truncation=max_tokens is not None,
         max_length=max_tokens,
         add_special_tokens=special,
         return_attention_mask=False,
-    )["input_ids"]
+    )
+    return list(found["input_ids"])
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:

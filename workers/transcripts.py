@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from workers.chat import messages, render
+from workers.models import tokenise
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:
@@ -15,7 +16,9 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, ch
     Raises:
         ValueError: `chat`, but the tokenizer has no chat template.
     """
-    return _ids(tokenizer, [render(tokenizer, prompt) for prompt in prompts] if chat else list(prompts), chat)
+    texts = [render(tokenizer, prompt) for prompt in prompts] if chat else prompts
+    # A chat template writes special tokens itself.
+    return tokenise(tokenizer, texts, None, special=not chat)
 
 
 def transcript_ids(
@@ -41,30 +44,14 @@ def transcript_ids(
         ValueError: `chat`, but the tokenizer has no chat template.
     """
     if not chat:
-        return _ids(tokenizer, [p + a for p, a in zip(prompts, answers, strict=True)], chat, max_tokens)
+        return tokenise(tokenizer, [p + a for p, a in zip(prompts, answers, strict=True)], max_tokens)
     if not tokenizer.chat_template:
         raise ValueError(f"{tokenizer.name_or_path}: no chat template (a base model?), so set chat: false")
     turns = (messages(p) + answer_message(a) for p, a in zip(prompts, answers, strict=True))
     texts = [str(tokenizer.apply_chat_template(each, tokenize=False)) for each in turns]
-    return _ids(tokenizer, texts, chat, max_tokens)
+    return tokenise(tokenizer, texts, max_tokens, special=False)
 
 
 def answer_message(answer: str) -> list[dict[str, str]]:
     """The answer as a turn of a chat, without the space that parts it from the prompt in plain text."""
     return [{"role": "assistant", "content": answer.removeprefix(" ")}]
-
-
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], chat: bool, max_tokens: int | None = None
-) -> list[list[int]]:
-    if not texts:  # to a tokenizer this would be one text
-        return []
-    tokenizer.truncation_side = "left"
-    found = tokenizer(
-        texts,
-        add_special_tokens=not chat,  # a chat template writes them itself
-        truncation=max_tokens is not None,
-        max_length=max_tokens,
-        return_attention_mask=False,
-    )
-    return list(found["input_ids"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -114,6 +115,7 @@ class Server:
             self.client.delete_run(run)
 
 
+@functools.cache
 def _acknowledge_at_once() -> None:
     """Have this process acknowledge each packet of an answer as soon as it is there, from now on.
 
@@ -124,7 +126,7 @@ def _acknowledge_at_once() -> None:
     import urllib3.connection
 
     read = urllib3.connection.HTTPConnection.getresponse
-    if not hasattr(socket, "TCP_QUICKACK") or read.__name__ == "acknowledged":
+    if not hasattr(socket, "TCP_QUICKACK"):
         return
 
     def acknowledged(self: urllib3.connection.HTTPConnection) -> urllib3.HTTPResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,38 @@ def tiny_golden(tiny_policy: Path, tiny_preferences: Path, tmp_path_factory: pyt
     metrics = golden(config, out, preferences=tiny_preferences, policy=tiny_policy)
     (out / "metrics.json").write_text(json.dumps(metrics))
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_golden(tiny_golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reward model, with a chat template."""
+    folder = tmp_path_factory.mktemp("chat-golden")
+    shutil.copytree(tiny_golden / "model", folder / "model")
+    template = "{{ bos_token }}{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
+    (folder / "model" / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_reward(tiny_chat_golden: Path) -> Callable[[str, str], float]:
+    """Literally: the reward of an answer to a prompt of one turn, both in that template."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from workers import models
+
+    source = models.locate(tiny_chat_golden)
+    tokenizer = models.load_tokenizer(source)
+    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer)
+
+    def reward(prompt: str, answer: str) -> float:
+        question = prompt.removeprefix("\n\nHuman: ").removesuffix("\n\nAssistant:")
+        text = f"{tokenizer.bos_token}<user>{question}</s><assistant>{answer}</s>"
+        with torch.no_grad():
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            return float(model(input_ids=ids).logits[0, 0])
+
+    return reward
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +54,12 @@ def test_margins_are_the_differences_of_rewards_read_one_at_a_time(
 
 
 def test_with_chat_answers_are_turns_in_the_template_of_the_golden_model(
-    tiny_golden: Path, tiny_preferences: Path, tmp_path: Path
+    tiny_chat_golden: Path, tiny_chat_reward: Callable[[str, str], float], tiny_preferences: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(tiny_golden / "model", tmp_path / "model")
-    template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
-    (tmp_path / "model" / "chat_template.jinja").write_text(template)
-    source = models.locate(tmp_path)
-    tokenizer = models.load_tokenizer(source)
-    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer)
     row = tables.read_table(tiny_preferences / "preferences.parquet", tables.PREFERENCES).slice(0, 1).to_pylist()[0]
-    question = row["prompt"].removeprefix("\n\nHuman: ").removesuffix("\n\nAssistant:")
-    rewards = []
-    for answer in ("chosen", "rejected"):
-        text = f"<user>{question}</s><assistant>{row[answer].strip()}</s>"
-        with torch.no_grad():
-            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            rewards.append(float(model(input_ids=ids).logits[0, 0]))
-    found = run(tmp_path / "out", tmp_path, tiny_preferences, chat=True)
-    assert found[0] == pytest.approx(rewards[0] - rewards[1], abs=1e-4)
+    chosen, rejected = (tiny_chat_reward(row["prompt"], row[answer].strip()) for answer in ("chosen", "rejected"))
+    found = run(tmp_path / "out", tiny_chat_golden, tiny_preferences, chat=True)
+    assert found[0] == pytest.approx(chosen - rejected, abs=1e-4)
 
 
 def test_a_reward_that_is_not_finite_names_the_row(tiny_golden: Path, tmp_path: Path) -> None:

@@ -111,30 +111,21 @@ def test_with_strip_white_space_around_the_response_is_not_read(
     assert np.abs(stripped - run(tmp_path / "c", tiny_golden, wide)).max() > 1e-3
 
 
-TEMPLATE = "{{ bos_token }}{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
-
-
 def test_with_chat_the_turns_are_read_in_the_template_of_the_golden_model(
-    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path
+    tiny_golden: Path,
+    tiny_chat_golden: Path,
+    tiny_chat_reward: Callable[[str, str], float],
+    tiny_write_responses: Write,
+    tmp_path: Path,
 ) -> None:
     responses = tiny_write_responses([[" Yes.", " No.\n\nHuman: why?"]])
     with pytest.raises(ValueError, match="no chat template"):
         run(tmp_path / "plain", tiny_golden, responses, chat=True)
-    shutil.copytree(tiny_golden / "model", tmp_path / "model")
-    (tmp_path / "model" / "chat_template.jinja").write_text(TEMPLATE)
-    source = models.locate(tmp_path)
-    tokenizer = models.load_tokenizer(source)
-    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer)
-    question = tables.read_table(responses / "responses.parquet", tables.RESPONSES)["prompt"][0].as_py()
-    question = question.removeprefix("\n\nHuman: ").removesuffix("\n\nAssistant:")
-    expected = []
-    for answer in ("Yes.", "No."):
-        text = f"{tokenizer.bos_token}<user>{question}</s><assistant>{answer}</s>"
-        with torch.no_grad():
-            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            expected.append(float(model(input_ids=ids).logits[0, 0]))
-    np.testing.assert_allclose(run(tmp_path / "a", tmp_path, responses, chat=True), [expected], atol=1e-4, rtol=0)
-    assert np.abs(run(tmp_path / "b", tmp_path, responses) - expected).max() > 1e-3
+    prompt = tables.read_table(responses / "responses.parquet", tables.RESPONSES)["prompt"][0].as_py()
+    expected = [tiny_chat_reward(prompt, answer) for answer in ("Yes.", "No.")]
+    found = run(tmp_path / "a", tiny_chat_golden, responses, chat=True)
+    np.testing.assert_allclose(found, [expected], atol=1e-4, rtol=0)
+    assert np.abs(run(tmp_path / "b", tiny_chat_golden, responses) - expected).max() > 1e-3
 
 
 def test_a_language_model_is_no_reward_model(tiny_policy: Path, tiny_responses: Path, tmp_path: Path) -> None:
