@@ -95,8 +95,6 @@ def _curves(session: Session, projection: Projection, numbers: Iterable[int], kn
         return
     import pyarrow.parquet as pq
 
-    from workers.tables import HISTORY
-
     manifests = session.store.manifests([plan.address(number) for number in wanted])
     for number in wanted:
         manifest = manifests[plan.address(number)]
@@ -104,7 +102,8 @@ def _curves(session: Session, projection: Projection, numbers: Iterable[int], kn
         with contextlib.suppress(DamagedArtifactError, StoreError, pa.ArrowInvalid):
             if isinstance(manifest, DamagedArtifactError) or "history.parquet" not in manifest.files:
                 continue
-            history = pq.read_table(pa.BufferReader(session.store.read(manifest, "history.parquet")), schema=HISTORY)
+            content = pa.BufferReader(session.store.read(manifest, "history.parquet"))
+            history = pq.ParquetFile(content).read(use_threads=False)
             if history.num_rows:
                 yield projection.curve(number, history.to_pylist(), manifest.seconds, manifest.finished)
 

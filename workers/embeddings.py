@@ -193,7 +193,9 @@ def read_pairs(annotations: Path) -> tuple[Rows, Rows]:
     table = tables.read_table(file, tables.ANNOTATIONS)
     if table.num_rows == 0:
         raise ValueError(f"{file}: no annotations")
-    return table["winner"].to_numpy(), table["loser"].to_numpy()
+    # to_numpy would import pandas, of which a fit needs nothing: 0.3 s and 27 MB of its process.
+    winner, loser = (np.from_dlpack(table[name].combine_chunks()) for name in ("winner", "loser"))
+    return np.asarray(winner, np.int64), np.asarray(loser, np.int64)
 
 
 def open_npy(file: Path) -> Floats:

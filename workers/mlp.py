@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.adam import adam
 
 
 class Batch:
@@ -58,6 +59,24 @@ class Batch:
         return asked[:, 0] - asked[:, 1] if asked.shape[1] == 2 else asked[:, 0]
 
 
+class Adam:
+    """`torch.optim.Adam` as torch has it, of one vector; that class imports torch's compiler: a second and 68 MiB."""
+
+    def __init__(self, parameters: torch.Tensor, learning_rate: float) -> None:
+        self._parameters = parameters
+        self._learning_rate = learning_rate
+        self._mean, self._square = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self._steps = torch.zeros((), device=parameters.device)
+
+    def step(self, gradient: torch.Tensor) -> None:
+        """One step along a gradient."""
+        adam(
+            [self._parameters], [gradient], [self._mean], [self._square], [], [self._steps],
+            fused=True, amsgrad=False, maximize=False, lr=self._learning_rate, beta1=0.9, beta2=0.999, eps=1e-8,
+            weight_decay=0.0,
+        )  # fmt: skip
+
+
 class Mlp:
     """An MLP d -> hidden... -> 1 with ReLU, its gradient and its optimizer (Adam)."""
 
@@ -75,13 +94,13 @@ class Mlp:
         """All weights and biases, layer by layer."""
         self.precision = precision
         self._network = network
-        self._gradient = torch.zeros_like(self.parameters)
-        self.parameters.grad = self._gradient
-        self._optimizer = torch.optim.Adam([self.parameters], lr=learning_rate, fused=True)
+        self.gradient = torch.zeros_like(self.parameters)
+        """Of the last step."""
+        self._adam = Adam(self.parameters, learning_rate)
         narrow = self.precision != self.parameters.dtype
         self._factors = self.parameters.to(self.precision) if narrow else self.parameters
         """What is multiplied: the weights, or a narrower copy of them."""
-        self._slopes = torch.zeros_like(self._factors) if narrow else self._gradient
+        self._slopes = torch.zeros_like(self._factors) if narrow else self.gradient
         self._weights = _views(self._factors, linear)
         self._weight_slopes = _views(self._slopes, linear)
         like = {"dtype": self.precision, "device": self.parameters.device}
@@ -94,7 +113,7 @@ class Mlp:
         rewards = self._forward(features, batch.distinct)
         loss = batch.loss(rewards)
         self._backward(batch.slope(rewards))
-        self._optimizer.step()
+        self._adam.step(self.gradient)
         return loss
 
     def loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -131,9 +150,9 @@ class Mlp:
                 buffer = self._by_outputs[layer - 1][: self._asked]
                 by_output = torch.mm(by_output, self._weights[layer][0], out=buffer)
                 # The outputs went through ReLU, which is flat where they are 0.
-                by_output.mul_(inputs > 0)
-        if self._slopes is not self._gradient:
-            self._gradient.copy_(self._slopes)
+                torch.ops.aten.threshold_backward.grad_input(by_output, inputs, 0, grad_input=by_output)
+        if self._slopes is not self.gradient:
+            self.gradient.copy_(self._slopes)
 
 
 def _views(vector: torch.Tensor, linear: Sequence[torch.nn.Linear]) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -117,7 +117,7 @@ def _object_row(place: str, values: object) -> Row:
 
 def _parquet_rows(path: Path, content: bytes) -> Iterator[Row]:
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
     for number, values in enumerate(table.to_pylist(), start=1):

@@ -112,7 +112,9 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         ValueError: the file is not a Parquet file, or has another schema, or holds a null.
     """
     try:
-        table = pq.read_table(path)
+        # pq.read_table would import pyarrow.dataset: 0.23 s and 33 MB of every process of a sweep.
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
     if table.schema.remove_metadata() != schema:

@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -351,10 +352,9 @@ def literal_best_of(predictions: Any, golden: Any, sizes: tuple[int, ...], order
 
 
 def memory(embeddings: str, annotations: str) -> None:
-    """Peak memory of one fit over that before it, and the bytes of the matrices it must touch."""
+    """Most memory of its own during one fit over that before it, and the bytes of the matrices it must touch."""
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))
     setting = FitMlpConfig(loss="bt", epochs=1, seed=0)
-    before = peak_memory(reset=True)
     made: list[mlp.Mlp] = []
     initialise = mlp.Mlp.__init__
 
@@ -363,21 +363,30 @@ def memory(embeddings: str, annotations: str) -> None:
         made.append(network)
 
     mlp.Mlp.__init__ = note  # type: ignore[method-assign]
+    before, most, ended = own_memory(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(0.001):
+            most = max(most, own_memory())
+
     with tempfile.TemporaryDirectory() as out:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         fit_mlp(setting, Path(out), annotations=Path(annotations), embeddings=[Path(embeddings)])
-    used = peak_memory() - before
+        ended.set()
+        watcher.join()
+    used = most - before
     table = tables.read_table(Path(annotations) / "annotations.parquet", tables.ANNOTATIONS)
     responses = len(np.unique(np.concatenate([table["winner"].to_numpy(), table["loser"].to_numpy()])))
     batch = len(made[0]._inputs) * (DIMENSION + 2 * sum(HIDDEN) + 1)
     print(used, 4 * (responses * DIMENSION + batch + 4 * made[0].parameters.numel()))
 
 
-def peak_memory(reset: bool = False) -> int:
-    """Bytes of this process's own memory at most so far, or from now on; files that are mapped do not count (Linux)."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
+def own_memory() -> int:
+    """Bytes of this process now. Files that are mapped do not count: the peak that Linux keeps has them in it."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * (int(status["VmHWM"].split()[0]) - int(status["RssFile"].split()[0]))
+    return 1024 * int(status["RssAnon"].split()[0])
 
 
 def child(name: str, *arguments: str) -> str:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +296,20 @@ def test_the_same_fit_gives_the_same_file(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+def test_a_fit_imports_nothing_large_that_it_does_not_use(tmp_path: Path) -> None:
+    annotations, folders, _ = artifacts(tmp_path)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from workers.configs import FitMlpConfig; from workers.fit_mlp import fit_mlp\n"
+        "out, annotations, *folders = map(Path, sys.argv[1:])\n"
+        "fit_mlp(FitMlpConfig(loss='bt', hidden=(8,), seed=0), out, annotations=annotations, embeddings=folders)\n"
+        "print(sorted({'torch._dynamo', 'pandas', 'pyarrow.dataset', 'scipy'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(annotations), *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(Path.cwd())})
+    assert done.stdout == "[]\n"
+
+
 def test_annotations_of_other_embeddings_are_refused(tmp_path: Path) -> None:
     _, folders, _ = artifacts(tmp_path)
     annotations = write_annotations(tmp_path / "other", np.array([800, 0]), np.array([1, 1]))
@@ -415,4 +431,4 @@ def test_the_written_out_gradient_is_autograds(loss: str) -> None:
     expected.backward()
     assert float(mlp.step(features, batch)) == pytest.approx(expected.item(), abs=1e-12)
     gradient = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters()])
-    torch.testing.assert_close(mlp.parameters.grad, gradient, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mlp.gradient, gradient, rtol=0, atol=1e-12)
