@@ -146,4 +146,7 @@ def spell_left(left: Left) -> str:
     """The time that is left, as a range where its ends differ, and what is not known."""
     low, high = spell_seconds(left.low), spell_seconds(left.high)
     known = high if low == high or left.low > 0.8 * left.high else f"{low} to {high}"
-    return f"{known} left" + (f" + {left.unknown:,} steps of stages not timed yet" if left.unknown else "")
+    unknown = f"{left.unknown:,} steps of stages not timed yet"
+    if left.unknown and not left.high:
+        return unknown
+    return f"{known} left" + (f" + {unknown}" if left.unknown else "")

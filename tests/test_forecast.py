@@ -68,8 +68,10 @@ def test_the_rate_is_that_of_the_last_minutes() -> None:
 
 def test_durations_are_spelled_as_people_say_them() -> None:
     assert [spell_seconds(each) for each in (4.4, 75, 4000, 200_000)] == ["4 s", "1 min 15 s", "1 h 06 min", "2 d 07 h"]
-    pace = Pace({"a": 1}, frozenset())
-    assert spell_left(pace.left({"a": 3})) == "0 s left + 3 steps of stages not timed yet"
+    pace = Pace({"a": 1, "b": 1}, frozenset())
+    assert spell_left(pace.left({"a": 3})) == "3 steps of stages not timed yet"
+    pace.ended("b", 2.0, time.time())
+    assert spell_left(pace.left({"a": 3, "b": 5})) == "0 s to 20 s left + 3 steps of stages not timed yet"
 
 
 def test_a_step_that_was_never_run_is_said_to_be_so(tmp_path: Path) -> None:
