@@ -26,6 +26,7 @@ import pandas as pd
 import psutil
 from upath import UPath
 
+from orchestrator.command import repeat_places
 from orchestrator.failures import read_failures
 from orchestrator.pace import Left, load_pace
 from orchestrator.plan import Plan, cell_id
@@ -56,11 +57,8 @@ class Subject:
 
     def command(self, verb: str, *options: str) -> str:
         """A `sweep` command on this sweep, ready for a shell."""
-        words = ["sweep", verb, str(self.file), *options]
-        words += [word for override in self.overrides for word in ("-s", override)]
-        words += ["--outputs", self.outputs] if self.outputs else []
-        words += ["--store", self.store] if self.store else []
-        return shlex.join(words)
+        places = repeat_places(self.overrides, self.outputs, self.store)
+        return shlex.join(["sweep", verb, str(self.file), *options, *places])
 
 
 def load_subject(text: str) -> Subject:

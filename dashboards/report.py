@@ -6,7 +6,7 @@ The same results and manifests give the same bytes: nothing is said of when, whe
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +23,6 @@ def write_report(
     table: pa.Table,
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    options: Sequence[str] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.png`, `figures/*.pdf` and `tables/*.md`; returns the HTML file.
 
@@ -32,14 +31,13 @@ def write_report(
         table: its results, or some rows of them.
         folder: made if need be; files in it that an earlier report left stay.
         progress: is told how many figures are done, of how many.
-        options: the command line's, for the commands that the report ends with.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    chapters = list(sections(Study(session, table, options)))
+    chapters = list(sections(Study(session, table)))
     figures = [figure for chapter in chapters for figure in chapter.figures]
     images: dict[str, str] = {}
     for done, figure in enumerate(figures):

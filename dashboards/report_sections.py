@@ -70,8 +70,6 @@ class Study:
 
     session: Session
     table: pa.Table
-    options: Sequence[str] = ()
-    """Of the command line that chose these cells."""
     axes: dict[str, Axis] = field(init=False)
     """The axes of two or more values, without `seed`."""
     metrics: tuple[str, ...] = field(init=False)
@@ -587,8 +585,8 @@ def _provenance(study: Study, manifests: Mapping[str, Sequence[Manifest]]) -> Se
     if versions:
         rows = [[library, ", ".join(sorted(each))] for library, each in sorted(versions.items())]
         tables.append(Table("versions", "Libraries", ["library", "version"], rows, [False, False]))
-    command = shlex.join(["sweep", "run", str(session.file), *study.options])
-    again = shlex.join(["sweep", "report", str(session.file), *study.options])
+    chosen = [str(session.file), *session.selection, *session.places]
+    command, again = (shlex.join(["sweep", verb, *chosen]) for verb in ("run", "report"))
     code = [("Run it again", f"{command}\n{again}"), ("The sweep file", session.file.read_text())]
     return Section("provenance", "Provenance", (), (), tables, code)
 

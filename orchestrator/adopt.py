@@ -105,7 +105,7 @@ def adopt(session: Session, stage: str, old_version: int, reruns: int, yes: bool
     if not proofs:
         message = (
             f"no step of version {old_version} is there whole and with all its inputs, so none can be run again to "
-            f"prove that the output is the same; `sweep run {session.file}` makes all anew"
+            f"prove that the output is the same; this makes all anew: {session.command('run')}"
         )
         raise SweepError([Problem(f"stage {stage}", "", message)])
     store.prepare()

@@ -20,7 +20,6 @@ from orchestrator.cli_options import (
     SweepFile,
     TrackingUri,
     names,
-    repeat_options,
 )
 from orchestrator.document import Problem, SweepError
 from orchestrator.export import SUFFIXES, Format
@@ -232,8 +231,7 @@ def report(
     session = open_session(file, set_, only, exclude, outputs, store)
     folder = output or session.outputs.local / "sweeps" / session.spec.name / "report"
     with screen.bar("report") as progress:
-        options = [*repeat_options(set_, outputs, store), *_selection(only, exclude)]
-        page = write_report(session, _rebuilt(session), folder, progress, options)
+        page = write_report(session, _rebuilt(session), folder, progress)
     screen.say(f"report: {page}")
     if mlflow:
         from orchestrator.drive import keep_report
@@ -261,7 +259,7 @@ def why(
         return
     from orchestrator import screen
 
-    screen.show_explanation(explanation, repeat_options(set_, outputs, store))
+    screen.show_explanation(session, explanation)
 
 
 def _rebuilt(session: Session) -> pa.Table:
@@ -297,7 +295,3 @@ def _hand_over(table: pa.Table, form: Format, output: Path | None) -> None:
     else:
         replace_file(output, content)
         screen.say(f"{table.num_rows:,} rows: {output}")
-
-
-def _selection(only: list[str] | None, exclude: list[str] | None) -> list[str]:
-    return [*(f"--only={text}" for text in only or ()), *(f"--exclude={text}" for text in exclude or ())]

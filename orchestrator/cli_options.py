@@ -62,10 +62,3 @@ MaxCells = Annotated[
 def names(text: str) -> tuple[str, ...]:
     """A list as people write it: "beta,seed"."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def repeat_options(set_: list[str] | None, outputs: str | None, store: str | None) -> list[str]:
-    """The options again, for a command that is shown."""
-    options = [each for text in set_ or () for each in ("-s", text)]
-    options += ["--outputs", outputs] if outputs else []
-    return options + (["--store", store] if store else [])

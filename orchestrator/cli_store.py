@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli_options import Exclude, Json, Only, OutputRoot, Set, StoreRoot, SweepFile, repeat_options
+from orchestrator.cli_options import Exclude, Json, Only, OutputRoot, Set, StoreRoot, SweepFile
 from orchestrator.document import Problem, SweepError
 from orchestrator.session import open_session
 from orchestrator.store import Store
@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command(
     "gc",
     rich_help_panel="Store",
-    epilog="Example:  sweep gc sweeps/*.yaml    sweep gc sweeps/full.yaml --drop fit --delete",
+    epilog="Example:  sweep gc sweeps/full.yaml sweeps/mine.yaml    sweep gc sweeps/full.yaml --drop fit --delete",
 )
 def collect_garbage(
     files: Annotated[
@@ -35,21 +35,25 @@ def collect_garbage(
         ),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete; otherwise it is only said what would go.")] = False,
+    set_: Set = None,
     outputs: OutputRoot = None,
     store: StoreRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Say what no named sweep reaches, and delete it with --delete. What is pinned stays."""
+    """Say what no named sweep reaches, and delete it with --delete. What is pinned stays.
+
+    -s holds for all of them. A sweep that was run with a -s of its own is kept by `sweep pin` with the same -s.
+    """
     from orchestrator.gc import collect, spell_command
 
-    sessions = [open_session(file, None, None, None, outputs, store) for file in files]
+    sessions = [open_session(file, set_, None, None, outputs, store) for file in files]
     report = collect(sessions, drop or [], delete)
     if as_json:
         print(json.dumps(report))
         return
     from orchestrator import screen_store
 
-    screen_store.show_garbage(report, spell_command(sessions, drop or [], repeat_options(None, outputs, store)))
+    screen_store.show_garbage(report, spell_command(sessions, drop or []))
 
 
 @app.command(
@@ -148,7 +152,7 @@ def verify(
     if as_json:
         print(json.dumps(report))
     else:
-        screen_store.show_findings(file, report, findings.reruns)
+        screen_store.show_findings(session, report, findings.reruns)
     raise typer.Exit(0 if findings.fine else 1)
 
 
@@ -183,9 +187,8 @@ def adopt(
     if as_json:
         print(json.dumps(adoption.report()))
     else:
-        options = [f"--from-version {from_version}", f"--rerun {rerun}", *repeat_options(set_, outputs, store)]
-        command = " ".join([f"sweep adopt {file} {stage}", *options, "--yes"])
-        screen_store.show_adoption(adoption.report(), adoption.reruns, file, command)
+        again = session.command("adopt", stage, "--from-version", str(from_version), "--rerun", str(rerun), "--yes")
+        screen_store.show_adoption(session, adoption.report(), adoption.reruns, again)
     raise typer.Exit(0 if adoption.proven else 1)
 
 

@@ -96,7 +96,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
             synced = sync_runs(outbox, experiment, advance, rebuild)
     except TrackingError as error:
         screen.say(f"[yellow]{escape(str(error))}[/]")
-        screen.say(f"then: {_command()} sync {session.file}")
+        screen.say(f"then: {escape(session.command('sync'))}")
         return False
     screen.say(f"MLflow: {synced.created} runs written, {synced.replaced} replaced, {synced.unchanged} unchanged")
     return True
@@ -128,8 +128,8 @@ def _deliver(session: Session, courier: Courier, table: pa.Table, stopped: bool)
     if found.error:
         screen.say(f"[yellow]{escape(found.error)}[/]")
         waiting = f"{found.left} of {len(courier.outbox.digests)} runs wait in {session.outputs.outbox}; "
-        then = f"the next run writes them, or then: {_command()} sync {session.file}"
-        screen.say(f"{waiting if found.left else ''}{then}")
+        then = f"the next run writes them, or then: {session.command('sync')}"
+        screen.say(escape(f"{waiting if found.left else ''}{then}"))
 
 
 def _summary(session: Session, table: pa.Table) -> pa.Table | None:
@@ -294,15 +294,10 @@ def _conclude(session: Session, table: pa.Table, tracking_uri: str | None, stopp
     if missing:
         screen.show_missing(table, chosen)
         again = "the same command goes on" if stopped else "the same command tries them again"
-        screen.say(
-            f"[red]{len(missing)} of {len(chosen)} cells are missing[/]; {again}: {_command()} run {session.file}"
-        )
+        command = escape(session.command("run", *session.selection))
+        screen.say(f"[red]{len(missing)} of {len(chosen)} cells are missing[/]; {again}: {command}")
         first = next((row for row in missing if row["status"] in ("failed", "blocked")), missing[0])
-        screen.say(f"explain one: {_command()} why {session.file} {first['cell_id']}")
+        screen.say(f"explain one: {escape(session.command('why', first['cell_id']))}")
     if stopped:
         return stopped
     return 1 if missing else 0
-
-
-def _command() -> str:
-    return "sweep" if Path(sys.argv[0]).name == "sweep" else "python -m orchestrator"

@@ -254,16 +254,11 @@ def collect(sessions: Sequence[Session], drops: Sequence[str], delete_it: bool) 
     return {"store": session.store.location, "deleted": delete_it, **found.report()}
 
 
-def spell_command(sessions: Sequence[Session], drops: Iterable[str], options: Iterable[str]) -> str:
-    """The command that deletes.
-
-    Args:
-        sessions: the sweeps.
-        drops: the entries.
-        options: the places, as they were given.
-    """
-    files = [str(session.file) for session in sessions]
-    return " ".join(["sweep gc", *files, *(f"--drop {name}" for name in drops), "--delete", *options])
+def spell_command(sessions: Sequence[Session], drops: Iterable[str]) -> str:
+    """The command that deletes."""
+    first, *others = sessions
+    dropped = [word for name in drops for word in ("--drop", name)]
+    return first.command("gc", *(str(session.file) for session in others), *dropped, "--delete")
 
 
 def pin(session: Session, name: str | None) -> dict[str, Any]:

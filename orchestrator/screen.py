@@ -157,7 +157,7 @@ def show_missing(table: pa.Table, chosen: set[str]) -> None:
             say(f"    log: {log}")
 
 
-def show_explanation(explanation: dict[str, Any], options: Sequence[str]) -> None:
+def show_explanation(session: Session, explanation: dict[str, Any]) -> None:
     """All that is known of one cell."""
     say(f"[bold]{explanation['cell_id']}[/] {explanation['status']}  {escape(spell_coords(explanation['coords']))}")
     table = _table("stage", "state", "because", "key", "shared by", "attempts", "seconds", left=4)
@@ -176,8 +176,7 @@ def show_explanation(explanation: dict[str, Any], options: Sequence[str]) -> Non
     if explanation["error"]:
         say(f"[red]{escape(explanation['error_class'])}[/]: {escape(explanation['error'])}")
         say(f"log: {explanation['log']}")
-    command = " ".join(["sweep debug", explanation["file"], explanation["cell_id"], *options])
-    say(f"run its next step here: {command}")
+    say(f"run its next step here: {escape(session.command('debug', explanation['cell_id']))}")
 
 
 def _table(*columns: str, left: int = 1) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from orchestrator import screen
 from orchestrator.rerun import Rerun, Verdict
+from orchestrator.session import Session
 from orchestrator.types import Step
 
 say = screen.say
@@ -26,7 +26,7 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def show_garbage(report: Mapping[str, Any], command: str) -> None:
+def show_garbage(report: Mapping[str, Any], again: str) -> None:
     """Per stage what is kept and what goes, and the command that deletes it."""
     deleted = report["deleted"]
     table = _table("stage", "kept", "bytes", "deleted" if deleted else "to delete", "bytes")
@@ -52,7 +52,7 @@ def show_garbage(report: Mapping[str, Any], command: str) -> None:
         size = decimal(total["delete_bytes"] + report["remains_bytes"])
         say(f"{total['delete']:,} artifacts were deleted, {size}")
     else:
-        say(f"nothing was deleted yet; this does it: {escape(command)}")
+        say(f"nothing was deleted yet; this does it: {escape(again)}")
         say(
             "[dim]sweeps that are not named here, or were run with other values (-s), lose theirs; `sweep pin` keeps[/]"
         )
@@ -94,7 +94,7 @@ def show_reruns(reruns: Sequence[Rerun]) -> None:
             say(f"    made on {escape(each.host)} by code {each.code_commit}")
 
 
-def show_findings(file: Path, report: Mapping[str, Any], reruns: Sequence[Rerun]) -> None:
+def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun]) -> None:
     """What is damaged, what differs, and what to do."""
     for each in report["damaged"]:
         say(f"[red]damaged[/]  {each['entry']} {each['stage']}/{each['key']}: {escape(each['reason'])}")
@@ -109,7 +109,7 @@ def show_findings(file: Path, report: Mapping[str, Any], reruns: Sequence[Rerun]
     if len(reruns) < report["asked"]:
         say(f"{report['asked']} were asked for, but no other committed step has its inputs")
     if report["discarded"]:
-        say(f"the damaged ones were set aside; this makes again what is needed: sweep run {file}")
+        say(f"the damaged ones were set aside; this makes again what is needed: {escape(session.command('run'))}")
     elif report["damaged"]:
         say("with --discard the damaged ones are set aside, and the next `sweep run` makes again what is needed")
     if not report["fine"] and {each.verdict for each in reruns} & {Verdict.OTHER_BYTES, Verdict.DIFFERENT}:
@@ -118,7 +118,7 @@ def show_findings(file: Path, report: Mapping[str, Any], reruns: Sequence[Rerun]
         say("[green]all is as it was committed[/]")
 
 
-def show_adoption(report: Mapping[str, Any], reruns: Sequence[Rerun], file: Path, command: str) -> None:
+def show_adoption(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun], again: str) -> None:
     """What can be taken over, the proof, and what became of it."""
     versions = f"{report['stage']} version {report['from_version']} → {report['to_version']}"
     if not report["to_adopt"]:
@@ -131,12 +131,13 @@ def show_adoption(report: Mapping[str, Any], reruns: Sequence[Rerun], file: Path
     show_reruns(reruns)
     for reason in report["damaged"]:
         say(f"[red]left out[/]: {escape(reason)}")
+    run = escape(session.command("run"))
     if not report["proven"]:
-        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; `sweep run {file}` makes it anew")
+        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; this makes it anew: {run}")
     elif report["adopted"]:
-        say(f"{versions}: {report['adopted']:,} artifacts were adopted; check with: sweep plan {file}")
+        say(f"{versions}: {report['adopted']:,} artifacts were adopted; check with: {escape(session.command('plan'))}")
     else:
-        say(f"{versions}: the output is the same; nothing was adopted yet, this does it: {escape(command)}")
+        say(f"{versions}: the output is the same; nothing was adopted yet, this does it: {escape(again)}")
 
 
 def _exact(value: float | None) -> str:

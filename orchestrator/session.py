@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.command import program, repeat_places, repeat_selection
 from orchestrator.document import Problem, SweepError, nearest
 from orchestrator.expand import build_plan
 from orchestrator.grid import Mask
@@ -46,6 +48,14 @@ class Session:
     outputs: Outputs
     entry: str | None = None
     """The entry that is to be reached (--stage)."""
+    places: tuple[str, ...] = ()
+    """-s, --outputs and --store, as the command line had them."""
+    selection: tuple[str, ...] = ()
+    """--only and --exclude, likewise."""
+
+    def command(self, verb: str, *words: str) -> str:
+        """A command on this sweep, ready for a shell."""
+        return shlex.join([*program(), verb, str(self.file), *words, *self.places])
 
     @cached_property
     def store(self) -> Store:
@@ -284,4 +294,6 @@ def open_session(
     cells = select(plan, only or (), exclude or ()) if only or exclude else None
     if entry is not None and entry not in plan.entries:
         raise SweepError([Problem("--stage", "", f"there is no entry {entry!r}; {nearest(entry, plan.entries)}")])
-    return Session(file, spec, plan, cells, resolve_outputs(spec.name, spec.store, outputs, store), entry)
+    places, selection = repeat_places(overrides, outputs, store), repeat_selection(only, exclude)
+    where = resolve_outputs(spec.name, spec.store, outputs, store)
+    return Session(file, spec, plan, cells, where, entry, tuple(places), tuple(selection))

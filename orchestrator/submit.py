@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.command import program
 from orchestrator.document import Problem, SweepError
 from orchestrator.outputs import ENVIRONMENT, lost_in_a_job
 from orchestrator.session import Session
@@ -91,7 +92,7 @@ def submit(
         again=shlex.join(
             [
                 *(["env", *(f"{name}={value}" for name, value in passed_on.items())] if passed_on else []),
-                *_command(), "submit", str(session.file), *words, "--address", address, "--grace", str(grace),
+                *program(), "submit", str(session.file), *words, "--address", address, "--grace", str(grace),
             ]
         ),
     )  # fmt: skip
@@ -261,10 +262,6 @@ def _spell(options: Mapping[str, Sequence[str] | str | int | None]) -> Iterator[
         if value is not None:
             for each in [str(value)] if isinstance(value, str | int) else value:
                 yield from (name, each)
-
-
-def _command() -> list[str]:
-    return ["sweep"] if Path(sys.argv[0]).name == "sweep" else ["python", "-m", "orchestrator"]
 
 
 def _connect(address: str) -> JobSubmissionClient:

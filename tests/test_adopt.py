@@ -240,10 +240,11 @@ def test_the_command_says_what_it_would_adopt_and_how_and_then_does_it(
     file = str(tmp_path / "toy.yaml")
     raise_version(monkeypatch)
     arguments = ["adopt", file, "toy_double", "--from-version", "1", "--outputs", outputs]
+    monkeypatch.setattr("sys.argv", ["sweep"])
     said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output
     command = said.stdout.split("this does it: ")[1].splitlines()[0]
-    assert command == f"sweep adopt {file} toy_double --from-version 1 --rerun 3 --outputs {outputs} --yes"
+    assert command == f"sweep adopt {file} toy_double --from-version 1 --rerun 3 --yes --outputs {outputs}"
     raise_version(monkeypatch, function="test_adopt:bigger")
     refused = CliRunner().invoke(app, command.split()[1:])
     assert refused.exit_code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_the_last_lines_of_a_run_say_which_cells_are_missing_and_what_to_do(fold
     assert "Traceback" in Path(log).read_text()
     assert any("6 of 12 cells are missing" in line and "sweep run toy.yaml" in line for line in tail)
     assert any(line.startswith("explain one: sweep why toy.yaml ") for line in tail)
+
+
+def test_commands_that_are_shown_mean_the_same_sweep_and_are_ready_for_a_shell(folder: Path) -> None:
+    places = ["-s", "axes.x=[1, 2]", "--outputs", "other place"]
+    done = sweep(folder, "run", "toy.yaml", "--inline", "--only", "kind=bad", *places)
+    again, explain = (
+        shlex.split(next(line.split(": ", 1)[1] for line in done.stdout.splitlines() if each in line).split(": ")[-1])
+        for each in ("the same command tries them again", "explain one")
+    )
+    assert again == ["sweep", "run", "toy.yaml", "--only", "kind=bad", *places]
+    explained = sweep(folder, *explain[1:])
+    assert explained.returncode == 0, explained.stderr
+    by_hand = next(line for line in explained.stdout.splitlines() if "run its next step here: " in line)
+    ran = sweep(folder, *shlex.split(by_hand.split(": ")[1])[1:])
+    assert "the toy was told to raise" in ran.stderr + ran.stdout
 
 
 def test_plan_in_json_counts_cells_and_steps(folder: Path) -> None:

@@ -339,6 +339,8 @@ def test_the_command_says_what_would_go_and_how_and_then_does_it(tmp_path: Path)
     command = said.split("this does it: ")[1].splitlines()[0]
     assert command == "sweep gc one.yaml --drop double --delete"
     assert sweep(tmp_path, "gc", "one.yaml", "other.yaml").stdout.splitlines()[-1] == "nothing to delete"
+    assert sweep(tmp_path, "gc", "one.yaml", "-s", "axes.x=[1,2,4]").stdout.splitlines()[-1] == "nothing to delete"
+    assert "sweep gc one.yaml --delete -s 'axes.x=[2]'" in sweep(tmp_path, "gc", "one.yaml", "-s", "axes.x=[2]").stdout
     pinned = sweep(tmp_path, "pin", "other.yaml", "--name", "paper")
     assert "12 artifacts are pinned as paper" in pinned.stdout, pinned.stderr
     assert "paper" in sweep(tmp_path, "pin", "--list").stdout

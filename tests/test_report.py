@@ -59,12 +59,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the paper's axes, with two failed cells."""
     folder = tmp_path_factory.mktemp("report")
     session = opened(folder / "out")
-    return write_report(session, made_up(session, failed=2), folder / "first", options=["--only", ONLY[0]])
+    return write_report(session, made_up(session, failed=2), folder / "first")
 
 
 def test_the_same_table_gives_the_same_bytes(report: Path, tmp_path: Path) -> None:
     session = opened(report.parents[1] / "out")
-    again = write_report(session, made_up(session, failed=2), tmp_path, options=["--only", ONLY[0]])
+    again = write_report(session, made_up(session, failed=2), tmp_path)
     first = {path.relative_to(report.parent): path.read_bytes() for path in report.parent.rglob("*.*")}
     second = {path.relative_to(again.parent): path.read_bytes() for path in again.parent.rglob("*.*")}
     assert first.keys() == second.keys()
