@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,22 +195,31 @@ def test_the_address_of_a_job_server_is_an_error_that_says_what_it_is_for(monkey
         RayExecutor()
 
 
-@pytest.mark.ray
-def test_an_address_where_no_cluster_answers_is_an_error_with_the_remedy(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    path = toy.write_sweep(tmp_path)
-    code = (
-        "import sys, toy; toy.install(); from orchestrator.cli import main; "
-        f"sys.argv = ['sweep', 'run', {str(path)!r}, '--outputs', {str(tmp_path / 'o')!r}, '--address', "
-        "'127.0.0.1:1']; main()"
-    )
-    env = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
+def run_in_vain(folder: Path, *options: str, **environment: str) -> str:
+    """What the run command says that ends with 2, since there is no Ray."""
+    path = toy.write_sweep(folder)
+    command = ["sweep", "run", str(path), "--outputs", str(folder / "o"), *options]
+    code = f"import sys, toy; toy.install(); from orchestrator.cli import main; sys.argv = {command!r}; main()"
+    env = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent), **environment}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=400)
     assert done.returncode == 2, done.stderr
-    assert "no Ray cluster answers at 127.0.0.1:1" in done.stdout
-    assert "ray start --head" in done.stdout
+    assert "Nothing was run" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.ray
+def test_an_address_where_no_cluster_answers_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    said = run_in_vain(tmp_path, "--address", "127.0.0.1:1")
+    assert "no Ray cluster answers at 127.0.0.1:1" in said
+    assert "ray start --head" in said
+
+
+@pytest.mark.ray
+def test_a_ray_that_does_not_start_here_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = run_in_vain(tmp_path, RAY_TMPDIR=str(tmp_path / "file"))
+    assert "Ray did not start on this machine: [Errno 20] Not a directory" in said
+    assert "--inline does without Ray" in said
 
 
 @pytest.mark.ray

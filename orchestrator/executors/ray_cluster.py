@@ -272,11 +272,13 @@ class RayExecutor:
         try:
             _probe(address)
             ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-            place = address or "the local machine"
+        except Exception as error:  # a node that did not start in time is a plain Exception of Ray's
             raise RayUnreachableError(
-                f"no Ray cluster answers at {place}: {error}. Start one (ray start --head), correct --address or "
+                f"no Ray cluster answers at {address}: {error}. Start one (ray start --head), correct --address or "
                 "RAY_ADDRESS, or leave both out to use this machine. Nothing was run."
+                if address
+                else f"Ray did not start on this machine: {error}. Nothing was run; give the same command again. "
+                "Should that not help, Ray's logs are in /tmp/ray/session_latest/logs, and --inline does without Ray."
             ) from error
 
 
