@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -88,7 +89,9 @@ def test_a_new_coordinate_is_named_and_the_cost_is_told_from_the_steps_beside_it
     cost = found["steps"]["source"]["expected"]
     assert isinstance(cost, dict)
     assert cost["known"] == 6
-    assert 0.01 < cost["seconds"] < 0.1
+    session = open_session(tmp_path / "toy.yaml", outputs=str(tmp_path / "out"))
+    done = session.store.manifests(session.store.committed(["toy_source"]))
+    assert cost["seconds"] == pytest.approx(statistics.fmean(manifest.seconds for manifest in done.values()))
     assert cost["cpu_hours"] == pytest.approx(2 * cost["seconds"] / 3600)
     # "4.0" and "5.0"
     assert cost["bytes"] == pytest.approx(2 * 3)
@@ -141,7 +144,7 @@ def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path
     assert [look["live"] for look in looks] == [True] * (len(looks) - 1) + [False]
     assert len(looks) >= 2
     sources = [look["steps"]["source"] for look in looks if look["live"]]  # type: ignore[index]
-    assert sources[-1]["seconds"] == pytest.approx(0.5, abs=0.3)
+    assert sources[-1]["seconds"] >= 0.5
     assert sources[-1]["per_minute"] > 0
     assert looks[-1]["left"] is None
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -220,13 +219,6 @@ def test_a_reward_that_is_not_finite_names_its_file(tmp_path: Path) -> None:
     rewards[45, 3] = np.nan
     with pytest.raises(ValueError, match=r"s1/scores\.npy: row 15 is not finite"):
         run(tmp_path, rewards, config())
-
-
-def test_forty_thousand_annotations_take_no_noticeable_time() -> None:
-    rewards = rewards_of(42_846)
-    begin = time.perf_counter()
-    draw_pairs(candidate_rows(rewards, "similar", 0), config(sampling="similar", annotations=40_000))
-    assert time.perf_counter() - begin < 1  # about 15 ms; a Python loop over rows would take longer
 
 
 def embeddings_of(folder: Path, prompts: int = 600, responses: int = 5, dimension: int = 12) -> Path:
