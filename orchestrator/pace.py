@@ -20,7 +20,7 @@ class Left:
     low: float
     high: float
     unknown: int
-    """Steps on top of which none has finished so far, so that nobody knows how long they take."""
+    """Steps on top, of entries of which none has finished or told how far it is: nobody knows how long they take."""
 
 
 @dataclass(slots=True)
@@ -33,14 +33,16 @@ class _Entry:
     """Seconds."""
     squares: float = 0.0
     """Sum of squared distances from the mean (Welford)."""
+    guess: float | None = None
+    """Seconds of a step, as those that are running say; counts until the first has finished."""
     ended: Counter[int] = field(default_factory=Counter)
     """Bucket of time -> steps that ended in it."""
 
-    def error(self) -> float:
-        """Standard error of the mean; half the mean where one step says nothing of the spread."""
-        if self.steps < 2:
-            return self.mean / 2
-        return math.sqrt(self.squares / (self.steps - 1) / self.steps)
+    def bounds(self) -> tuple[float, float]:
+        """The mean, minus and plus two standard errors, which are the mean itself where nothing tells the spread."""
+        mean = self.mean if self.steps or self.guess is None else self.guess
+        error = math.sqrt(self.squares / (self.steps - 1) / self.steps) if self.steps > 1 else mean / 2
+        return max(mean - 2 * error, 0.0), mean + 2 * error
 
 
 class Pace:
@@ -63,6 +65,10 @@ class Pace:
         distance = seconds - entry.mean
         entry.mean += distance / entry.steps
         entry.squares += distance * (seconds - entry.mean)
+
+    def guess(self, name: str, seconds: float) -> None:
+        """A step of an entry that is still running will probably take so long."""
+        self._entries[name].guess = seconds
 
     def ended(self, name: str, seconds: float, now: float | None = None) -> None:
         """A step of an entry has just succeeded."""
@@ -96,13 +102,14 @@ class Pace:
         quick, slow, unknown = {True: 0.0, False: 0.0}, 0.0, 0
         for name, steps in ahead.items():
             entry = self._entries[name]
-            if not entry.steps:
+            if not entry.steps and entry.guess is None:
                 unknown += steps
                 continue
             # Fewer steps than slots take as long as one of them.
             rounds = max(steps / entry.slots, 1.0) if steps else 0.0
-            quick[entry.on_gpu] += rounds * max(entry.mean - 2 * entry.error(), 0.0)
-            slow += rounds * (entry.mean + 2 * entry.error())
+            shortest, longest = entry.bounds()
+            quick[entry.on_gpu] += rounds * shortest
+            slow += rounds * longest
         return Left(max(quick.values()), slow, unknown)
 
     def dump(self) -> dict[str, Any]:
@@ -114,6 +121,7 @@ class Pace:
                 "steps": each.steps,
                 "mean": each.mean,
                 "squares": each.squares,
+                "guess": each.guess,
                 "per_minute": self.per_minute(name),
             }
             for name, each in self._entries.items()
@@ -124,7 +132,7 @@ def load_pace(dumped: Mapping[str, Any]) -> Pace:
     """The pace that another process dumped; its rates stay behind."""
     pace = Pace({name: each["slots"] for name, each in dumped.items()}, frozenset())
     pace._entries = {
-        name: _Entry(each["slots"], each["on_gpu"], each["steps"], each["mean"], each["squares"])
+        name: _Entry(each["slots"], each["on_gpu"], each["steps"], each["mean"], each["squares"], each["guess"])
         for name, each in dumped.items()
     }
     return pace

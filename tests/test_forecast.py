@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from test_execute import FAILING_CELL, run_inline
 
 from orchestrator.drive import drive
-from orchestrator.pace import Pace, load_pace, spell_left, spell_seconds
+from orchestrator.pace import Left, Pace, load_pace, spell_left, spell_seconds
 from orchestrator.session import Session, open_session
 
 NAP = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
@@ -43,6 +44,15 @@ def test_the_time_left_is_the_work_over_the_slots_and_a_range_where_steps_differ
     # Four processes do not finish one step faster.
     assert pace.left({"b": 1}).high == pytest.approx(3)
     assert pace.left({"a": 0, "b": 0}).high == 0
+
+
+def test_what_a_running_step_tells_counts_until_the_first_one_has_finished() -> None:
+    pace = Pace({"a": 2}, frozenset())
+    pace.guess("a", 30.0)
+    assert pace.left({"a": 4}) == load_pace(json.loads(json.dumps(pace.dump()))).left({"a": 4}) == Left(0.0, 120.0, 0)
+    assert pace.seconds("a") is None
+    pace.note("a", 10.0)
+    assert pace.left({"a": 4}) == Left(0.0, 40.0, 0)
 
 
 @given(st.lists(st.floats(0.001, 1e4), min_size=2, max_size=50))
@@ -126,24 +136,45 @@ def test_what_failed_before_is_counted_and_what_waits_for_it_too(tmp_path: Path)
     assert because["source"] is None
 
 
-def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path) -> None:
-    slow = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
-    path = toy.write_sweep(tmp_path, slow)
-    looks: list[dict[str, object]] = []
+def watched(folder: Path, text: str, *, inline: bool) -> list[dict[str, Any]]:
+    """What `sweep status --watch` sees while a sweep is run."""
+    path = toy.write_sweep(folder, text)
+    looks: list[dict[str, Any]] = []
 
     def watch() -> None:
-        session = open_session(path, outputs=str(tmp_path / "out"))
+        session = open_session(path, outputs=str(folder / "out"))
         while session.read_pulse() is None:
             time.sleep(0.02)
         looks.extend(session.looks())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    assert drive(open_session(path, outputs=str(tmp_path / "out")), None, True, None) == 0
+    assert drive(open_session(path, outputs=str(folder / "out")), None, inline, None) == 0
     watcher.join(30)
+    return looks
+
+
+@pytest.mark.ray
+def test_the_log_of_a_running_step_tells_the_time_left_before_any_step_has_finished(
+    tmp_path: Path, local_ray: None
+) -> None:
+    looks = watched(
+        tmp_path,
+        toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: tell}").replace("[1, 2, 3]", "[1]"),
+        inline=False,
+    )
+    early = [look for look in looks if look["live"] and look["steps"]["source"]["committed"] == 0]
+    # Two steps of 40 s on two cores, ± a half twice; nobody knows of the others.
+    others = sum(early[-1]["steps"][name]["total"] for name in ("double", "total"))
+    assert early[-1]["left"] == {"low": 0.0, "high": 80.0, "unknown": others}
+
+
+def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path) -> None:
+    slow = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+    looks = watched(tmp_path, slow, inline=True)
     assert [look["live"] for look in looks] == [True] * (len(looks) - 1) + [False]
     assert len(looks) >= 2
-    sources = [look["steps"]["source"] for look in looks if look["live"]]  # type: ignore[index]
+    sources = [look["steps"]["source"] for look in looks if look["live"]]
     assert sources[-1]["seconds"] >= 0.5
     assert sources[-1]["per_minute"] > 0
     assert looks[-1]["left"] is None

@@ -29,6 +29,7 @@ Behaviour = Literal[
     "disk_full",
     "print",
     "slow",
+    "tell",
     "nap",
     "exit",
     "gobble",
@@ -153,6 +154,9 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dic
         time.sleep(0.01)
     if behaviour == "slow":
         time.sleep(0.5)
+    if behaviour == "tell":
+        print("optimizer steps: 3 of 60 in 2 s, about 38 s left", flush=True)
+        time.sleep(6)
     if behaviour == "gobble":
         # Touched, so that it is really taken, and held until somebody notices.
         taken = [bytes(50 * 2**20).replace(b"\0", b"x") for _ in range(100)]

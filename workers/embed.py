@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 
 from workers import models
 from workers.configs import EmbedConfig
+from workers.progress import Progress
 from workers.resident import resident
 
 #: For the texts of one window: positions in the window, and their vectors, float32 of shape (positions, d).
@@ -47,6 +48,7 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
     embedder = _sentence_embedder(source, config) if _is_sentence_model(source) else _last_token(source, config)
     rows = models.read_responses(responses)
     total = rows.table.num_rows
+    progress = Progress("responses", total)
     flat: np.ndarray | None = None
     for start, prompts, answers in rows.windows(config.batch_size):
         texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
@@ -62,7 +64,7 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
                 name = rows.name(start + int(chosen[bad[0]]))
                 raise ValueError(f"{name}: the embedding is not finite as {config.stored_dtype}")
             flat[start + chosen] = vectors
-        print(f"embed: {start + len(texts)} of {total} responses", flush=True)
+        progress.show(start + len(texts))
     assert flat is not None, "read_responses refuses an empty table"
     stored.flush()
     return {"embedding_dimension": float(flat.shape[1])}

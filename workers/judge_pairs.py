@@ -9,6 +9,7 @@ from pathlib import Path
 from workers.dialogues import shuffle_key
 from workers.judge_configs import JudgePairsConfig
 from workers.judged import Judged, Judgment, read_judged
+from workers.progress import Progress
 from workers.tables import PREFERENCES, write_table
 
 
@@ -48,12 +49,12 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
     found = read_judged(verdicts, preferences)
     pairs: list[tuple[str, Judgment, Judgment]] = []
     rows = Counter[str]()
+    progress = Progress("rows", len(found.judgments))
     for number, judgments in enumerate(found.judgments, start=1):
         made = _pairs(config, found, judgments)
         pairs += made
         rows[_outcome(made, judgments)] += 1
-        if number % 10_000 == 0:
-            print(f"judge_pairs: {number} of {len(found.judgments)} rows", flush=True)
+        progress.show(number)
     verdict = Counter(each.right for judgments in found.judgments for each in judgments if each.told is None)
     hinted = sum(each.told is not None for judgments in found.judgments for each in judgments)
     seen = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 
 from workers import models
 from workers.configs import MarginsConfig
+from workers.progress import Progress
 from workers.resident import resident
 from workers.tables import PREFERENCES, read_table
 from workers.transcripts import transcript_ids
@@ -46,7 +46,7 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
         raise ValueError(f"{path}: no preferences")
     found = np.empty(table.num_rows, dtype=np.float32)
     at_once = config.batch_size * models.WINDOW
-    started = time.monotonic()
+    progress = Progress("rows", len(found))
     for start in range(0, table.num_rows, at_once):
         part = table.slice(start, at_once).to_pylist()
         prompts = [row["prompt"] for row in part]
@@ -60,7 +60,6 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
             raise ValueError(f"{path}: row {row + 1}: a reward is not finite (dtype {config.dtype})")
         done = start + len(part)
         found[start:done] = gaps
-        left = (time.monotonic() - started) / done * (len(found) - done)
-        print(f"margins: {done} of {len(found)} rows, about {left:.0f} s left", flush=True)
+        progress.show(done)
     np.save(out / "margins.npy", found)
     return {"mean_reward_gap": float(found.mean(dtype=np.float64))}

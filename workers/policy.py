@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workers import models
 from workers.configs import PolicyConfig, TinyLlama, TinyModel
+from workers.progress import Progress
 from workers.seeding import derive_seed, generator
 from workers.tables import DEMONSTRATIONS, read_table
 
@@ -103,6 +104,7 @@ def _train(model: LlamaForCausalLM, rows: list[list[int]], tiny: TinyLlama) -> N
     model.to(where).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=tiny.learning_rate)
     order = _batches(len(rows), tiny)
+    progress = Progress("optimizer steps", tiny.steps)
     for step in range(tiny.steps):
         # No attention mask: attention is causal and the padding is on the right, so no real token sees it.
         ids, mask = models.pad([rows[i] for i in next(order)], pad_id=0, side="right")
@@ -113,7 +115,8 @@ def _train(model: LlamaForCausalLM, rows: list[list[int]], tiny: TinyLlama) -> N
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 20 == 0 or step == tiny.steps - 1:
-            print(f"policy: step {step + 1} of {tiny.steps}, loss {loss.item():.3f}", flush=True)
+            print(f"step {step + 1}: loss {loss.item():.3f}", flush=True)
+        progress.show(step + 1)
     model.to("cpu").eval()
 
 

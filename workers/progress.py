@@ -1,11 +1,13 @@
-"""Lines of progress in the log of a step."""
+"""Lines of progress in the log of a step, and what they say of the time that it will take."""
 
 from __future__ import annotations
 
+import re
 import time
 
 #: Seconds between two lines.
 EVERY = 15.0
+_LINE = re.compile(r": (\d+) of (\d+) in (\d+) s, about [^\n]* left$", re.MULTILINE)
 
 
 class Progress:
@@ -20,9 +22,19 @@ class Progress:
         """`done` of the total are done, at least one."""
         now = time.monotonic()
         if now - self._printed > EVERY:
-            left = (now - self._start) * (self.total - done) / done
-            print(f"{self.what}: {done} of {self.total}, about {_spelled(left)} left", flush=True)
+            took = now - self._start
+            left = _spelled(took * (self.total - done) / done)
+            print(f"{self.what}: {done} of {self.total} in {took:.0f} s, about {left} left", flush=True)
             self._printed = now
+
+
+def expected_seconds(log: str) -> float | None:
+    """How long the whole will probably take, as the last line of progress in a log has it; None if there is none."""
+    found = _LINE.findall(log)
+    if not found:
+        return None
+    done, total, took = map(int, found[-1])
+    return took * total / done
 
 
 def _spelled(seconds: float) -> str:

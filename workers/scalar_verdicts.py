@@ -8,6 +8,7 @@ import numpy as np
 
 from workers import models
 from workers.judge_configs import ScalarVerdictsConfig
+from workers.progress import Progress
 from workers.scalar import load_scalar
 from workers.tables import PREFERENCES, VERDICTS, read_table, write_table
 from workers.transcripts import transcript_ids
@@ -43,6 +44,7 @@ def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, pr
         raise ValueError(f"{preferences}: no preferences")
     rewards = {"chosen": np.empty(table.num_rows), "rejected": np.empty(table.num_rows)}
     size = config.batch_size * models.WINDOW
+    progress = Progress("rows", table.num_rows)
     for start in range(0, table.num_rows, size):
         part = table.slice(start, size)
         prompts = part.column("prompt").to_pylist()
@@ -50,7 +52,7 @@ def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, pr
             answers = part.column(answer).to_pylist()
             ids = transcript_ids(tokenizer, prompts, answers, chat=config.chat, max_tokens=limit)
             found[start : start + len(prompts)] = models.rewards(model, tokenizer, ids, config.batch_size)
-        print(f"scalar_verdicts: {start + len(prompts)} of {table.num_rows} rows", flush=True)
+        progress.show(start + len(prompts))
     for answer, found in rewards.items():
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found))[0])

@@ -8,6 +8,7 @@ import numpy as np
 
 from workers import models
 from workers.configs import ScoreConfig
+from workers.progress import Progress
 from workers.resident import resident
 from workers.transcripts import transcript_ids
 
@@ -40,6 +41,7 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
 
     rows = models.read_responses(responses)
     scores = np.empty(rows.table.num_rows, dtype=np.float32)
+    progress = Progress("responses", len(scores))
     for start, prompts, answers in rows.windows(config.batch_size, config.cut_at):
         if config.strip:
             answers = [answer.strip() for answer in answers]
@@ -49,7 +51,7 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
             row = start + int(np.flatnonzero(~np.isfinite(part))[0])
             raise ValueError(f"{rows.name(row)}: the reward is not finite (dtype {config.dtype})")
         scores[start : start + len(part)] = part
-        print(f"score: {start + len(part)} of {len(scores)} responses", flush=True)
+        progress.show(start + len(part))
     np.save(out / "scores.npy", scores.reshape(rows.prompts, rows.responses))
     wide = scores.astype(np.float64)
     return {"mean_reward": float(wide.mean()), "sd_reward": float(wide.std())}

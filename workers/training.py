@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from workers import models
 from workers.configs import Dtype, Lora
+from workers.progress import Progress
 
 
 def weights_dtype(dtype: Dtype, lora: Lora | None) -> Dtype:
@@ -64,6 +65,20 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+class Headway(TrainerCallback):
+    """Lines of progress in the log of a training."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """As transformers has it."""
+        self._progress = Progress("optimizer steps", state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """As transformers has it."""
+        self._progress.show(state.global_step)
 
 
 def adapter(lora: Lora | None, task: str, **options: Any) -> LoraConfig | None:

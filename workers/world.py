@@ -17,7 +17,6 @@ The two stages see the same responses where they agree in the fields of `WorldCo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,14 +28,13 @@ from numpy.typing import NDArray
 
 from workers.configs import WorldConfig, WorldEmbeddingsConfig, WorldRewardsConfig
 from workers.embeddings import EMBEDDINGS_FILE, SCORES_FILE
+from workers.progress import Progress
 from workers.seeding import generator
 
 #: Responses by which g and h are scaled, each of a prompt of its own: the deviation comes out to within about 0.5 %.
 _REFERENCE_RESPONSES = 65_536
 #: Values of the reference drawn at once: 8 MiB.
 _BLOCK_VALUES = 2**20
-#: Seconds between two lines of progress.
-_PROGRESS_EVERY = 15.0
 
 Reals = NDArray[np.float64]
 
@@ -50,7 +48,7 @@ def world_embeddings(config: WorldEmbeddingsConfig, out: Path) -> dict[str, floa
     shape = (len(block), config.responses, config.dimension)
     stored = open_memmap(out / EMBEDDINGS_FILE, mode="w+", dtype=config.stored_dtype, shape=shape)
     turned = rotation(config)
-    for row, prompt in _with_progress("world_embeddings", block):
+    for row, prompt in _with_progress(block):
         topic, answers = latents(config, prompt)
         whole = np.concatenate([np.broadcast_to(topic, (config.responses, len(topic))), answers], axis=1)
         stored[row] = whole @ turned
@@ -67,7 +65,7 @@ def world_rewards(config: WorldRewardsConfig, out: Path) -> dict[str, float]:
     block = shard_prompts(config)
     reward = GoldenReward(config)
     scores = np.empty((len(block), config.responses), dtype=np.float32)
-    for row, prompt in _with_progress("world_rewards", block):
+    for row, prompt in _with_progress(block):
         topic, answers = latents(config, prompt)
         unseen = generator(config.seed, f"world/noise/{config.split}/{prompt}").standard_normal(config.responses)
         scores[row] = reward(topic[None, :], answers, unseen)
@@ -167,11 +165,9 @@ class GoldenReward:
         return weights
 
 
-def _with_progress(stage: str, prompts: range) -> Iterator[tuple[int, int]]:
+def _with_progress(prompts: range) -> Iterator[tuple[int, int]]:
     """(row of the shard, prompt), with a line of progress now and then."""
-    printed = time.monotonic()
+    progress = Progress("prompts", len(prompts))
     for row, prompt in enumerate(prompts):
         yield row, prompt
-        if time.monotonic() - printed > _PROGRESS_EVERY:
-            print(f"{stage}: {row + 1} of {len(prompts)} prompts", flush=True)
-            printed = time.monotonic()
+        progress.show(row + 1)

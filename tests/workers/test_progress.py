@@ -18,9 +18,15 @@ def test_lines_say_how_far_a_step_is_and_how_long_the_rest_takes(
     monkeypatch.setattr(progress, "EVERY", 0.0)
     shown._start = time.monotonic() - 3700
     shown.show(2)
-    assert capsys.readouterr().out == "texts: 2 of 4, about 1 h 1 min left\n"
+    assert capsys.readouterr().out == "texts: 2 of 4 in 3700 s, about 1 h 1 min left\n"
     shown._start = time.monotonic() - 270
     shown.show(3)
-    assert capsys.readouterr().out == "texts: 3 of 4, about 1 min 30 s left\n"
+    assert capsys.readouterr().out == "texts: 3 of 4 in 270 s, about 1 min 30 s left\n"
     shown.show(4)
-    assert capsys.readouterr().out == "texts: 4 of 4, about 0 s left\n"
+    assert capsys.readouterr().out == "texts: 4 of 4 in 270 s, about 0 s left\n"
+
+
+def test_a_log_says_how_long_the_whole_will_take() -> None:
+    log = "prompts: 1 of 4 in 9 s, about 27 s left\nwords\ntexts: 300 of 400 in 30 s, about 10 s left\n{'loss': 1}\n"
+    assert progress.expected_seconds(log) == 40
+    assert progress.expected_seconds("texts: 300 of 400 in 3") is None

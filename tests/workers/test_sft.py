@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from workers import models, tables
+from workers import models, progress, tables
 from workers.configs import Lora, SftConfig
 from workers.sft import sft
 
@@ -63,6 +63,22 @@ def test_fine_tuning_lowers_the_loss_and_leaves_only_the_model_and_its_curve(
     history = tables.read_table(tmp_path / "history.parquet", tables.HISTORY).to_pylist()
     # TRL logs every tenth step.
     assert [row["step"] for row in history if row["metric"] == "loss"] == [10]
+
+
+def test_the_log_says_how_far_the_training_is(
+    tiny_policy: Path,
+    tiny_demonstrations: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    metrics = sft(SftConfig(epochs=1, batch_size=8), tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
+    steps = int(metrics["sft_steps"])
+    said = capsys.readouterr().out
+    assert f"optimizer steps: 1 of {steps} in " in said
+    assert f"optimizer steps: {steps} of {steps} in " in said
+    assert progress.expected_seconds(said) is not None
 
 
 def test_lora_is_merged_into_a_plain_model(tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path) -> None:
