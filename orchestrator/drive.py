@@ -21,7 +21,7 @@ from orchestrator.courier import Courier, experiment_of, post_table
 from orchestrator.execute import run_plan
 from orchestrator.executors import Executor, ExecutorLostError, Standing
 from orchestrator.forecast import past_steps
-from orchestrator.headway import headway
+from orchestrator.headway import listen
 from orchestrator.hooks import call_hook
 from orchestrator.outbox import Outbox
 from orchestrator.outputs import code_commit
@@ -186,8 +186,7 @@ def _run(session: Session, results: Results, executor: Executor, courier: Courie
                 now = time.monotonic()
                 if now >= pulse_due:
                     pulse_due = now + PULSE_EVERY
-                    for name, seconds in headway(session.schedule, session.store, pace):
-                        pace.guess(name, seconds)
+                    listen(session.schedule, session.store, pace)
                     heart.beat(pace)
                     if courier:
                         courier.beat()

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterator
 
 import numpy as np
 
-from orchestrator.pace import Pace
+from orchestrator.pace import Guess, Pace
 from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.types import Artifact
-from workers.progress import expected_seconds
+from workers.progress import Headway, read_headway
 
 #: So many steps of an entry are asked, and so many bytes are read of the end of a log.
 _ASKED, _TAIL = 4, 8192
 
 
-def headway(schedule: Schedule, store: Store, pace: Pace) -> Iterator[tuple[str, float]]:
-    """Entries of which no step has finished, and the seconds that one will probably take.
+def listen(schedule: Schedule, store: Store, pace: Pace) -> None:
+    """Tell the pace of entries of which no step has finished yet how far those that are running are.
 
     Only logs that this machine can read: all of them where nodes share the store's folder.
     """
@@ -27,17 +26,18 @@ def headway(schedule: Schedule, store: Store, pace: Pace) -> Iterator[tuple[str,
         if not counts[State.RUNNING] or pace.seconds(name) is not None:
             continue
         running = np.flatnonzero((schedule.codes == State.RUNNING) & schedule.plan.steps_of(entries=[name]))
-        told = [_expected(store, schedule.plan.address(number)) for number in running[:_ASKED].tolist()]
-        if known := [seconds for seconds in told if seconds is not None]:
-            yield name, statistics.fmean(known)
+        asked = [_headway(store, schedule.plan.address(number)) for number in running[:_ASKED].tolist()]
+        if told := [each for each in asked if each]:
+            seconds, share = (statistics.fmean(getattr(each, name) for each in told) for name in ("seconds", "share"))
+            pace.guess(name, Guess(seconds, len(running), share))
 
 
-def _expected(store: Store, address: Artifact) -> float | None:
+def _headway(store: Store, address: Artifact) -> Headway | None:
     with contextlib.suppress(OSError, StoreError):
         logs = store.log_path(address, 1).parent.glob(f"{address.key}.*.log")
         latest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
         if latest:
             with latest.open("rb") as log:
                 log.seek(max(latest.stat().st_size - _TAIL, 0))
-                return expected_seconds(log.read().decode(errors="replace"))
+                return read_headway(log.read().decode(errors="replace"))
     return None

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Steps are counted per so many seconds, and a rate is taken over so many of these.
 _BUCKET, _BUCKETS = 10, 30
@@ -23,6 +23,16 @@ class Left:
     """Steps on top, of entries of which none has finished or told how far it is: nobody knows how long they take."""
 
 
+class Guess(NamedTuple):
+    """What the running steps of an entry say of themselves, none of which has finished yet."""
+
+    seconds: float
+    """One of them will probably take."""
+    running: int
+    share: float
+    """Of each is done."""
+
+
 @dataclass(slots=True)
 class _Entry:
     slots: float
@@ -33,16 +43,30 @@ class _Entry:
     """Seconds."""
     squares: float = 0.0
     """Sum of squared distances from the mean (Welford)."""
-    guess: float | None = None
-    """Seconds of a step, as those that are running say; counts until the first has finished."""
+    guess: Guess | None = None
+    """Counts until the first has finished."""
     ended: Counter[int] = field(default_factory=Counter)
     """Bucket of time -> steps that ended in it."""
 
+    def rounds(self, steps: int) -> float:
+        """How many steps come one after another if so many are ahead; fewer than slots take as long as one of them."""
+        if not steps:
+            return 0.0
+        if self.steps or not self.guess:
+            return max(steps / self.slots, 1.0)
+        if steps <= self.guess.running:
+            return 1.0 - self.guess.share
+        return max((steps - self.guess.running * self.guess.share) / self.slots, 1.0)
+
     def bounds(self) -> tuple[float, float]:
-        """The mean, minus and plus two standard errors, which are the mean itself where nothing tells the spread."""
-        mean = self.mean if self.steps or self.guess is None else self.guess
-        error = math.sqrt(self.squares / (self.steps - 1) / self.steps) if self.steps > 1 else mean / 2
-        return max(mean - 2 * error, 0.0), mean + 2 * error
+        """The mean seconds of a step, minus and plus two standard errors.
+
+        A single step may be as far from the mean as the mean from nothing, one that is running half as far.
+        """
+        if not self.steps and self.guess:
+            return self.guess.seconds / 2, self.guess.seconds * 1.5
+        error = math.sqrt(self.squares / (self.steps - 1) / self.steps) if self.steps > 1 else self.mean / 2
+        return max(self.mean - 2 * error, 0.0), self.mean + 2 * error
 
 
 class Pace:
@@ -66,9 +90,9 @@ class Pace:
         entry.mean += distance / entry.steps
         entry.squares += distance * (seconds - entry.mean)
 
-    def guess(self, name: str, seconds: float) -> None:
-        """A step of an entry that is still running will probably take so long."""
-        self._entries[name].guess = seconds
+    def guess(self, name: str, guess: Guess) -> None:
+        """What the running steps of an entry say."""
+        self._entries[name].guess = guess
 
     def ended(self, name: str, seconds: float, now: float | None = None) -> None:
         """A step of an entry has just succeeded."""
@@ -102,11 +126,10 @@ class Pace:
         quick, slow, unknown = {True: 0.0, False: 0.0}, 0.0, 0
         for name, steps in ahead.items():
             entry = self._entries[name]
-            if not entry.steps and entry.guess is None:
+            if not entry.steps and not entry.guess:
                 unknown += steps
                 continue
-            # Fewer steps than slots take as long as one of them.
-            rounds = max(steps / entry.slots, 1.0) if steps else 0.0
+            rounds = entry.rounds(steps)
             shortest, longest = entry.bounds()
             quick[entry.on_gpu] += rounds * shortest
             slow += rounds * longest
@@ -132,7 +155,14 @@ def load_pace(dumped: Mapping[str, Any]) -> Pace:
     """The pace that another process dumped; its rates stay behind."""
     pace = Pace({name: each["slots"] for name, each in dumped.items()}, frozenset())
     pace._entries = {
-        name: _Entry(each["slots"], each["on_gpu"], each["steps"], each["mean"], each["squares"], each["guess"])
+        name: _Entry(
+            each["slots"],
+            each["on_gpu"],
+            each["steps"],
+            each["mean"],
+            each["squares"],
+            Guess(*each["guess"]) if each["guess"] else None,
+        )
         for name, each in dumped.items()
     }
     return pace

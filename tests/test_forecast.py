@@ -6,6 +6,7 @@ import json
 import statistics
 import threading
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from test_execute import FAILING_CELL, run_inline
 
 from orchestrator.drive import drive
-from orchestrator.pace import Left, Pace, load_pace, spell_left, spell_seconds
+from orchestrator.pace import Guess, Left, Pace, load_pace, spell_left, spell_seconds
 from orchestrator.session import Session, open_session
 
 NAP = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
@@ -48,8 +49,13 @@ def test_the_time_left_is_the_work_over_the_slots_and_a_range_where_steps_differ
 
 def test_what_a_running_step_tells_counts_until_the_first_one_has_finished() -> None:
     pace = Pace({"a": 2}, frozenset())
-    pace.guess("a", 30.0)
-    assert pace.left({"a": 4}) == load_pace(json.loads(json.dumps(pace.dump()))).left({"a": 4}) == Left(0.0, 120.0, 0)
+    pace.guess("a", Guess(30.0, 2, 0.8))
+    # 1.6 of 4 steps are done, two at a time.
+    assert pace.left({"a": 4}) == load_pace(json.loads(json.dumps(pace.dump()))).left({"a": 4})
+    assert astuple(pace.left({"a": 4})) == pytest.approx((1.2 * 15, 1.2 * 45, 0))
+    # The third begins when one of these ends; without it a fifth of a step is left.
+    assert astuple(pace.left({"a": 3})) == pytest.approx((15, 45, 0))
+    assert astuple(pace.left({"a": 2})) == pytest.approx((3, 9, 0))
     assert pace.seconds("a") is None
     pace.note("a", 10.0)
     assert pace.left({"a": 4}) == Left(0.0, 40.0, 0)
@@ -164,9 +170,9 @@ def test_the_log_of_a_running_step_tells_the_time_left_before_any_step_has_finis
         inline=False,
     )
     early = [look for look in looks if look["live"] and look["steps"]["source"]["committed"] == 0]
-    # Two steps of 40 s on two cores, ± a half twice; nobody knows of the others.
+    # Two steps of 40 s on two cores, ± a half, a twentieth of which is done; nobody knows of the others.
     others = sum(early[-1]["steps"][name]["total"] for name in ("double", "total"))
-    assert early[-1]["left"] == {"low": 0.0, "high": 80.0, "unknown": others}
+    assert early[-1]["left"] == {"low": pytest.approx(19), "high": pytest.approx(57), "unknown": others}
 
 
 def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import NamedTuple
 
 #: Seconds between two lines.
 EVERY = 15.0
@@ -28,13 +29,22 @@ class Progress:
             self._printed = now
 
 
-def expected_seconds(log: str) -> float | None:
-    """How long the whole will probably take, as the last line of progress in a log has it; None if there is none."""
+class Headway(NamedTuple):
+    """How far a step is."""
+
+    share: float
+    """Of it is done."""
+    seconds: float
+    """The whole will probably take."""
+
+
+def read_headway(log: str) -> Headway | None:
+    """What the last line of progress in a log says; None if there is none."""
     found = _LINE.findall(log)
     if not found:
         return None
     done, total, took = map(int, found[-1])
-    return took * total / done
+    return Headway(done / total, took * total / done)
 
 
 def _spelled(seconds: float) -> str:

@@ -26,7 +26,7 @@ def test_lines_say_how_far_a_step_is_and_how_long_the_rest_takes(
     assert capsys.readouterr().out == "texts: 4 of 4 in 270 s, about 0 s left\n"
 
 
-def test_a_log_says_how_long_the_whole_will_take() -> None:
+def test_a_log_says_how_far_the_step_is_and_how_long_the_whole_will_take() -> None:
     log = "prompts: 1 of 4 in 9 s, about 27 s left\nwords\ntexts: 300 of 400 in 30 s, about 10 s left\n{'loss': 1}\n"
-    assert progress.expected_seconds(log) == 40
-    assert progress.expected_seconds("texts: 300 of 400 in 3") is None
+    assert progress.read_headway(log) == (0.75, 40)
+    assert progress.read_headway("texts: 300 of 400 in 3") is None
