@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 #: Seconds between two lines.
 EVERY = 15.0
-_LINE = re.compile(r": (\d+) of (\d+) in (\d+) s, about [^\n]* left$", re.MULTILINE)
+#: Anybody may print into a log: no zeros to divide by, no numbers beyond a float's.
+_LINE = re.compile(r": ([1-9]\d{0,11}) of ([1-9]\d{0,11}) in (\d{1,9}) s, about [^\n]* left$", re.MULTILINE)
 
 
 class Progress:
@@ -44,7 +45,7 @@ def read_headway(log: str) -> Headway | None:
     if not found:
         return None
     done, total, took = map(int, found[-1])
-    return Headway(done / total, took * total / done)
+    return Headway(min(done / total, 1.0), took * total / done)
 
 
 def _spelled(seconds: float) -> str:
