@@ -2,7 +2,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-workers test-others lint bench bench-fits clean
+.PHONY: setup quickstart test test-faults test-ray-faults test-other-faults test-workers-and-jobs test-others lint bench bench-fits clean
 
 setup: $(READY)
 
@@ -25,7 +25,7 @@ lint: setup
 
 # Side by side: two thirds of a fault test are waiting, and a part that is left alone has one core for itself only.
 test: setup lint
-	$(MAKE) --no-print-directory -j4 test-ray-faults test-other-faults test-workers test-others
+	$(MAKE) --no-print-directory -j4 test-ray-faults test-other-faults test-workers-and-jobs test-others
 
 # What is killed, filled, flooded, edited and cut off in mid-run.
 test-faults: setup
@@ -39,11 +39,14 @@ test-ray-faults: setup
 test-other-faults: setup
 	.venv/bin/python -m pytest -m faults $(addprefix --ignore=,$(RAY_FAULTS))
 
-test-workers: setup
-	.venv/bin/python -m pytest tests/workers
+# What submits jobs to a Ray head; here, so that the four parts take about as long.
+JOBS := tests/test_end_to_end.py tests/test_submit.py tests/test_monitoring.py
+
+test-workers-and-jobs: setup
+	.venv/bin/python -m pytest -m "not faults" tests/workers $(JOBS)
 
 test-others: setup
-	.venv/bin/python -m pytest -m "not faults" --ignore=tests/workers
+	.venv/bin/python -m pytest -m "not faults" $(addprefix --ignore=,tests/workers $(JOBS))
 
 # On an otherwise idle machine; about five minutes.
 bench: setup
