@@ -67,7 +67,7 @@ def arguments(
     }
 
 
-class Headway(TrainerCallback):
+class ShowProgress(TrainerCallback):
     """Lines of progress in the log of a training."""
 
     def on_train_begin(
