@@ -20,6 +20,8 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 # Nothing may be downloaded in a test; the surroundings of the person who runs them must not leak in.
 os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+# Several test processes share the cores: threads that wait must not spin, and one per process is enough.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
 # Keeps Ray from writing a token into the home folder of whoever runs the tests.
 os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
 for _name in ("SWEEP_OUTPUTS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "HH_RLHF"):
@@ -60,7 +62,7 @@ def local_ray() -> None:
 def _s3_server() -> Iterator[None]:
     """A real S3 server on loopback."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(S3_PORT)],
+        [sys.executable, str(TESTS / "s3_server.py"), str(S3_PORT)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -151,7 +151,7 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> dic
     if behaviour == "hang":
         time.sleep(600)
     if behaviour == "nap":
-        time.sleep(0.01)
+        time.sleep(0.02)
     if behaviour == "slow":
         time.sleep(0.5)
     if behaviour == "tell":
@@ -200,19 +200,9 @@ def runtime_env() -> dict[str, Any]:
 
 def connect() -> None:
     """Start a local Ray on two cores whose workers know the toy stages."""
-    import ray
+    from orchestrator.executors.ray_cluster import start_ray
 
-    for last in (False, False, True):
-        try:
-            ray.init(
-                address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=runtime_env()
-            )
-            return
-        except Exception as error:
-            # Ray gives its own processes 30 s to start, which a machine that runs three test suites may not keep.
-            if last or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
+    start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=runtime_env())
 
 
 #: x and y give 6 cells; sources are shared by the values of y.

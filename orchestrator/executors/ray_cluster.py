@@ -271,7 +271,7 @@ class RayExecutor:
             options["address"] = address
         try:
             _probe(address)
-            ray.init(**options)
+            start_ray(**options)
         except Exception as error:  # a node that did not start in time is a plain Exception of Ray's
             raise RayUnreachableError(
                 f"no Ray cluster answers at {address}: {error}. Start one (ray start --head), correct --address or "
@@ -280,6 +280,18 @@ class RayExecutor:
                 else f"Ray did not start on this machine: {error}. Nothing was run; give the same command again. "
                 "Should that not help, Ray's logs are in /tmp/ray/session_latest/logs, and --inline does without Ray."
             ) from error
+
+
+def start_ray(**options: Any) -> None:
+    """`ray.init`, again where Ray's own processes did not start within the 30 s it gives them: the machine is busy."""
+    for last in (False, False, True):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            if last or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def _probe(address: str | None) -> None:

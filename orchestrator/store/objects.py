@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -49,6 +51,13 @@ from orchestrator.types import Artifact, Attempt, Manifest
 _AT_ONCE = 64
 #: Deletions that are under way at once.
 _THREADS = 16
+#: How S3 and its likes say that an object exists already; not all of them name the condition that failed, without which
+#: s3fs takes it for an unknown error.
+_TAKEN = frozenset({"PreconditionFailed", "412"})
+#: How S3 says that two conditional writes met, of which this one is to be tried again.
+_MET = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
+#: Seconds before each further try at that.
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 #: Bytes that are read at once from a file that is only looked at.
 _BLOCK = 8 * 2**20
 
@@ -409,8 +418,25 @@ class ObjectStore:
         return texts
 
     def _create(self, path: str, data: bytes) -> None:
-        """Write an object that must not exist yet. Raises FileExistsError."""
-        self._fs.pipe_file(path, data, mode="create")
+        """Write an object that must not exist yet. Raises FileExistsError when somebody else's is there."""
+        for pause in (*_PAUSES, None):
+            try:
+                self._fs.pipe_file(path, data, mode="create")
+                return
+            except Exception as error:
+                code = _code(error)
+                if not isinstance(error, FileExistsError) and code not in _TAKEN | _MET:
+                    raise
+                # The answer to a write may be lost on its way; the library then asks again, and finds what it wrote.
+                there = None if code in _MET else self._read_all({path: path})[path]
+                if there == data:
+                    return
+                if there is not None:
+                    raise FileExistsError(path) from error
+                # It met another write of this key, or what it met is gone by now.
+                if pause is None:
+                    raise
+                time.sleep(random.uniform(0.5, 1.5) * pause)
 
     def _manifest_path(self, address: Artifact) -> str:
         return f"{self._root}/manifests/{address.stage}/{address.key}.json"
@@ -435,3 +461,9 @@ class ObjectStore:
             reason = str(error).strip() or type(error).__name__
             remedy = "check address and credentials, then give the same command again; nothing is lost"
             raise StoreError(f"the store {self.location} cannot be reached or written: {reason}; {remedy}") from error
+
+
+def _code(error: Exception) -> str | None:
+    """What an S3 service called an error."""
+    response: dict[str, dict[str, str]] = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import toy
@@ -27,7 +28,7 @@ import random, threading, time, psutil
 def kill():
     me = psutil.Process()
     killed = 0
-    while killed < 25:
+    while killed < 12:
         time.sleep(0.7)
         names = ("ray::source", "ray::double", "ray::total", "ray::ask")
         busy = [each for each in me.children(recursive=True) if each.name().startswith(names)]
@@ -39,21 +40,34 @@ threading.Thread(target=kill, daemon=True).start()
 
 #: A head without cores and one node, which is lost and comes back as another.
 CLUSTER = """
-import threading, time, ray, toy
+import os, threading, time, traceback, ray, toy
+from pathlib import Path
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+def join():
+    # Ray gives a node 30 s to start, which a machine that runs three test suites may not keep.
+    for attempt in range(5):
+        try:
+            node = cluster.add_node(wait=False, num_cpus=2, num_gpus=1)
+            while not any(each["Alive"] and each["Resources"].get("CPU") for each in ray.nodes()):
+                time.sleep(0.1)
+            return node
+        except Exception:
+            traceback.print_exc()
+    os._exit(99)
 # Before the other node is there: a driver whose own node is lost is another matter.
 ray.init(address=cluster.address, log_to_driver=False, runtime_env=toy.runtime_env())
-node = cluster.add_node(num_cpus=2, num_gpus=1)
-cluster.wait_for_nodes()
+node = join()
 # A node registers a signal handler, which only the main thread may do.
 ray._private.utils.set_sigterm_handler = lambda handler: None
 def exchange():
-    time.sleep(5)
+    trace = Path(os.environ["TOY_TRACE"])
+    while not trace.exists() or len(trace.read_text().splitlines()) < 20:
+        time.sleep(0.01)
     cluster.remove_node(node, allow_graceful=False)
     print("THE NODE IS GONE", flush=True)
     time.sleep(4)
-    cluster.add_node(num_cpus=2, num_gpus=1)
+    join()
     print("ANOTHER NODE IS HERE", flush=True)
     # The processes of a node die with the thread that started them.
     time.sleep(3600)
@@ -75,7 +89,7 @@ threading.Thread(target=lose, daemon=True).start()
 """
 
 
-def run(folder: Path, setting: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, setting: str, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
     path = folder / "toy.yaml"
     code = f"import toy; toy.install()\n{setting}\nfrom orchestrator.cli import main; main()"
     return subprocess.run(
@@ -102,8 +116,10 @@ def test_workers_killed_again_and_again_cost_only_time(tmp_path: Path, calm: pa.
 
 
 def test_a_node_that_is_lost_and_replaced_costs_no_step_a_try(tmp_path: Path, calm: pa.Table) -> None:
-    # One try only: a lost node must not count. The doubles want a share of a (logical) GPU.
-    toy.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 1}, double: {gpus: 0.5}}\n")
+    # One try only: a lost node must not count. The doubles want a share of a (logical) GPU and a process of their own.
+    few = LONG.replace(str(list(range(100))), str(list(range(8))))
+    calm = calm.filter(pc.less(calm["x"], 8))
+    toy.write_sweep(tmp_path, few + "runtime: {default: {attempts: 1}, double: {gpus: 0.5}}\n")
     done = run(tmp_path, CLUSTER)
     assert "ANOTHER NODE IS HERE" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
@@ -163,10 +179,10 @@ def test_when_all_of_ray_is_lost_the_same_command_finishes_the_sweep(tmp_path: P
 
 
 def test_a_step_that_kills_its_process_takes_no_neighbour_with_it(tmp_path: Path) -> None:
-    # Two of 600 cells crash every time; they travel in bundles with the others.
-    kinds = "plain: {behaviour: work}"
+    # Two of 202 cells crash every time; they travel in bundles with the others.
+    kinds = "plain: {behaviour: nap}"
     text = LONG.replace(kinds, f"{kinds}\n    bad: {{behaviour: crash}}") + (
-        f"exclude: [{{kind: bad, x: {list(range(1, 300))}}}]\nruntime: {{total: {{attempts: 2}}}}\n"
+        f"exclude: [{{kind: bad, x: {list(range(1, 100))}}}]\nruntime: {{total: {{attempts: 2}}}}\n"
     )
     toy.write_sweep(tmp_path, text)
     done = run(tmp_path, "toy.connect()")

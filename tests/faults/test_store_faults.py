@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
-from long_sweep import COLUMNS, with_ray
+from long_sweep import COLUMNS, LONG, with_ray
 from small_disk import mounted
 from test_execute import SLOW, command, environment
 
@@ -26,14 +26,6 @@ from orchestrator.types import Artifact, Manifest
 
 pytestmark = pytest.mark.faults
 
-#: 600 steps of ten milliseconds.
-SHORT = (
-    toy.SWEEP.replace("[1, 2, 3]", str(list(range(100))))
-    .replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
-    .replace("inputs: {number: source}}", "inputs: {number: source}, config: {behaviour: nap}}")
-    .replace("behaviour: work", "behaviour: nap")
-)
-
 
 def calm_table(folder: Path, text: str) -> pa.Table:
     """The table of a sweep when nothing goes wrong."""
@@ -43,11 +35,6 @@ def calm_table(folder: Path, text: str) -> pa.Table:
         patch.delenv("TOY_TRACE", raising=False)
         assert drive(session, None, True, None) == 0
     return pq.read_table(session.outputs.results, columns=COLUMNS)
-
-
-@pytest.fixture(scope="module")
-def calm_short(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    return calm_table(tmp_path_factory.mktemp("calm") / "short", SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +101,8 @@ def finish(folder: Path, outputs: Path | None = None, **more: str) -> str:
 # --- signals
 
 
-def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: Path, calm_short: pa.Table) -> None:
-    path = toy.write_sweep(tmp_path, SHORT)
+def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: Path, calm: pa.Table) -> None:
+    path = toy.write_sweep(tmp_path, LONG)
     chance = random.Random(0)
     drained = 0
     for turn in range(20):
@@ -140,15 +127,15 @@ def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: P
     assert drained >= 10
     assert calls(tmp_path) < 600
     finish(tmp_path)
-    check(tmp_path, calm_short)
+    check(tmp_path, calm)
     assert 600 <= calls(tmp_path) <= 600 + drained
 
 
 @pytest.mark.ray
 def test_sigterm_of_a_driver_with_a_ray_of_its_own_lets_running_steps_commit(
-    tmp_path: Path, calm_short: pa.Table, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, calm: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = toy.write_sweep(tmp_path, SHORT)
+    path = toy.write_sweep(tmp_path, LONG)
     # The grace time that a job has by itself is a second, which a bundle may need on a busy machine.
     monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
     driver = start(with_ray(command(tmp_path, path)))
@@ -160,8 +147,8 @@ def test_sigterm_of_a_driver_with_a_ray_of_its_own_lets_running_steps_commit(
     assert "the same command goes on" in printed
     assert 0 < calls(tmp_path) < 600
     finish(tmp_path)
-    check(tmp_path, calm_short)
-    # Steps of ten milliseconds end within the grace time: none is computed again.
+    check(tmp_path, calm)
+    # Steps of twenty milliseconds end within the grace time: none is computed again.
     assert calls(tmp_path) == 600
 
 
@@ -323,9 +310,9 @@ def freeze(disk: Path) -> None:
     ("strike", "reason"), [(fill, "No space left on device"), (freeze, "Read-only file system")], ids=["full", "frozen"]
 )
 def test_a_disk_that_fails_in_mid_run_stops_the_sweep_with_the_remedy_and_the_same_command_goes_on(
-    disk: Path, tmp_path: Path, calm_short: pa.Table, strike: Callable[[Path], None], reason: str
+    disk: Path, tmp_path: Path, calm: pa.Table, strike: Callable[[Path], None], reason: str
 ) -> None:
-    path = toy.write_sweep(tmp_path, SHORT)
+    path = toy.write_sweep(tmp_path, LONG)
     out = disk / "out"
     line = command(tmp_path, path, "--inline")
     line[line.index("--outputs") + 1] = str(out)
@@ -355,7 +342,7 @@ def test_a_disk_that_fails_in_mid_run_stops_the_sweep_with_the_remedy_and_the_sa
     before = calls(tmp_path)
     finish(tmp_path, out)
     assert calls(tmp_path) == before + 600 - len(committed)
-    check(tmp_path, calm_short, out)
+    check(tmp_path, calm, out)
 
 
 # --- edited code
@@ -554,9 +541,9 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
 
 
 def test_of_two_drivers_one_is_killed_again_and_again_and_the_other_finishes_everything(
-    tmp_path: Path, calm_short: pa.Table
+    tmp_path: Path, calm: pa.Table
 ) -> None:
-    path = toy.write_sweep(tmp_path, SHORT)
+    path = toy.write_sweep(tmp_path, LONG)
     chance = random.Random(5)
     line = command(tmp_path, path, "--inline")
     survivor = start(line)
@@ -575,11 +562,11 @@ def test_of_two_drivers_one_is_killed_again_and_again_and_the_other_finishes_eve
     assert 600 <= calls(tmp_path) <= 600 + kills
     # What the last victim held on a step that it had published is swept by the next command.
     assert "nothing to do" in finish(tmp_path)
-    check(tmp_path, calm_short)
+    check(tmp_path, calm)
 
 
-def test_of_two_drivers_either_may_be_killed_and_the_other_goes_on(tmp_path: Path, calm_short: pa.Table) -> None:
-    path = toy.write_sweep(tmp_path, SHORT)
+def test_of_two_drivers_either_may_be_killed_and_the_other_goes_on(tmp_path: Path, calm: pa.Table) -> None:
+    path = toy.write_sweep(tmp_path, LONG)
     chance = random.Random(6)
     line = command(tmp_path, path, "--inline")
     drivers = [start(line), start(line)]
@@ -594,4 +581,4 @@ def test_of_two_drivers_either_may_be_killed_and_the_other_goes_on(tmp_path: Pat
     assert drivers[0].returncode == 0, printed
     assert 600 <= calls(tmp_path) <= 601
     assert "nothing to do" in finish(tmp_path)
-    check(tmp_path, calm_short)
+    check(tmp_path, calm)
