@@ -1,9 +1,11 @@
-"""How long steps will take of which none has finished yet, as the logs of those that are running tell."""
+"""How far running steps are, as their logs tell; and how long they take where none has finished yet."""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
+from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 
@@ -11,33 +13,50 @@ from orchestrator.pace import Guess, Pace
 from orchestrator.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.types import Artifact
-from workers.progress import Headway, read_headway
+from workers.progress import EVERY, Headway, read_headway
 
-#: So many steps of an entry are asked, and so many bytes are read of the end of a log.
-_ASKED, _TAIL = 4, 8192
+#: So many steps of an entry are asked at most, and so many bytes are read of the end of a log.
+_ASKED, _TAIL = 64, 8192
+#: Steps that take less (seconds) are done before they say anything.
+_LONG = 2 * EVERY
 
 
 def listen(schedule: Schedule, store: Store, pace: Pace) -> None:
-    """Tell the pace of entries of which no step has finished yet how far those that are running are.
+    """Tell the pace how far the running steps of each entry are, where steps take long or nobody knows how long.
 
-    Only logs that this machine can read: all of them where nodes share the store's folder.
+    Only logs that this machine can read: all of them where nodes share the store's folder. A step that was sent and is
+    not begun yet says nothing.
     """
     for name, counts in schedule.counts().items():
-        if not counts[State.RUNNING] or pace.seconds(name) is not None:
+        usual = pace.seconds(name)
+        if usual is not None and usual < _LONG:
             continue
-        running = np.flatnonzero((schedule.codes == State.RUNNING) & schedule.plan.steps_of(entries=[name]))
-        asked = [_headway(store, schedule.plan.address(number)) for number in running[:_ASKED].tolist()]
-        if told := [each for each in asked if each]:
-            seconds, share = (statistics.fmean(getattr(each, name) for each in told) for name in ("seconds", "share"))
-            pace.guess(name, Guess(seconds, len(running), share))
+        guess = None
+        if counts[State.RUNNING]:
+            running = np.flatnonzero((schedule.codes == State.RUNNING) & schedule.plan.steps_of(entries=[name]))
+            asked = [schedule.plan.address(number) for number in running[:_ASKED].tolist()]
+            told = [each for each in map(_headway, _latest_logs(store, asked)) if each]
+            if told:
+                seconds = statistics.fmean(each.seconds for each in told)
+                share = statistics.fmean(each.share for each in told)
+                guess = Guess(seconds, round(len(running) * len(told) / len(asked)), share)
+        pace.guess(name, guess)
 
 
-def _headway(store: Store, address: Artifact) -> Headway | None:
+def _latest_logs(store: Store, addresses: Collection[Artifact]) -> list[Path]:
+    """The logs of the latest tries of some steps, of those that have one here; by one listing per stage."""
+    latest: dict[str, tuple[int, Path]] = {}
     with contextlib.suppress(OSError, StoreError):
-        logs = store.log_path(address, 1).parent.glob(f"{address.key}.*.log")
-        latest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
-        if latest:
-            with latest.open("rb") as log:
-                log.seek(max(latest.stat().st_size - _TAIL, 0))
-                return read_headway(log.read().decode(errors="replace"))
+        for folder in {store.log_path(address, 1).parent for address in addresses}:
+            for path in folder.glob("*.log"):
+                key, number = path.stem.split(".")
+                latest[key] = max(latest.get(key, (0, path)), (int(number), path))
+    return [latest[address.key][1] for address in addresses if address.key in latest]
+
+
+def _headway(path: Path) -> Headway | None:
+    """What the end of a log says."""
+    with contextlib.suppress(OSError), path.open("rb") as log:
+        log.seek(max(path.stat().st_size - _TAIL, 0))
+        return read_headway(log.read().decode(errors="replace"))
     return None

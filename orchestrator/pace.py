@@ -24,10 +24,10 @@ class Left:
 
 
 class Guess(NamedTuple):
-    """What the running steps of an entry say of themselves, none of which has finished yet."""
+    """What the running steps of an entry say of themselves."""
 
     seconds: float
-    """One of them will probably take."""
+    """One of them will probably take; counts until the first has finished."""
     running: int
     share: float
     """Of each is done."""
@@ -44,7 +44,6 @@ class _Entry:
     squares: float = 0.0
     """Sum of squared distances from the mean (Welford)."""
     guess: Guess | None = None
-    """Counts until the first has finished."""
     ended: Counter[int] = field(default_factory=Counter)
     """Bucket of time -> steps that ended in it."""
 
@@ -52,7 +51,7 @@ class _Entry:
         """How many steps come one after another if so many are ahead; fewer than slots take as long as one of them."""
         if not steps:
             return 0.0
-        if self.steps or not self.guess:
+        if not self.guess:
             return max(steps / self.slots, 1.0)
         if steps <= self.guess.running:
             return 1.0 - self.guess.share
@@ -90,14 +89,17 @@ class Pace:
         entry.mean += distance / entry.steps
         entry.squares += distance * (seconds - entry.mean)
 
-    def guess(self, name: str, guess: Guess) -> None:
-        """What the running steps of an entry say."""
+    def guess(self, name: str, guess: Guess | None) -> None:
+        """What the running steps of an entry say, if they say anything."""
         self._entries[name].guess = guess
 
     def ended(self, name: str, seconds: float, now: float | None = None) -> None:
         """A step of an entry has just succeeded."""
         self.note(name, seconds)
-        ended = self._entries[name].ended
+        entry = self._entries[name]
+        if entry.guess:
+            entry.guess = entry.guess._replace(running=max(entry.guess.running - 1, 0))
+        ended = entry.ended
         ended[int((now or time.time()) / _BUCKET)] += 1
         if len(ended) > _BUCKETS:
             del ended[min(ended)]

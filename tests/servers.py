@@ -32,7 +32,7 @@ def free_port() -> int:
             return port
 
 
-def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 120, log: Path | None = None) -> None:
+def wait_until_it_answers(url: str, server: Popen[bytes], seconds: float = 400, log: Path | None = None) -> None:
     """Return as soon as a server answers a GET; an error with its log if it ends or stays silent."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -28,7 +28,7 @@ def submit(head: str, environment: dict[str, str], outputs: Path | None, *option
             "ray", "job", "submit", "--address", head, "--working-dir", ".",
             "--runtime-env-json", json.dumps({"env_vars": variables}), "--", "sweeps/quickstart.yaml", *options,
         ],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600,
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 

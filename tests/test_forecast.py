@@ -10,6 +10,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import toy
 from hypothesis import given
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from test_execute import FAILING_CELL, run_inline
 
 from orchestrator.drive import drive
+from orchestrator.headway import listen
 from orchestrator.pace import Guess, Left, Pace, load_pace, spell_left, spell_seconds
+from orchestrator.schedule import State
 from orchestrator.session import Session, open_session
 
 NAP = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
@@ -47,7 +50,7 @@ def test_the_time_left_is_the_work_over_the_slots_and_a_range_where_steps_differ
     assert pace.left({"a": 0, "b": 0}).high == 0
 
 
-def test_what_a_running_step_tells_counts_until_the_first_one_has_finished() -> None:
+def test_what_running_steps_have_done_is_not_ahead_and_their_guess_counts_until_the_first_has_finished() -> None:
     pace = Pace({"a": 2}, frozenset())
     pace.guess("a", Guess(30.0, 2, 0.8))
     # 1.6 of 4 steps are done, two at a time.
@@ -58,13 +61,17 @@ def test_what_a_running_step_tells_counts_until_the_first_one_has_finished() -> 
     assert astuple(pace.left({"a": 2})) == pytest.approx((3, 9, 0))
     assert pace.seconds("a") is None
     pace.note("a", 10.0)
-    assert pace.left({"a": 4}) == Left(0.0, 40.0, 0)
+    pace.note("a", 10.0)
+    assert astuple(pace.left({"a": 4})) == pytest.approx((1.2 * 10, 1.2 * 10, 0))
+    # One of the two has ended, and what it had done is no longer among what is ahead.
+    pace.ended("a", 10.0)
+    assert astuple(pace.left({"a": 3})) == pytest.approx((1.1 * 10, 1.1 * 10, 0))
+    pace.guess("a", None)
+    assert pace.left({"a": 3}) == Left(15.0, 15.0, 0)
 
 
 @given(st.lists(st.floats(0.001, 1e4), min_size=2, max_size=50))
 def test_mean_and_error_are_those_of_the_textbook(seconds: list[float]) -> None:
-    import numpy as np
-
     pace = Pace({"a": 1}, frozenset())
     for each in seconds:
         pace.note("a", each)
@@ -173,6 +180,27 @@ def test_the_log_of_a_running_step_tells_the_time_left_before_any_step_has_finis
     # Two steps of 40 s on two cores, ± a half, a twentieth of which is done; nobody knows of the others.
     others = sum(early[-1]["steps"][name]["total"] for name in ("double", "total"))
     assert early[-1]["left"] == {"low": pytest.approx(19), "high": pytest.approx(57), "unknown": others}
+
+
+def test_what_running_steps_have_done_is_read_from_the_logs_of_their_latest_tries(tmp_path: Path) -> None:
+    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    session.store.prepare()
+    sources = np.flatnonzero(session.plan.steps_of(entries=["source"]))
+    session.schedule.codes[sources] = State.RUNNING
+    # Of the six that were sent, two are computed: one half done, after a try that came farther, one a quarter.
+    for number, attempt, done in ((sources[0], 1, 59), (sources[0], 2, 30), (sources[1], 1, 15)):
+        log = session.store.log_path(session.plan.address(number), attempt)
+        log.write_text(f"optimizer steps: {done} of 60 in {done * 2} s, about a while left\n")
+    pace = Pace({"source": 2, "double": 2, "total": 2}, frozenset())
+    for _ in range(2):
+        pace.note("source", 100.0)
+    assert pace.left({"source": 6}).high == pytest.approx(3 * 100)
+    listen(session.schedule, session.store, pace)
+    assert pace.left({"source": 6}).high == pytest.approx((6 - 0.75) / 2 * 100)
+    assert pace.left({"source": 2}).high == pytest.approx((1 - 0.375) * 100)
+    session.schedule.codes[sources] = State.PENDING
+    listen(session.schedule, session.store, pace)
+    assert pace.left({"source": 6}).high == pytest.approx(3 * 100)
 
 
 def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path) -> None:

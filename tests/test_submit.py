@@ -374,7 +374,7 @@ def test_a_server_of_something_else_is_not_taken_for_a_job_server(checkout: Path
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 400
             while time.monotonic() < until:
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:

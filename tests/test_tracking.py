@@ -453,7 +453,7 @@ def postgres() -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 400
         while b"ready to accept connections" not in (folder / "log").read_bytes():
             assert server.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()
@@ -491,7 +491,7 @@ def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_told_once(
     def wait_once(self: courier.Courier) -> None:
         """The run is held up at its first finished cells, until MLflow shows them."""
         beat(self)
-        known, until = self.outbox.sent(f"{uri} toy"), time.monotonic() + 120
+        known, until = self.outbox.sent(f"{uri} toy"), time.monotonic() + 400
         while self.outbox.digests and not shown and time.monotonic() < until:
             known.follow()
             if self.outbox.digests.keys() <= known.runs.keys():

@@ -43,7 +43,7 @@ def test_kills_of_a_driver_with_a_ray_of_its_own_lose_nothing(tmp_path: Path, ca
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     done = subprocess.run(
-        with_ray(command(tmp_path, path)), env=environment(), capture_output=True, text=True, timeout=300
+        with_ray(command(tmp_path, path)), env=environment(), capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     check_nothing_is_lost_or_twice(tmp_path, calm)

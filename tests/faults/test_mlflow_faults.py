@@ -278,7 +278,7 @@ def hold(monkeypatch: pytest.MonkeyPatch, uri: str, meanwhile: Callable[[courier
 
     def held_beat(self: courier.Courier) -> None:
         beat(self)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 400
         while len(self.outbox.digests) >= 20 and not held and time.monotonic() < until:
             sent = self.outbox.sent(f"{uri} {self.projection.spec.tracking.experiment}")  # type: ignore[union-attr]
             sent.follow()
@@ -337,7 +337,7 @@ def test_killing_the_driver_leaves_the_rest_in_the_outbox_and_no_writer_behind(t
         env={**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)},
         stdout=subprocess.DEVNULL,
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     try:
         while not writers(tmp_path):
             assert driver.poll() is None
