@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +17,7 @@ import pytest
 import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers import free_port, wait_until_it_answers
+from servers import free_port, mlflow_server
 from streamlit.testing.v1 import AppTest
 
 import dashboards
@@ -277,12 +274,7 @@ def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path) -> None
     drive(session, None, True, None)
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              start_new_session=True)  # fmt: skip
-    try:
-        wait_until_it_answers(f"{uri}/health", server)
+    with mlflow_server(tmp_path / "server", port):
         assert synchronise(session, read_results(session.outputs.results), uri)
         cell = session.plan.cell(3).id
         address = run_address(uri, "toy", cell)
@@ -295,9 +287,6 @@ def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path) -> None
         assert (run.info.experiment_id, run.data.tags["sweep.cell_id"]) == (kept[1], cell)
         assert run_address(uri, "toy", "0" * 12) is None
         assert run_address(uri, "another", cell) is None
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
     assert run_address(uri, "toy", cell) is None
 
 

@@ -43,18 +43,20 @@ CLUSTER = """
 import os, threading, time, traceback, ray, toy
 from pathlib import Path
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-def join():
+def patiently(start):
     # Ray gives a node 30 s to start, which a machine that runs three test suites may not keep.
     for attempt in range(5):
         try:
-            node = cluster.add_node(wait=False, num_cpus=2, num_gpus=1)
-            while not any(each["Alive"] and each["Resources"].get("CPU") for each in ray.nodes()):
-                time.sleep(0.1)
-            return node
+            return start()
         except Exception:
             traceback.print_exc()
     os._exit(99)
+cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
+def join():
+    node = patiently(lambda: cluster.add_node(wait=False, num_cpus=2, num_gpus=1))
+    while not any(each["Alive"] and each["Resources"].get("CPU") for each in ray.nodes()):
+        time.sleep(0.1)
+    return node
 # Before the other node is there: a driver whose own node is lost is another matter.
 ray.init(address=cluster.address, log_to_driver=False, runtime_env=toy.runtime_env())
 node = join()
@@ -142,11 +144,12 @@ def test_processes_that_keep_a_model_are_killed_again_and_again_and_no_answer_is
 #: A local Ray that kills workers once the machine uses three gigabytes more than now: more than what else may run here
 #: takes meanwhile, less than the step that takes five.
 TIGHT = """
-import ray, toy
+import toy
+from orchestrator.executors.ray_cluster import start_ray
 from ray._private.utils import get_system_memory, get_used_memory
 threshold = (get_used_memory() + 3 * 2**30) / get_system_memory()
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=toy.runtime_env(),
-         _system_config={"memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100})
+start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=toy.runtime_env(),
+          _system_config={"memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100})
 """
 
 

@@ -356,10 +356,10 @@ def install():
     toy.install()
     STAGES["toy_double"] = Stage("workers.doubling:double", 1, toy.TotalConfig, "number", {"number": Input("number")})
 def connect():
-    import ray
+    from orchestrator.executors.ray_cluster import start_ray
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"]}
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-             runtime_env={"worker_process_setup_hook": "edited.install", "env_vars": variables})
+    start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+              runtime_env={"worker_process_setup_hook": "edited.install", "env_vars": variables})
 """
 DOUBLING = """\
 import toy
