@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-#: One cell per reward model: all stages, shards, LoRA-free SFT, a golden model trained in the sweep; half as large.
+#: One cell per reward model: all stages, shards, LoRA-free SFT, a golden model trained in the sweep.
 SMALL = [
-    *("--only", "policy=tiny-sft", "--only", "dataset=helpful", "--only", "sampling=random"),
-    *("--only", "beta=1", "--only", "seed=0"),
-    *("-s", "stages.policy.config.model.tiny.layers=1", "-s", "stages.prompts.config.test=20"),
+    each
+    for coordinate in ("policy=tiny-sft", "dataset=helpful", "sampling=random", "beta=1", "seed=0")
+    for each in ("--only", coordinate)
 ]
 
 
