@@ -320,6 +320,35 @@ def spoil(path: str, fault: str, times: int = 1) -> None:
     urllib.request.urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/faults", body).close()
 
 
+def test_a_record_that_lost_all_its_bytes_is_damaged_and_not_a_store_that_cannot_be_reached(store: Store) -> None:
+    commit(store)
+    inside = Inside(store)
+    inside.write(inside.manifest(ADDRESS), "")
+    assert isinstance(manifest_of(store), DamagedArtifactError)
+    store.discard(ADDRESS)
+    assert store.committed(["toy_source"]) == set()
+
+
+def test_records_are_read_by_one_request_each(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    store = open_store(s3)
+    commit(store)
+    commit(store, OTHER)
+    asked: list[str] = []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def counted(self: s3fs.S3FileSystem, method: str, *args: object, **kwargs: object) -> object:
+        asked.append(method)
+        return await call(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    missing = Artifact("toy_source", "2" * 32)
+    found = store.manifests([ADDRESS, OTHER, missing])
+    assert [isinstance(each, Manifest) for each in found.values()] == [True, True, False]
+    assert asked == ["get_object"] * 3
+
+
 def test_a_commit_whose_answer_is_lost_on_its_way_is_ours_and_complete(s3: str) -> None:
     store = open_store(s3)
     bucket = s3.split("/")[2]
