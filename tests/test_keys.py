@@ -1,0 +1,83 @@
+"""The keys of the shipped sweeps, and a store of an earlier commit: neither changes while code only moves."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from itertools import product
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from orchestrator import read_results
+from orchestrator.session import Session, open_session
+from orchestrator.store import DamagedArtifactError
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+HARMLESS = SHARED / "hh-rlhf" / "harmless-base-test.jsonl.gz"
+#: What commit e4bc492 left of a sweep of sixteen cells, eight of which fail: in a folder, and as objects.
+EARLIER = Path(__file__).parent / "data" / "store-of-e4bc492.tar.xz"
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "steps", "digest"),
+    [
+        ("full", 12_960, 31_983, "36939948b11a59bbc4d68cac1d6d3fae"),
+        ("synthetic", 2_160, 5_100, "d7cfd8405a49eae452e12c08fa5a85eb"),
+        ("quickstart", 144, 384, "832b9c9911cba8d72e95b0c68ee99658"),
+        ("judges", 192, 6_659, "d1eeef70fc494ea9ef49fd518e04c5b5"),
+        ("judge-bias", 60, 550, "ab251b37591a258d25d57eef1f154f55"),
+        ("judges-quickstart", 24, 303, "5fa69742024de62e80221e767a02962e"),
+    ],
+)
+def test_the_plans_of_the_shipped_sweeps_are_pinned(name: str, cells: int, steps: int, digest: str) -> None:
+    plan = open_session(SWEEPS / f"{name}.yaml").plan
+    assert (len(plan.points), len(plan), plan.digest) == (cells, steps, digest)
+
+
+@pytest.mark.skipif(not HARMLESS.exists(), reason=f"there is no {HARMLESS}: real data are not part of the project")
+def test_the_plan_of_human_text_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HH_RLHF", str(HARMLESS))
+    plan = open_session(SWEEPS / "hh-local.yaml").plan
+    assert (len(plan.points), len(plan), plan.digest) == (36, 99, "8362249f35e6f472bed194be1bf31757")
+
+
+def test_the_plan_of_published_embeddings_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, split in product(("embd", "reward"), ("train", "test")):
+        (tmp_path / f"{kind}_gemma-2b_gemma-2b_harmless_{split}.npy").touch()
+    monkeypatch.setenv("EMBEDDINGS", str(tmp_path))
+    assert open_session(SWEEPS / "embeddings.yaml").plan.digest == "0d2a13cf6ad342c9f77d468c998733a1"
+
+
+def test_a_store_of_an_earlier_commit_has_nothing_left_to_do(tmp_path: Path) -> None:
+    with tarfile.open(EARLIER) as archive:
+        archive.extractall(tmp_path, filter="data")
+    _check(open_session(tmp_path / "sweep.yaml", outputs=str(tmp_path / "posix")), tmp_path / "posix")
+
+
+def test_objects_of_an_earlier_commit_have_nothing_left_to_do(tmp_path: Path, s3: str) -> None:
+    import s3fs
+
+    with tarfile.open(EARLIER) as archive:
+        archive.extractall(tmp_path, filter="data")
+    s3fs.S3FileSystem().put(f"{tmp_path / 'objects'}/", s3, recursive=True)
+    _check(open_session(tmp_path / "sweep.yaml", outputs=s3), tmp_path / "objects")
+
+
+def _check(session: Session, earlier: Path) -> None:
+    """Eight cells are finished, the failures of the others are known, and the table is that of then."""
+    table: pa.Table = session.results().table()
+    before = read_results(earlier / "sweeps" / "small")
+    assert table.equals(before, check_metadata=True)
+    assert before["status"].to_pylist().count("succeeded") == 8
+    assert {each for each in before["error_class"].to_pylist() if each} == {"ValueError"}
+    plan, schedule = session.plan, session.schedule
+    assert not (schedule.needed & plan.steps_of(plan.grid.where({"annotations": 20})[plan.points])).any()
+    (pin,) = session.store.pins().values()
+    assert pin == {plan.address(number) for number in range(len(plan)) if schedule.committed[number]}
+    for manifest in session.store.manifests(pin).values():
+        assert not isinstance(manifest, DamagedArtifactError)
+        # Reads every byte.
+        session.store.fetch(manifest.address)
