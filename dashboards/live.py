@@ -18,10 +18,10 @@ import streamlit as st
 from dashboards import live_data as data
 from dashboards.live_charts import CLICK, COLOURS, grid_chart
 from orchestrator.command import repeat_options, spell
-from orchestrator.document import SweepError
-from orchestrator.export import percent
-from orchestrator.pace import spell_left, spell_seconds
-from orchestrator.results import STATUSES, UNKNOWN_ERROR
+from orchestrator.explain.eta import spell_left, spell_seconds
+from orchestrator.results.format import percent
+from orchestrator.results.table import STATUSES, UNKNOWN_ERROR
+from orchestrator.sweep.document import SweepError
 
 #: While a driver is alive the page looks so often (seconds); else it looks so often whether one came alive.
 _LIVE, _IDLE = 2.5, 5.0

@@ -27,13 +27,12 @@ import pandas as pd
 import psutil
 from upath import UPath
 
-from orchestrator.blocks import Blocks, Codes, complete_blocks
 from orchestrator.command import repeat_places, spell
-from orchestrator.failures import read_failures
-from orchestrator.pace import Left
-from orchestrator.plan import Plan, cell_id
+from orchestrator.explain.eta import Left
+from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.redact import bare
-from orchestrator.results import (
+from orchestrator.results.blocks import Blocks, Codes, complete_blocks
+from orchestrator.results.table import (
     STATUSES,
     ErrorGroup,
     averaged_metrics,
@@ -42,6 +41,7 @@ from orchestrator.results import (
     reported_metrics,
     unpack_codes,
 )
+from orchestrator.run.failures import read_failures
 from orchestrator.session import Session, open_session
 from orchestrator.texts import plain_text
 

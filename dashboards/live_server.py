@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from orchestrator.document import Problem, SweepError
+from orchestrator.sweep.document import Problem, SweepError
 
 #: Streamlit's own.
 DEFAULT_PORT = 8501

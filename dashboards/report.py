@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from dashboards.report_figures import pdf, png
 from dashboards.report_sections import SHOWN, Study, sections
-from orchestrator.export import markdown
-from orchestrator.outputs import replace_file
+from orchestrator.results.format import markdown
 from orchestrator.session import Session
+from orchestrator.sweep.outputs import replace_file
 
 
 def write_report(

@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from dashboards.report_figures import Axis, Figure, beside, curves, spell_name, winners
-from orchestrator import statistics
-from orchestrator.export import interval, p_value, percent, signed, spell
-from orchestrator.results import averaged_metrics, error_groups, unnamed_error
-from orchestrator.selection import spell_coords
+from orchestrator.plan.select import spell_coords
+from orchestrator.results import statistics
+from orchestrator.results.format import interval, p_value, percent, signed, spell
+from orchestrator.results.statistics import SEED, AxisEffect, Comparison
+from orchestrator.results.summary import for_people, left_out, summarise
+from orchestrator.results.table import averaged_metrics, error_groups, unnamed_error
 from orchestrator.session import Session
-from orchestrator.statistics import SEED, AxisEffect, Comparison
-from orchestrator.summary import for_people, left_out, summarise
 from orchestrator.types import Artifact, Manifest, Scalar
 
 #: Axes that get figures or panels of their own: across their values, metrics are not of one scale.
@@ -138,7 +138,7 @@ class Study:
         within: Sequence[Axis | None] = (),
         page: Mapping[str, Scalar] = MappingProxyType({}),
     ) -> tuple[pa.Table, str]:
-        """A summary (`orchestrator.summary.summarise`), and what is not in it.
+        """A summary (`orchestrator.results.summary.summarise`), and what is not in it.
 
         Args:
             by: what is compared.

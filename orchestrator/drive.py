@@ -18,29 +18,29 @@ import psutil
 import pyarrow as pa
 from rich.markup import escape
 
-from orchestrator import screen
-from orchestrator.claim import PATIENCE
+from orchestrator.cli import console as screen
+from orchestrator.cli.progress import Progress
 from orchestrator.command import repeat_options, spell
-from orchestrator.courier import Courier, experiment_of, post_table
-from orchestrator.execute import run_plan
-from orchestrator.executors import Executor, ExecutorLostError, Standing
-from orchestrator.forecast import past_steps
-from orchestrator.headway import listen
-from orchestrator.hooks import call_hook
-from orchestrator.outbox import Outbox
-from orchestrator.outputs import code_commit
-from orchestrator.pace import Pace
-from orchestrator.progress import Progress
-from orchestrator.projection import Projection
+from orchestrator.explain.eta import Pace
+from orchestrator.explain.forecast import past_steps
+from orchestrator.explain.progress import listen
 from orchestrator.redact import redact
-from orchestrator.results import STATUSES, Results, error_groups, pack_codes, write_results
-from orchestrator.schedule import State
+from orchestrator.results.summary import summarise
+from orchestrator.results.table import STATUSES, Results, error_groups, pack_codes, write_results
+from orchestrator.run.executors import Executor, ExecutorLostError, Standing
+from orchestrator.run.hooks import call_hook
+from orchestrator.run.loop import run_plan
+from orchestrator.run.schedule import State
+from orchestrator.run.shutdown import Stop
+from orchestrator.run.trouble import Troubles
 from orchestrator.session import PULSE_EVERY, Session
-from orchestrator.stop import Stop
 from orchestrator.store import StoreError
+from orchestrator.store.claims import PATIENCE
 from orchestrator.store.scratch import BEAT
-from orchestrator.summary import summarise
-from orchestrator.trouble import Troubles
+from orchestrator.sweep.outputs import code_commit
+from orchestrator.tracking.publisher import Courier, experiment_of, post_table
+from orchestrator.tracking.runs import Projection
+from orchestrator.tracking.sent import Outbox
 
 #: The share of wall time that telling others may take: rewriting the table in mid-run, and the statuses of all cells.
 _SHARE = 0.01
@@ -111,7 +111,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     Raises:
         StoreError: the outbox cannot be written.
     """
-    from orchestrator.tracking.mirror import TrackingError, sync_runs
+    from orchestrator.tracking.sync import TrackingError, sync_runs
 
     outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
     summary = _summary(session, table)
@@ -134,7 +134,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
 
 def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> bool:
     """Make the files of a report artifacts of the sweep's run in MLflow; whether that worked."""
-    from orchestrator.tracking.mirror import TrackingError, attach
+    from orchestrator.tracking.sync import TrackingError, attach
 
     outbox = Outbox(session.outputs.outbox)
     experiment = experiment_of(session, Projection(session.plan), session.tracking_uri(tracking_uri))
@@ -170,10 +170,10 @@ def _summary(session: Session, table: pa.Table) -> pa.Table | None:
 
 def _executor(address: str | None, inline: bool) -> Executor | None:
     if inline:
-        from orchestrator.executors.inline import InlineExecutor
+        from orchestrator.run.executors.inline import InlineExecutor
 
         return InlineExecutor()
-    from orchestrator.executors.ray_cluster import RayExecutor, RayUnreachableError
+    from orchestrator.run.executors.ray_cluster import RayExecutor, RayUnreachableError
 
     try:
         with screen.spinner("starting Ray" if not (address or os.environ.get("RAY_ADDRESS")) else "connecting to Ray"):

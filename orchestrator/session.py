@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.command import program, repeat_places, repeat_selection, spell
-from orchestrator.document import Problem, SweepError, nearest
-from orchestrator.expand import build_plan
-from orchestrator.grid import Mask
-from orchestrator.outputs import Outputs, replace_file, resolve_outputs
-from orchestrator.pace import Pace
-from orchestrator.plan import Plan
-from orchestrator.schedule import Schedule, State
-from orchestrator.selection import find_cell, select
-from orchestrator.spec import SweepSpec, load_sweep
+from orchestrator.explain.eta import Pace
+from orchestrator.plan.build import build_plan
+from orchestrator.plan.columns import Plan
+from orchestrator.plan.grid import Mask
+from orchestrator.plan.select import find_cell, select
+from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, open_store
+from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.outputs import Outputs, replace_file, resolve_outputs
+from orchestrator.sweep.spec import SweepSpec, load_sweep
 from orchestrator.types import Manifest
 
 if TYPE_CHECKING:
-    from orchestrator.results import Results
+    from orchestrator.results.table import Results
 
 #: A running driver refreshes its pulse this often (seconds); one older than three times that is a dead driver's.
 PULSE_EVERY = 2.0
@@ -107,7 +107,7 @@ class Session:
 
     def results(self) -> Results:
         """The table's contents as the store tells them, damage set aside, failures included."""
-        from orchestrator.results import Results
+        from orchestrator.results.table import Results
 
         results = Results(self.plan, self.store, self.schedule)
         results.set_damaged_aside()
@@ -121,9 +121,9 @@ class Session:
             cpus: cores of the cluster; None for those of this machine.
             gpus: GPUs of the cluster.
         """
-        from orchestrator.failures import read_failures
-        from orchestrator.forecast import forecast
-        from orchestrator.reasons import Reasons
+        from orchestrator.explain.forecast import forecast
+        from orchestrator.explain.why import Reasons
+        from orchestrator.run.failures import read_failures
 
         steps: dict[str, dict[str, Any]] = {name: dict(each) for name, each in self.schedule.totals().items()}
         failures = read_failures(self.schedule, self.store)
@@ -151,7 +151,7 @@ class Session:
 
     def status(self) -> dict[str, Any]:
         """Steps by state and cells by status; `running` is what a live driver says of itself."""
-        from orchestrator.results import Results, error_groups
+        from orchestrator.results.table import Results, error_groups
 
         results = Results(self.plan, self.store, self.schedule)
         results.read_failures()
@@ -198,9 +198,9 @@ class Session:
 
     def explain(self, text: str) -> dict[str, Any]:
         """All that is known of one cell; reads records, changes nothing."""
-        from orchestrator.attempt import succeeded
-        from orchestrator.reasons import Reasons
-        from orchestrator.results import Results
+        from orchestrator.attempt.attempt import succeeded
+        from orchestrator.explain.why import Reasons
+        from orchestrator.results.table import Results
 
         index = find_cell(self.plan, text)
         cell = self.plan.cell(index)

@@ -36,9 +36,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator import statistics
-from orchestrator.results import read_results, reported_metrics
-from orchestrator.statistics import estimate, holm
+from orchestrator.results import statistics
+from orchestrator.results.statistics import estimate, holm
+from orchestrator.results.table import read_results, reported_metrics
 from orchestrator.types import Scalar as Label
 
 Reals = statistics.Reals

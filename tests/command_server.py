@@ -83,8 +83,10 @@ if __name__ == "__main__":
     import rich.markdown
     import rich.traceback  # noqa: F401
 
-    from orchestrator import adopt, drive, gc, results, verify  # noqa: F401
     from orchestrator.cli import main
+    from orchestrator.maintenance import (
+        verify,  # noqa: F401
+    )
 
     if _serve():
         main()

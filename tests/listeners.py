@@ -8,7 +8,7 @@ import json
 import grpc
 import psutil
 
-from orchestrator.executors.ray_cluster import RayExecutor
+from orchestrator.run.executors.ray_cluster import RayExecutor
 
 #: One of each kind of server that Ray has; each knows one of them at least.
 CALLS = (

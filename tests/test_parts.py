@@ -73,7 +73,7 @@ def test_a_file_of_which_nothing_is_wanted_is_not_imported() -> None:
         ("import mlflow", "marker mlflow; it gets it with the fixture mlflow_server"),
         ("import playwright.sync_api", "marker browser; it gets it with the fixture chromium"),
         (
-            "from orchestrator.executors.ray_cluster import RayExecutor; RayExecutor()",
+            "from orchestrator.run.executors.ray_cluster import RayExecutor; RayExecutor()",
             "marker ray; it gets it with the fixture local_ray or head",
         ),
         ("import os, urllib.request; urllib.request.urlopen(os.environ['AWS_ENDPOINT_URL'])", "refused"),

@@ -20,7 +20,7 @@ from workers import configs
 from workers.calls import Call
 from workers.device import device
 from workers.metric import Metric, Undefined
-from workers.resident import resident
+from workers.model_cache import resident
 from workers.stages import STAGES, Input, Stage
 
 Behaviour = Literal[
@@ -402,7 +402,7 @@ def runtime_env() -> dict[str, Any]:
 
 def connect() -> None:
     """Start a local Ray on two cores whose workers know the toy stages."""
-    from orchestrator.executors.ray_cluster import start_ray
+    from orchestrator.run.executors.ray_cluster import start_ray
 
     start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=runtime_env())
 

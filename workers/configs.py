@@ -156,7 +156,7 @@ class DataConfig(Config):
     """What the three data stages share."""
 
     source: Data
-    """JSONL or JSON file (gzipped or not), Parquet file, or Hub data set. Forms of rows: see `workers.dialogues`."""
+    """JSONL or JSON file (gzipped or not), Parquet file, or Hub data set. Forms of rows: `workers.data.dialogues`."""
     columns: Columns | None = None
     """Needed where the columns bear other names than those of a form or of a set that is known there."""
     incomplete_rows: Literal["error", "skip"] = "error"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from workers import configs, judge_configs
+from workers import configs
+from workers.judges import configs as judge_configs
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Stage:
     """The kind of artifact it writes; see `workers/README.md` for the files of each kind."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     loads: tuple[str, ...] = ()
-    """Fields of the config and inputs that name a model which it loads (through `workers.resident`). Steps that agree
+    """Fields of the config and inputs that name a model which it loads (by `workers.model_cache`). Steps that agree
     in them are run one after another by a process that keeps it."""
     history: bool = False
     """Writes its training curve, `history.parquet` (`tables.HISTORY`), where it trains at all."""
@@ -52,24 +53,24 @@ class Stage:
 
 
 STAGES: Mapping[str, Stage] = {
-    "prompts": Stage("workers.prompts:prompts", 2, configs.PromptsConfig, "prompts"),
+    "prompts": Stage("workers.data.prompts:prompts", 2, configs.PromptsConfig, "prompts"),
     "demonstrations": Stage(
-        "workers.demonstrations:demonstrations",
+        "workers.data.demonstrations:demonstrations",
         2,
         configs.DemonstrationsConfig,
         "demonstrations",
         {"held_out": Input("prompts", optional=True)},
     ),
     "preferences": Stage(
-        "workers.preferences:preferences",
+        "workers.data.preferences:preferences",
         2,
         configs.PreferencesConfig,
         "preferences",
         {"held_out": Input("prompts", optional=True), "test_sets": Input("preferences", optional=True)},
     ),
-    "test_sets": Stage("workers.test_sets:test_sets", 1, configs.TestSetsConfig, "preferences"),
+    "test_sets": Stage("workers.data.benchmark_sets:test_sets", 1, configs.TestSetsConfig, "preferences"),
     "margins": Stage(
-        "workers.margins:margins",
+        "workers.rewards.margins:margins",
         2,
         configs.MarginsConfig,
         "margins",
@@ -77,21 +78,21 @@ STAGES: Mapping[str, Stage] = {
         loads=("golden", "dtype"),
     ),
     "perturb": Stage(
-        "workers.perturb:perturb",
+        "workers.data.perturb:perturb",
         1,
         configs.PerturbConfig,
         "preferences",
         {"preferences": Input("preferences"), "margins": Input("margins", optional=True)},
     ),
     "policy": Stage(
-        "workers.policy:policy",
+        "workers.language_models.policy:policy",
         1,
         configs.PolicyConfig,
         "model",
         {"demonstrations": Input("demonstrations", optional=True)},
     ),
     "sft": Stage(
-        "workers.sft:sft",
+        "workers.language_models.sft:sft",
         1,
         configs.SftConfig,
         "model",
@@ -99,7 +100,7 @@ STAGES: Mapping[str, Stage] = {
         history=True,
     ),
     "dpo": Stage(
-        "workers.dpo:dpo",
+        "workers.language_models.dpo:dpo",
         1,
         configs.DpoConfig,
         "model",
@@ -107,7 +108,7 @@ STAGES: Mapping[str, Stage] = {
         history=True,
     ),
     "generate": Stage(
-        "workers.generate:generate",
+        "workers.language_models.generate:generate",
         1,
         configs.GenerateConfig,
         "responses",
@@ -115,7 +116,7 @@ STAGES: Mapping[str, Stage] = {
         loads=("policy", "dtype", "engine"),
     ),
     "golden": Stage(
-        "workers.golden:golden",
+        "workers.rewards.golden:golden",
         1,
         configs.GoldenConfig,
         "golden",
@@ -123,7 +124,7 @@ STAGES: Mapping[str, Stage] = {
         history=True,
     ),
     "score": Stage(
-        "workers.score:score",
+        "workers.rewards.score:score",
         3,
         configs.ScoreConfig,
         "scores",
@@ -131,7 +132,7 @@ STAGES: Mapping[str, Stage] = {
         loads=("golden", "dtype"),
     ),
     "embed": Stage(
-        "workers.embed:embed",
+        "workers.language_models.embed:embed",
         1,
         configs.EmbedConfig,
         "embeddings",
@@ -139,45 +140,49 @@ STAGES: Mapping[str, Stage] = {
         loads=("model", "policy"),
     ),
     "published_embeddings": Stage(
-        "workers.published:published_embeddings", 1, configs.PublishedEmbeddingsConfig, "embeddings"
+        "workers.reward_models.published:published_embeddings", 1, configs.PublishedEmbeddingsConfig, "embeddings"
     ),
-    "published_rewards": Stage("workers.published:published_rewards", 2, configs.PublishedRewardsConfig, "scores"),
-    "world_embeddings": Stage("workers.world:world_embeddings", 1, configs.WorldEmbeddingsConfig, "embeddings"),
-    "world_rewards": Stage("workers.world:world_rewards", 2, configs.WorldRewardsConfig, "scores"),
+    "published_rewards": Stage(
+        "workers.reward_models.published:published_rewards", 2, configs.PublishedRewardsConfig, "scores"
+    ),
+    "world_embeddings": Stage(
+        "workers.reward_models.world:world_embeddings", 1, configs.WorldEmbeddingsConfig, "embeddings"
+    ),
+    "world_rewards": Stage("workers.reward_models.world:world_rewards", 2, configs.WorldRewardsConfig, "scores"),
     "annotate": Stage(
-        "workers.annotate:annotate",
+        "workers.reward_models.annotate:annotate",
         1,
         configs.AnnotateConfig,
         "annotations",
         {"scores": Input("scores", many=True), "embeddings": Input("embeddings", optional=True, many=True)},
     ),
     "fit_mlp": Stage(
-        "workers.fit_mlp:fit_mlp",
+        "workers.reward_models.fit_mlp:fit_mlp",
         1,
         configs.FitMlpConfig,
         "reward_model",
         {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
         loads=("embeddings", "precision"),
-        together="workers.fit_mlp:fit_mlps",
+        together="workers.reward_models.fit_mlp:fit_mlps",
     ),
     "fit_lightgbm": Stage(
-        "workers.fit_lightgbm:fit_lightgbm",
+        "workers.reward_models.fit_lightgbm:fit_lightgbm",
         2,
         configs.FitLightgbmConfig,
         "reward_model",
         {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
         loads=("embeddings",),
-        together="workers.fit_lightgbm:fit_lightgbms",
+        together="workers.reward_models.fit_lightgbm:fit_lightgbms",
     ),
     "fit_linear": Stage(
-        "workers.fit_linear:fit_linear",
+        "workers.reward_models.fit_linear:fit_linear",
         1,
         configs.FitLinearConfig,
         "reward_model",
         {"annotations": Input("annotations"), "embeddings": Input("embeddings", many=True)},
     ),
     "evaluate": Stage(
-        "workers.evaluate:evaluate",
+        "workers.reward_models.evaluate:evaluate",
         1,
         configs.EvaluateConfig,
         "evaluation",
@@ -187,10 +192,10 @@ STAGES: Mapping[str, Stage] = {
             "scores": Input("scores", many=True),
         },
         loads=("embeddings", "precision"),
-        together="workers.evaluate:evaluate_all",
+        together="workers.reward_models.evaluate:evaluate_all",
     ),
     "judge_sample": Stage(
-        "workers.judge_sample:judge_sample",
+        "workers.judges.sample:judge_sample",
         2,
         judge_configs.JudgeSampleConfig,
         "judgments",
@@ -198,21 +203,21 @@ STAGES: Mapping[str, Stage] = {
         loads=("judge", "backend"),
     ),
     "judge_parse": Stage(
-        "workers.judge_parse:judge_parse",
+        "workers.judges.parse:judge_parse",
         2,
         judge_configs.JudgeParseConfig,
         "verdicts",
         {"judgments": Input("judgments", many=True)},
     ),
     "judge_pairs": Stage(
-        "workers.judge_pairs:judge_pairs",
+        "workers.judges.contrastive_pairs:judge_pairs",
         1,
         judge_configs.JudgePairsConfig,
         "preferences",
         {"verdicts": Input("verdicts"), "preferences": Input("preferences")},
     ),
     "judge_demonstrations": Stage(
-        "workers.judge_demonstrations:judge_demonstrations",
+        "workers.judges.demonstrations:judge_demonstrations",
         1,
         judge_configs.JudgeDemonstrationsConfig,
         "demonstrations",
@@ -223,21 +228,21 @@ STAGES: Mapping[str, Stage] = {
         },
     ),
     "hard_cases": Stage(
-        "workers.hard_cases:hard_cases",
+        "workers.judges.hard_cases:hard_cases",
         1,
         judge_configs.HardCasesConfig,
         "preferences",
         {"verdicts": Input("verdicts"), "preferences": Input("preferences")},
     ),
     "surviving_rows": Stage(
-        "workers.surviving_rows:surviving_rows",
+        "workers.judges.surviving_rows:surviving_rows",
         1,
         judge_configs.SurvivingRowsConfig,
         "preferences",
         {"preferences": Input("preferences"), "verdicts": Input("verdicts"), "pairs": Input("preferences")},
     ),
     "scalar_train": Stage(
-        "workers.scalar_train:scalar_train",
+        "workers.rewards.scalar_train:scalar_train",
         1,
         judge_configs.ScalarTrainConfig,
         "golden",
@@ -245,42 +250,42 @@ STAGES: Mapping[str, Stage] = {
         history=True,
     ),
     "scalar_verdicts": Stage(
-        "workers.scalar_verdicts:scalar_verdicts",
+        "workers.rewards.scalar_verdicts:scalar_verdicts",
         2,
         judge_configs.ScalarVerdictsConfig,
         "verdicts",
         {"scalar": Input("golden"), "preferences": Input("preferences")},
     ),
     "judge_evaluate": Stage(
-        "workers.judge_evaluate:judge_evaluate",
+        "workers.judges.evaluate:judge_evaluate",
         1,
         judge_configs.JudgeEvaluateConfig,
         "judge_evaluation",
         {"verdicts": Input("verdicts"), "test_sets": Input("preferences")},
     ),
     "judge_compare": Stage(
-        "workers.judge_compare:judge_compare",
+        "workers.judges.compare:judge_compare",
         1,
         judge_configs.JudgeCompareConfig,
         "judge_comparison",
         {"first": Input("judge_evaluation"), "second": Input("judge_evaluation")},
     ),
     "response_pairs": Stage(
-        "workers.response_pairs:response_pairs",
+        "workers.judges.response_pairs:response_pairs",
         1,
         judge_configs.ResponsePairsConfig,
         "preferences",
         {"responses": Input("responses", many=True)},
     ),
     "relabel": Stage(
-        "workers.relabel:relabel",
+        "workers.judges.relabel:relabel",
         1,
         judge_configs.RelabelConfig,
         "preferences",
         {"preferences": Input("preferences"), "verdicts": Input("verdicts")},
     ),
     "policy_compare": Stage(
-        "workers.policy_compare:policy_compare",
+        "workers.judges.policy_compare:policy_compare",
         1,
         judge_configs.PolicyCompareConfig,
         "policy_comparison",
@@ -292,14 +297,14 @@ STAGES: Mapping[str, Stage] = {
         },
     ),
     "annotation_pairs": Stage(
-        "workers.annotation_pairs:annotation_pairs",
+        "workers.judges.annotation_pairs:annotation_pairs",
         1,
         judge_configs.AnnotationPairsConfig,
         "preferences",
         {"annotations": Input("annotations"), "responses": Input("responses", many=True)},
     ),
     "annotate_by_judge": Stage(
-        "workers.annotate_by_judge:annotate_by_judge",
+        "workers.judges.annotate_by_judge:annotate_by_judge",
         1,
         judge_configs.AnnotateByJudgeConfig,
         "annotations",

@@ -31,9 +31,9 @@ from typing import Any
 
 import fsspec
 
-from orchestrator.cache import cache_folder
-from orchestrator.canonical import digest
+from orchestrator.keys import digest
 from orchestrator.redact import redact
+from orchestrator.store.cache import cache_folder
 from orchestrator.store.pins import parse_pin, spell_pin
 from orchestrator.store.records import (
     DamagedArtifactError,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from orchestrator.canonical import digest
+from orchestrator.keys import digest
 
 #: The space of a process on a platform that does not tell.
 UNKNOWN = "unknown"

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from orchestrator.outbox import Run
-from orchestrator.projection import CELL, CONTENT, ID, KIND
-from orchestrator.tracking.place import Found, RunRefusedError, found_by_tags, tags_of
+from orchestrator.tracking.backend import Found, RunRefusedError, found_by_tags, tags_of
+from orchestrator.tracking.runs import CELL, CONTENT, ID, KIND
+from orchestrator.tracking.sent import Run
 
 #: So many runs are written by one transaction: what a crash leaves to be looked up.
 _BATCH = 250

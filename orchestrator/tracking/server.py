@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from orchestrator.outbox import Run
-from orchestrator.projection import CELL, ID, KIND
-from orchestrator.tracking.place import Found, RunRefusedError, found_by_tags, tags_of
+from orchestrator.tracking.backend import Found, RunRefusedError, found_by_tags, tags_of
+from orchestrator.tracking.runs import CELL, ID, KIND
+from orchestrator.tracking.sent import Run
 
 #: Connections to a server. More of them wait for each other where its database is SQLite.
 _CONNECTIONS = 4

@@ -1,4 +1,4 @@
-"""The process that tells MLflow beside a run what the outbox holds; see `orchestrator.courier`."""
+"""The process that tells MLflow beside a run what the outbox holds; see `orchestrator.tracking.publisher`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.outbox import Outbox, locked
-from orchestrator.projection import Experiment
 from orchestrator.redact import redact
-from orchestrator.tracking.mirror import LAST_PAUSES, Mirror, TrackingError, is_server, told_apart
+from orchestrator.tracking.runs import Experiment
+from orchestrator.tracking.sent import Outbox, locked
+from orchestrator.tracking.sync import LAST_PAUSES, Mirror, TrackingError, is_server, told_apart
 
 #: Seconds between two looks into the outbox, and between two updates of the groups' means.
 _LOOK_EVERY, _MEANS_EVERY = 1.0, 60.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from make_data import CLOSE, CURT, RAMBLE, VAGUE, WARM
 
 from workers.configs import LocalPath
-from workers.dialogues import pair_order, read_dialogues
+from workers.data.dialogues import pair_order, read_dialogues
 
 #: Of each file.
 PAIRS = 120

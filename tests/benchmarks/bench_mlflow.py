@@ -32,13 +32,13 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from servers import free_port, wait_until_it_answers  # noqa: E402
 
-from orchestrator.courier import experiment_of  # noqa: E402
-from orchestrator.outbox import Outbox  # noqa: E402
-from orchestrator.projection import Projection  # noqa: E402
-from orchestrator.results import reported_metrics, write_results  # noqa: E402
+from orchestrator.results.summary import summarise  # noqa: E402
+from orchestrator.results.table import reported_metrics, write_results  # noqa: E402
 from orchestrator.session import Session, open_session  # noqa: E402
-from orchestrator.summary import summarise  # noqa: E402
-from orchestrator.tracking.mirror import sync_runs  # noqa: E402
+from orchestrator.tracking.publisher import experiment_of  # noqa: E402
+from orchestrator.tracking.runs import Projection  # noqa: E402
+from orchestrator.tracking.sent import Outbox  # noqa: E402
+from orchestrator.tracking.sync import sync_runs  # noqa: E402
 
 #: Of the 12,960; a server is asked three times a cell.
 THROUGH_A_SERVER = 300

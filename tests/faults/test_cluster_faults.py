@@ -146,7 +146,7 @@ def test_processes_that_keep_a_model_are_killed_again_and_again_and_no_answer_is
 #: takes meanwhile, less than the step that takes five.
 TIGHT = """
 import toy
-from orchestrator.executors.ray_cluster import start_ray
+from orchestrator.run.executors.ray_cluster import start_ray
 from ray._private.utils import get_system_memory, get_used_memory
 threshold = (get_used_memory() + 3 * 2**30) / get_system_memory()
 start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=toy.runtime_env(),

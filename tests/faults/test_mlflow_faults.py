@@ -23,14 +23,14 @@ import toy
 from proxy import Mode, Proxy
 from servers import free_port, kill_group, put_mlflow_database
 
-from orchestrator import courier
 from orchestrator import drive as driving
-from orchestrator.courier import experiment_of, post_table
 from orchestrator.drive import drive, synchronise
-from orchestrator.outbox import Outbox
-from orchestrator.projection import Projection
 from orchestrator.session import Session, open_session
-from orchestrator.tracking.mirror import Synced, TrackingError, sync_runs
+from orchestrator.tracking import publisher as courier
+from orchestrator.tracking.publisher import experiment_of, post_table
+from orchestrator.tracking.runs import Projection
+from orchestrator.tracking.sent import Outbox
+from orchestrator.tracking.sync import Synced, TrackingError, sync_runs
 from orchestrator.types import Manifest
 
 pytestmark = pytest.mark.faults

@@ -19,7 +19,7 @@ from long_sweep import COLUMNS, LONG, calm_table, with_ray
 from small_disk import mounted
 from test_execute import SLOW, command, environment
 
-from orchestrator import attempt as attempt_module
+from orchestrator.attempt import attempt as attempt_module
 from orchestrator.drive import drive
 from orchestrator.session import Session, open_session
 from orchestrator.types import Artifact, Manifest
@@ -349,7 +349,7 @@ def install():
     toy.install()
     STAGES["toy_double"] = Stage("workers.doubling:double", 1, toy.TotalConfig, "number", {"number": Input("number")})
 def connect():
-    from orchestrator.executors.ray_cluster import start_ray
+    from orchestrator.run.executors.ray_cluster import start_ray
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"]}
     start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
               runtime_env={"worker_process_setup_hook": "edited.install", "env_vars": variables})
@@ -513,8 +513,8 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
         stopped = calls(tmp_path)
         (held,) = (tmp_path / "out" / "store" / "claims").rglob("*/*")
         taken = Artifact(held.parent.name, held.name)
-        monkeypatch.setattr("orchestrator.execute.PATIENCE", 1.0)
-        monkeypatch.setattr("orchestrator.execute._LOOK_AGAIN", 0.2)
+        monkeypatch.setattr("orchestrator.run.loop.PATIENCE", 1.0)
+        monkeypatch.setattr("orchestrator.run.loop._LOOK_AGAIN", 0.2)
         session = open_session(path, outputs=str(tmp_path / "out"))
         assert drive(session, None, True, None) == 0
         # All but what the other had finished, and the step that it holds.

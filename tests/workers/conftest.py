@@ -79,7 +79,7 @@ def tiny_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_policy(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer Llama with a few training steps."""
     from workers.configs import PolicyConfig, TinyLlama, TinyModel
-    from workers.policy import policy
+    from workers.language_models.policy import policy
 
     out = tmp_path_factory.mktemp("policy")
     sizes = TinyLlama(layers=1, hidden=32, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
@@ -93,7 +93,7 @@ def tiny_golden(tiny_policy: Path, tiny_preferences: Path, tmp_path_factory: pyt
     import json
 
     from workers.configs import GoldenConfig, RewardTraining
-    from workers.golden import golden
+    from workers.rewards.golden import golden
 
     out = tmp_path_factory.mktemp("golden")
     config = GoldenConfig(train=RewardTraining(epochs=6, batch_size=8, held_out=0.25, learning_rate=3e-3))
@@ -118,7 +118,7 @@ def tiny_chat_reward(tiny_chat_golden: Path) -> Callable[[str, str], float]:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from workers import models
+    from workers.language_models import models
 
     source = models.locate(tiny_chat_golden)
     tokenizer = models.load_tokenizer(source)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from workers.device import device
+from workers.language_models.training import arguments
+from workers.model_cache import resident
 from workers.promise import NoGpuError, promise_gpu
-from workers.resident import resident
-from workers.training import arguments
 
 pytestmark = pytest.mark.train
 

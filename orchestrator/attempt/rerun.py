@@ -1,0 +1,127 @@
+"""A committed step run once more, in this process, and what came out compared with what is stored."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.attempt import signals
+from orchestrator.attempt.attempt import Request, call_stage, spell_error
+from orchestrator.attempt.capture import Capture
+from orchestrator.store import Store, StoreError, list_files
+from orchestrator.sweep.outputs import code_commit
+from orchestrator.texts import plain_text
+from orchestrator.types import Manifest, Runtime, Step
+from workers.metric import Undefined
+
+
+class Verdict(StrEnum):
+    """How a step that ran again compares with its artifact."""
+
+    IDENTICAL = "identical"
+    OTHER_BYTES = "same metrics, other bytes"
+    DIFFERENT = "different"
+    """A metric differs."""
+    RAISED = "raised"
+    """It ended with an error this time."""
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What came of running a step again."""
+
+    entry: str
+    stage: str
+    key: str
+    verdict: Verdict
+    metrics: Mapping[str, tuple[float | None, float | None]]
+    """Metric -> stored, now; only those that differ."""
+    files: tuple[str, ...]
+    """The files that differ, or that one side lacks."""
+    error: str | None
+    host: str
+    """Where the artifact was made."""
+    code_commit: str
+    """By which code it was made."""
+
+    def report(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolerance: float = 0) -> Rerun:
+    """Run a step into scratch and compare; nothing is committed, recorded or printed.
+
+    Args:
+        store: where its inputs are.
+        step: the step.
+        runtime: of which the number of threads counts.
+        manifest: what is stored.
+        tolerance: relative difference up to which two metrics are the same.
+
+    Raises:
+        StoreError: the store cannot be read, or its scratch not be written.
+    """
+    out = store.scratch(step.address, "rerun")
+    metrics: Mapping[str, float | Undefined] = {}
+    files: Mapping[str, tuple[int, str]] = {}
+    error = None
+    try:
+        with signals.watched(), Capture(store) as capture:
+            capture.begin(step.address, 0)
+            metrics = call_stage(Request(step, 0, runtime, store.location, code_commit(), "rerun"), store, out)
+        files = list_files(out)
+    except StoreError:
+        raise
+    except BaseException as caught:  # Whatever is raised is a finding here: nothing was the first time.
+        signals.heed()
+        ours = type(caught).__module__.startswith("orchestrator.")
+        said = spell_error(caught)
+        error = plain_text(said if ours else f"{type(caught).__name__}: {said}", 2000)
+    finally:
+        store.drop(out)
+    now = {name: value for name, value in metrics.items() if not isinstance(value, Undefined)}
+    names = sorted({*now, *manifest.metrics})
+    differing = {
+        name: (manifest.metrics.get(name), now.get(name))
+        for name in names
+        if not _close(manifest.metrics.get(name), now.get(name), tolerance)
+    }
+    other = tuple(sorted(name for name in {*files, *manifest.files} if files.get(name) != manifest.files.get(name)))
+    verdict = Verdict.DIFFERENT if differing else Verdict.OTHER_BYTES if other else Verdict.IDENTICAL
+    return Rerun(
+        entry=step.entry,
+        stage=step.stage,
+        key=step.key,
+        verdict=Verdict.RAISED if error else verdict,
+        metrics={} if error else differing,
+        files=() if error else other,
+        error=error,
+        host=manifest.host,
+        code_commit=manifest.code_commit,
+    )
+
+
+def sample(by_entry: Mapping[str, Collection[int]], count: int, seed: int) -> list[int]:
+    """Some steps, as evenly spread over the entries as can be, in order of the plan.
+
+    Args:
+        by_entry: the steps to choose from.
+        count: how many.
+        seed: the same seed chooses the same steps.
+    """
+    chance = random.Random(seed)
+    piles = [chance.sample(sorted(numbers), len(numbers)) for numbers in by_entry.values()]
+    chance.shuffle(piles)
+    chosen: list[int] = []
+    while len(chosen) < count and any(piles):
+        chosen += [pile.pop() for pile in piles if pile][: count - len(chosen)]
+    return sorted(chosen)
+
+
+def _close(stored: float | None, now: float | None, tolerance: float) -> bool:
+    return stored is not None and now is not None and math.isclose(stored, now, rel_tol=tolerance)

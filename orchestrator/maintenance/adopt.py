@@ -1,0 +1,167 @@
+"""`sweep adopt`: a stage's version was raised though its output is the same, so what the old one made is taken over.
+
+The keys of all steps below the stage change with it. The sweep is planned twice, as it is and with the old version in
+the table of stages; a step has the same number in both plans.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+
+from orchestrator.attempt.rerun import Rerun, Verdict, rerun, sample
+from orchestrator.cli import show_store as screen_store
+from orchestrator.plan.build import build_plan
+from orchestrator.plan.columns import Plan
+from orchestrator.session import Session
+from orchestrator.store import DamagedArtifactError, Store
+from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.types import Manifest
+from workers.stages import STAGES, Stage
+
+#: Artifacts that are published at once.
+_THREADS = 8
+#: So many artifacts are published between two steps of the progress bar.
+_BATCH = 256
+
+
+@dataclass
+class Adoption:
+    """What can be taken over, whether it may be, and whether it was."""
+
+    stage: str
+    old_version: int
+    new_version: int
+    numbers: Sequence[int]
+    """The steps whose old artifact is there and whose new one is not."""
+    by_entry: dict[str, int]
+    """How many they are, per entry."""
+    reruns: list[Rerun] = field(default_factory=list)
+    """The proof: steps of the stage, run again by today's code."""
+    adopted: int = 0
+    damaged: list[str] = field(default_factory=list)
+    """Old artifacts that were left where they are; the next run makes these anew."""
+
+    @property
+    def proven(self) -> bool:
+        """Every step that was run again gave the same files and metrics."""
+        return all(each.verdict is Verdict.IDENTICAL for each in self.reruns)
+
+    def report(self) -> dict[str, Any]:
+        """The numbers, for `--json`."""
+        return {
+            "stage": self.stage,
+            "from_version": self.old_version,
+            "to_version": self.new_version,
+            "to_adopt": self.by_entry,
+            "proven": self.proven,
+            "adopted": self.adopted,
+            "damaged": self.damaged,
+            "reruns": [each.report() for each in self.reruns],
+        }
+
+
+def adopt(session: Session, stage: str, old_version: int, reruns: int, yes: bool, quiet: bool) -> Adoption:
+    """Take over what an older version of a stage made, if today's code makes the same.
+
+    Args:
+        session: the sweep.
+        stage: the stage whose version was raised.
+        old_version: its version then.
+        reruns: how many of its steps to run again as a proof; as few as there are.
+        yes: publish; otherwise everything else is done.
+        quiet: print nothing.
+
+    Raises:
+        SweepError: there is no such stage or version, or no step of it can be run again.
+        StoreError: the store cannot be read or written.
+    """
+    new, store = session.plan, session.store
+    _check(new, stage, old_version)
+    with _at_version(stage, old_version):
+        old = build_plan(session.spec)
+    assert len(old) == len(new), "a version changes keys only"
+    there = old.committed(store.committed(old.stages))
+    numbers: list[int] = np.flatnonzero(there & ~session.schedule.committed).tolist()
+    by_entry = Counter(new.entry_of(number) for number in numbers)
+    adoption = Adoption(stage, old_version, STAGES[stage].version, numbers, dict(by_entry))
+    if not numbers:
+        return adoption
+    of_stage: dict[str, list[int]] = {}
+    for number in np.flatnonzero(there).tolist():
+        if old.address(number).stage == stage and all(there[parent] for parent in old.parents(number)):
+            of_stage.setdefault(new.entry_of(number), []).append(number)
+    sampled = sample(of_stage, reruns, seed=0)
+    with _at_version(stage, old_version):
+        steps = [old.step(number) for number in sampled]
+    known = store.manifests([step.address for step in steps])
+    proofs = [(step, found) for step in steps if isinstance(found := known[step.address], Manifest)]
+    if not proofs:
+        message = (
+            f"no step of version {old_version} is there whole and with all its inputs, so none can be run again to "
+            f"prove that the output is the same; this makes all anew: {session.command('run')}"
+        )
+        raise SweepError([Problem(f"stage {stage}", "", message)])
+    store.prepare()
+    for position, (step, manifest) in enumerate(proofs, start=1):
+        if not quiet:
+            screen_store.show_start(position, len(proofs), step, manifest.seconds)
+        runtime = session.spec.runtime_of(step.entry, step.coords)
+        adoption.reruns.append(rerun(store, step, runtime, manifest))
+    if yes and adoption.proven:
+        _publish(old, new, store, adoption)
+    return adoption
+
+
+def _check(plan: Plan, stage: str, old_version: int) -> None:
+    if stage not in plan.stages:
+        hint = nearest(stage, sorted(plan.stages))
+        raise SweepError([Problem(f"STAGE {stage}", "", f"the sweep has no step of this stage; {hint}")])
+    if old_version == STAGES[stage].version:
+        message = f"that is the version of {stage!r} now; raise it in workers/stages.py, and name the one before"
+        raise SweepError([Problem(f"--from-version {old_version}", "", message)])
+
+
+@contextlib.contextmanager
+def _at_version(name: str, version: int) -> Iterator[None]:
+    """The table of stages as it was when a stage had another version."""
+    table = cast(dict[str, Stage], STAGES)
+    today = table[name]
+    table[name] = replace(today, version=version)
+    try:
+        yield
+    finally:
+        table[name] = today
+
+
+def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption) -> None:
+    """Publish the old files under the new keys."""
+
+    def take_over(number: int) -> str | None:
+        before, step = old.address(number), new.step(number)
+        known = manifests[before]
+        try:
+            if not isinstance(known, Manifest):
+                raise known
+            manifest = replace(known, address=step.address, identity=step.identity, upload=None, adopted=before.key)
+            store.adopt(before, manifest)
+        except DamagedArtifactError as error:
+            return str(error)
+        return None
+
+    with screen_store.bar("adopting artifacts") as advance, ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(adoption.numbers), _BATCH):
+            batch = adoption.numbers[start : start + _BATCH]
+            manifests = store.manifests([old.address(number) for number in batch])
+            answers = dict(zip(batch, pool.map(take_over, batch), strict=True))
+            adoption.damaged += [answer for answer in answers.values() if answer]
+            done = [new.address(number) for number, answer in answers.items() if not answer]
+            store.flush(done)
+            adoption.adopted += len(done)
+            advance(start + len(batch), len(adoption.numbers))

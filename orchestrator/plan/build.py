@@ -1,0 +1,206 @@
+"""From a sweep's text to its plan: every step that the cells need is made once, entry by entry."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+import numpy as np
+
+from orchestrator.keys import digest, digest_of
+from orchestrator.plan.columns import Columns, EntryPlan, Plan, Source, identity_of
+from orchestrator.plan.grid import Grid, Numbers
+from orchestrator.plan.wiring import Variant, Wired, wire
+from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.spec import SweepSpec
+from workers.stages import STAGES
+
+
+def build_plan(spec: SweepSpec) -> Plan:
+    """Check a sweep and expand it into cells and shared steps.
+
+    A step is built once for each combination of the axes that it depends on; steps that ask the same question, in
+    whatever entry or at whatever coordinates, have the same key and are one step.
+
+    Raises:
+        SweepError: the entries do not fit together, or every cell is excluded.
+    """
+    wiring = wire(spec)
+    grid = wiring.grid
+    kept = np.ones(grid.size(grid.all), np.bool_)
+    for pattern in spec.exclude:
+        kept &= ~grid.where(pattern)
+    points: Numbers = np.flatnonzero(kept).astype(np.int32)
+    if not len(points):
+        raise SweepError([spec.problem(("exclude",), "every cell is excluded, nothing is left to run")])
+    builder = _Builder(spec, grid, points, frozenset(spec.results or wiring.targets))
+    for wired in wiring.entries.values():
+        builder.add(wired)
+    return Plan(spec, grid, points, builder.columns, wiring.targets)
+
+
+#: Stands where a key will be; no JSON holds a bare zero byte.
+_BLANK = "\0"
+
+
+class _Builder:
+    """Makes each shared step once, entry by entry."""
+
+    def __init__(self, spec: SweepSpec, grid: Grid, points: Numbers, reported: frozenset[str]) -> None:
+        self.spec = spec
+        self.reported = reported
+        self.grid = grid
+        self.points = points
+        self.columns = Columns()
+
+    def add(self, wired: Wired) -> None:
+        """Make the steps of an entry; those that feed it were added before."""
+        grid, written = self.grid, self.spec.stages[wired.name]
+        sources = tuple(
+            Source(name, source, grid.project(wired.axes, self.columns.entries[source].wired.axes))
+            for name, source in sorted(written.inputs.items())
+        )
+        groups: Numbers = np.full(grid.size(wired.axes), -1, np.int32)
+        entry = EntryPlan(wired, grid.project(wired.axes, wired.own), sources, groups, len(self.columns.keys))
+        # Points that only excluded cells would use are left out.
+        asked = np.zeros(grid.size(wired.axes), np.bool_)
+        asked[grid.project(grid.all, wired.axes)[self.points]] = True
+        used: Numbers = np.flatnonzero(asked).astype(np.int32)
+        firsts = [self.columns.entries[source.entry].groups[source.at[used]] for source in sources]
+        home = len(self.columns.entries)
+        self.columns.entries[wired.name] = entry
+        if not self._add_all(home, entry, used, firsts):
+            self._add_each(home, entry, used, [column.tolist() for column in firsts])
+        entry.last = len(self.columns.keys)
+
+    def _add_all(self, home: int, entry: EntryPlan, used: Numbers, firsts: list[Numbers]) -> bool:
+        """Make the steps of an entry without shards in one go; False where one must look at each point.
+
+        A million keys take a third of the time that `_add_each` would need.
+        """
+        variants = [entry.wired.variants[own] for own in entry.own[used].tolist()]
+        kinds = {variant.kind if variant and variant.shards is None else None for variant in variants}
+        if None in kinds:
+            return False
+        of_inputs = []
+        for source, column in zip(entry.sources, firsts, strict=True):
+            groups = set(column.tolist())
+            gathers = all(STAGES[str(kind)].inputs[source.input].many for kind in kinds)
+            if -1 in groups or not (gathers or all(self.columns.size[first] == 1 for first in groups)):
+                return False
+            keys = {
+                first: self.columns.keys[first] if self.columns.size[first] == 1 else self._group_key(first)
+                for first in groups
+            }
+            of_inputs.append([keys[first] for first in column.tolist()])
+        blank = {source.input: _BLANK for source in entry.sources}
+        # Identities differ only in their keys: "head" key "seam" key "tail".
+        parts = {
+            id(variant): identity_of(variant.spelled[0], blank, variant.kind).split(_BLANK)
+            for variant in entry.wired.variants
+            if variant
+        }
+        pieces = [parts[id(variant)] for variant in variants]
+        woven: list[Iterable[str]] = [[piece[0] for piece in pieces]]
+        for position, column_keys in enumerate(of_inputs, start=1):
+            woven += [column_keys, [piece[position] for piece in pieces]]
+        made = [digest_of("".join(row)) for row in zip(*woven, strict=True)]
+        if len(set(made)) < len(made) or not self.columns.index.keys().isdisjoint(made):
+            return False
+        start = len(self.columns.keys)
+        numbers = np.arange(start, start + len(made), dtype=np.int32)
+        self.columns.keys += made
+        self.columns.index.update(zip(made, numbers.tolist(), strict=True))
+        self.columns.home.frombytes(np.full(len(made), home, np.int32).tobytes())
+        self.columns.at.frombytes(used.astype(np.int32).tobytes())
+        self.columns.shard.frombytes(bytes(4 * len(made)))
+        self.columns.size.frombytes(np.ones(len(made), np.int32).tobytes())
+        entry.groups[used] = numbers
+        return True
+
+    def _add_each(self, home: int, entry: EntryPlan, used: Numbers, columns: list[list[int]]) -> None:
+        wired, written = entry.wired, self.spec.stages[entry.wired.name]
+        stand_in: list[int] | None = None
+        if written.otherwise:
+            other = self.columns.entries[written.otherwise]
+            stand_in = other.groups[self.grid.project(wired.axes, other.wired.axes)[used]].tolist()
+        found = array("i")
+        variants = wired.variants
+        for position, (point, own) in enumerate(zip(used.tolist(), entry.own[used].tolist(), strict=True)):
+            variant = variants[own]
+            if variant is None:
+                found.append(stand_in[position] if stand_in else -1)
+            else:
+                firsts = [column[position] for column in columns]
+                found.append(self._group(home, entry, point, variant, firsts))
+        entry.groups[used] = np.frombuffer(found, np.int32)
+
+    def _group(self, home: int, entry: EntryPlan, point: int, variant: Variant, firsts: list[int]) -> int:
+        """The first step of the group at a point, made if nobody asked this question before."""
+        declared = STAGES[variant.kind].inputs
+        shards = variant.shards
+        fixed: dict[str, str] = {}
+        sharded: dict[str, int] = {}
+        for source, first in zip(entry.sources, firsts, strict=True):
+            name = source.input
+            if first < 0:
+                if not declared[name].optional:
+                    self._refuse_missing(entry, point, name)
+                continue
+            size = self.columns.size[first]
+            if size == 1:
+                fixed[name] = self.columns.keys[first]
+            elif declared[name].many:
+                fixed[name] = self._group_key(first)
+            else:
+                sharded[name] = first
+                if shards is not None and shards != size:
+                    message = f"the inputs are cut into different numbers of shards: {sorted({shards, size})}"
+                    raise SweepError([self.spec.problem(("stages", entry.wired.name), message)])
+                shards = size
+        if shards is not None and shards > 1 and entry.wired.name in self.reported:
+            self._require_declared(entry, variant, shards)
+        made = len(self.columns.keys)
+        for shard in range(shards or 1):
+            inputs = fixed
+            if sharded:
+                inputs = dict(
+                    sorted((fixed | {name: self.columns.keys[at + shard] for name, at in sharded.items()}).items())
+                )
+            identity = identity_of(variant.spelled[shard if len(variant.spelled) > 1 else 0], inputs, variant.kind)
+            key = digest_of(identity)
+            known = self.columns.index.setdefault(key, made + shard)
+            if known != made + shard:
+                # Then the whole group is known: the identities of its shards differ from the first in the same way.
+                assert shard == 0, "two groups cannot share some of their shards"
+                return known
+            self.columns.keys.append(key)
+            self.columns.home.append(home)
+            self.columns.at.append(point)
+            self.columns.shard.append(shard)
+            self.columns.size.append(shards or 1)
+        return made
+
+    def _require_declared(self, entry: EntryPlan, variant: Variant, shards: int) -> None:
+        """Refuse to report a metric of several shards of which nobody says what it is over all of them."""
+        silent = [name for name, metric in variant.configs[0].declared().items() if metric.shards is None]
+        if silent:
+            message = (
+                f"is cut into {shards} shards, but stage {variant.kind!r} does not declare what its metrics"
+                f" {', '.join(silent)} are over all of them: name entries without shards in `results`, or declare it in"
+                " the stage's config (`Metric(…, shards=…)`)"
+            )
+            raise SweepError([self.spec.problem(("stages", entry.wired.name), message)])
+
+    def _group_key(self, first: int) -> str:
+        """A digest of the keys of several artifacts, in order."""
+        found = self.columns.group_keys.get(first)
+        if found is None:
+            found = self.columns.group_keys[first] = digest(self.columns.keys[first : first + self.columns.size[first]])
+        return found
+
+    def _refuse_missing(self, entry: EntryPlan, point: int, name: str) -> None:
+        written = self.spec.stages[entry.wired.name]
+        coords = self.grid.coords(entry.wired.axes, point)
+        message = f"the input is missing at {coords}: entry {written.inputs[name]!r} does not exist there"
+        raise SweepError([self.spec.problem(("stages", entry.wired.name, "inputs", name), message)])

@@ -1,0 +1,410 @@
+"""All cells and steps of a sweep, before anything runs. Pure: no disk, no cluster, no heavy import.
+
+A million cells ask for two million steps, so neither is an object here: a step is a number, and what is known of the
+steps lies in columns. `Plan.step` and `Plan.cell` make the objects that other modules speak of, one at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, overload
+
+import numpy as np
+
+from orchestrator.keys import canonical_json, digest, digest_of
+from orchestrator.plan.grid import Grid, Mask, Numbers
+from orchestrator.plan.wiring import Variant, Wired
+from orchestrator.sweep.spec import SweepSpec
+from orchestrator.types import Artifact, Cell, Scalar, Step
+from workers.stages import STAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What feeds an input of an entry."""
+
+    input: str
+    entry: str
+    at: Numbers
+    """For each point of the entry's axes, the point of the source's axes."""
+
+
+@dataclass(slots=True)
+class EntryPlan:
+    """An entry in columns."""
+
+    wired: Wired
+    own: Numbers
+    """For each point of its axes, the point of the axes that it names itself."""
+    sources: tuple[Source, ...]
+    """Sorted by input."""
+    groups: Numbers
+    """For each point of its axes the first step of its group (the steps of its shards, one after another), or -1."""
+    first: int
+    """Its own steps are `first` … `last` - 1; groups may also lie in another entry, if that asks the same question."""
+    last: int = 0
+
+    def variant(self, point: int) -> Variant:
+        """What the entry is at a point where it exists."""
+        found: Variant | None = self.wired.variants[self.own[point]]
+        assert found is not None, "only steps that exist are asked for"
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The steps that one input of a step reads: `first` … `first + size - 1`."""
+
+    input: str
+    first: int
+    size: int
+
+
+@dataclass(slots=True)
+class Columns:
+    """What is known of the steps while a plan grows; one element per step, unless said otherwise."""
+
+    entries: dict[str, EntryPlan] = field(default_factory=dict)
+    """By name, each after those that feed it."""
+    keys: list[str] = field(default_factory=list)
+    index: dict[str, int] = field(default_factory=dict)
+    """Key -> step."""
+    home: array[int] = field(default_factory=lambda: array("i"))
+    """The entry, by position."""
+    at: array[int] = field(default_factory=lambda: array("i"))
+    """The point of the entry's axes."""
+    shard: array[int] = field(default_factory=lambda: array("i"))
+    size: array[int] = field(default_factory=lambda: array("i"))
+    """How many steps its group has."""
+    group_keys: dict[int, str] = field(default_factory=dict)
+    """First step of a group that somebody reads whole -> the digest of its keys."""
+
+
+class Plan:
+    """Cells and the steps that they share; every key is known. Steps and cells are numbers, in order of the plan.
+
+    Every step comes after those it reads.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, grid: Grid, points: Numbers, columns: Columns, targets: tuple[str, ...]
+    ) -> None:
+        """Take over what `build_plan` made."""
+        self.spec = spec
+        self.grid = grid
+        self.points = points
+        """The point of the grid of each cell."""
+        self.by_entry: Mapping[str, EntryPlan] = columns.entries
+        self.entries = tuple(columns.entries)
+        """Entry names, each after those that feed it."""
+        self.targets = targets
+        """The entries that feed no other."""
+        self.wanted = tuple(name for name in self.entries if name in {*targets, *spec.results})
+        """The targets and the entries whose metrics are reported: a cell is finished when these are committed."""
+        self.keys: Sequence[str] = columns.keys
+        self.home: Numbers = np.array(columns.home, np.int32)
+        self.at: Numbers = np.array(columns.at, np.int32)
+        self.shard: Numbers = np.array(columns.shard, np.int32)
+        self.size: Numbers = np.array(columns.size, np.int32)
+        self._index = columns.index
+        self._group_keys = columns.group_keys
+        self._of_cells: dict[str, Numbers] = {}
+        self._dumped: dict[int, dict[str, Any]] = {}
+        self._gathered: dict[tuple[int, int], tuple[Artifact, ...]] = {}
+
+    def __len__(self) -> int:
+        """How many steps there are."""
+        return len(self.keys)
+
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """The cells, made when they are looked at."""
+        return _Cells(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the plan: its axes, the points of its cells, and the keys of its steps, all in order."""
+        axes = canonical_json(
+            [[name, list(labels)] for name, labels in zip(self.grid.names, self.grid.labels, strict=True)]
+        )
+        points = hashlib.sha256(self.points.tobytes()).hexdigest()
+        return digest_of("\n".join([axes, points, *self.keys]))
+
+    # --- steps
+
+    def entry_of(self, number: int) -> str:
+        """The entry of a step."""
+        return self.entries[int(self.home[number])]
+
+    def address(self, number: int) -> Artifact:
+        """Stage and key of a step."""
+        return Artifact(self._variant(number).kind, self.keys[number])
+
+    def number(self, address: Artifact) -> int | None:
+        """The step at an address; None if the sweep has no such step."""
+        return self._index.get(address.key)
+
+    def gathered(self, key: str) -> int | None:
+        """The first step of a group that somebody reads whole, by the digest that stands for it in identities."""
+        return self._groups.get(key)
+
+    def coords(self, number: int) -> dict[str, Scalar]:
+        """The coordinates that a step depends on."""
+        return self.grid.coords(self._entry(number).wired.axes, int(self.at[number]))
+
+    def feeds(self, number: int) -> list[Feed]:
+        """What each input of a step reads."""
+        entry, point = self._entry(number), int(self.at[number])
+        declared = STAGES[entry.variant(point).kind].inputs
+        found = []
+        for source in entry.sources:
+            first = int(self.by_entry[source.entry].groups[source.at[point]])
+            if first >= 0:
+                size = int(self.size[first])
+                if size > 1 and not declared[source.input].many:
+                    first, size = first + int(self.shard[number]), 1
+                found.append(Feed(source.input, first, size))
+        return found
+
+    def parents(self, number: int) -> Iterator[int]:
+        """All steps that a step reads."""
+        for feed in self.feeds(number):
+            yield from range(feed.first, feed.first + feed.size)
+
+    def step(self, number: int) -> Step:
+        """The step with everything that a worker must know."""
+        config = self._config(number)
+        dumped = self._dumped.get(id(config))
+        if dumped is None:
+            dumped = self._dumped[id(config)] = config.model_dump(mode="json")
+        feeds = self.feeds(number)
+        inputs = {feed.input: self._addresses(feed.first, feed.size) for feed in feeds}
+        keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]
+        spelled = {name: key or inputs[name][0].key for name, key in keys}
+        variant = self._variant(number)
+        text = variant.spelled[self.shard[number] if len(variant.spelled) > 1 else 0]
+        identity = identity_of(text, spelled, variant.kind)
+        return Step(self.address(number), self.entry_of(number), dumped, identity, inputs, self.coords(number))
+
+    def model(self, number: int) -> str | None:
+        """A name for the model that a step loads; None if its stage loads none."""
+        stage = self._variant(number).kind
+        if not STAGES[stage].loads:
+            return None
+        config = self._config(number)
+        named = {feed.input: self.keys[feed.first] for feed in self.feeds(number)}
+        what = [named.get(name, getattr(config, name, None)) for name in STAGES[stage].loads]
+        return f"{stage} {what}"
+
+    @cached_property
+    def turns(self) -> Numbers:
+        """The turn of each step, so that steps of an entry that read the same artifacts follow each other.
+
+        The artifacts that most of them share come first: a node then reads a large input once, and not once per seed.
+        """
+        order: Numbers = np.arange(len(self), dtype=np.int32)
+        for entry in self.by_entry.values():
+            points = self.at[entry.first : entry.last]
+            columns = [self.by_entry[source.entry].groups[source.at[points]] for source in entry.sources]
+            columns.sort(key=lambda column: len(np.unique(column)))
+            if columns:
+                # The last of the keys is the first that counts; lexsort is stable.
+                order[entry.first : entry.last] = entry.first + np.lexsort(columns[::-1])
+        turns: Numbers = np.empty(len(self), np.int32)
+        turns[order] = np.arange(len(self), dtype=np.int32)
+        return turns
+
+    @cached_property
+    def height(self) -> Mapping[str, int]:
+        """Per entry, how many entries lie on the longest way from it to a target."""
+        found = dict.fromkeys(self.entries, 0)
+        for name in reversed(self.entries):
+            for source in self.by_entry[name].sources:
+                found[source.entry] = max(found[source.entry], found[name] + 1)
+        return found
+
+    def needed(self, committed: Mask, cells: Mask | None = None, entry: str | None = None) -> Mask:
+        """Which steps must run: those that a target of a (chosen) cell, or a needed step, asks for and lack.
+
+        What lies above a committed step is not looked at, even if it is gone.
+
+        Args:
+            committed: which steps are there.
+            cells: the chosen cells; None for all.
+            entry: the target; None for all that a finished cell has.
+        """
+        wanted = self.steps_of(cells, (entry,) if entry else self.wanted)
+        self._close(wanted, committed)
+        return wanted
+
+    def steps_of(self, cells: Mask | None = None, entries: Iterable[str] | None = None) -> Mask:
+        """Which steps (some) cells are made of, in all entries or in some."""
+        marked = np.zeros(len(self), np.bool_)
+        for name in self.entries if entries is None else entries:
+            groups = self.groups(name)
+            self._mark(marked, groups if cells is None else groups[cells])
+        return marked
+
+    def committed(self, artifacts: Iterable[Artifact]) -> Mask:
+        """Which steps are among some artifacts."""
+        keys = {artifact.key for artifact in artifacts}
+        return np.fromiter((key in keys for key in self.keys), np.bool_, len(self.keys))
+
+    @cached_property
+    def stages(self) -> frozenset[str]:
+        """All kinds of work in the plan."""
+        return frozenset(
+            variant.kind for entry in self.by_entry.values() for variant in entry.wired.variants if variant
+        )
+
+    @cached_property
+    def users(self) -> Numbers:
+        """How many cells of the sweep use each step."""
+        rows = np.sort(np.stack([self.groups(name) for name in self.entries]), axis=0)
+        # An entry that stands in for another names the same group; the cell still uses it once.
+        once = np.ones(rows.shape, np.bool_)
+        once[1:] = rows[1:] != rows[:-1]
+        counts = np.bincount(rows[once & (rows >= 0)], minlength=len(self)).astype(np.int32)
+        of_steps: Numbers = counts[np.arange(len(self), dtype=np.int32) - self.shard]
+        return of_steps
+
+    # --- cells
+
+    def groups(self, name: str) -> Numbers:
+        """For each cell, the first step of the group that it has in an entry, or -1."""
+        found = self._of_cells.get(name)
+        if found is None:
+            entry = self.by_entry[name]
+            of_points = self.grid.project(self.grid.all, entry.wired.axes)
+            found = self._of_cells[name] = entry.groups[of_points[self.points]]
+        return found
+
+    def cell_coords(self, index: int) -> dict[str, Scalar]:
+        """The coordinates of a cell."""
+        return self.grid.coords(self.grid.all, int(self.points[index]))
+
+    def cell_key(self, index: int) -> str:
+        """The content address of a cell: the key of its target, or a digest of several."""
+        keys: list[str] = []
+        for name in self.targets:
+            first = int(self.groups(name)[index])
+            if first >= 0:
+                keys += self.keys[first : first + int(self.size[first])]
+        return keys[0] if len(keys) == 1 else digest(keys)
+
+    def cell(self, index: int) -> Cell:
+        """A cell with the addresses of its steps."""
+        coords = self.cell_coords(index)
+        steps = {}
+        for name in self.entries:
+            first = int(self.groups(name)[index])
+            if first >= 0:
+                steps[name] = self._addresses(first, int(self.size[first]))
+        return Cell(cell_id(coords), coords, steps)
+
+    # --- the rest is bookkeeping
+
+    @cached_property
+    def _groups(self) -> Mapping[str, int]:
+        return {key: first for first, key in self._group_keys.items()}
+
+    def _entry(self, number: int) -> EntryPlan:
+        return self.by_entry[self.entries[self.home[number]]]
+
+    def _variant(self, number: int) -> Variant:
+        return self._entry(number).variant(int(self.at[number]))
+
+    def _addresses(self, first: int, size: int) -> tuple[Artifact, ...]:
+        if size == 1:
+            return (self.address(first),)
+        # Thousands of steps read the same shards; one tuple serves them all, also when they are sent away together.
+        found = self._gathered.get((first, size))
+        if found is None:
+            found = tuple(self.address(each) for each in range(first, first + size))
+            self._gathered[first, size] = found
+        return found
+
+    def _config(self, number: int) -> Any:
+        configs = self._variant(number).configs
+        return configs[self.shard[number] if len(configs) > 1 else 0]
+
+    def _mark(self, marked: Mask, firsts: Numbers) -> None:
+        """Mark all steps of some groups."""
+        firsts = firsts[firsts >= 0]
+        marked[firsts] = True
+        gathered = np.zeros(len(self), np.bool_)
+        gathered[firsts[self.size[firsts] > 1]] = True
+        for first in np.flatnonzero(gathered):
+            marked[first : first + self.size[first]] = True
+
+    def _close(self, wanted: Mask, committed: Mask) -> None:
+        """Take back what is committed, and add what the rest reads and lacks."""
+        wanted &= ~committed
+        for name in reversed(self.entries):
+            entry = self.by_entry[name]
+            numbers = entry.first + np.flatnonzero(wanted[entry.first : entry.last])
+            if not len(numbers):
+                continue
+            points = self.at[numbers]
+            for source in entry.sources:
+                gathers = np.array(
+                    [
+                        variant is not None and source.input in STAGES[variant.kind].inputs
+                        and STAGES[variant.kind].inputs[source.input].many
+                        for variant in entry.wired.variants
+                    ],
+                    np.bool_,
+                )[entry.own[points]]  # fmt: skip
+                firsts = self.by_entry[source.entry].groups[source.at[points]]
+                there = firsts >= 0
+                whole = there & (gathers | (self.size[firsts] == 1))
+                self._mark(wanted, firsts[whole])
+                single = there & ~whole
+                wanted[firsts[single] + self.shard[numbers[single]]] = True
+            wanted &= ~committed
+
+
+class _Cells(Sequence[Cell]):
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return len(self._plan.points)
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Cell]: ...
+    def __getitem__(self, index: int | slice) -> Cell | Sequence[Cell]:
+        chosen = range(len(self))[index]
+        if isinstance(chosen, int):
+            return self._plan.cell(chosen)
+        return [self._plan.cell(each) for each in chosen]
+
+
+def identity_of(spelled_config: str, inputs: Mapping[str, str], kind: str) -> str:
+    """The canonical JSON that is hashed into a key, joined from parts that many steps share.
+
+    Args:
+        spelled_config: canonical JSON of the config's identity.
+        inputs: input -> key, sorted by input.
+        kind: the stage.
+    """
+    keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
+    return f'{{"config":{spelled_config},"inputs":{{{keys}}},"stage":"{kind}","version":{STAGES[kind].version}}}'
+
+
+def cell_id(coords: Mapping[str, Scalar]) -> str:
+    """Twelve hex digits that name a point, whatever the sweep is called."""
+    # Canonical JSON, joined from parts that thousands of cells share.
+    return digest_of("{" + ",".join(_spelled_pair(axis, coords[axis]) for axis in sorted(coords)) + "}", 12)
+
+
+# `typed`, because True and 1 are equal but not spelled alike.
+@lru_cache(maxsize=None, typed=True)
+def _spelled_pair(axis: str, label: Scalar) -> str:
+    return f"{canonical_json(axis)}:{canonical_json(label)}"

@@ -1,0 +1,99 @@
+"""Which cells are meant: `--only axis=value`, `--exclude axis=value`, and a cell by id or coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from orchestrator.keys import canonical_json
+from orchestrator.plan.columns import Plan, cell_id
+from orchestrator.plan.grid import Mask
+from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.spec import SweepSpec
+from orchestrator.types import Scalar
+
+
+def select(plan: Plan, only: Iterable[str], exclude: Iterable[str]) -> Mask:
+    """Which cells of a plan are chosen by `--only axis=v1,v2` and `--exclude axis=v1,v2`; all `--only` must hold.
+
+    Raises:
+        SweepError: no such axis or value, or no cell is left.
+    """
+    chosen = np.ones(plan.grid.shape, np.bool_).ravel()
+    for text in only:
+        chosen &= plan.grid.where(_chosen(plan.spec, "--only", text))
+    for text in exclude:
+        chosen &= ~plan.grid.where(_chosen(plan.spec, "--exclude", text))
+    cells: Mask = chosen[plan.points]
+    if not cells.any():
+        raise SweepError([plan.spec.problem((), "--only and --exclude leave no cell")])
+    return cells
+
+
+def _chosen(spec: SweepSpec, option: str, text: str) -> dict[str, set[Scalar]]:
+    axis, values = read_values(spec, option, text)
+    return {axis: set(values)}
+
+
+def read_values(spec: SweepSpec, option: str, text: str) -> tuple[str, list[Scalar]]:
+    """From `axis=v1,v2` the axis and its values, in this order.
+
+    Raises:
+        SweepError: no such axis or value; `option` says where it was written.
+    """
+    axis, equals, values = text.partition("=")
+    place = f"{option} {text}"
+    if not equals or axis not in spec.axes:
+        message = f"there is no axis {axis!r}; {nearest(axis, spec.axes)}" if equals else "write axis=value,value"
+        raise SweepError([Problem(place, "", message)])
+    labels = {_spelled(label): label for label in spec.labels(axis)}
+    problems = [
+        Problem(place, "", f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
+        for value in values.split(",")
+        if _spelled(value) not in labels
+    ]
+    if problems:
+        raise SweepError(problems)
+    return axis, [labels[_spelled(value)] for value in values.split(",")]
+
+
+def _spelled(label: Scalar) -> str:
+    """One spelling for 1, 1.0 and "1", as in keys."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    try:
+        return canonical_json(float(label))
+    except (ValueError, TypeError):
+        return str(label)
+
+
+def find_cell(plan: Plan, text: str) -> int:
+    """The cell named by (the beginning of) its id, or by `axis=value,axis=value` as far as that is unambiguous.
+
+    Raises:
+        SweepError: none or several match.
+    """
+    if "=" in text:
+        wanted = dict(part.partition("=")[::2] for part in text.split(","))
+        unknown = [axis for axis in wanted if axis not in plan.spec.axes]
+        if unknown:
+            hint = nearest(unknown[0], plan.spec.axes)
+            raise SweepError([Problem(f"CELL {text}", "", f"there is no axis {unknown[0]!r}; {hint}")])
+        labels = {
+            axis: [label for label in plan.spec.labels(axis) if _spelled(label) == _spelled(value)]
+            for axis, value in wanted.items()
+        }
+        found = np.flatnonzero(plan.grid.where(labels)[plan.points]).tolist()
+    else:
+        found = [index for index in range(len(plan.points)) if cell_id(plan.cell_coords(index)).startswith(text)]
+    if len(found) == 1:
+        return int(found[0])
+    few = "; ".join(f"{cell.id} ({spell_coords(cell.coords)})" for cell in map(plan.cell, found[:5]))
+    message = f"names {len(found)} cells, e.g. {few}; say more" if found else "names no cell of this sweep"
+    raise SweepError([Problem(f"CELL {text}", "", f"{message}; `sweep results` lists cell ids")])
+
+
+def spell_coords(coords: Mapping[str, Scalar]) -> str:
+    """{"beta": 1, "seed": 0} -> "beta=1,seed=0"."""
+    return ",".join(f"{axis}={label}" for axis, label in coords.items())

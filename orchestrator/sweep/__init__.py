@@ -1,0 +1,1 @@
+"""What the user wrote: a YAML text becomes a `SweepSpec`."""

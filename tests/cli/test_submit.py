@@ -1,0 +1,396 @@
+"""`sweep submit` against a real Ray head: the job is watched, fails, is stopped, shared and resumed by one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import toy
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
+from ray.job_submission import JobDetails, JobSubmissionClient
+from servers import free_port
+
+from orchestrator.cli.submit import LIMIT, package_files, write_package
+from orchestrator.session import open_session
+
+REPOSITORY = Path(__file__).parents[2]
+#: What a person who has a toy stage of their own does: one more module, and one more line in the table of stages.
+OWN_STAGES = """
+
+import os  # noqa: E402
+
+import toy  # noqa: E402
+
+os.environ["TOY_TRACE"] = {trace!r}
+toy.install()
+"""
+#: Four sources of half a second, their doubles, and four totals.
+SWEEP = toy.SWEEP.replace("[1, 2, 3]", "[1, 3]").replace("{value: $x}", "{value: $x, behaviour: slow}")
+STEPS = 4 + 4 + 4
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A working directory with the packages of the repository, the toy stages in their table, and a toy sweep."""
+    folder = tmp_path / "checkout"
+    for name in ("orchestrator", "workers"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(toy.__file__, folder)
+    with (folder / "workers" / "stages.py").open("a") as stream:
+        stream.write(OWN_STAGES.format(trace=str(tmp_path / "toy-trace")))
+    toy.write_sweep(folder, SWEEP)
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}; import sys; sys.argv[0] = 'sweep'; from orchestrator.cli import main; main()"
+    return [sys.executable, "-c", code, "submit", *arguments]
+
+
+def start(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def submit(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[int, str]:
+    process = start(folder, environment, *arguments)
+    output, _ = process.communicate(timeout=400)
+    return process.returncode, output
+
+
+def rows(outputs: Path) -> list[dict[str, object]]:
+    return pq.read_table(outputs / "sweeps" / "toy" / "results.parquet").to_pylist()  # type: ignore[no-any-return]
+
+
+def calls(folder: Path) -> int:
+    """How often a toy stage was called, by whatever job, since the test began."""
+    trace = folder / "toy-trace"
+    return len(trace.read_text().splitlines()) if trace.exists() else 0
+
+
+def job_of(output: str) -> str:
+    return re.findall(r"^submitted (\S+):", output, re.MULTILINE)[0]  # type: ignore[no-any-return]
+
+
+def wait_for_call(folder: Path, process: subprocess.Popen[str]) -> None:
+    while not calls(folder):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def wait_for_end(client: JobSubmissionClient, job: str) -> JobDetails:
+    while not (details := client.get_job_info(job)).status.is_terminal():
+        time.sleep(0.1)
+    return details
+
+
+def check_nothing_is_lost_or_twice(checkout: Path, outputs: Path) -> None:
+    """Every step was computed once and is committed; nobody holds a claim or says that it runs."""
+    assert calls(checkout.parent) == STEPS
+    assert {(row["x"], row["y"]): row["total"] for row in rows(outputs)} == {
+        (x, y): 4 * x + 2 + y for x in (1, 3) for y in (10, 20)
+    }
+    session = open_session(checkout / "toy.yaml", outputs=str(outputs))
+    assert session.schedule.done
+    assert len(list((outputs / "store" / "artifacts").glob("*/*"))) == STEPS
+    assert not list((outputs / "store" / "claims").rglob("*/*"))
+    assert not list((outputs / "store" / "damaged").rglob("*"))
+    assert not session.read_pulse()
+
+
+class Cutter:
+    """A loopback wire to a port whose every connection can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listener.accept()
+            far = socket.create_connection(("127.0.0.1", self._port))
+            self._ends += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    def _copy(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while content := one.recv(65536):
+                other.sendall(content)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def cut(self) -> None:
+        for end in self._ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+
+def test_a_job_is_watched_to_its_end_over_a_wire_that_breaks_and_every_line_is_printed_once(
+    checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    wire = Cutter(int(head.rsplit(":", 1)[1]))
+    # RAY_ADDRESS would win against the address that Ray's own client is given.
+    environment = {**head_environment, "SWEEP_OUTPUTS": str(tmp_path / "out"), "RAY_ADDRESS": "http://127.0.0.1:1"}
+    process = start(checkout, environment, "toy.yaml", "--address", wire.address)
+    assert process.stdout
+    begun = ""
+    while "steps to run" not in begun:
+        line = process.stdout.readline()
+        assert line, begun
+        begun += line
+    wire.cut()
+    output = begun + process.communicate(timeout=400)[0]
+    assert process.returncode == 0, output
+    check_nothing_is_lost_or_twice(checkout, tmp_path / "out")
+    lines = output.splitlines()
+    assert re.fullmatch(r"toy-\d{8}-\d{6}-[0-9a-f]{4}", job_of(output))
+    assert lines.count("toy: Does adding work?") == 1
+    assert lines.count(f"outputs: {tmp_path / 'out'} (from SWEEP_OUTPUTS)") == 1
+    assert len([line for line in lines if line.startswith("table:  ")]) == 1
+    resume = f"env SWEEP_OUTPUTS={tmp_path / 'out'} sweep submit toy.yaml --address {wire.address} --grace 60"
+    assert lines[-1].endswith(f"succeeded, exit code 0; resume, extend or confirm it: {resume}")
+
+
+def test_a_sweep_with_failed_cells_ends_with_the_exit_code_of_its_driver(
+    checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    text = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
+    toy.write_sweep(checkout, text)
+    options = ["--address", head, "--outputs", str(tmp_path / "out"), "--only", "x=1", "-s", "axes.y=[10]"]
+    code, output = submit(checkout, head_environment, "toy.yaml", *options)
+    assert code == 1, output
+    assert "1 of 2 cells are missing" in output
+    status = {(row["x"], row["kind"]): row["status"] for row in rows(tmp_path / "out")}
+    assert status[1, "plain"] == "succeeded"
+    assert status[1, "bad"] == "failed"
+    assert "failed, exit code 1; resume" in output.splitlines()[-1]
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_a_stopped_job_lets_running_steps_end_and_the_same_command_does_only_the_rest(
+    checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    # Longer than the 3 s that Ray waits of its own accord.
+    own = checkout / "toy.py"
+    own.write_text(own.read_text().replace("time.sleep(0.5)", "time.sleep(4)"))
+    options = ["toy.yaml", "--address", head, "--outputs", str(tmp_path / "out"), "--grace", "30"]
+    process = start(checkout, head_environment, *options)
+    wait_for_call(tmp_path, process)
+    client = JobSubmissionClient(head)
+    (job,) = [
+        each.submission_id
+        for each in client.list_jobs()
+        if each.status == "RUNNING" and (each.submission_id or "").startswith("toy-")
+    ]
+    assert job
+    told = time.monotonic()
+    client.stop_job(job)
+    output, _ = process.communicate(timeout=400)
+    assert time.monotonic() - told < 30
+    assert process.returncode == 1, output
+    assert "SIGTERM: no step is started any more, running ones have 28 s to end" in output
+    assert "stopped, exit code 1; resume" in output
+    before = calls(tmp_path)
+    assert 0 < before < STEPS
+    # What was running has been committed, so that nothing is computed twice.
+    assert len(list((tmp_path / "out" / "store" / "artifacts").glob("*/*"))) == before
+    code, output = submit(checkout, head_environment, *options)
+    assert code == 0, output
+    check_nothing_is_lost_or_twice(checkout, tmp_path / "out")
+
+
+@pytest.mark.long
+def test_two_jobs_on_the_same_outputs_both_finish_and_compute_no_step_twice(
+    checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    options = ["toy.yaml", "--address", head, "--outputs", str(tmp_path / "out")]
+    processes = [start(checkout, head_environment, *options) for _ in range(2)]
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert job_of(outputs[0]) != job_of(outputs[1])
+    check_nothing_is_lost_or_twice(checkout, tmp_path / "out")
+
+
+def test_ctrl_c_and_no_wait_leave_the_job_running_and_say_how_to_watch_stop_and_resume(
+    checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = checkout / "toy.py"
+    own.write_text(own.read_text().replace("time.sleep(0.5)", "time.sleep(3)"))
+    options = ["toy.yaml", "--address", head, "--outputs", str(tmp_path / "out"), "--stage", "source"]
+    process = start(checkout, head_environment, *options)
+    wait_for_call(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 130, output
+    job = job_of(output)
+    advice = [f"watch:  ray job logs --address {head} --follow {job}", f"stop:   ray job stop --address {head} {job} "]
+    assert "no longer watched; the job goes on" in output
+    assert "Traceback" not in output
+    assert f"resume: sweep submit {' '.join(options[:1])} --outputs {tmp_path / 'out'} --stage source" in output
+    assert all(line in output for line in advice)
+    client = JobSubmissionClient(head)
+    assert client.get_job_info(job).status == "RUNNING"
+    assert wait_for_end(client, job).status == "SUCCEEDED"
+    code, output = submit(checkout, head_environment, *options, "--no-wait")
+    assert code == 0
+    assert "watch:  ray job logs" in output
+    assert wait_for_end(client, job_of(output)).status == "SUCCEEDED"
+    # Nothing was left to do: four sources, once.
+    assert calls(tmp_path) == 4
+
+
+@pytest.mark.long
+def test_the_shipped_sweep_is_submitted_from_the_repository(
+    head: str, head_environment: dict[str, str], tmp_path: Path
+) -> None:
+    cell = ["policy=tiny", "dataset=helpful", "sampling=random", "beta=1", "seed=0", "reward_model=clf_lgb"]
+    only = [each for coordinate in cell for each in ("--only", coordinate)]
+    code, output = submit(
+        REPOSITORY, head_environment, "sweeps/quickstart.yaml", *only,
+        "--address", head, "--outputs", str(tmp_path / "out"), "--stage", "prompts",
+    )  # fmt: skip
+    assert code == 0, output
+    assert "prompts is done for all 1 chosen cells" in output
+    assert (tmp_path / "out" / "sweeps" / "quickstart" / "results.parquet").exists()
+
+
+def test_the_packages_of_this_repository_stay_below_five_megabytes(tmp_path: Path) -> None:
+    files = package_files(REPOSITORY)
+    names = {path.as_posix() for path in files}
+    assert {
+        "sweeps/quickstart.yaml",
+        "sweeps/data/helpful.jsonl",
+        "orchestrator/cli/app.py",
+        "workers/reward_models/fit_mlp.py",
+    } <= names
+    assert not {path.parts[0] for path in files} & {".git", ".venv", "tests", "outputs", ".mypy_cache"}
+    write_package(REPOSITORY, files, tmp_path / "submit.zip")
+    assert (tmp_path / "submit.zip").stat().st_size <= sum(files.values()) <= LIMIT == 5_000_000
+    # As `ray job submit --working-dir .` makes it.
+    plain = tmp_path / "plain.zip"
+    create_package(str(REPOSITORY), plain, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    assert plain.stat().st_size <= LIMIT
+
+
+def test_a_package_is_what_git_and_ray_do_not_ignore_and_never_secrets_or_tables(checkout: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=checkout, check=True)
+    (checkout / ".git" / "info" / "exclude").write_text("odd \\[name\\].txt\n")
+    (checkout / ".gitignore").write_text("notes/\n")
+    (checkout / ".rayignore").write_text("*.big\n")
+    ignored = ("odd [name].txt", "notes/a.txt", "a.big", "x/t.parquet", ".env", "tests/t.py")
+    for name in (*ignored, "odd n.txt", "kept.txt"):
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text("some")
+    found = {path.as_posix() for path in package_files(checkout) if path.parts[0] not in ("orchestrator", "workers")}
+    assert found == {".gitignore", ".rayignore", "odd n.txt", "kept.txt", "toy.py", "toy.yaml"}
+
+
+def refused(folder: Path, *arguments: str, **environment: str) -> str:
+    """What is said by a command that submits nothing."""
+    code, output = submit(folder, {**os.environ, **environment}, *arguments)
+    assert code == 2, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_mistakes_are_told_before_anything_is_uploaded(checkout: Path, tmp_path: Path) -> None:
+    # Nobody listens there, and nobody is asked.
+    address = ["--address", "http://127.0.0.1:1"]
+    assert "did you mean 'value'" in refused(checkout, "toy.yaml", "-s", "stages.source.config.valeu=1", *address)
+    outside = toy.write_sweep(tmp_path, SWEEP)
+    assert f"lies outside of {checkout}, which is uploaded" in refused(checkout, str(outside), *address)
+    relative = "'here' is relative, and a Ray job runs in a copy of the working directory that is thrown away"
+    for option in ("--outputs", "--store"):
+        assert f"{option}: {relative}" in refused(checkout, "toy.yaml", option, "here", *address)
+    assert f"SWEEP_OUTPUTS: {relative}" in refused(checkout, "toy.yaml", *address, SWEEP_OUTPUTS="here")
+    uri = "http://me:secret@mlflow:5000"
+    for said in (
+        refused(checkout, "toy.yaml", "--tracking-uri", uri, *address),
+        refused(checkout, "toy.yaml", *address, MLFLOW_TRACKING_URI=uri),
+    ):
+        assert "a password in a URI would be shown to everybody who reaches the job server" in said
+        assert "secret" not in said
+
+
+def test_data_that_would_not_be_uploaded_and_a_package_that_is_too_large_are_named_with_the_remedy(
+    checkout: Path,
+) -> None:
+    address = ["--address", "http://127.0.0.1:1"]
+    (checkout / "data").mkdir()
+    (checkout / "data" / "rows.parquet").write_text("some")
+    toy.write_sweep(checkout, SWEEP.replace("axes:", "data: {path: data/rows.parquet}\naxes:", 1))
+    said = refused(checkout, "toy.yaml", *address)
+    assert "data/rows.parquet: is not uploaded" in said
+    assert "absolute path" in said
+    toy.write_sweep(checkout, SWEEP)
+    (checkout / "data" / "huge.jsonl").write_bytes(b"0" * 7_000_000)
+    said = refused(checkout, "toy.yaml", *address)
+    assert re.search(r"a package of [78]\.\d MB for every node, more than 5 MB; exclude .* in \.rayignore", said)
+    assert "largest: data/huge.jsonl (7.0 MB), data/ (7.0 MB)" in said
+
+
+def test_an_address_without_a_job_server_is_one_line_with_the_remedy(checkout: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for address, said in (
+            (f"http://127.0.0.1:{free_port()}", "no job server answers at"),
+            (f"http://127.0.0.1:{silent.getsockname()[1]}", "no job server answers at"),
+            ("auto", "auto is not the address of a job server"),
+            ("", "No Ray job server given: pass --address http://HEAD:8265 or set RAY_ADDRESS"),
+        ):
+            output = refused(checkout, "toy.yaml", "--address", address)
+            assert said in output
+            assert "pass --address http://HEAD:8265" in output
+            assert len(output.splitlines()) == 1, output
+
+
+def test_a_server_of_something_else_is_not_taken_for_a_job_server(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "site" / "api").mkdir(parents=True)
+    (tmp_path / "site" / "api" / "version").write_text(json.dumps({"version": "of something else"}))
+    for site in (tmp_path / "site", tmp_path / "checkout"):
+        port = free_port()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(site)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 400
+            while time.monotonic() < until:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            output = refused(checkout, "toy.yaml", "--address", f"http://127.0.0.1:{port}")
+            assert "answers, but it is not a Ray job server" in output
+            assert len(output.splitlines()) == 1, output
+        finally:
+            server.kill()
+            server.wait()
+
+
+def test_submit_explains_itself_with_an_example(checkout: Path) -> None:
+    code, output = submit(checkout, dict(os.environ), "--help")
+    assert code == 0
+    assert "sweep submit sweeps/full.yaml --address http://HEAD:8265" in " ".join(output.split())

@@ -1,0 +1,334 @@
+"""What `sweep plan` and `sweep status` say of the past and the future: pace, cost, and why a step is not there."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from hypothesis import given
+from hypothesis import strategies as st
+from test_execute import FAILING_CELL, run_inline
+
+from orchestrator.drive import drive
+from orchestrator.explain.eta import Guess, Left, Pace, spell_left, spell_seconds
+from orchestrator.explain.progress import listen
+from orchestrator.run.schedule import State
+from orchestrator.session import Session, open_session
+from orchestrator.store import list_files
+from orchestrator.types import Manifest, Step
+
+NAP = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
+
+
+def report(folder: Path, *overrides: str, text: str = toy.SWEEP) -> dict[str, dict[str, dict[str, object]]]:
+    return open_session(toy.write_sweep(folder, text), list(overrides), outputs=str(folder / "out")).plan_report()
+
+
+def reasons(folder: Path, entry: str, *overrides: str, text: str = toy.SWEEP) -> object:
+    return report(folder, *overrides, text=text)["steps"][entry]["reasons"]
+
+
+def pace_of(slots: dict[str, float], on_gpu: frozenset[str] = frozenset(), **seconds: Sequence[float]) -> Pace:
+    """A pace that has seen steps of one kind in each entry."""
+    pace = Pace(slots, on_gpu)
+    for name, each in seconds.items():
+        for one in each:
+            pace.note(name, "", one)
+    return pace
+
+
+def ahead(**steps: int) -> dict[str, dict[str, int]]:
+    return {name: {"": count} for name, count in steps.items()}
+
+
+def test_the_time_left_is_the_work_over_the_slots_and_a_range_where_steps_differ() -> None:
+    pace = pace_of({"a": 4, "b": 2, "c": 1}, frozenset({"b"}), a=[2.0] * 10, b=[3.0] * 10)
+    left = pace.left(ahead(a=40, b=10, c=7))
+    # GPUs work beside the CPUs at best, one after the other at worst.
+    assert astuple(left) == pytest.approx((20, 35, 7, 57))
+    pace.note("a", "", 8.0)
+    wider = pace.left(ahead(a=40))
+    assert wider.low < 40 / 4 * 28 / 11 < wider.high
+    # Four processes do not finish one step faster.
+    assert pace.left(ahead(b=1)).high == pytest.approx(3)
+    assert pace.left(ahead(a=0, b=0)).high == 0
+    # Of a single step nobody knows whether it was a long or a short one.
+    assert astuple(pace_of({"a": 1}, a=[4.0]).left(ahead(a=3))) == pytest.approx((6, 24, 0, 3))
+
+
+def test_a_step_tells_of_those_that_cost_like_it_and_of_no_others() -> None:
+    pace = Pace({"a": 2}, frozenset())
+    for _ in range(10):
+        pace.note("a", "tiny", 1.0)
+    assert astuple(pace.left({"a": {"tiny": 20, "7b": 6}})) == pytest.approx((10, 10, 6, 26))
+    pace.guess("a", {"7b": Guess(600.0, 2, 0.5)})
+    # 10 s of the tiny ones, 5 large ones of 300 to 900 s; two of either at a time.
+    assert astuple(pace.left({"a": {"tiny": 20, "7b": 6}})) == pytest.approx((10 + 750, 10 + 2250, 0, 26))
+    pace.guess("a", {})
+    for _ in range(10):
+        pace.ended("a", "7b", 500.0)
+    assert astuple(pace.left({"a": {"tiny": 20, "7b": 6}})) == pytest.approx((1510, 1510, 0, 26))
+    assert (pace.seconds("a"), pace.seconds("a", "tiny"), pace.seconds("a", "70b")) == (250.5, 1.0, None)
+
+
+def test_what_running_steps_have_done_is_not_ahead_and_their_guess_counts_until_the_first_has_finished() -> None:
+    pace = Pace({"a": 2}, frozenset())
+    pace.guess("a", {"": Guess(30.0, 2, 0.8)})
+    # 1.6 of 4 steps are done, two at a time.
+    assert astuple(pace.left(ahead(a=4))) == pytest.approx((1.2 * 15, 1.2 * 45, 0, 4))
+    # The third begins when one of these ends; without it a fifth of a step is left.
+    assert astuple(pace.left(ahead(a=3))) == pytest.approx((15, 45, 0, 3))
+    assert astuple(pace.left(ahead(a=2))) == pytest.approx((3, 9, 0, 2))
+    assert pace.seconds("a") is None
+    pace.note("a", "", 10.0)
+    pace.note("a", "", 10.0)
+    assert astuple(pace.left(ahead(a=4))) == pytest.approx((1.2 * 10, 1.2 * 10, 0, 4))
+    # One of the two has ended, and what it had done is no longer among what is ahead.
+    pace.ended("a", "", 10.0)
+    assert astuple(pace.left(ahead(a=3))) == pytest.approx((1.1 * 10, 1.1 * 10, 0, 3))
+    pace.guess("a", {})
+    assert pace.left(ahead(a=3)) == Left(15.0, 15.0, 0, 3)
+
+
+@given(st.lists(st.floats(0.001, 1e4), min_size=2, max_size=50))
+def test_mean_and_error_are_those_of_the_textbook(seconds: list[float]) -> None:
+    pace = pace_of({"a": 1}, a=seconds)
+    assert pace.seconds("a") == pytest.approx(np.mean(seconds))
+    error = np.std(seconds, ddof=1) / np.sqrt(len(seconds))
+    left = pace.left(ahead(a=10))
+    assert left.high == pytest.approx(10 * (np.mean(seconds) + 2 * error))
+    dumped = json.loads(json.dumps(pace.dump(ahead(a=10))))["a"]
+    assert (Left(**dumped["left"]), dumped["seconds"]) == (left, pace.seconds("a"))
+
+
+def test_the_rate_is_that_of_the_last_minutes() -> None:
+    pace = Pace({"a": 1}, frozenset())
+    now = time.time()
+    for second in range(600):
+        pace.ended("a", "", 1.0, now + second)
+    assert pace.per_minute("a", now + 600) == pytest.approx(60, rel=0.05)
+    assert pace.per_minute("a", now + 1200) == 0
+
+
+def test_durations_are_spelled_as_people_say_them() -> None:
+    assert [spell_seconds(each) for each in (4.4, 75, 4000, 200_000)] == ["4 s", "1 min 15 s", "1 h 06 min", "2 d 07 h"]
+
+
+@pytest.mark.parametrize(
+    ("left", "spelled"),
+    [
+        (Left(0, 0, 0, 0), "0 s left"),
+        (Left(95, 100, 0, 9), "1 min 40 s left"),
+        (Left(60, 240, 0, 9), "1 min 00 s to 4 min 00 s left"),
+        (Left(60, 241, 0, 9), "at least 1 min 00 s left"),
+        (Left(0.2, 547, 0, 2), "less than 9 min 07 s left"),
+        (Left(60, 61, 360, 384), "at least 1 min 00 s; no estimate yet for 360 of 384 steps"),
+        (Left(0, 0, 1360, 1360), "no estimate yet for 1,360 of 1,360 steps"),
+    ],
+)
+def test_the_time_left_is_a_range_only_where_that_says_something_and_never_hides_what_is_unknown(
+    left: Left, spelled: str
+) -> None:
+    assert spell_left(left) == spelled
+
+
+def test_a_step_that_was_never_run_is_said_to_be_so(tmp_path: Path) -> None:
+    assert reasons(tmp_path, "source") == {"never run": 6}
+    assert "expected" not in report(tmp_path)["steps"]["source"]
+
+
+def test_a_new_coordinate_is_named_and_nobody_knows_what_it_costs(tmp_path: Path) -> None:
+    run_inline(tmp_path, text=NAP)
+    found = report(tmp_path, "axes.y=[10,20,30,40]", text=NAP)
+    assert found["steps"]["total"]["reasons"] == {"never run with y = 30": 3, "never run with y = 40": 3}
+    assert found["steps"]["source"]["reasons"] == {}
+    assert found["expected"] == {
+        "cpu_hours": 0, "gpu_hours": 0, "bytes": 0, "wall_seconds": [0, 0], "unknown_steps": 6, "steps": 6,
+    }  # fmt: skip
+
+
+def test_the_cost_is_told_from_finished_steps_that_differ_in_the_draw_only(tmp_path: Path) -> None:
+    _, session = run_inline(tmp_path, text=NAP)
+    plan, store = session.plan, session.store
+    second = [plan.address(number) for number in range(len(plan)) if plan.shard[number] == 1]
+    totals = [plan.address(number) for number in range(len(plan)) if plan.entry_of(number) == "total"]
+    first = store.committed(["toy_source"]) - set(second)
+    assert len(first) == 3
+    store.remove([*second, *totals])
+    found = report(tmp_path, text=NAP)
+    cost = found["steps"]["source"]["expected"]
+    assert isinstance(cost, dict)
+    assert (cost["known"], cost["unknown"]) == (3, 0)
+    seconds = [manifest.seconds for manifest in store.manifests(first).values() if isinstance(manifest, Manifest)]
+    assert cost["seconds"] == pytest.approx(statistics.fmean(seconds))
+    assert cost["cpu_hours"] == pytest.approx(3 * cost["seconds"] / 3600)
+    # "2.0", "3.0" and "4.0"
+    assert cost["bytes"] == pytest.approx(3 * 3)
+    assert "expected" not in found["steps"]["total"]
+    assert (found["expected"]["unknown_steps"], found["expected"]["steps"]) == (6, 12)
+
+
+def test_steps_of_another_sweep_tell_where_all_that_they_were_made_from_is_alike_too(tmp_path: Path) -> None:
+    drawn = toy.SWEEP.replace("shards: 2, config: {value: $x}", "config: {value: $x, shard: 7}")
+    run_inline(tmp_path, text=drawn)
+    other = drawn.replace("shard: 7", "shard: 8").replace("name: toy", "name: other")
+    steps = report(tmp_path, text=other)["steps"]
+    assert {name: each["to_run"] for name, each in steps.items()} == {"source": 3, "double": 3, "total": 6}
+    assert [steps[name]["expected"]["known"] for name in steps] == [3, 3, 6]  # type: ignore[index]
+    # Another value far up, and nothing is known of what reads it.
+    steps = report(tmp_path, "axes.x=[1,5]", text=other)["steps"]
+    told = [(each["expected"]["known"], each["expected"]["unknown"]) for each in steps.values()]  # type: ignore[index]
+    assert told == [(1, 1), (1, 1), (2, 2)]
+
+
+def finish(session: Session, wanted: Callable[[Step], bool], seconds: float) -> None:
+    """Commit some steps of a sweep as if they had run."""
+    session.store.prepare()
+    for number in range(len(session.plan)):
+        step = session.plan.step(number)
+        if wanted(step):
+            out = session.store.scratch(step.address, "driver")
+            (out / "made").write_text("up")
+            manifest = Manifest(step.address, step.identity, list_files(out), {}, 1, seconds, 0.0, "host", "code")
+            session.store.commit(out, manifest)
+
+
+def test_a_tiny_model_tells_nothing_of_a_large_one_and_a_sum_says_what_it_lacks(tmp_path: Path) -> None:
+    sweeps = Path(__file__).parents[2] / "sweeps"
+    large = open_session(sweeps / "full.yaml", ["axes.seed=[0]", "axes.beta=[1]"], outputs=str(tmp_path))
+    finish(open_session(sweeps / "quickstart.yaml", outputs=str(tmp_path)), lambda step: step.stage != "prompts", 2.0)
+    found = large.plan_report()
+    assert found["expected"]["gpu_hours"] == 0
+    assert found["expected"]["unknown_steps"] == found["expected"]["steps"] == len(large.plan)
+    assert not any("expected" in each for each in found["steps"].values())
+    # A shard of the 2b model tells of its others; nobody knows of the 7b and the 8b model.
+    here = {"policy": "gemma-2b", "dataset": "helpful"}
+    finish(large, lambda step: step.entry == "generate_test" and step.coords == here and not step.config["shard"], 60.0)
+    del large.schedule
+    cost = large.plan_report()["steps"]["generate_test"]
+    assert (cost["to_run"], cost["expected"]["unknown"]) == (12 * 32 - 1, 11 * 32)
+    assert cost["expected"]["gpu_hours"] == pytest.approx(31 / 60)
+
+
+def test_the_config_field_or_stage_version_that_differs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(tmp_path)
+    overrides = ("axes.kind.plain.behaviour=print",)
+    assert reasons(tmp_path, "total", *overrides) == {'config.behaviour was "work", is "print"': 6}
+    changed = toy.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
+    assert reasons(tmp_path, "source", text=changed) == {'config.behaviour was "work", is "nap"': 6}
+    assert reasons(tmp_path, "double", text=changed) == {"reads other number": 6}
+    from workers.stages import STAGES
+
+    stage = STAGES["toy_source"]
+    monkeypatch.setitem(STAGES, "toy_source", type(stage)(stage.function, 2, stage.config, stage.output))  # type: ignore[index]
+    assert reasons(tmp_path, "source") == {"version was 1, is 2": 6}
+
+
+def test_what_failed_before_is_counted_and_what_waits_for_it_too(tmp_path: Path) -> None:
+    run_inline(tmp_path, text=FAILING_CELL)
+    steps = report(tmp_path, text=FAILING_CELL)["steps"]
+    assert (steps["total"]["failed"], steps["total"]["to_run"]) == (6, 6)
+    assert steps["total"]["reasons"] == {"failed before: ValueError": 6}
+    session = open_session(tmp_path / "toy.yaml", outputs=str(tmp_path / "out"))
+    cell = next(each for each in session.plan.cells if each.coords["kind"] != "plain")
+    because = {step["entry"]: step["because"] for step in session.explain(cell.id)["steps"]}
+    assert because["total"] == "failed before: ValueError"
+    assert because["source"] is None
+
+
+def watched(folder: Path, text: str, *, inline: bool) -> list[dict[str, Any]]:
+    """What `sweep status --watch` sees while a sweep is run."""
+    path = toy.write_sweep(folder, text)
+    looks: list[dict[str, Any]] = []
+
+    def watch() -> None:
+        session = open_session(path, outputs=str(folder / "out"))
+        while session.read_pulse() is None:
+            time.sleep(0.02)
+        looks.extend(session.looks())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    assert drive(open_session(path, outputs=str(folder / "out")), None, inline, None) == 0
+    watcher.join(30)
+    return looks
+
+
+def test_the_log_of_a_running_step_tells_the_time_left_before_any_step_has_finished(
+    tmp_path: Path, local_ray: None
+) -> None:
+    # One source: of two, one may begin when the other has ended.
+    text = toy.SWEEP.replace("[1, 2, 3]", "[1]").replace("shards: 2, ", "")
+    looks = watched(tmp_path, text.replace("config: {value: $x}", "config: {value: $x, behaviour: tell}"), inline=False)
+    early = [look for look in looks if look["live"] and look["steps"]["source"]["committed"] == 0]
+    # A step of 40 s, ± a half, a twentieth of which is done; nobody knows of the others.
+    others = sum(early[-1]["steps"][name]["total"] for name in ("double", "total"))
+    told = {"low": pytest.approx(19), "high": pytest.approx(57), "unknown": others, "steps": 1 + others}
+    assert early[-1]["left"] == told
+
+
+def test_what_running_steps_have_done_is_read_from_the_logs_of_their_latest_tries(tmp_path: Path) -> None:
+    # All six are of one kind.
+    text = toy.SWEEP.replace("[1, 2, 3]", "[1]").replace("shards: 2", "shards: 6")
+    session = open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+    session.store.prepare()
+    sources = np.flatnonzero(session.plan.steps_of(entries=["source"]))
+    session.schedule.codes[sources] = State.RUNNING
+    # Of the six that were sent, two are computed: one half done, after a try that came farther, one a quarter.
+    for number, attempt, done in ((sources[0], 1, 59), (sources[0], 2, 30), (sources[1], 1, 15)):
+        log = session.store.log_path(session.plan.address(number), attempt)
+        log.write_text(f"optimizer steps: {done} of 60 in {done * 2} s, about a while left\n")
+    pace = Pace({"source": 2, "double": 2, "total": 2}, frozenset())
+    kind = session.schedule.likeness.kind(sources[0])
+    for _ in range(2):
+        pace.note("source", kind, 100.0)
+
+    def left(steps: int) -> float:
+        return pace.left({"source": {kind: steps}}).high
+
+    assert left(6) == pytest.approx(3 * 100)
+    listen(session.schedule, session.store, pace)
+    assert left(6) == pytest.approx((6 - 0.75) / 2 * 100)
+    assert left(2) == pytest.approx((1 - 0.375) * 100)
+    session.schedule.codes[sources] = State.PENDING
+    listen(session.schedule, session.store, pace)
+    assert left(6) == pytest.approx(3 * 100)
+
+
+def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path) -> None:
+    slow = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+    looks = watched(tmp_path, slow, inline=True)
+    assert [look["live"] for look in looks] == [True] * (len(looks) - 1) + [False]
+    assert len(looks) >= 2
+    sources = [look["steps"]["source"] for look in looks if look["live"]]
+    store = open_session(tmp_path / "toy.yaml", outputs=str(tmp_path / "out")).store
+    took = [manifest.seconds for manifest in store.manifests(store.committed(["toy_source"])).values()]
+    assert 0.5 <= min(took) <= sources[-1]["seconds"] <= max(took)
+    assert sources[-1]["per_minute"] > 0
+    assert looks[-1]["left"] is None
+
+
+def test_a_pulse_of_another_plan_or_of_a_dead_driver_is_no_driver(tmp_path: Path) -> None:
+    _, session = run_inline(tmp_path)
+    pace, ahead = Pace(dict.fromkeys(session.plan.entries, 1.0), frozenset()), session.schedule.ahead()
+    session.write_pulse({"steps": {}}, pace, ahead)
+    assert session.read_pulse() is not None
+    session.write_pulse({"steps": {}}, Pace({"other": 1.0}, frozenset()), {"other": {}})
+    assert session.read_pulse() is None
+    session.write_pulse({"steps": {}}, pace, ahead)
+    note = session.outputs.folder / "running.json"
+    pulse = json.loads(note.read_text())
+    note.write_text(json.dumps(pulse | {"time": pulse["time"] - 60}))
+    assert session.read_pulse() is None
+    assert isinstance(session, Session)

@@ -1,0 +1,149 @@
+"""Telling others where a sweep stands ends no sweep; the table at its end is written, or said to be missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+import toy
+from test_execute import command, environment, run_inline
+from test_executors import make_request
+
+from orchestrator.drive import drive
+from orchestrator.results.table import read_results
+from orchestrator.run.executors.ray_cluster import _told_by_the_store
+from orchestrator.run.trouble import Troubles
+from orchestrator.session import open_session
+from orchestrator.store.posix import PosixStore
+from orchestrator.types import Outcome
+
+
+def in_the_way(place: Path) -> Path:
+    """What stands where a file is to be written, and does not go away."""
+    (place / "something").mkdir(parents=True)
+    return place
+
+
+def test_each_trouble_is_told_once_and_once_more_when_it_is_over() -> None:
+    told: list[str] = []
+    troubles = Troubles(told.append)
+    for fails in (False, True, True, False, False, True):
+        with troubles.contained("writing"):
+            if fails:
+                raise OSError("no \x1b[31mroom")
+    for _ in range(2):
+        with troubles.contained("reading"):
+            raise OSError("gone")
+    failing = "writing fails for now, the sweep goes on: no room"
+    assert told == [failing, "writing works again", failing, "reading fails for now, the sweep goes on: gone"]
+    with pytest.raises(ValueError, match="a bug"), troubles.contained("thinking"):
+        raise ValueError("a bug")
+
+
+def test_a_pulse_that_cannot_be_written_is_told_once_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.drive.PULSE_EVERY", 0.0)
+    in_the_way(tmp_path / "out" / "sweeps" / "toy" / "running.json")
+    code, session = run_inline(tmp_path)
+    assert code == 0
+    assert pq.read_table(session.outputs.results)["status"].to_pylist() == ["succeeded"] * 6
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "fails for now" in line]
+    assert "running.json cannot be written: Is a directory" in told
+
+
+def test_a_table_that_cannot_be_written_ends_the_run_with_its_place_and_the_remedy(tmp_path: Path) -> None:
+    path = toy.write_sweep(tmp_path, toy.SWEEP + "hooks: {finish: 'cat > finish.json'}\n")
+    table = in_the_way(tmp_path / "out" / "sweeps" / "toy" / "results.parquet")
+    line = command(tmp_path, path, "--inline")
+    done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"the table {table} was not written: " in done.stderr
+    assert "this makes the table: " in done.stderr
+    assert " results " in done.stderr.partition("this makes the table: ")[2]
+    # All else is done: what was found is shown, and whoever waits for the end is told.
+    assert " ± " in done.stdout
+    assert "table:" not in done.stdout
+    assert json.loads((tmp_path / "finish.json").read_text())["exit_code"] == 2
+    (table / "something").rmdir()
+    table.rmdir()
+    session = open_session(path, outputs=str(tmp_path / "out"))
+    assert session.schedule.done
+
+
+def test_an_input_that_cannot_be_set_aside_costs_its_readers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run.loop._BACKOFF", 0.01)
+    _, session = run_inline(tmp_path)
+    artifacts = Path(session.outputs.store) / "artifacts"
+    for stage in ("toy_double", "toy_total"):
+        for folder in (artifacts / stage).iterdir():
+            folder.rename(tmp_path / folder.name)
+    next((artifacts / "toy_source").iterdir()).joinpath("number.txt").write_text("999")
+    aside = Path(session.outputs.store) / "damaged"
+    aside.touch()
+    code, session = run_inline(tmp_path)
+    assert code == 1
+    rows = pq.read_table(session.outputs.results).to_pylist()
+    assert [row["status"] for row in rows].count("succeeded") == 4
+    assert {row["error_class"] for row in rows if row["status"] != "succeeded"} == {"damaged_input"}
+    aside.unlink()
+    assert run_inline(tmp_path)[0] == 0
+
+
+def test_a_dead_worker_of_which_the_store_tells_nothing_is_lost_and_tried_again(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path / "store")
+    store.prepare()
+    requests = [make_request(store, value=1), make_request(store, value=2)]
+    # As a file server that fails: nothing below can be read.
+    (tmp_path / "store" / "artifacts" / "toy_source").symlink_to("toy_source")
+    found = list(_told_by_the_store(tuple(requests), RuntimeError("it died"), 0.0))
+    assert [(each.address, each.outcome) for each in found] == [(each.step.address, Outcome.LOST) for each in requests]
+    assert "what it got done cannot be read" in (found[0].error or "")
+
+
+# --- an object store that is away for a while
+
+
+@pytest.fixture
+def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """In front of the object store, for whoever opens it from now on."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+    from proxy import Proxy
+
+    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.uri)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield proxy
+    proxy.close()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_an_object_store_that_takes_no_pulse_and_no_table_in_mid_run_ends_nothing(
+    s3: str,
+    tmp_path: Path,
+    proxy: object,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.drive.PULSE_EVERY", 0.0)
+    session = open_session(toy.write_sweep(tmp_path), outputs=s3)
+    proxy.tell("drop", "/sweeps/", times=7)  # type: ignore[attr-defined]
+    assert drive(session, None, True, None) == 0
+    assert proxy.troubled == 7  # type: ignore[attr-defined]
+    assert read_results(f"{s3}/sweeps/toy")["status"].to_pylist() == ["succeeded"] * 6
+    said = capsys.readouterr().out
+    assert said.count("running.json) fails for now, the sweep goes on") == 1
+    assert said.count("running.json) works again") == 1

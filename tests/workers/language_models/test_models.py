@@ -1,0 +1,152 @@
+"""Models as artifacts: references, errors that say what to do, and texts that keep their end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from workers import tables
+from workers.configs import HubModel, LocalPath
+from workers.language_models import models
+
+pytestmark = pytest.mark.train
+
+
+def test_a_local_model_is_referred_to_and_not_copied(tiny_policy: Path, tmp_path: Path) -> None:
+    folder = str(tiny_policy / "model")
+    models.write_reference(LocalPath(path=folder, sha256="0" * 64), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["reference.json"]
+    assert models.locate(tmp_path) == models.Source(folder, local=True)
+
+
+def test_a_hub_model_keeps_its_revision(tmp_path: Path) -> None:
+    models.write_reference(HubModel(hub="google/gemma-2b", revision="v1"), tmp_path)
+    assert json.loads((tmp_path / "reference.json").read_text()) == {"hub": "google/gemma-2b", "revision": "v1"}
+    assert models.locate(tmp_path) == models.Source("google/gemma-2b", local=False, revision="v1")
+
+
+def test_a_reference_to_a_folder_that_is_gone_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "reference.json").write_text('{"path": "/nowhere/model"}')
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/model.*reference.json.*not there"):
+        models.locate(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not there"):
+        models.write_reference(LocalPath(path="/nowhere/model", sha256="0" * 64), tmp_path)
+
+
+def test_an_artifact_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a model artifact"):
+        models.locate(tmp_path)
+
+
+def test_an_unreachable_hub_model_says_what_to_do() -> None:
+    source = models.Source("nobody/no-such-model", local=False)
+    with pytest.raises(FileNotFoundError, match=r"hf download nobody/no-such-model.*HF_HOME.*\{path: …\}"):
+        models.load_tokenizer(source)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        models.locate(LocalPath(path=str(tmp_path), sha256="0" * 64))
+    (tmp_path / "config.json").write_text("{}")
+    source = models.locate(LocalPath(path=str(tmp_path), sha256="0" * 64))
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        models.load_tokenizer(source)
+
+
+def test_a_folder_without_weights_is_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_policy / "model", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    source = models.locate(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a readable model folder"):
+        models.load_model(source, AutoModelForCausalLM, models.load_tokenizer(source))
+
+
+def test_missing_weights_are_an_error_and_not_random_numbers(tiny_policy: Path) -> None:
+    source = models.locate(tiny_policy)
+    tokenizer = models.load_tokenizer(source)
+    with pytest.raises(ValueError, match=r"lacks score\.weight"):
+        models.load_model(source, AutoModelForSequenceClassification, tokenizer)
+
+
+def test_a_tokenizer_without_a_pad_token_pads_with_eos(tiny_policy: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_policy / "model", tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token"}))
+    source = models.locate(tmp_path)
+    tokenizer = models.load_tokenizer(source)
+    model = models.load_model(source, AutoModelForCausalLM, tokenizer)
+    assert tokenizer.pad_token == tokenizer.eos_token
+    assert model.config.pad_token_id == tokenizer.eos_token_id
+
+
+def test_long_texts_lose_their_beginning_but_not_the_bos_token(tiny_policy: Path) -> None:
+    tokenizer = models.load_tokenizer(models.locate(tiny_policy))
+    text = "\n\nHuman: paint the old boat with a brush\n\nAssistant: yes"
+    (whole,) = models.tokenise(tokenizer, [text], 100)
+    (cut,) = models.tokenise(tokenizer, [text], 6)
+    assert cut == [tokenizer.bos_token_id, *whole[-5:]]
+
+
+def test_padding_marks_what_is_real() -> None:
+    left, left_mask = models.pad([[1, 2, 3], [4]], 9, "left")
+    right, right_mask = models.pad([[1, 2, 3], [4]], 9, "right")
+    assert left.tolist() == [[1, 2, 3], [9, 9, 4]]
+    assert left_mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert right.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert right_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_length_batches_hold_every_row_once() -> None:
+    rows = [[1] * length for length in (3, 9, 1, 9, 4)]
+    seen = [(int(i), int(mask[k].sum())) for at, _, mask in models.length_batches(rows, 2, 0) for k, i in enumerate(at)]
+    assert sorted(seen) == [(i, len(row)) for i, row in enumerate(rows)]
+    assert [length for _, length in seen] == [9, 9, 4, 3, 1]
+
+
+def test_models_are_loaded_for_evaluation_in_the_wanted_dtype(tiny_policy: Path) -> None:
+    source = models.locate(tiny_policy)
+    model = models.load_model(source, AutoModelForCausalLM, models.load_tokenizer(source), dtype="bfloat16")
+    assert not model.training
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("prompt_ids", "response_ids", "message"),
+    [
+        ([], [], "no responses"),
+        ([0, 0, 1], [0, 1, 0], "same number of responses"),
+        ([0, 0, 0, 1], [0, 1, 2, 0], "same number of responses"),
+        ([1, 1, 0, 0], [0, 1, 0, 1], "sorted by prompt_id"),
+        ([0, 0, 1, 1], [1, 0, 0, 1], "sorted by response_id"),
+    ],
+)
+def test_ragged_or_unsorted_responses_are_refused(
+    prompt_ids: list[int], response_ids: list[int], message: str, tmp_path: Path
+) -> None:
+    text = ["x"] * len(prompt_ids)
+    columns = {"prompt_id": prompt_ids, "response_id": response_ids, "prompt": text, "response": text}
+    tables.write_table(columns, tables.RESPONSES, tmp_path / "responses.parquet")
+    with pytest.raises(ValueError, match=message):
+        models.read_responses(tmp_path)
+
+
+def test_windows_cover_all_rows_in_order(
+    tiny_write_responses: Callable[[list[list[str]]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "WINDOW", 2)
+    rows = models.read_responses(tiny_write_responses([[f" {p}{r}" for r in range(3)] for p in range(3)]))
+    found = [
+        (start + i, prompt + response)
+        for start, prompts, responses in rows.windows(2)
+        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+    ]
+    assert [row for row, _ in found] == list(range(9))
+    assert [text[-2:] for _, text in found] == [f"{p}{r}" for p in range(3) for r in range(3)]
+    assert (rows.prompts, rows.responses, rows.name(4)) == (3, 3, "prompt 11, response 1")
+    assert np.all([text.startswith("\n\nHuman: ") for _, text in found])

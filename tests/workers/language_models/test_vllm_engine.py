@@ -1,0 +1,51 @@
+"""The vLLM engine, where vLLM is installed; elsewhere, that its absence is said clearly."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from workers.configs import PolicyConfig, TinyLlama, TinyModel
+from workers.language_models import models
+from workers.language_models.policy import policy
+from workers.language_models.sampling import Sampling, sample
+
+pytestmark = pytest.mark.train
+
+HERE = importlib.util.find_spec("vllm") is not None
+PROMPTS = [f"\n\nHuman: How do I mend {thing}?\n\nAssistant:" for thing in ("a boat", "it", "the old door")] * 4
+LABELS = [f"text {i}" for i in range(len(PROMPTS))]
+
+
+@pytest.mark.skipif(HERE, reason="vLLM is installed here")
+def test_without_vllm_the_error_says_what_to_install(tiny_policy: Path) -> None:
+    how = Sampling(1.0, 1.0, 4, 64, seed=0, engine="vllm")
+    with pytest.raises(ImportError, match=r"engine: vllm.*pip install vllm.*engine: transformers"):
+        sample(models.locate(tiny_policy), PROMPTS, LABELS, how, "texts")
+
+
+@pytest.mark.skipif(not HERE, reason="vLLM is not installed here; it wants an environment of its own")
+def test_with_vllm_the_seed_fixes_the_text_and_greedy_texts_are_those_of_transformers(
+    tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    # 32 is the smallest size of an attention head that vLLM has kernels for on a CPU.
+    sizes = TinyLlama(layers=1, hidden=64, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
+    policy(PolicyConfig(model=TinyModel(tiny=sizes)), tmp_path, demonstrations=tiny_demonstrations)
+    source = models.locate(tmp_path)
+
+    def texts(engine: str, count: int, **settings: float) -> list[str]:
+        options = {"temperature": 1.2, "top_p": 0.95, "repetition_penalty": 1.2} | settings
+        how = Sampling(max_new_tokens=16, max_prompt_tokens=64, seed=0, engine=engine, **options)  # type: ignore[arg-type]
+        return sample(source, PROMPTS[:count], LABELS[:count], how, "texts")[0]
+
+    drawn = texts("vllm", 12)
+    assert len(set(drawn)) > 6
+    assert texts("vllm", 12) == drawn
+    assert texts("vllm", 5) == drawn[:5]
+    # 48 prompts of 200 tokens are more than vLLM reads at once.
+    long = [f"{prompt * 20}{i}" for i, prompt in enumerate(PROMPTS * 4)]
+    how = Sampling(1.0, 0.9, max_new_tokens=4, max_prompt_tokens=200, seed=0, engine="vllm")
+    assert len(sample(source, long, LABELS * 4, how, "texts")[0]) == 48
+    assert texts("vllm", 12, temperature=0.0) == texts("transformers", 12, temperature=0.0)

@@ -1,0 +1,1 @@
+"""Prompts, demonstrations and preferences, from files, hubs and test sets."""

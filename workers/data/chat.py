@@ -1,0 +1,53 @@
+"""Dialogues as messages, and messages in the words of a chat model's template."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from workers.data.dialogues import ASSISTANT, HUMAN
+
+_TURN = re.compile(f"{HUMAN}|{ASSISTANT}")
+_ROLES = {HUMAN: "user", ASSISTANT: "assistant"}
+
+
+def messages(dialogue: str) -> list[dict[str, str]]:
+    """The turns of "\\n\\nHuman: …\\n\\nAssistant: …" as `{"role": "user" or "assistant", "content": …}`.
+
+    White space around a turn is removed, and so are empty turns, such as the open one at the end of a prompt. Turns of
+    the same speaker in a row (hh-rlhf has some) become one, because templates want speakers to alternate. What stands
+    before the first turn is a message of the role "system".
+
+    Raises:
+        ValueError: there is no human turn.
+    """
+    marks = [*_TURN.finditer(dialogue)]
+    starts = [*(mark.start() for mark in marks), len(dialogue)]
+    turns = [("system", dialogue[: starts[0]])]
+    turns += [(_ROLES[mark.group()], dialogue[mark.end() : end]) for mark, end in zip(marks, starts[1:], strict=True)]
+    found: list[dict[str, str]] = []
+    for role, text in turns:
+        content = text.strip()
+        if content and found and found[-1]["role"] == role:
+            found[-1]["content"] += f"\n\n{content}"
+        elif content:
+            found.append({"role": role, "content": content})
+    if not any(message["role"] == "user" for message in found):
+        raise ValueError(f"no human turn in {dialogue[:80]!r}")
+    return found
+
+
+def render(tokenizer: Any, dialogue: str) -> str:
+    """`dialogue` in the chat template of `tokenizer`, open for an answer of the assistant.
+
+    The template writes its own special tokens: tokenise the text with `add_special_tokens=False`.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, or the dialogue no human turn.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"{tokenizer.name_or_path}: chat is true, but the tokenizer has no chat template; take an instruct model, "
+            "or set chat: false"
+        )
+    return str(tokenizer.apply_chat_template(messages(dialogue), tokenize=False, add_generation_prompt=True))

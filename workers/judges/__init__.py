@@ -1,0 +1,1 @@
+"""Generative judges: asked, read, trained on, evaluated, and used as annotators."""

@@ -1,0 +1,57 @@
+"""Stage `annotate_by_judge`: a judge as the annotator, on the pairs of simulated annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from workers import tables
+from workers.judges.annotated_texts import read_annotated
+from workers.judges.configs import AnnotateByJudgeConfig
+from workers.judges.judged_pairs import JudgedPairs, decided
+from workers.reward_models.embeddings import ANNOTATIONS_FILE
+from workers.seeding import generator
+
+
+def annotate_by_judge(
+    config: AnnotateByJudgeConfig, out: Path, *, annotations: Path, responses: list[Path], verdicts: Path
+) -> dict[str, float]:
+    """Write `annotations.parquet`: the same pairs in the same order, the winner now being the judge's.
+
+    What the judge prefers is the majority of its verdicts; where there is none, where the two orders disagree, and
+    where both answers are the same text, a coin decides. The coin of annotation i depends on the seed and i alone.
+
+    Metrics, as `annotate` defines them: `flip_rate`, the share of annotations whose loser has the strictly larger
+    golden reward: the judge's error rate; `mean_reward_gap`, the mean of |gap|. `undecided_rate`: the share of coins.
+
+    Raises:
+        ValueError: answers to different prompts (`pairing: cross`), other responses, or a pair without verdict.
+    """
+    pairs = read_annotated(annotations, responses, config.cut_at)
+    table = tables.read_table(annotations / ANNOTATIONS_FILE, tables.ANNOTATIONS)
+    winner, loser, gap = (table[name].to_numpy() for name in ("winner", "loser", "reward_gap"))
+    judged = JudgedPairs(verdicts)
+    preferred = [
+        None if won == lost else decided(judged.about(prompt, won, lost), won, lost) for prompt, won, lost in pairs
+    ]
+    undecided = np.array([answer is None for answer in preferred])
+    against = np.array([answer == lost for answer, (_, _, lost) in zip(preferred, pairs, strict=True)])
+    # Heads is the smaller row, whichever was the winner: the coin knows nothing of golden rewards.
+    heads = generator(config.seed, "annotate_by_judge/coin").random(len(pairs)) < 0.5
+    turned = np.where(undecided, heads != (winner < loser), against)
+    reward_gap = np.where(turned, -gap, gap)
+    tables.write_table(
+        {
+            "winner": np.where(turned, loser, winner),
+            "loser": np.where(turned, winner, loser),
+            "reward_gap": reward_gap,
+        },
+        tables.ANNOTATIONS,
+        out / ANNOTATIONS_FILE,
+    )
+    return {
+        "flip_rate": float((reward_gap < 0).mean()),
+        "mean_reward_gap": float(np.abs(gap).mean()),
+        "undecided_rate": float(undecided.mean()),
+    }

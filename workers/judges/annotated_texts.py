@@ -1,0 +1,41 @@
+"""Annotated pairs as texts: what a judge is asked about, and by which its verdicts are found again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from workers.data.responses import read_texts
+from workers.reward_models.embeddings import read_pairs
+
+
+class AnnotatedPair(NamedTuple):
+    """The texts of one annotation."""
+
+    prompt: str
+    winner: str
+    loser: str
+
+
+def read_annotated(annotations: Path, responses: Sequence[Path], cut_at: str | None) -> list[AnnotatedPair]:
+    """The texts of all annotations, in their order; responses are cut where `cut_at` begins.
+
+    Raises:
+        ValueError: an annotation compares answers to different prompts, or points outside the responses.
+    """
+    texts = read_texts(responses, cut_at)
+    winners, losers = read_pairs(annotations)
+    rows = texts.prompts * texts.responses
+    if min(winners.min(), losers.min()) < 0 or max(winners.max(), losers.max()) >= rows:
+        raise ValueError(f"{annotations}: made on other responses than these {rows} ({', '.join(map(str, responses))})")
+    across = winners // texts.responses != losers // texts.responses
+    if across.any():
+        raise ValueError(
+            f"{annotations}: {int(across.sum())} of {len(across)} annotations compare answers to different prompts,"
+            " which no judge can: set `pairing: same` where they are made"
+        )
+    return [
+        AnnotatedPair(texts.prompt[winner], texts.response[winner], texts.response[loser])
+        for winner, loser in zip(winners.tolist(), losers.tolist(), strict=True)
+    ]

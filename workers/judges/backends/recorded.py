@@ -1,0 +1,70 @@
+"""Judgments that were written before, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workers.data.dialogues import as_answer, as_question
+from workers.data.rows import read_rows
+from workers.judges.configs import RecordedColumns, RecordedJudge
+from workers.judges.requests import Form, Written, judgment
+
+#: prompt, first, second, hint
+Shown = tuple[str, str, str, int]
+
+
+def recorded_judgments(backend: RecordedJudge, form: Form, rationale: bool) -> dict[Shown, list[Written]]:
+    """The judgments of each pair in each order and with each hint, in the order of the file.
+
+    Prompts and answers are compared as the data stages spell them (`workers.data.dialogues`). Rows in which a
+    question or answer is empty or null belong to no pair: they are left out and printed. A row that says in `unread`
+    why there is no judgment, as `judgments.parquet` does, is one without text.
+
+    Raises:
+        ValueError: a column is missing, or a judgment is not text.
+        FileNotFoundError: the file is not there.
+    """
+    found: dict[Shown, list[Written]] = {}
+    left_out: list[str] = []
+    for each in read_rows(backend.recorded):
+        name, row = f"{backend.recorded.path}, {each.place}", each.values
+        if each.fault:
+            raise ValueError(f"{name}: {each.fault}")
+        pair = [_column(row, column, name) for column in _pair_columns(backend.columns)]
+        if not all(isinstance(text, str) and text.strip() for text in pair):
+            left_out.append(each.place)
+            continue
+        prompt, first, second = as_question(pair[0]), as_answer(pair[1]), as_answer(pair[2])
+        hint = int(row.get(backend.columns.hint) or 0)
+        reason = str(row.get("unread") or "")
+        written = Written("", reason) if reason else Written(_text(row, backend.columns, form, rationale, name))
+        found.setdefault((prompt, first, second, hint), []).append(written)
+    if left_out:
+        print(f"{backend.recorded.path}: left out {len(left_out)} rows without a question or answer: {left_out[:100]}")
+    return found
+
+
+def _pair_columns(columns: RecordedColumns) -> tuple[str, str, str]:
+    return columns.prompt, columns.first, columns.second
+
+
+def _column(row: Mapping[str, Any], column: str, name: str) -> Any:
+    if column not in row:
+        raise ValueError(f"{name}: no column {column!r} among {sorted(row)}; name it under columns: of the backend")
+    return row[column]
+
+
+def _text(row: Mapping[str, Any], columns: RecordedColumns, form: Form, rationale: bool, name: str) -> str:
+    if columns.text in row:
+        text = row[columns.text]
+        if not isinstance(text, str):
+            raise ValueError(f"{name}: {columns.text} is a {type(text).__name__}, not text")
+        return text
+    verdict = _column(row, columns.verdict, name)
+    if not isinstance(verdict, (int, str)):
+        raise ValueError(f"{name}: {columns.verdict} is a {type(verdict).__name__}, not 1 or 2")
+    reasons = _column(row, columns.rationale, name) if rationale else None
+    if rationale and not isinstance(reasons, str):
+        raise ValueError(f"{name}: {columns.rationale} is a {type(reasons).__name__}, not text")
+    return judgment(reasons, verdict, form)

@@ -1,0 +1,50 @@
+"""Stage `relabel`: preferences as a judge sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workers import tables
+from workers.judges.configs import RelabelConfig
+from workers.judges.judged_pairs import JudgedPairs, decided
+
+PREFERENCES_FILE = "preferences.parquet"
+
+
+def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Path) -> dict[str, float]:
+    """Write `preferences.parquet`, in which the chosen answer is the one that the judge prefers.
+
+    What it prefers is the majority of its verdicts. Pairs without one, or with different ones in the two orders where
+    the judge was asked in both, are lost.
+
+    Returns:
+        preferences: rows written. turned_rate: share of these that had the other label. undecided_rows: pairs lost.
+
+    Raises:
+        ValueError: a pair that the judge was not asked about, or none is left.
+    """
+    file = preferences / PREFERENCES_FILE
+    rows = tables.read_table(file, tables.PREFERENCES).to_pylist()
+    judged = JudgedPairs(verdicts)
+    kept: list[dict[str, str]] = []
+    turned = 0
+    for row in rows:
+        chosen, rejected = row["chosen"], row["rejected"]
+        preferred = decided(judged.about(row["prompt"], chosen, rejected), chosen, rejected)
+        if preferred == chosen:
+            kept.append(row)
+        elif preferred == rejected:
+            kept.append(row | {"chosen": rejected, "rejected": chosen})
+            turned += 1
+    if not kept:
+        raise ValueError(
+            f"{judged.file}: the judge decided none of the {len(rows)} pairs of {file}: look at `unparsed_rate` of its"
+            " verdicts, and whether it just prefers one of the two places"
+        )
+    columns: dict[str, object] = {name: [row[name] for row in kept] for name in tables.PREFERENCES.names}
+    tables.write_table(columns, tables.PREFERENCES, out / PREFERENCES_FILE)
+    return {
+        "preferences": float(len(kept)),
+        "turned_rate": turned / len(kept),
+        "undecided_rows": float(len(rows) - len(kept)),
+    }

@@ -1,0 +1,126 @@
+"""What a generative judge is asked, and how a judgment is spelled.
+
+A request shows a question and two answers and asks which one is better, in one of two forms:
+
+- json, as Con-J: `{"rationale": "…", "verdict": 1}`, the rationale first, so that it can carry the verdict;
+- brackets, as RISE-Judge and MT-Bench: reasoning that ends in `[[A]]` or `[[B]]`.
+
+Wording 0 says in English, and with other names of the keys, what the request of Con-J says in Chinese; so does the
+hinted request (github.com/YeZiyi1998/Con-J, README.md and src/openrlhf/utils/templates.py, Apache-2.0). The other
+wordings are ours: RISE-Judge (arXiv 2502.11689) has a teacher rewrite the role, criteria and format of its requests,
+but does not publish the result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal, NamedTuple
+
+from workers.data.dialogues import ASSISTANT, HUMAN
+
+Form = Literal["json", "brackets"]
+
+#: How the reason begins why a request that is longer than the model's context has no judgment.
+TOO_LONG = "too long"
+
+
+class Written(NamedTuple):
+    """A judgment, or why there is none."""
+
+    text: str
+    unread: str = ""
+    """Why there is no text; "" where the judge wrote something, be it nothing."""
+
+
+#: Role, task and criteria. Short, because tiny models have 512 tokens of context.
+WORDINGS = (
+    "As an expert in evaluation, say which of two answers to a question is better in coherence, accuracy, coverage and "
+    "overall quality.",
+    "You are an impartial judge. Two assistants answered the same question. Decide who helps the user more: weigh "
+    "accuracy first, then relevance, depth and clarity. Neither order nor length of the answers matters.",
+    "Compare two replies as a careful teacher would. Look for mistakes and missing steps, then at whether the question "
+    "is really answered, then at style, and choose the better reply.",
+    "Your task is quality control of a chat assistant. Of the two answers below, find the one that follows the "
+    "instruction more closely, is true, does no harm, and wastes no words.",
+    "Think as the person who asked. Which of the two answers would serve you better? Consider usefulness, correctness, "
+    "completeness and tone.",
+    "Act as the referee of a contest between two writers who got the same question. Judge content before form: facts, "
+    "reasoning, completeness, readability.",
+)
+#: Wordings, by number, that say how to reply after the answers instead of before them.
+_FORMAT_LAST = (1, 3, 5)
+
+_FORMATS = {
+    (
+        "json",
+        True,
+    ): 'Reply with JSON only, explanation first: {"rationale": "your explanation", "verdict": 1 or 2}',
+    ("json", False): 'Reply with JSON only, without any explanation: {"verdict": 1 or 2}',
+    ("brackets", True): "Explain your judgment step by step, then end with [[A]] or [[B]].",
+    ("brackets", False): "Reply with [[A]] or [[B]] only, without any explanation.",
+}
+_NAMES = {"json": ("1", "2"), "brackets": ("A", "B")}
+
+
+def request(prompt: str, first: str, second: str, form: Form, rationale: bool, wording: int) -> str:
+    """The dialogue "\\n\\nHuman: …\\n\\nAssistant:" that asks for a judgment.
+
+    It has one human turn. Where the question is a dialogue of several turns, all of them are shown, set apart by a line
+    break instead of an empty line.
+
+    Args:
+        prompt: "\\n\\nHuman: …\\n\\nAssistant:".
+        first: the answer that is shown first.
+        second: the other one.
+        form: how the verdict is to be spelled.
+        rationale: whether to ask for one.
+        wording: place in `WORDINGS`.
+    """
+    how = _FORMATS[form, rationale]
+    shown = _shown(prompt, first, second, form)
+    parts = [shown, how] if wording in _FORMAT_LAST else [how, shown]
+    return _asked("\n\n".join((WORDINGS[wording], *parts)))
+
+
+def hinted_request(prompt: str, first: str, second: str, form: Form, wording: int, hint: int) -> str:
+    """Likewise, but says that answer `hint` (1 or 2) is the better one, and asks for the reasons only."""
+    better = _NAMES[form][hint - 1]
+    shown = _shown(prompt, first, second, form)
+    return _asked(f"{WORDINGS[wording]}\n\n{shown}\n\nAnswer {better} is known to be better. Explain why:")
+
+
+def judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
+    """A rationale, if there is one, and a verdict, in the form in which a judge was asked to write them.
+
+    Args:
+        rationale: text.
+        verdict: 1 or 2; anything else is spelled as it is, and no parser reads it as a verdict.
+        form: json or brackets.
+    """
+    number = int(verdict) if str(verdict).isdecimal() else verdict
+    if form == "json":
+        spoken = {} if rationale is None else {"rationale": rationale.strip()}
+        return json.dumps({**spoken, "verdict": number}, ensure_ascii=False)
+    name = _NAMES[form][number - 1] if number in (1, 2) and isinstance(number, int) else number
+    return f"[[{name}]]" if rationale is None else f"{rationale.strip()} [[{name}]]"
+
+
+def _asked(text: str) -> str:
+    return f"{HUMAN} {text.rstrip()}{ASSISTANT}"
+
+
+def _shown(prompt: str, first: str, second: str, form: Form) -> str:
+    one, two = _NAMES[form]
+    return f"Question: {_question(prompt)}\n\nAnswer {one}: {_inside(first)}\n\nAnswer {two}: {_inside(second)}"
+
+
+def _question(prompt: str) -> str:
+    text = _inside(prompt.removesuffix(ASSISTANT))
+    single = prompt.startswith(HUMAN) and prompt.count(HUMAN) == 1 and prompt.count(ASSISTANT) <= 1
+    return text.removeprefix("Human:").strip() if single else text
+
+
+def _inside(text: str) -> str:
+    """`text` without what would be taken for a turn of the dialogue around it; sampled answers sometimes go on so."""
+    return re.sub(r"\n\n+(?=(Human|Assistant):)", "\n", f"\n\n{text.strip()}").strip()

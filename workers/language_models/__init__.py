@@ -1,0 +1,1 @@
+"""Policies: made, fine-tuned, sampled from, and used to embed text."""

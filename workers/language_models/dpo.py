@@ -1,0 +1,128 @@
+"""Stage `dpo`: direct preference optimisation, also with a supervised term, or with that alone."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from trl import DPOConfig as TrlConfig
+from trl import DPOTrainer
+
+from workers.configs import DpoConfig
+from workers.data.chat import messages
+from workers.history import write_history
+from workers.language_models import models, training
+from workers.language_models.transcripts import answer_message, transcript_ids
+from workers.seeding import derive_seed
+from workers.tables import PREFERENCES, read_table
+
+
+def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
+    """Train `policy` with TRL's DPOTrainer and write the (merged) model.
+
+    Minimises dpo_weight * L_DPO + sft_weight * L_SFT of each batch. L_DPO is the mean over its rows of
+    -log sigmoid(beta * (log p(chosen)/p_ref(chosen) - log p(rejected)/p_ref(rejected))), where log p sums over the
+    tokens of the answer and its end (arXiv 2305.18290, eq. 7). L_SFT is the mean over all tokens of the chosen answers
+    of the batch, and their ends, of -log p. A weight of 0 leaves its term out, and does not only multiply it by 0.
+
+    Log-probabilities, both terms and their sum are float32, also under autocast; the reference is the policy before
+    its first step, asked once per row. Yet Con-J's sft_weight of 1e-6 changes the loss and hardly the model: a token
+    of a chosen answer has a gradient of about beta/2 per row from L_DPO, and of sft_weight per token of the batch
+    from L_SFT. In float32 that difference is in the last bits, in bfloat16 it is lost on the way back through the
+    network. (Con-J's scripts take a step on the SFT loss alone, with weight 1e-3, once in 1,000 steps, and leave
+    hinted pairs out of it: `openrlhf/trainer/dpo_trainer.py`.)
+
+    In plain text an answer ends with the EOS token; in a chat as the template ends a turn. A token that straddles
+    prompt and answer belongs to the answer. The learning rate rises over `warmup` of the steps and falls as a cosine
+    to 0; the rest is as `workers.language_models.training` says. Progress is TRL's, every 10 steps.
+
+    Args:
+        config: how to train.
+        out: receives `model/` and `history.parquet`.
+        policy: artifact of the model to start from.
+        preferences: artifact of (prompt, chosen, rejected) rows.
+
+    Returns:
+        `dpo_loss`: mean of the loss over the training steps. `dpo_steps`: optimizer steps. `dpo_rows`: rows trained
+        on. `long_rows`: rows left out because one of their transcripts has more tokens than `max_tokens`, or than the
+        model can read.
+
+    Raises:
+        ValueError: no row is short enough, or `chat` without a chat template.
+        FileNotFoundError: the policy cannot be read.
+    """
+    source = models.locate(policy)
+    tokenizer = models.load_tokenizer(source)
+    weights = training.weights_dtype(config.dtype, config.lora)
+    model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=weights)
+    limit = models.token_limit(model, tokenizer, config.max_tokens)
+    rows, long_rows = _rows(config, preferences, tokenizer, limit)
+    weighted = {"sigmoid": config.dpo_weight, "sft": config.sft_weight}
+    terms = {name: weight for name, weight in weighted.items() if weight}
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        trainer = DPOTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=rows,
+            callbacks=[training.ShowProgress(), training.RequireUpdates()],
+            peft_config=training.adapter(config.lora, "CAUSAL_LM"),
+            args=TrlConfig(
+                **training.arguments(
+                    scratch,
+                    learning_rate=config.learning_rate,
+                    epochs=config.epochs,
+                    batch_size=config.batch_size,
+                    gradient_accumulation=config.gradient_accumulation,
+                    seed=derive_seed(config.seed, "dpo", bits=32),
+                    dtype=config.dtype,
+                ),
+                beta=config.beta,
+                loss_type=list(terms),
+                loss_weights=list(terms.values()),
+                lr_scheduler_type="cosine",
+                warmup_steps=config.warmup,
+                # Otherwise TRL keeps a second model in memory for it.
+                precompute_ref_log_probs=True,
+            ),
+        )
+        result = trainer.train()
+    models.save_model(training.trained(trainer, config.lora, config.dtype), tokenizer, out)
+    write_history(trainer.state.log_history, out)
+    return {
+        "dpo_loss": float(result.training_loss),
+        "dpo_steps": float(result.global_step),
+        "dpo_rows": float(len(rows)),
+        "long_rows": float(long_rows),
+    }
+
+
+def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[Dataset, int]:
+    """Rows as TRL tokenises them, and how many are longer than `limit` tokens.
+
+    Columns `prompt`, `chosen`, `rejected` are texts (TRL adds EOS), or lists of messages.
+    """
+    path = preferences / "preferences.parquet"
+    table = read_table(path, PREFERENCES)
+    prompts, chosen, rejected = (table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected"))
+    end = 0 if config.chat else 1
+    longest = [
+        max(map(len, pair)) + end
+        for pair in zip(
+            *(transcript_ids(tokenizer, prompts, answers, chat=config.chat) for answers in (chosen, rejected)),
+            strict=True,
+        )
+    ]
+    kept = [row for row, length in enumerate(longest) if length <= limit]
+    if not kept:
+        raise ValueError(
+            f"{path}: none of its {len(longest)} rows has at most {limit} tokens: raise max_tokens, or train a model"
+            " that reads more"
+        )
+    columns: dict[str, list[object]] = {
+        "prompt": [messages(prompts[row]) if config.chat else prompts[row] for row in kept],
+        "chosen": [answer_message(chosen[row]) if config.chat else chosen[row] for row in kept],
+        "rejected": [answer_message(rejected[row]) if config.chat else rejected[row] for row in kept],
+    }
+    return Dataset.from_dict(columns), len(longest) - len(kept)

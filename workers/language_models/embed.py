@@ -1,0 +1,126 @@
+"""Stage `embed`: one vector for each prompt + response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from workers.configs import EmbedConfig
+from workers.device import device
+from workers.language_models import models
+from workers.model_cache import resident
+from workers.progress import Progress
+
+#: For the texts of one window: positions in the window, and their vectors, float32 of shape (positions, d).
+Embedder = Callable[[list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
+
+
+def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | None = None) -> dict[str, float]:
+    """Embed every response with its prompt.
+
+    The vector is the last-layer hidden state (after the final norm, as transformers returns it) at the last real token
+    of prompt + response, computed in `dtype` (float32: arXiv 2411.04991, section 4). A sentence-transformers model
+    instead pools and normalises as it was published. Texts longer than `max_tokens` lose their beginning.
+
+    Args:
+        config: which model; None means `policy`.
+        out: receives `embeddings.npy`, `stored_dtype` of shape (prompts, responses, d), in the order of `responses`.
+            It is written through a memory map, so that RAM holds only a few batches.
+        responses: artifact of the responses.
+        policy: artifact of the model that embeds when the config names none.
+
+    Returns:
+        `embedding_dimension`: d.
+
+    Raises:
+        ValueError: no model, or an embedding that is not finite as stored (prompt and response named).
+        FileNotFoundError: the model cannot be read.
+    """
+    named = config.model or policy
+    if named is None:
+        raise ValueError("embed needs a model: give `model`, or a `policy` input")
+    source = models.locate(named)
+    embedder = _sentence_embedder(source, config) if _is_sentence_model(source) else _last_token(source, config)
+    rows = models.read_responses(responses)
+    total = rows.table.num_rows
+    progress = Progress("responses", total)
+    flat: np.ndarray | None = None
+    for start, prompts, answers in rows.windows(config.batch_size):
+        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        for chosen, vectors in embedder(texts):
+            if flat is None:
+                shape = (rows.prompts, rows.responses, vectors.shape[1])
+                stored = open_memmap(out / "embeddings.npy", mode="w+", dtype=config.stored_dtype, shape=shape)
+                flat = stored.reshape(total, -1)
+            with np.errstate(over="ignore"):  # an overflow is found, and named, in the next line
+                vectors = vectors.astype(config.stored_dtype)
+            bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+            if len(bad):
+                name = rows.name(start + int(chosen[bad[0]]))
+                raise ValueError(f"{name}: the embedding is not finite as {config.stored_dtype}")
+            flat[start + chosen] = vectors
+        progress.show(start + len(texts))
+    assert flat is not None, "read_responses refuses an empty table"
+    stored.flush()
+    return {"embedding_dimension": float(flat.shape[1])}
+
+
+def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
+    def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        tokenizer = models.load_tokenizer(source)
+        # Encoders have a pooler that nothing here reads, and that checkpoints may lack.
+        model = models.load_model(source, AutoModel, tokenizer, dtype=config.dtype, new=("pooler.",))
+        return tokenizer, model.to(device())
+
+    tokenizer, model = resident(("embed", source.state(), config.dtype), load)
+    limit = models.token_limit(model, tokenizer, config.max_tokens)
+
+    @torch.inference_mode()
+    def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        ids = models.tokenise(tokenizer, texts, limit)
+        for chosen, batch, mask in models.length_batches(ids, config.batch_size, tokenizer.pad_token_id):
+            hidden = model(input_ids=batch, attention_mask=mask).last_hidden_state
+            last = hidden[torch.arange(len(chosen), device=hidden.device), mask.sum(1) - 1]
+            yield chosen, last.float().cpu().numpy()
+
+    return vectors
+
+
+def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
+    # Here and not above: the import takes seconds, and most models do not need it.
+    from sentence_transformers import SentenceTransformer
+
+    def load() -> tuple[SentenceTransformer, int | None]:
+        options = {"dtype": config.dtype}
+        model = SentenceTransformer(source.name, revision=source.revision, device=str(device()), model_kwargs=options)
+        return model, model.max_seq_length
+
+    model, published = resident(("sentences", source.state(), config.dtype), load)
+    model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
+    model.tokenizer.truncation_side = "left"
+
+    def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        # encode sorts by length and batches by itself.
+        yield np.arange(len(texts)), model.encode(texts, batch_size=config.batch_size, show_progress_bar=False)
+
+    return vectors
+
+
+def _is_sentence_model(source: models.Source) -> bool:
+    if source.local:
+        return (Path(source.name) / "modules.json").is_file()
+    found = cached_file(
+        source.name,
+        "modules.json",
+        revision=source.revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return found is not None

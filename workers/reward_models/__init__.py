@@ -1,0 +1,1 @@
+"""The reward ablation: annotations, small reward models on embeddings, and their evaluation."""
