@@ -89,7 +89,8 @@ def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
             last = hidden[torch.arange(len(chosen), device=hidden.device), mask.sum(1) - 1]
             yield chosen, last.float().cpu().numpy()
 
-    return vectors
+    embedder: Embedder = vectors
+    return embedder
 
 
 def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:

@@ -142,7 +142,7 @@ def load_model(
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
     """The smallest of `max_tokens` and the longest sequences that the model and its tokenizer allow."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
+    return int(min(max_tokens, tokenizer.model_max_length, positions or max_tokens))
 
 
 def tokenise(

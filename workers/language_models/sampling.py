@@ -127,11 +127,9 @@ def too_long_prompts(source: models.Source, prompts: Sequence[str], how: Samplin
 def context(source: models.Source, tokenizer: PreTrainedTokenizerBase, how: Sampling) -> int:
     """Tokens of prompt and text together that settings, tokenizer and model allow, told without loading the model."""
     config = AutoConfig.from_pretrained(source.name, revision=source.revision)
-    return min(
-        how.max_prompt_tokens + how.max_new_tokens,
-        tokenizer.model_max_length,
-        getattr(config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length,
-    )
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = tokenizer.model_max_length
+    return int(min(how.max_prompt_tokens + how.max_new_tokens, longest, positions or longest))
 
 
 def _room(limit: int, how: Sampling) -> int:
@@ -250,4 +248,5 @@ def _batch(
         ),
         logits_processor=[_Draw(uniforms, ids, mask, how)],
     )
-    return whole[:, ids.shape[1] :].tolist()
+    sampled: list[list[int]] = whole[:, ids.shape[1] :].tolist()
+    return sampled

@@ -201,7 +201,8 @@ def _predict_block(networks: Mapping[int, MlpHead], features: torch.Tensor, pred
 def _fits_on_gpu(source: Embeddings, dtype: torch.dtype) -> bool:
     """Whether a GPU takes the embeddings, with a third left for the work."""
     _, total = torch.cuda.mem_get_info()
-    return source.prompts * source.responses * source.dimension * dtype.itemsize < total * 2 / 3
+    needed = source.prompts * source.responses * source.dimension * dtype.itemsize
+    return bool(needed < total * 2 / 3)
 
 
 def _upload(source: Embeddings, dtype: torch.dtype, prompts: int) -> torch.Tensor:
