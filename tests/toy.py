@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import workers
-from workers import configs
-from workers.calls import Call
+from workers import config as configs
 from workers.device import device
 from workers.metric import Metric, Undefined
 from workers.model_cache import resident
-from workers.stages import STAGES, Input, Stage
+from workers.stage import Call, Input, Stage
+from workers.stages import STAGES
 
 Behaviour = Literal[
     "work",

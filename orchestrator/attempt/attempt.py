@@ -44,10 +44,10 @@ from orchestrator.store.transient import passes
 from orchestrator.sweep.outputs import code_digest
 from orchestrator.texts import plain_text
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
-from workers.calls import Call
-from workers.configs import Config
+from workers.config import Config
 from workers.metric import Metric, Undefined
 from workers.promise import NoGpuError, promise_gpu
+from workers.stage import Call
 from workers.stages import STAGES
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")

@@ -23,7 +23,8 @@ from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.sweep.document import Problem, SweepError, nearest
 from orchestrator.types import Manifest
-from workers.stages import STAGES, Stage
+from workers.stage import Stage
+from workers.stages import STAGES
 
 #: Artifacts that are published at once.
 _THREADS = 8

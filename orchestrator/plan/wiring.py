@@ -16,8 +16,9 @@ from orchestrator.plan.references import axes_of, is_reference, reference_proble
 from orchestrator.sweep.document import DocPath, Document, Problem, SweepError, nearest
 from orchestrator.sweep.spec import UNKNOWN_FIELD, Entry, SweepSpec, grammar_problems, pattern_problems
 from orchestrator.types import Scalar
-from workers.configs import Config
-from workers.stages import STAGES, Stage
+from workers.config import Config
+from workers.stage import Stage
+from workers.stages import STAGES
 
 
 @dataclass(frozen=True, slots=True)

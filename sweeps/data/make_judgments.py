@@ -17,7 +17,7 @@ from pathlib import Path
 
 from make_data import CLOSE, CURT, RAMBLE, VAGUE, WARM
 
-from workers.configs import LocalPath
+from workers.config import LocalPath
 from workers.data.dialogues import pair_order, read_dialogues
 
 #: Of each file.

@@ -28,14 +28,14 @@ sys.path.insert(0, str(REPOSITORY))
 
 from workers import tables  # noqa: E402
 from workers.annotator import reward_scale, second_wins  # noqa: E402
-from workers.calls import Call  # noqa: E402
-from workers.configs import AnnotateConfig, EvaluateConfig, FitMlpConfig  # noqa: E402
 from workers.device import device  # noqa: E402
 from workers.reward_models import metrics, mlp  # noqa: E402
 from workers.reward_models.annotate import candidate_rows, draw_pairs  # noqa: E402
+from workers.reward_models.configs import AnnotateConfig, EvaluateConfig, FitMlpConfig  # noqa: E402
 from workers.reward_models.evaluate import evaluate, evaluate_all, permutations  # noqa: E402
 from workers.reward_models.fit_mlp import fit_mlp, fit_mlps, split_rows  # noqa: E402
 from workers.reward_models.heads import build_mlp, factor_type, save_mlp  # noqa: E402
+from workers.stage import Call  # noqa: E402
 
 DIMENSION, HIDDEN = 2048, (1024, 512)
 #: Multiplications of one response in a forward pass: weights without biases.
@@ -230,7 +230,7 @@ class Bench:
 
     def trees(self, folder: Path) -> None:
         """Six noise levels on the same pairs: binned once or six times."""
-        from workers.configs import FitLightgbmConfig
+        from workers.reward_models.configs import FitLightgbmConfig
         from workers.reward_models.fit_lightgbm import fit_lightgbm, fit_lightgbms
 
         embeddings, pairs = training_data(folder / "trees", 2_000)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from workers import configs
-from workers.calls import Call
+from workers import config as configs
+from workers.stage import Call
 from workers.stages import STAGES
 
 HERE = Path(__file__).parent

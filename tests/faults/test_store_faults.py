@@ -344,7 +344,8 @@ def test_a_disk_that_fails_in_mid_run_stops_the_sweep_with_the_remedy_and_the_sa
 EDITED = """\
 import os
 import toy
-from workers.stages import STAGES, Input, Stage
+from workers.stage import Input, Stage
+from workers.stages import STAGES
 def install():
     toy.install()
     STAGES["toy_double"] = Stage("workers.doubling:double", 1, toy.TotalConfig, "number", {"number": Input("number")})

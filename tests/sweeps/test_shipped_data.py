@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from workers.configs import LocalPath, PreferencesConfig
+from workers.config import LocalPath
+from workers.data.configs import PreferencesConfig
 from workers.data.preferences import preferences
 from workers.tables import PREFERENCES, read_table
 

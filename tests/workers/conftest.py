@@ -78,7 +78,7 @@ def tiny_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer Llama with a few training steps."""
-    from workers.configs import PolicyConfig, TinyLlama, TinyModel
+    from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
     from workers.language_models.policy import policy
 
     out = tmp_path_factory.mktemp("policy")
@@ -92,7 +92,7 @@ def tiny_golden(tiny_policy: Path, tiny_preferences: Path, tmp_path_factory: pyt
     """A reward model trained by the golden stage; its metrics lie beside it as metrics.json."""
     import json
 
-    from workers.configs import GoldenConfig, RewardTraining
+    from workers.rewards.configs import GoldenConfig, RewardTraining
     from workers.rewards.golden import golden
 
     out = tmp_path_factory.mktemp("golden")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.configs import REWARD_METRICS
 from workers.metric import Metric, over_shards
+from workers.reward_models.configs import REWARD_METRICS
 from workers.stages import STAGES
 
 REWARDS = {metric.name: metric for metric in REWARD_METRICS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from workers.configs import TestSetsConfig
+from workers.data.configs import TestSetsConfig
 from workers.data.dialogues import Dialogue, pair_order, read_dialogues, write_pairs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.configs import DemonstrationsConfig
+from workers.data.configs import DemonstrationsConfig
 from workers.data.dialogues import read_dialogues, shuffle_key, without_held_out
 from workers.tables import DEMONSTRATIONS, write_table
 

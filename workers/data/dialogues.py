@@ -37,7 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from workers.configs import Columns, Data, LocalPath
+from workers.config import Data, LocalPath
+from workers.data.configs import Columns
 from workers.data.rows import Row, read_rows
 from workers.tables import PREFERENCES, PROMPTS, read_table, write_table
 

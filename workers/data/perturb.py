@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.annotator import reward_scale, second_wins
-from workers.configs import PerturbConfig
+from workers.data.configs import PerturbConfig
 from workers.data.dialogues import shuffle_key
 from workers.seeding import derive_seed
 from workers.tables import PREFERENCES, read_table, write_table

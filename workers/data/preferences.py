@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.configs import PreferencesConfig
+from workers.data.configs import PreferencesConfig
 from workers.data.dialogues import pair_order, read_dialogues, without_held_out, without_test_prompts, write_pairs
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.configs import Data, LocalPath, NamedModel, PromptsConfig
+from workers.config import Data, LocalPath, NamedModel
+from workers.data.configs import PromptsConfig
 from workers.data.dialogues import read_dialogues, shuffle_key
 from workers.tables import PROMPTS, write_table
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workers.configs import Data, HubData, LocalPath
+from workers.config import Data, HubData, LocalPath
 
 
 @dataclass(frozen=True)

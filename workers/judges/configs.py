@@ -1,4 +1,4 @@
-"""What the stages of generative judges can be told; see `workers.configs`."""
+"""What the stages of generative judges can be told; see `workers.config`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from workers.configs import (
+from workers.config import (
     Config,
     Dtype,
     Fraction,
     LocalPath,
-    Lora,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -290,38 +289,6 @@ class SurvivingRowsConfig(Config):
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("preferences", "lost_rows")
-
-
-class ScalarTrainConfig(Config):
-    """A scalar (Bradley-Terry) reward model with TRL's RewardTrainer; defaults are those of Con-J's baseline SM."""
-
-    learning_rate: PositiveFloat = 9e-6
-    epochs: PositiveFloat = 1
-    batch_size: PositiveInt = 128
-    """Rows per forward pass; with `gradient_accumulation` g an optimizer step sees g times as many."""
-    gradient_accumulation: PositiveInt = 1
-    max_tokens: PositiveInt = 4096
-    """Prompt and answer together. Longer rows are left out and counted."""
-    lora: Lora | None = None
-    chat: bool = False
-    """Put prompts and answers into the chat template of the tokenizer, as messages."""
-    dtype: Dtype = "float32"
-    seed: Seed = 0
-
-    def metrics(self) -> tuple[str | Metric, ...]:
-        return ("scalar_loss", "scalar_steps", "scalar_rows", "long_rows")
-
-
-class ScalarVerdictsConfig(Config):
-    """Verdicts of a scalar reward model: the strictly greater reward; a tie counts against the label."""
-
-    max_tokens: PositiveInt = 4096
-    batch_size: PositiveInt = 64
-    chat: bool = False
-    dtype: Dtype = "float32"
-
-    def metrics(self) -> tuple[str | Metric, ...]:
-        return ("verdicts", "ties")
 
 
 class RewardBench(Config):

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import DPOConfig as TrlConfig
 from trl import DPOTrainer
 
-from workers.configs import DpoConfig
 from workers.data.chat import messages
 from workers.history import write_history
 from workers.language_models import models, training
+from workers.language_models.configs import DpoConfig
 from workers.language_models.transcripts import answer_message, transcript_ids
 from workers.seeding import derive_seed
 from workers.tables import PREFERENCES, read_table

@@ -11,9 +11,9 @@ from numpy.lib.format import open_memmap
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from workers.configs import EmbedConfig
 from workers.device import device
 from workers.language_models import models
+from workers.language_models.configs import EmbedConfig
 from workers.model_cache import resident
 from workers.progress import Progress
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from workers.configs import GenerateConfig
 from workers.language_models import models
+from workers.language_models.configs import GenerateConfig
 from workers.language_models.sampling import Sampling, sample
 from workers.tables import PROMPTS, RESPONSES, read_table, write_table
 

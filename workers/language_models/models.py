@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.configs import HubModel, LocalPath
+from workers.config import HubModel, LocalPath
 from workers.data.responses import read_rectangle
 from workers.device import device
 

@@ -12,9 +12,9 @@ from tokenizers import models as tokenizer_models
 from tokenizers import trainers as tokenizer_trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from workers.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.device import device
 from workers.language_models import models
+from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.progress import Progress
 from workers.seeding import derive_seed, generator
 from workers.tables import DEMONSTRATIONS, read_table

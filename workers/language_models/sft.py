@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
-from workers.configs import SftConfig
 from workers.history import write_history
 from workers.language_models import models, training
+from workers.language_models.configs import SftConfig
 from workers.language_models.transcripts import prompt_ids, transcript_ids
 from workers.seeding import derive_seed
 from workers.tables import DEMONSTRATIONS, read_table

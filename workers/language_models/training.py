@@ -12,8 +12,9 @@ import torch
 from peft import LoraConfig
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from workers.configs import Dtype, Lora
+from workers.config import Dtype
 from workers.device import device
+from workers.language_models.configs import Lora
 from workers.progress import Progress
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from workers import tables
 from workers.annotator import Floats, reward_scale, second_wins
-from workers.configs import AnnotateConfig
+from workers.reward_models.configs import AnnotateConfig
 from workers.reward_models.embeddings import (
     ANNOTATIONS_FILE,
     Embeddings,

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from workers.calls import Call
-from workers.configs import EvaluateConfig
 from workers.device import device
 from workers.metric import Undefined
 from workers.model_cache import resident
 from workers.reward_models import metrics
+from workers.reward_models.configs import EvaluateConfig
 from workers.reward_models.embeddings import Embeddings, Rows, open_embeddings, read_scores, require_aligned
 from workers.reward_models.heads import MlpHead, RewardHead, as_tensor, factor_type, load_reward_head, matmul_precision
 from workers.seeding import generator
+from workers.stage import Call
 
 #: Embedding values predicted at once: 64 MiB as float32, whatever the shape of the test set.
 BLOCK_VALUES = 2**24

@@ -14,11 +14,11 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.calls import Call
-from workers.configs import FitLightgbmConfig
+from workers.reward_models.configs import FitLightgbmConfig
 from workers.reward_models.embeddings import Rows, open_embeddings, read_pairs
 from workers.reward_models.heads import save_lightgbm
 from workers.seeding import derive_seed
+from workers.stage import Call
 
 
 def fit_lightgbm(

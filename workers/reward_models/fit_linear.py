@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from workers.configs import FitLinearConfig
+from workers.reward_models.configs import FitLinearConfig
 from workers.reward_models.embeddings import open_embeddings, read_pairs
 from workers.reward_models.heads import save_linear
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workers.calls import Call
-from workers.configs import FitMlpConfig
 from workers.device import device
+from workers.reward_models.configs import FitMlpConfig
 from workers.reward_models.embeddings import Embeddings, Rows, open_embeddings, read_pairs
 from workers.reward_models.heads import build_mlp, factor_type, matmul_precision, save_mlp
 from workers.reward_models.mlp import Batch, Mlp
 from workers.seeding import derive_seed, generator
+from workers.stage import Call
 
 #: Members that are trained side by side on a GPU: while one waits for its batches to be drawn the others compute.
 SIDE_BY_SIDE = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.configs import PublishedConfig
+from workers.reward_models.configs import PublishedConfig
 from workers.reward_models.embeddings import (
     Floats,
     open_embeddings,

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from workers.configs import WorldConfig, WorldEmbeddingsConfig, WorldRewardsConfig
 from workers.progress import Progress
+from workers.reward_models.configs import WorldConfig, WorldEmbeddingsConfig, WorldRewardsConfig
 from workers.reward_models.embeddings import EMBEDDINGS_FILE, write_scores
 from workers.seeding import generator
 

@@ -10,11 +10,11 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
 
-from workers.configs import GoldenConfig, RewardTraining
 from workers.history import write_history
 from workers.language_models import models
 from workers.language_models.training import RequireUpdates, ShowProgress, arguments
 from workers.rewards import scoring as scalar
+from workers.rewards.configs import GoldenConfig, RewardTraining
 from workers.seeding import derive_seed, generator
 from workers.tables import PREFERENCES, read_table
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.configs import MarginsConfig
 from workers.language_models import models
 from workers.language_models.transcripts import transcript_ids
 from workers.model_cache import resident
 from workers.progress import Progress
+from workers.rewards.configs import MarginsConfig
 from workers.rewards.scoring import load_reward_model
 from workers.tables import PREFERENCES, read_table
 

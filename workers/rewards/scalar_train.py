@@ -10,10 +10,10 @@ from transformers import set_seed
 from trl import RewardConfig, RewardTrainer
 
 from workers.history import write_history
-from workers.judges.configs import ScalarTrainConfig
 from workers.language_models import models, training
 from workers.language_models.transcripts import transcript_ids
 from workers.rewards import scoring as scalar
+from workers.rewards.configs import ScalarTrainConfig
 from workers.seeding import derive_seed
 from workers.tables import PREFERENCES, read_table
 

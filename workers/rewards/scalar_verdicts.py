@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.judges.configs import ScalarVerdictsConfig
 from workers.language_models import models
 from workers.language_models.transcripts import transcript_ids
 from workers.progress import Progress
+from workers.rewards.configs import ScalarVerdictsConfig
 from workers.rewards.scoring import load_reward_model
 from workers.tables import PREFERENCES, VERDICTS, read_table, write_table
 

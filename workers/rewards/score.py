@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.configs import ScoreConfig
 from workers.language_models import models
 from workers.language_models.transcripts import transcript_ids
 from workers.model_cache import resident
 from workers.progress import Progress
 from workers.reward_models.embeddings import write_scores
+from workers.rewards.configs import ScoreConfig
 from workers.rewards.scoring import load_reward_model
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.configs import Dtype
+from workers.config import Dtype
 from workers.device import device
 from workers.language_models import models
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers import tables
-from workers.configs import DemonstrationsConfig, HubData, LocalPath, PreferencesConfig, PromptsConfig
+from workers.config import HubData, LocalPath
+from workers.data.configs import DemonstrationsConfig, PreferencesConfig, PromptsConfig
 from workers.data.demonstrations import demonstrations
 from workers.data.dialogues import as_prompt, read_dialogues
 from workers.data.preferences import preferences

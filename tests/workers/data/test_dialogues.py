@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.configs import Columns, Data, HubData, LocalPath
+from workers.config import Data, HubData, LocalPath
+from workers.data.configs import Columns
 from workers.data.dialogues import ASSISTANT, HUMAN, Dialogue, read_dialogues
 from workers.data.rows import read_rows
 

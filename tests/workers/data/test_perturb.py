@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workers.configs import PerturbConfig
+from workers.data.configs import PerturbConfig
 from workers.data.perturb import has_markdown, perturb
 from workers.seeding import derive_seed
 from workers.tables import PREFERENCES, read_table, write_table

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from workers import tables
-from workers.configs import DemonstrationsConfig, HubModel, LocalPath, PreferencesConfig, PromptsConfig
+from workers.config import HubModel, LocalPath
+from workers.data.configs import DemonstrationsConfig, PreferencesConfig, PromptsConfig
 from workers.data.demonstrations import demonstrations
 from workers.data.dialogues import read_dialogues
 from workers.data.preferences import preferences

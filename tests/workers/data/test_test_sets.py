@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workers.configs import LocalPath, PreferencesConfig, TestSet, TestSetsConfig
+from workers.config import LocalPath
 from workers.data.benchmark_sets import test_sets
+from workers.data.configs import PreferencesConfig, TestSet, TestSetsConfig
 from workers.data.preferences import preferences
 from workers.tables import PREFERENCES, read_table
 

@@ -12,11 +12,11 @@ from reward_artifacts import write_scores
 from verdict_artifacts import Judge, Pair, always_first, judged, longer, mute, oracle, verdict, write_verdicts
 
 from workers import tables
-from workers.configs import AnnotateConfig
 from workers.judges.annotate_by_judge import annotate_by_judge
 from workers.judges.annotation_pairs import annotation_pairs
 from workers.judges.configs import AnnotateByJudgeConfig, AnnotationPairsConfig
 from workers.reward_models.annotate import annotate
+from workers.reward_models.configs import AnnotateConfig
 
 Write = Callable[[list[list[str]]], Path]
 PROMPTS, RESPONSES = 30, 4

@@ -13,12 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from workers import tables
-from workers.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.judges.configs import JudgeSampleConfig
 from workers.judges.parse import strict_verdict
 from workers.judges.requests import hinted_request, request
 from workers.judges.sample import judge_sample
 from workers.language_models import models
+from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.language_models.sampling import Sampling, sample
 from workers.seeding import generator

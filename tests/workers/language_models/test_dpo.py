@@ -12,8 +12,8 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM
 
 from workers import tables
-from workers.configs import DpoConfig, Lora
 from workers.language_models import models
+from workers.language_models.configs import DpoConfig, Lora
 from workers.language_models.dpo import dpo
 
 pytestmark = pytest.mark.train

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from workers import tables
-from workers.configs import EmbedConfig, LocalPath
+from workers.config import LocalPath
 from workers.language_models import models
+from workers.language_models.configs import EmbedConfig
 from workers.language_models.embed import embed
 
 pytestmark = pytest.mark.train

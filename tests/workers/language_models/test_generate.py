@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from workers import tables
-from workers.configs import GenerateConfig
 from workers.language_models import models
+from workers.language_models.configs import GenerateConfig
 from workers.language_models.generate import generate
 from workers.seeding import generator
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from workers import tables
-from workers.configs import HubModel, LocalPath
+from workers.config import HubModel, LocalPath
 from workers.language_models import models
 
 pytestmark = pytest.mark.train

@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from workers import tables
-from workers.configs import LocalPath, PolicyConfig, TinyLlama, TinyModel
+from workers.config import LocalPath
 from workers.language_models import models
+from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 
 pytestmark = pytest.mark.train

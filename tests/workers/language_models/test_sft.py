@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from workers import progress, tables
-from workers.configs import Lora, SftConfig
 from workers.language_models import models
+from workers.language_models.configs import Lora, SftConfig
 from workers.language_models.sft import sft
 
 pytestmark = pytest.mark.train

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models import models
+from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.language_models.sampling import Sampling, sample
 

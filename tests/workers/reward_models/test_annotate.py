@@ -12,8 +12,8 @@ from reward_artifacts import write_embeddings, write_scores
 
 from workers import tables
 from workers.annotator import reward_scale, second_wins, sigmoid
-from workers.configs import AnnotateConfig
 from workers.reward_models.annotate import annotate, candidate_rows, d_optimal_rows, draw_pairs
+from workers.reward_models.configs import AnnotateConfig
 from workers.reward_models.embeddings import open_embeddings
 from workers.seeding import generator
 

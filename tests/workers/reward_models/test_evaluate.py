@@ -13,13 +13,13 @@ import torch
 from reward_artifacts import linear_world, write_embeddings, write_scores
 from scipy.stats import spearmanr
 
-from workers.calls import Call
-from workers.configs import EvaluateConfig
 from workers.metric import Undefined
 from workers.reward_models import evaluate as module
+from workers.reward_models.configs import EvaluateConfig
 from workers.reward_models.embeddings import open_embeddings
 from workers.reward_models.evaluate import any_pairs, evaluate, evaluate_all, permutations, predict, same_prompt_pairs
 from workers.reward_models.heads import build_mlp, factor_type, save_lightgbm, save_linear, save_mlp
+from workers.stage import Call
 
 
 def config(**fields: Any) -> EvaluateConfig:

@@ -11,7 +11,7 @@ from reward_artifacts import linear_world, write_annotations, write_embeddings
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from workers.configs import FitLinearConfig
+from workers.reward_models.configs import FitLinearConfig
 from workers.reward_models.fit_linear import fit_linear, solve
 from workers.reward_models.heads import load_reward_head
 

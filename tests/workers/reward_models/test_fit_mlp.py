@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from reward_artifacts import linear_world, write_annotations, write_embeddings
 from sklearn.model_selection import train_test_split
 
-from workers.calls import Call
-from workers.configs import FitMlpConfig
+from workers.reward_models.configs import FitMlpConfig
 from workers.reward_models.fit_mlp import (
     epoch_batches,
     fit_mlp,
@@ -30,6 +29,7 @@ from workers.reward_models.fit_mlp import (
 )
 from workers.reward_models.heads import factor_type, load_reward_head
 from workers.seeding import derive_seed, generator
+from workers.stage import Call
 
 
 def config(**fields: Any) -> FitMlpConfig:
@@ -300,7 +300,7 @@ def test_a_fit_imports_nothing_large_that_it_does_not_use(tmp_path: Path) -> Non
     annotations, folders, _ = artifacts(tmp_path)
     code = (
         "import sys; from pathlib import Path\n"
-        "from workers.configs import FitMlpConfig; from workers.reward_models.fit_mlp import fit_mlp\n"
+        "from workers.reward_models.configs import FitMlpConfig; from workers.reward_models.fit_mlp import fit_mlp\n"
         "out, annotations, *folders = map(Path, sys.argv[1:])\n"
         "fit_mlp(FitMlpConfig(loss='bt', hidden=(8,), seed=0), out, annotations=annotations, embeddings=folders)\n"
         "print(sorted({'torch._dynamo', 'pandas', 'pyarrow.dataset', 'scipy'} & set(sys.modules)))"

@@ -15,8 +15,8 @@ from reward_artifacts import write_scores
 from scipy.stats import norm
 
 from workers.annotator import sigmoid
-from workers.configs import AnnotateConfig, FitMlpConfig
 from workers.reward_models.annotate import annotate
+from workers.reward_models.configs import AnnotateConfig, FitMlpConfig
 from workers.reward_models.fit_mlp import split_rows, steps_per_epoch
 from workers.reward_models.heads import build_mlp
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workers.configs import LocalPath, PublishedEmbeddingsConfig, PublishedRewardsConfig
+from workers.config import LocalPath
+from workers.reward_models.configs import PublishedEmbeddingsConfig, PublishedRewardsConfig
 from workers.reward_models.embeddings import open_embeddings, read_scores, require_aligned
 from workers.reward_models.published import published_embeddings, published_rewards
 

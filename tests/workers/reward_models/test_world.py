@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workers.configs import WorldEmbeddingsConfig, WorldRewardsConfig
+from workers.reward_models.configs import WorldEmbeddingsConfig, WorldRewardsConfig
 from workers.reward_models.embeddings import open_embeddings, read_scores, require_aligned
 from workers.reward_models.world import GoldenReward, latents, rotation, shard_prompts, world_embeddings, world_rewards
 from workers.seeding import generator

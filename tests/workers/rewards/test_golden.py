@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from workers import tables
-from workers.configs import GoldenConfig, HubModel, LocalPath, RewardTraining
+from workers.config import HubModel, LocalPath
 from workers.language_models import models
+from workers.rewards.configs import GoldenConfig, RewardTraining
 from workers.rewards.golden import golden
 
 pytestmark = pytest.mark.train

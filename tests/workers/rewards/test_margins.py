@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from workers import tables
-from workers.configs import MarginsConfig
 from workers.language_models import models
+from workers.rewards.configs import MarginsConfig
 from workers.rewards.margins import margins
 
 pytestmark = pytest.mark.train

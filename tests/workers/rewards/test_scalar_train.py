@@ -16,11 +16,13 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification
 
 from workers import tables
-from workers.configs import LocalPath, Lora, PolicyConfig, PreferencesConfig, TinyLlama, TinyModel
+from workers.config import LocalPath
+from workers.data.configs import PreferencesConfig
 from workers.data.preferences import preferences
-from workers.judges.configs import ScalarTrainConfig, ScalarVerdictsConfig
 from workers.language_models import models
+from workers.language_models.configs import Lora, PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
+from workers.rewards.configs import ScalarTrainConfig, ScalarVerdictsConfig
 from workers.rewards.scalar_train import scalar_train
 from workers.rewards.scalar_verdicts import scalar_verdicts
 from workers.rewards.scoring import load_scalar

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from workers import tables
-from workers.configs import ScoreConfig
 from workers.language_models import models
+from workers.rewards.configs import ScoreConfig
 from workers.rewards.score import score
 
 pytestmark = pytest.mark.train

@@ -1,0 +1,101 @@
+"""What each stage can be told: one frozen pydantic model per stage.
+
+Every field here is part of a step's *identity*: two configs that mean the same give the same key. How a step is run
+(CPUs, GPUs, memory, timeouts, where things are stored) is deliberately not sayable here.
+
+This module imports neither torch nor ray, so planning 12,960 cells does not either.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from workers.metric import Metric
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The JSON-like value that is hashed: every field, defaults included, local files by content."""
+        return self.model_dump(mode="json", context={"identity": True})
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        """The scalar metrics that the stage must return with this config; a plain name is a finite number."""
+        return ()
+
+    def declared(self) -> dict[str, Metric]:
+        """The metrics by name."""
+        metrics = (Metric(each) if isinstance(each, str) else each for each in self.metrics())
+        return {each.name: each for each in metrics}
+
+
+class LocalPath(Config):
+    """A local file or folder, written `{path: …}` in a sweep. Its content is its identity; where it lies is not."""
+
+    path: str
+    sha256: str
+    """Hex digest of the content, filled in when the sweep is loaded."""
+
+    @model_serializer(mode="wrap")
+    def _content_only_in_identity(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        if info.context and info.context.get("identity"):
+            return {"sha256": self.sha256}
+        return dict(handler(self))
+
+
+class HubModel(Config):
+    """A model of the Hugging Face Hub: `google/gemma-2b`, or `{hub: google/gemma-2b, revision: …}`."""
+
+    hub: str
+    revision: str | None = None
+
+
+class HubData(Config):
+    """A data set of the Hugging Face Hub, e.g. `{hub: Anthropic/hh-rlhf, subset: harmless-base, split: train}`."""
+
+    hub: str
+    subset: str | None = None
+    """Folder of the repository that holds the files (`data_dir` of `datasets.load_dataset`)."""
+    split: str = "train"
+    revision: str | None = None
+
+
+def hub_name(value: object) -> object:
+    """Let a plain text stand for `{hub: …}`."""
+    return {"hub": value} if isinstance(value, str) else value
+
+
+Data = LocalPath | HubData
+
+NamedModel = Annotated[LocalPath | HubModel, BeforeValidator(hub_name)]
+
+Dtype = Literal["float32", "bfloat16", "float16"]

@@ -1,0 +1,188 @@
+"""What the stages of language models can be told; see `workers.config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from workers.config import (
+    Config,
+    Dtype,
+    HubModel,
+    LocalPath,
+    NamedModel,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    hub_name,
+)
+from workers.metric import Metric
+
+
+class TinyLlama(Config):
+    """A small Llama whose tokenizer and weights are made from the demonstrations: a policy with no download."""
+
+    layers: PositiveInt = 2
+    hidden: PositiveInt = 128
+    heads: PositiveInt = 4
+    vocabulary: PositiveInt = 2048
+    """Size of the byte-level BPE vocabulary, special tokens included."""
+    context: PositiveInt = 512
+    """Longest sequence in tokens."""
+    steps: NonNegativeInt = 60
+    """Language-model training steps over prompt and response text; 0 leaves the random weights."""
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 2e-3
+    seed: Seed = 0
+
+
+class TinyModel(Config):
+    """`{tiny: {…}}`"""
+
+    tiny: TinyLlama
+
+
+AnyModel = Annotated[LocalPath | HubModel | TinyModel, BeforeValidator(hub_name)]
+
+
+class PolicyConfig(Config):
+    """The policy before any fine-tuning by the sweep."""
+
+    model: AnyModel
+
+
+class Lora(Config):
+    """LoRA through peft; r = 32, alpha = 32, dropout 0 in the paper's scripts."""
+
+    r: PositiveInt = 32
+    alpha: PositiveInt = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class SftConfig(Config):
+    """Supervised fine-tuning with TRL's SFTTrainer, loss on the response only (paper: after "Assistant:")."""
+
+    lora: Lora | None = None
+    """None trains all weights. With LoRA the merged model is stored."""
+    learning_rate: PositiveFloat = 5e-5
+    epochs: PositiveFloat = 2
+    batch_size: PositiveInt = 8
+    gradient_accumulation: PositiveInt = 1
+    max_tokens: PositiveInt = 1024
+    long_rows: Literal["cut", "leave_out"] = "cut"
+    """What becomes of a row that is longer. cut: it loses the beginning of its prompt, that is the oldest turns of a
+    dialogue. leave_out: it is not trained on, and counted; for judgments, whose prompts begin with what is to be done,
+    the question and the first answer."""
+    chat: bool = False
+    """Put prompts into the chat template of the tokenizer, as messages; otherwise they stay plain text."""
+    dtype: Dtype = "float32"
+    seed: Seed = 0
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        left_out = (Metric("long_rows", shards="sum"),) if self.long_rows == "leave_out" else ()
+        return ("sft_loss", "sft_steps", *left_out)
+
+    @model_serializer(mode="wrap")
+    def _cutting_goes_without_saying_in_identity(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        fields = dict(handler(self))
+        if info.context and info.context.get("identity") and self.long_rows == "cut":
+            fields.pop("long_rows")
+        return fields
+
+
+class DpoConfig(Config):
+    """Direct preference optimisation with TRL's DPOTrainer: loss = dpo_weight * L_DPO + sft_weight * L_SFT.
+
+    L_DPO = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) against the policy it starts from
+    (Rafailov et al. 2023, eq. 7); L_SFT is the mean negative log-likelihood of the chosen tokens. Defaults are
+    Con-J's; RISE's weight of its NLL term is not published.
+    """
+
+    beta: PositiveFloat = 0.1
+    dpo_weight: NonNegativeFloat = 1.0
+    """0 leaves supervised fine-tuning on the chosen answers."""
+    sft_weight: NonNegativeFloat = 0.0
+    """alpha; Con-J: 1e-6, which moves the weights by their rounding at most. 0 leaves the term out exactly."""
+    learning_rate: PositiveFloat = 5e-7
+    epochs: PositiveFloat = 1
+    batch_size: PositiveInt = 24
+    """Rows per forward pass; with `gradient_accumulation` g an optimizer step sees g times as many."""
+    gradient_accumulation: PositiveInt = 1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps in which the learning rate rises; after that it falls as a cosine."""
+    max_tokens: PositiveInt = 4096
+    """Prompt and answer together. Longer rows are left out and counted."""
+    lora: Lora | None = None
+    chat: bool = False
+    """Put prompts into the chat template of the tokenizer, as messages."""
+    dtype: Dtype = "float32"
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _something_to_minimise(self) -> DpoConfig:
+        if self.dpo_weight == 0 and self.sft_weight == 0:
+            raise ValueError("dpo_weight and sft_weight are both 0: nothing would be trained")
+        return self
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("dpo_loss", "dpo_steps", "dpo_rows", "long_rows")
+
+
+class GenerateConfig(Config):
+    """Responses sampled from a policy. Defaults are the paper's: temperature 1.0, top_p 0.95, 128 new tokens."""
+
+    split: Literal["train", "test"]
+    responses: PositiveInt
+    """Responses per prompt (paper: 10 for train prompts, 500 for test prompts)."""
+    temperature: PositiveFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    max_new_tokens: PositiveInt = 128
+    max_prompt_tokens: PositiveInt = 512
+    """Longer prompts lose their beginning."""
+    batch_size: PositiveInt = 64
+    """Sequences per forward pass; it can change a text only through rounding."""
+    chat: bool = False
+    """Put prompts into the chat template of the tokenizer, as messages."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """The two sample from the same distribution, but not the same texts."""
+    dtype: Dtype = "float32"
+    seed: Seed = 0
+    shard: NonNegativeInt = 0
+    shards: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> GenerateConfig:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} of {self.shards}: shards count from 0")
+        return self
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        tokens = Metric("mean_response_tokens", shards="mean", weight="responses")
+        return (Metric("responses", shards="sum"), tokens)
+
+
+class EmbedConfig(Config):
+    """Last-layer hidden state at the last real token of prompt + response (paper: gemma-2b, 512 tokens, fp32)."""
+
+    model: NamedModel | None = None
+    """A causal or encoder model, or a sentence-transformers folder; without it the `policy` input embeds."""
+    max_tokens: PositiveInt = 512
+    batch_size: PositiveInt = 64
+    dtype: Dtype = "float32"
+    """In which the model computes."""
+    stored_dtype: Literal["float16", "float32"] = "float32"
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return (Metric("embedding_dimension", shards="same"),)

@@ -1,0 +1,236 @@
+"""What the stages of the reward ablation can be told; see `workers.config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from workers.config import Config, FiniteFloat, Fraction, LocalPath, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from workers.metric import Metric
+
+#: Best-of-N sizes of "Rethinking Reward Modeling" (ICLR 2025), section 4.
+PAPER_BEST_OF = (2, 5, 10, 30, 50, 100, 300, 500)
+
+#: Of all rewards that a step tells; over shards they are those of all shards together.
+REWARD_METRICS = (
+    Metric("scored_responses", shards="sum"),
+    Metric("mean_reward", shards="mean", weight="scored_responses"),
+    Metric("sd_reward", shards="sd", weight="scored_responses", mean="mean_reward"),
+)
+
+
+class PublishedConfig(Config):
+    """A published `.npy` file of embeddings or golden rewards."""
+
+    file: LocalPath
+    layout: Literal["prompts_first", "responses_first"]
+    """prompts_first: (prompts, responses, …), as in `embd_….npy`; responses_first: as in `EMBD-….npy`."""
+    prompts: PositiveInt | None = None
+    """How many prompts the file must hold; tells a mistaken layout. None takes what it holds."""
+
+
+class PublishedEmbeddingsConfig(PublishedConfig):
+    """(prompts, responses, d) or (responses, prompts, d), float16 or float32."""
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("prompts", "responses", "embedding_dimension")
+
+
+class PublishedRewardsConfig(PublishedConfig):
+    """(prompts, responses, 1), (prompts, responses), or the same with responses first."""
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return REWARD_METRICS
+
+
+class WorldConfig(Config):
+    """Prompts and responses of a synthetic world; what `world_embeddings` and `world_rewards` must agree in.
+
+    A response is a vector of independent standard normals: `prompt_dimension` of them belong to its prompt and are
+    shared by all responses of that prompt, the others are its own.
+    """
+
+    split: Literal["train", "test"]
+    """Different draws from the same world."""
+    prompts: PositiveInt
+    """Prompts of the split over all shards."""
+    responses: PositiveInt
+    """Responses per prompt (paper: 10 for train prompts, 500 for test prompts)."""
+    dimension: Annotated[int, Field(ge=2)] = 64
+    """Length d of an embedding (paper: 2,048 with gemma-2b)."""
+    prompt_dimension: PositiveInt = 16
+    """How many of the d independent directions are the same for all responses of a prompt."""
+    seed: Seed = 0
+    """Seed of the world; another seed is another world, not another draw from this one."""
+    shard: NonNegativeInt = 0
+    shards: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _shard_and_directions_exist(self) -> WorldConfig:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} of {self.shards}: shards count from 0")
+        if self.shards > self.prompts:
+            raise ValueError(f"{self.prompts} prompts cannot be cut into {self.shards} shards")
+        if self.prompt_dimension >= self.dimension:
+            raise ValueError(
+                f"prompt_dimension {self.prompt_dimension} of dimension {self.dimension} leaves no direction in which"
+                " the responses of a prompt differ"
+            )
+        return self
+
+
+class WorldEmbeddingsConfig(WorldConfig):
+    """Embeddings of a synthetic world: its independent directions, rotated at random."""
+
+    stored_dtype: Literal["float16", "float32"] = "float32"
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return (Metric("embedding_dimension", shards="same"),)
+
+
+class WorldRewardsConfig(WorldConfig):
+    """Golden rewards of a synthetic world: smooth functions of the embedding, standardised.
+
+    Except for `mean` and `sd`, the defaults are this project's choices; the paper has no synthetic world.
+    """
+
+    mean: FiniteFloat = 0.0
+    """Mean golden reward over all prompts and responses of the world."""
+    sd: PositiveFloat = 0.9
+    """Standard deviation likewise. Two independent rewards then differ with deviation 1.27, near the 1.28 at which
+    the paper's annotators have their stated error rates with `scale: 1`."""
+    prompt_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the variance that lies between prompts; 0 gives every prompt the same expected reward."""
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the variance that lies between responses and that no embedding shows."""
+    units: PositiveInt = 16
+    """tanh units of each of the two reward networks, of the prompt and of the response."""
+    gain: PositiveFloat = 2.0
+    """Standard deviation of what enters a tanh; towards 0 the reward becomes linear, large makes it a sum of steps."""
+    interaction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """How much the prompt decides which traits of a response count. 0: the same for all prompts; 1: a trait counts
+    from not at all to twice."""
+
+    @model_validator(mode="after")
+    def _something_is_visible(self) -> WorldRewardsConfig:
+        if self.prompt_share + self.noise >= 1:
+            raise ValueError(
+                f"prompt_share {self.prompt_share} and noise {self.noise} leave no variance to what an embedding shows"
+                " of a response: their sum must be below 1"
+            )
+        return self
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return REWARD_METRICS
+
+
+class AnnotateConfig(Config):
+    """Simulated preference annotations: P(j preferred over i) = sigmoid(beta * (r_j - r_i) / scale)."""
+
+    sampling: Literal["random", "similar", "diversified", "d_optimal"]
+    """Which responses of a prompt are candidates, by rank of golden reward: two at random, the two middle ranks
+    (4 and 5 of 10), or the first and the last (0 and 9 of 10). d_optimal knows no rewards: the two whose embeddings
+    tell most about a linear reward that the pairs before them do not (the input `embeddings`; not in the paper)."""
+    pairing: Literal["cross", "same"] = "cross"
+    """cross: a candidate of prompt i against a candidate of a prompt drawn uniformly; same: the two candidates of i."""
+    beta: FiniteFloat
+    """Annotator quality; large is accurate, negative is noise-free (released scripts)."""
+    scale: PositiveFloat | Literal["std"] = 1.0
+    """s above: 6.0 for helpful and 1.0 for harmless in the released scripts, `std` of all rewards in the follow-up."""
+    annotations: PositiveInt
+    """One per prompt: the first n prompts are annotated."""
+    seed: Seed
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("flip_rate", "mean_reward_gap")
+
+
+class FitMlpConfig(Config):
+    """BT-MLP and CLF-MLP: d -> 1024 -> 512 -> 1 with ReLU, Adam 1e-3, at most 30 epochs, patience 3."""
+
+    loss: Literal["bt", "clf"]
+    """bt: sigmoid(f(x1) - f(x2)), each annotation in both orders. clf: winners 1, losers 0, each row by itself."""
+    training: Literal["paper", "clean"] = "paper"
+    """paper: the released procedure (80/20 split of mirrored rows; each epoch ceil(rows / batch_size) steps on fresh
+    random subsets; stop when the validation loss exceeds each of the previous `patience`; last weights).
+    clean: partitioned minibatches, split by annotation, no improvement in `patience` epochs, best weights."""
+    hidden: tuple[PositiveInt, ...] = (1024, 512)
+    learning_rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 30
+    patience: PositiveInt = 3
+    batch_size: PositiveInt = 10_240
+    validation: Fraction = 0.2
+    member: NonNegativeInt = 0
+    """The first, or only, ensemble member; the paper's row split uses random_state 42 + member."""
+    members: PositiveInt = 1
+    """How many members are trained, each with a split, initial weights and batches of its own."""
+    aggregation: Literal["mean", "min"] = "mean"
+    """The reward of several members: their mean, or the most cautious one (Coste et al. 2023)."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the factors of matrix products; sums and weights are float32. Hardware that lacks tf32 (CPUs) or bfloat16
+    (CPUs without AVX-512 BF16 or AMX) keeps to float32."""
+    seed: Seed
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("epochs", "steps", "train_loss", "validation_loss")
+
+
+class FitLightgbmConfig(Config):
+    """CLF-LGB: LightGBM on the 2n pointwise rows, objective binary, library defaults."""
+
+    num_boost_round: PositiveInt = 100
+    """100 is the library default; the author's notebook says 1000."""
+    num_leaves: Annotated[int, Field(ge=2)] = 31
+    learning_rate: PositiveFloat = 0.1
+    min_data_in_leaf: PositiveInt = 20
+    seed: Seed
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("train_loss",)
+
+
+class FitLinearConfig(Config):
+    """Reward models that are linear in the embedding; not in the paper."""
+
+    method: Literal["logistic", "ridge"] = "logistic"
+    """logistic: maximum likelihood. ridge: least squares on targets 1 and -1."""
+    loss: Literal["bt", "clf"]
+    """bt: on differences of the two embeddings, each annotation in both orders. clf: winners 1, losers 0."""
+    penalty: PositiveFloat = 1.0
+    """lambda. logistic: minimises sum of cross-entropies + lambda/2 |w|^2 (scikit-learn's C is 1/lambda); ridge: sum of
+    squared errors + lambda |w|^2. w belongs to features of deviation 1; scikit-learn's default is 1 in both."""
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("train_loss",)
+
+
+class EvaluateConfig(Config):
+    """Best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts."""
+
+    best_of: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAPER_BEST_OF
+    """N values, none above the number of responses per test prompt."""
+    repeats: PositiveInt = 100
+    """Permutations of the responses, shared by all prompts; the first N of each are the candidates (nested in N)."""
+    pairs: PositiveInt = 20_000
+    """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the factors of an MLP's matrix products; hardware that lacks tf32 or bfloat16 keeps to float32."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _each_n_once(self) -> EvaluateConfig:
+        if len(set(self.best_of)) < len(self.best_of):
+            raise ValueError(f"best_of names a number twice: {list(self.best_of)}")
+        return self
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return (
+            *(f"best_of_{n}" for n in self.best_of),
+            "mean_golden_reward",
+            "improvement",
+            Metric("spearman", nullable=True),
+            "quantile",
+            "pairwise_accuracy",
+            "pairwise_accuracy_cross",
+        )

@@ -1,0 +1,103 @@
+"""What the stages of scalar models can be told; see `workers.config`."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from workers.config import Config, Dtype, Fraction, NamedModel, PositiveFloat, PositiveInt, Seed
+from workers.language_models.configs import Lora
+from workers.metric import Metric
+from workers.reward_models.configs import REWARD_METRICS
+
+
+class RewardTraining(Config):
+    """Training of a golden reward model with TRL's RewardTrainer."""
+
+    learning_rate: PositiveFloat = 1e-3
+    epochs: PositiveFloat = 1
+    batch_size: PositiveInt = 16
+    max_tokens: PositiveInt = 512
+    held_out: Fraction = 0.1
+    """Share of the preferences kept out of training, on which `golden_accuracy` is measured."""
+    seed: Seed = 0
+
+
+class GoldenConfig(Config):
+    """The golden reward model: a published one (`model`), or one trained here on preferences (`train`)."""
+
+    model: NamedModel | None = None
+    """A sequence classifier with one label. With `train`, the model that training starts from; without it, training
+    starts from the `policy` input."""
+    train: RewardTraining | None = None
+
+    @model_validator(mode="after")
+    def _something_to_score_with(self) -> GoldenConfig:
+        if self.model is None and self.train is None:
+            raise ValueError("give a model (Hub name or {path: …}), or train: {…} to make one from preferences")
+        return self
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("golden_accuracy", "golden_loss") if self.train else ()
+
+
+class ScoreConfig(Config):
+    """Golden rewards of responses."""
+
+    max_tokens: PositiveInt = 512
+    batch_size: PositiveInt = 64
+    cut_at: str | None = "\n\nHuman"
+    """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
+    strip: bool = False
+    """White space around the response is removed, as the paper's scripts do (step3_reward_annotation.py), so that no
+    space parts it from "Assistant:"."""
+    chat: bool = False
+    """Put prompts and responses into the chat template of the tokenizer, as messages, as the golden model wants it."""
+    dtype: Dtype = "float32"
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return REWARD_METRICS
+
+
+class MarginsConfig(Config):
+    """Golden reward of the chosen answer minus that of the rejected one."""
+
+    max_tokens: PositiveInt = 512
+    batch_size: PositiveInt = 64
+    chat: bool = False
+    """Put prompts and answers into the chat template of the tokenizer, as messages, as the golden model wants it."""
+    dtype: Dtype = "float32"
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("mean_reward_gap",)
+
+
+class ScalarTrainConfig(Config):
+    """A scalar (Bradley-Terry) reward model with TRL's RewardTrainer; defaults are those of Con-J's baseline SM."""
+
+    learning_rate: PositiveFloat = 9e-6
+    epochs: PositiveFloat = 1
+    batch_size: PositiveInt = 128
+    """Rows per forward pass; with `gradient_accumulation` g an optimizer step sees g times as many."""
+    gradient_accumulation: PositiveInt = 1
+    max_tokens: PositiveInt = 4096
+    """Prompt and answer together. Longer rows are left out and counted."""
+    lora: Lora | None = None
+    chat: bool = False
+    """Put prompts and answers into the chat template of the tokenizer, as messages."""
+    dtype: Dtype = "float32"
+    seed: Seed = 0
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("scalar_loss", "scalar_steps", "scalar_rows", "long_rows")
+
+
+class ScalarVerdictsConfig(Config):
+    """Verdicts of a scalar reward model: the strictly greater reward; a tie counts against the label."""
+
+    max_tokens: PositiveInt = 4096
+    batch_size: PositiveInt = 64
+    chat: bool = False
+    dtype: Dtype = "float32"
+
+    def metrics(self) -> tuple[str | Metric, ...]:
+        return ("verdicts", "ties")
