@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
         screen.say(f"nothing to do: {_finished(session, results)}")
     else:
         screen.say(f"{len(session.chosen)} cells, {int(session.schedule.needed.sum())} steps to run")
-        executor = _executor(address, inline)
+        executor = _executor(address, inline, session.spec.modules)
         if executor is None:
             return 2
         stopped = _run(session, results, executor, courier)
@@ -168,16 +168,17 @@ def _summary(session: Session, table: pa.Table) -> pa.Table | None:
     return summarise(table, session.spec) if done else None
 
 
-def _executor(address: str | None, inline: bool) -> Executor | None:
+def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Executor | None:
     if inline:
         from orchestrator.run.executors.inline import InlineExecutor
 
         return InlineExecutor()
-    from orchestrator.run.executors.ray_cluster import RayExecutor, RayUnreachableError
+    from orchestrator.run.executors.ray_cluster import RayExecutor
+    from orchestrator.run.executors.ray_start import RayUnreachableError
 
     try:
         with screen.spinner("starting Ray" if not (address or os.environ.get("RAY_ADDRESS")) else "connecting to Ray"):
-            return RayExecutor(address)
+            return RayExecutor(address, modules)
     except RayUnreachableError as error:
         screen.say(f"[red]{escape(str(error))}[/]")
         return None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from workers.stage import Stage
+
 Scalar = str | int | float | bool
 
 
@@ -24,6 +26,8 @@ class Step:
     address: Artifact
     entry: str
     """Name in the sweep's `stages`; two entries that ask the same question share one step."""
+    definition: Stage
+    """What its stage is: the function that is called, the inputs it reads."""
     config: Mapping[str, Any]
     """What the stage function is told, local paths included."""
     identity: str

@@ -75,18 +75,15 @@ def _become(request: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    import toy
-
-    toy.install()
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import rich.markdown
     import rich.traceback  # noqa: F401
 
+    from orchestrator import drive  # noqa: F401
     from orchestrator.cli import main
-    from orchestrator.maintenance import (
-        verify,  # noqa: F401
-    )
+    from orchestrator.maintenance import adopt, gc, verify  # noqa: F401
+    from orchestrator.results import table  # noqa: F401
 
     if _serve():
         main()

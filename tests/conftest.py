@@ -51,8 +51,6 @@ hypothesis.settings.load_profile("patient")
 import parts  # noqa: E402
 import toy  # noqa: E402
 
-toy.install()
-
 
 def pytest_configure(config: pytest.Config) -> None:
     parts.forbid_what_is_left_out(config.option.markexpr)

@@ -21,7 +21,6 @@ from workers.device import device
 from workers.metric import Metric, Undefined
 from workers.model_cache import resident
 from workers.stage import Call, Input, Stage
-from workers.stages import STAGES
 
 Behaviour = Literal[
     "work",
@@ -379,30 +378,29 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> Met
     return metrics
 
 
-def install() -> None:
-    """Add the toy stages to the table of this process (and, as a Ray worker's set-up hook, of a worker)."""
-    table: dict[str, Stage] = STAGES  # type: ignore[assignment]
-    table["toy_source"] = Stage("toy:source", 1, SourceConfig, "number")
-    table["toy_odd"] = Stage("toy:odd", 1, OddConfig, "number")
-    table["toy_pieces"] = Stage("toy:pieces", 1, SourceConfig, "number")
-    table["toy_ask"] = Stage("toy:ask", 1, AskConfig, "number", loads=("model",))
-    table["toy_band"] = Stage("toy:band", 1, BandConfig, "number", loads=("group",), together="toy:bands")
-    table["toy_double"] = Stage("toy:double", 1, TotalConfig, "number", {"number": Input("number")})
-    table["toy_total"] = Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)})
+STAGES = {
+    "toy_source": Stage("toy:source", 1, SourceConfig, "number"),
+    "toy_odd": Stage("toy:odd", 1, OddConfig, "number"),
+    "toy_pieces": Stage("toy:pieces", 1, SourceConfig, "number"),
+    "toy_ask": Stage("toy:ask", 1, AskConfig, "number", loads=("model",)),
+    "toy_band": Stage("toy:band", 1, BandConfig, "number", loads=("group",), together="toy:bands"),
+    "toy_double": Stage("toy:double", 1, TotalConfig, "number", {"number": Input("number")}),
+    "toy_total": Stage("toy:total", 1, TotalConfig, "number", {"numbers": Input("number", many=True)}),
+}
+"""The toy stages, for sweeps with `uses: [toy]`."""
 
 
 def runtime_env() -> dict[str, Any]:
     """What makes the toy stages known to Ray workers."""
     tests = Path(__file__).parent
     return {
-        "worker_process_setup_hook": "toy.install",
         "env_vars": {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
     }
 
 
 def connect() -> None:
     """Start a local Ray on two cores whose workers know the toy stages."""
-    from orchestrator.run.executors.ray_cluster import start_ray
+    from orchestrator.run.executors.ray_start import start_ray
 
     start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=runtime_env())
 
@@ -425,6 +423,7 @@ stages:
     config: [{add: $y}, $kind]
 results: [total]
 tracking: false
+uses: [toy]
 """
 
 
@@ -437,6 +436,7 @@ stages:
   source: {stage: toy_pieces, config: {value: $x, marker: FOLDER}}
 results: [source]
 tracking: false
+uses: [toy]
 """
 
 

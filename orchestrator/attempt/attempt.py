@@ -48,7 +48,6 @@ from workers.config import Config
 from workers.metric import Metric, Undefined
 from workers.promise import NoGpuError, promise_gpu
 from workers.stage import Call
-from workers.stages import STAGES
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")
 
@@ -139,7 +138,7 @@ def run_bundle(
 
 def shares_work(requests: Sequence[Request]) -> bool:
     """Whether the steps of a bundle are done together, so that nobody knows through which of them it ended badly."""
-    return len(requests) > 1 and bool(STAGES[requests[0].step.stage].together)
+    return len(requests) > 1 and bool(requests[0].step.definition.together)
 
 
 def _run_together(
@@ -163,7 +162,7 @@ def _run_together(
                     begun.append((request, Call(_config(request), out, _inputs(request, store, fetched))))
             if len(begun) < 2:
                 return
-            function = _ready(STAGES[requests[0].step.stage].together, requests[0])
+            function = _ready(requests[0].step.definition.together, requests[0])
             _begin_log(requests[0])
             clock = time.perf_counter()
             with guard(_patient(requests[0], len(requests))):
@@ -309,18 +308,17 @@ def call_stage(
     """
     config = _config(request)
     inputs = _inputs(request, store, {} if fetched is None else fetched)
-    metrics = _ready(STAGES[request.step.stage].function, request)(config, out, **inputs)
+    metrics = _ready(request.step.definition.function, request)(config, out, **inputs)
     return _checked(metrics, config.declared())
 
 
 def _config(request: Request) -> Config:
-    return STAGES[request.step.stage].config.model_validate(request.step.config)
+    return request.step.definition.config.model_validate(request.step.config)
 
 
 def _inputs(request: Request, store: Store, fetched: dict[Artifact, Path]) -> dict[str, Path | list[Path]]:
     """The folders of the artifacts that a step reads, each whole; what is fetched is noted."""
     step = request.step
-    stage = STAGES[step.stage]
     inputs: dict[str, Path | list[Path]] = {}
     damage: list[DamagedArtifactError] = []
     for name, artifacts in step.inputs.items():
@@ -334,7 +332,7 @@ def _inputs(request: Request, store: Store, fetched: dict[Artifact, Path]) -> di
                     damage.append(error)
                     continue
             folders.append(folder)
-        inputs[name] = folders if stage.inputs[name].many else (folders or [Path()])[0]
+        inputs[name] = folders if step.definition.inputs[name].many else (folders or [Path()])[0]
     if damage:
         # All of them, so that they are made again together.
         raise _DamagedInputsError(damage)
@@ -614,7 +612,7 @@ def spell_error(error: BaseException) -> str:
     return text or name
 
 
-def stage_source(stage: str) -> str:
+def stage_source(step: Step) -> str:
     """The file and line of a stage function, for `sweep debug`."""
-    function = _function(STAGES[stage].function)
+    function = _function(step.definition.function)
     return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"

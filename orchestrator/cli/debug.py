@@ -36,7 +36,7 @@ def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> Non
     account = f"{session.spec.name}/{step.entry}"
     request = Request(step, 0, runtime, session.outputs.store, code_commit(), "debug", account=account)
     out = Path(tempfile.mkdtemp(prefix=f"sweep-debug-{step.stage}-"))
-    screen.say(f"{step.entry} {step.key}: {stage_source(step.stage)}")
+    screen.say(f"{step.entry} {step.key}: {stage_source(step)}")
     screen.say(f"files go to {out}; nothing is committed")
     try:
         metrics = call_stage(request, session.store, out)

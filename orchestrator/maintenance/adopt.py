@@ -6,12 +6,11 @@ the table of stages; a step has the same number in both plans.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +22,6 @@ from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.sweep.document import Problem, SweepError, nearest
 from orchestrator.types import Manifest
-from workers.stage import Stage
-from workers.stages import STAGES
 
 #: Artifacts that are published at once.
 _THREADS = 8
@@ -85,13 +82,13 @@ def adopt(session: Session, stage: str, old_version: int, reruns: int, yes: bool
     """
     new, store = session.plan, session.store
     _check(new, stage, old_version)
-    with _at_version(stage, old_version):
-        old = build_plan(session.spec)
+    today = session.spec.table[stage]
+    old = build_plan(session.spec.with_stage(stage, replace(today, version=old_version)))
     assert len(old) == len(new), "a version changes keys only"
     there = old.committed(store.committed(old.stages))
     numbers: list[int] = np.flatnonzero(there & ~session.schedule.committed).tolist()
     by_entry = Counter(new.entry_of(number) for number in numbers)
-    adoption = Adoption(stage, old_version, STAGES[stage].version, numbers, dict(by_entry))
+    adoption = Adoption(stage, old_version, today.version, numbers, dict(by_entry))
     if not numbers:
         return adoption
     of_stage: dict[str, list[int]] = {}
@@ -99,8 +96,7 @@ def adopt(session: Session, stage: str, old_version: int, reruns: int, yes: bool
         if old.address(number).stage == stage and all(there[parent] for parent in old.parents(number)):
             of_stage.setdefault(new.entry_of(number), []).append(number)
     sampled = sample(of_stage, reruns, seed=0)
-    with _at_version(stage, old_version):
-        steps = [old.step(number) for number in sampled]
+    steps = [old.step(number) for number in sampled]
     known = store.manifests([step.address for step in steps])
     proofs = [(step, found) for step in steps if isinstance(found := known[step.address], Manifest)]
     if not proofs:
@@ -124,21 +120,9 @@ def _check(plan: Plan, stage: str, old_version: int) -> None:
     if stage not in plan.stages:
         hint = nearest(stage, sorted(plan.stages))
         raise SweepError([Problem(f"STAGE {stage}", "", f"the sweep has no step of this stage; {hint}")])
-    if old_version == STAGES[stage].version:
-        message = f"that is the version of {stage!r} now; raise it in workers/stages.py, and name the one before"
+    if old_version == plan.spec.table[stage].version:
+        message = f"that is the version of {stage!r} now; raise it in the table of stages, and name the one before"
         raise SweepError([Problem(f"--from-version {old_version}", "", message)])
-
-
-@contextlib.contextmanager
-def _at_version(name: str, version: int) -> Iterator[None]:
-    """The table of stages as it was when a stage had another version."""
-    table = cast(dict[str, Stage], STAGES)
-    today = table[name]
-    table[name] = replace(today, version=version)
-    try:
-        yield
-    finally:
-        table[name] = today
 
 
 def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption) -> None:

@@ -13,7 +13,6 @@ from orchestrator.plan.grid import Grid, Numbers
 from orchestrator.plan.wiring import Variant, Wired, wire
 from orchestrator.sweep.document import SweepError
 from orchestrator.sweep.spec import SweepSpec
-from workers.stages import STAGES
 
 
 def build_plan(spec: SweepSpec) -> Plan:
@@ -79,13 +78,13 @@ class _Builder:
         A million keys take a third of the time that `_add_each` would need.
         """
         variants = [entry.wired.variants[own] for own in entry.own[used].tolist()]
-        kinds = {variant.kind if variant and variant.shards is None else None for variant in variants}
-        if None in kinds:
+        if any(variant is None or variant.shards is not None for variant in variants):
             return False
+        stages = {id(variant): variant.stage for variant in variants if variant}.values()
         of_inputs = []
         for source, column in zip(entry.sources, firsts, strict=True):
             groups = set(column.tolist())
-            gathers = all(STAGES[str(kind)].inputs[source.input].many for kind in kinds)
+            gathers = all(stage.inputs[source.input].many for stage in stages)
             if -1 in groups or not (gathers or all(self.columns.size[first] == 1 for first in groups)):
                 return False
             keys = {
@@ -96,7 +95,7 @@ class _Builder:
         blank = {source.input: _BLANK for source in entry.sources}
         # Identities differ only in their keys: "head" key "seam" key "tail".
         parts = {
-            id(variant): identity_of(variant.spelled[0], blank, variant.kind).split(_BLANK)
+            id(variant): identity_of(variant.spelled[0], blank, variant).split(_BLANK)
             for variant in entry.wired.variants
             if variant
         }
@@ -137,7 +136,7 @@ class _Builder:
 
     def _group(self, home: int, entry: EntryPlan, point: int, variant: Variant, firsts: list[int]) -> int:
         """The first step of the group at a point, made if nobody asked this question before."""
-        declared = STAGES[variant.kind].inputs
+        declared = variant.stage.inputs
         shards = variant.shards
         fixed: dict[str, str] = {}
         sharded: dict[str, int] = {}
@@ -167,7 +166,7 @@ class _Builder:
                 inputs = dict(
                     sorted((fixed | {name: self.columns.keys[at + shard] for name, at in sharded.items()}).items())
                 )
-            identity = identity_of(variant.spelled[shard if len(variant.spelled) > 1 else 0], inputs, variant.kind)
+            identity = identity_of(variant.spelled[shard if len(variant.spelled) > 1 else 0], inputs, variant)
             key = digest_of(identity)
             known = self.columns.index.setdefault(key, made + shard)
             if known != made + shard:

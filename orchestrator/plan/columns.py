@@ -20,7 +20,7 @@ from orchestrator.plan.grid import Grid, Mask, Numbers
 from orchestrator.plan.wiring import Variant, Wired
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Artifact, Cell, Scalar, Step
-from workers.stages import STAGES
+from workers.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,10 @@ class Plan:
         """Stage and key of a step."""
         return Artifact(self._variant(number).kind, self.keys[number])
 
+    def stage(self, number: int) -> Stage:
+        """What the stage of a step is."""
+        return self._variant(number).stage
+
     def number(self, address: Artifact) -> int | None:
         """The step at an address; None if the sweep has no such step."""
         return self._index.get(address.key)
@@ -159,7 +163,7 @@ class Plan:
     def feeds(self, number: int) -> list[Feed]:
         """What each input of a step reads."""
         entry, point = self._entry(number), int(self.at[number])
-        declared = STAGES[entry.variant(point).kind].inputs
+        declared = entry.variant(point).stage.inputs
         found = []
         for source in entry.sources:
             first = int(self.by_entry[source.entry].groups[source.at[point]])
@@ -187,18 +191,19 @@ class Plan:
         spelled = {name: key or inputs[name][0].key for name, key in keys}
         variant = self._variant(number)
         text = variant.spelled[self.shard[number] if len(variant.spelled) > 1 else 0]
-        identity = identity_of(text, spelled, variant.kind)
-        return Step(self.address(number), self.entry_of(number), dumped, identity, inputs, self.coords(number))
+        identity = identity_of(text, spelled, variant)
+        address, entry = self.address(number), self.entry_of(number)
+        return Step(address, entry, variant.stage, dumped, identity, inputs, self.coords(number))
 
     def model(self, number: int) -> str | None:
         """A name for the model that a step loads; None if its stage loads none."""
-        stage = self._variant(number).kind
-        if not STAGES[stage].loads:
+        variant = self._variant(number)
+        if not variant.stage.loads:
             return None
         config = self._config(number)
         named = {feed.input: self.keys[feed.first] for feed in self.feeds(number)}
-        what = [named.get(name, getattr(config, name, None)) for name in STAGES[stage].loads]
-        return f"{stage} {what}"
+        what = [named.get(name, getattr(config, name, None)) for name in variant.stage.loads]
+        return f"{variant.kind} {what}"
 
     @cached_property
     def turns(self) -> Numbers:
@@ -353,12 +358,11 @@ class Plan:
             for source in entry.sources:
                 gathers = np.array(
                     [
-                        variant is not None and source.input in STAGES[variant.kind].inputs
-                        and STAGES[variant.kind].inputs[source.input].many
+                        bool(variant and (read := variant.stage.inputs.get(source.input)) and read.many)
                         for variant in entry.wired.variants
                     ],
                     np.bool_,
-                )[entry.own[points]]  # fmt: skip
+                )[entry.own[points]]
                 firsts = self.by_entry[source.entry].groups[source.at[points]]
                 there = firsts >= 0
                 whole = there & (gathers | (self.size[firsts] == 1))
@@ -386,16 +390,17 @@ class _Cells(Sequence[Cell]):
         return [self._plan.cell(each) for each in chosen]
 
 
-def identity_of(spelled_config: str, inputs: Mapping[str, str], kind: str) -> str:
+def identity_of(spelled_config: str, inputs: Mapping[str, str], variant: Variant) -> str:
     """The canonical JSON that is hashed into a key, joined from parts that many steps share.
 
     Args:
         spelled_config: canonical JSON of the config's identity.
         inputs: input -> key, sorted by input.
-        kind: the stage.
+        variant: of which stage it is.
     """
     keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
-    return f'{{"config":{spelled_config},"inputs":{{{keys}}},"stage":"{kind}","version":{STAGES[kind].version}}}'
+    version = variant.stage.version
+    return f'{{"config":{spelled_config},"inputs":{{{keys}}},"stage":"{variant.kind}","version":{version}}}'
 
 
 def cell_id(coords: Mapping[str, Scalar]) -> str:

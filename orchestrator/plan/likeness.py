@@ -17,7 +17,7 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Numbers
 from orchestrator.store import Store
 from orchestrator.types import Artifact, Manifest
-from workers.stages import STAGES
+from workers.stage import Stage
 
 #: Fields of a config, however deep, that say which draw it is: others of the same size cost the same.
 _DRAWS = frozenset({"seed", "shard", "member"})
@@ -40,7 +40,7 @@ class Likeness:
                 continue
             spelled: dict[tuple[str, int, str], int] = {}
             own = [
-                spelled.setdefault(_work(variant.kind, STAGES[variant.kind].version, variant.spelled[0]), len(spelled))
+                spelled.setdefault(_work(variant.kind, variant.stage.version, variant.spelled[0]), len(spelled))
                 if variant
                 else -1
                 for variant in entry.wired.variants
@@ -100,7 +100,9 @@ class Likeness:
             number = self._number(key)
             if number is not None:
                 return self.kind(number)
-            return next((kind(each) for each in _makers(stage, name, key) if each in identities), None)
+            return next(
+                (kind(each) for each in _makers(self.plan.spec.table, stage, name, key) if each in identities), None
+            )
 
         return {each: name for each in addresses if (name := kind(each)) is not None}
 
@@ -108,7 +110,7 @@ class Likeness:
         """What some artifacts are, and all that they were made from and this plan does not know."""
         identities: dict[Artifact, dict[str, Any]] = {}
         wanted = set(addresses)
-        listed = store.committed(STAGES) if wanted else set()
+        listed = store.committed(self.plan.spec.table) if wanted else set()
         while wanted:
             read = store.manifests(wanted)
             for each, found in read.items():
@@ -119,7 +121,7 @@ class Likeness:
                 for each in wanted & identities.keys()
                 for name, key in identities[each]["inputs"].items()
                 if self._number(key) is None
-                for maker in _makers(each.stage, name, key)
+                for maker in _makers(self.plan.spec.table, each.stage, name, key)
             }
             wanted = (above & listed) - identities.keys()
         return identities
@@ -155,8 +157,8 @@ def _kind(work: tuple[str, int, str], inputs: Mapping[str, str]) -> str:
     return digest_of(canonical_json([*work, dict(inputs)]), 16)
 
 
-def _makers(stage: str, name: str, key: str) -> list[Artifact]:
+def _makers(table: Mapping[str, Stage], stage: str, name: str, key: str) -> list[Artifact]:
     """The artifacts that a key may mean which a step of a stage reads as an input."""
-    inputs = STAGES[stage].inputs if stage in STAGES else {}
-    makers = [each for each, made in STAGES.items() if name in inputs and made.output == inputs[name].kind]
+    inputs = table[stage].inputs if stage in table else {}
+    makers = [each for each, made in table.items() if name in inputs and made.output == inputs[name].kind]
     return [Artifact(each, key) for each in makers]

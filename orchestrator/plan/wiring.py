@@ -18,7 +18,6 @@ from orchestrator.sweep.spec import UNKNOWN_FIELD, Entry, SweepSpec, grammar_pro
 from orchestrator.types import Scalar
 from workers.config import Config
 from workers.stage import Stage
-from workers.stages import STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,8 @@ class Variant:
     """An entry at its own coordinates."""
 
     kind: str
-    """The stage."""
+    """The name of its stage."""
+    stage: Stage
     shards: int | None
     """Into how many it is cut by itself; None leaves that to its inputs."""
     configs: tuple[Config, ...]
@@ -186,11 +186,11 @@ def _entry_problems(spec: SweepSpec, name: str) -> list[Problem]:
             problems.append(spec.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1"))
             break
     for kind in stages_of(spec, name):
-        if kind not in STAGES:
+        if kind not in spec.table:
             path = (*where, "stage") if entry.stage else where
-            problems.append(spec.problem(path, f"there is no stage {kind!r}; {nearest(kind, STAGES)}"))
+            problems.append(spec.problem(path, f"there is no stage {kind!r}; {nearest(kind, spec.table)}"))
         elif not problems:
-            problems += _input_problems(spec, name, kind, STAGES[kind])
+            problems += _input_problems(spec, name, kind, spec.table[kind])
     return problems
 
 
@@ -205,7 +205,7 @@ def _input_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
             continue
         wanted = stage.inputs[input_name].kind
         for source_kind in stages_of(spec, source):
-            made = STAGES[source_kind].output if source_kind in STAGES else wanted
+            made = spec.table[source_kind].output if source_kind in spec.table else wanted
             if made != wanted:
                 message = f"stage {kind!r} reads {wanted!r} here, but entry {source!r} makes {made!r}"
                 problems.append(spec.problem((*where, input_name), message))
@@ -214,13 +214,15 @@ def _input_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
             makers = [
                 other
                 for other in spec.stages
-                if any(STAGES[each].output == declared.kind for each in stages_of(spec, other) if each in STAGES)
+                if any(
+                    spec.table[each].output == declared.kind for each in stages_of(spec, other) if each in spec.table
+                )
             ]
             hint = f"e.g. {input_name}: {makers[0]}" if makers else f"no entry makes {declared.kind!r}"
             problems.append(spec.problem(where, f"stage {kind!r} needs the input {input_name!r}; {hint}"))
     config_fields = stage.config.model_fields
     if entry.shards is not None and "shards" not in config_fields:
-        sharded = [each for each, other in STAGES.items() if "shards" in other.config.model_fields]
+        sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
         problems.append(
             spec.problem(
                 ("stages", name, "shards"), f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
@@ -228,8 +230,8 @@ def _input_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
         )
     if entry.otherwise and entry.otherwise in spec.stages:
         for other in stages_of(spec, entry.otherwise):
-            if other in STAGES and STAGES[other].output != stage.output:
-                message = f"makes {STAGES[other].output!r}, but {name!r} makes {stage.output!r}"
+            if other in spec.table and spec.table[other].output != stage.output:
+                message = f"makes {spec.table[other].output!r}, but {name!r} makes {stage.output!r}"
                 problems.append(spec.problem(("stages", name, "otherwise"), message))
     return problems
 
@@ -271,17 +273,18 @@ def _variants(spec: SweepSpec, grid: Grid, name: str, own: Axes) -> tuple[list[P
         if unfit:
             continue
         kind = str(substitute(spec, entry.stage, coords) or name)
+        stage = spec.table[kind]
         shards = substitute(spec, entry.shards, coords)
         made: list[tuple[Config, str]] = []
         for shard in range(shards or 1):
             value = config if shards is None else {**config, "shard": shard, "shards": shards}
-            found = _filled_in(STAGES[kind].config, value, spec.document, ("stages", name, "config"), origins)
+            found = _filled_in(stage.config, value, spec.document, ("stages", name, "config"), origins)
             if isinstance(found, list):
                 problems += found
                 break
             made.append(found)
         configs, spelled = zip(*made, strict=True) if made else ((), ())
-        variants.append(Variant(kind, shards, configs, spelled))
+        variants.append(Variant(kind, stage, shards, configs, spelled))
     return list(dict.fromkeys(problems)), tuple(variants)
 
 

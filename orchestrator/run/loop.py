@@ -21,7 +21,6 @@ from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.sweep.outputs import code_digest
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
-from workers.stages import STAGES
 
 #: Outcomes that say nothing against the step itself; it is tried again, up to `runtime.attempts` times in one command.
 _TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
@@ -168,7 +167,7 @@ class _Loop:
             return
         model, runtime = self.plan.model(number), self._runtime(number)
         # Without a GPU, what steps share that are done together lies in the page cache for whichever process.
-        keeps = model is not None and (runtime.gpus > 0 or not STAGES[self.plan.address(number).stage].together)
+        keeps = model is not None and (runtime.gpus > 0 or not self.plan.stage(number).together)
         models = self.ready[self.plan.entry_of(number)].setdefault((runtime, keeps), {})
         heapq.heappush(models.setdefault(model, []), int(self.turns[number]))
 
@@ -273,7 +272,7 @@ class _Loop:
         if pace is None or not self.executor.bundle_seconds:
             return 1
         fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
-        together = STAGES[self.plan.address(int(self.steps[heap[0]])).stage].together
+        together = self.plan.stage(int(self.steps[heap[0]])).together
         seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
         return max(1, min(int(seconds / max(pace, 1e-6)), fair, _BUNDLE_LIMIT))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -15,7 +16,10 @@ from orchestrator import types
 from orchestrator.redact import redact
 from orchestrator.sweep.document import DocPath, Document, Problem, SweepError, nearest, override, read_document
 from orchestrator.sweep.files import fingerprint
+from orchestrator.sweep.stages import stage_table
 from orchestrator.types import Scalar
+from workers.stage import Stage
+from workers.stages import STAGES
 
 #: How a message about a name that the grammar does not know begins.
 UNKNOWN_FIELD = "unknown field"
@@ -65,7 +69,7 @@ class Entry(_Part):
     """One use of a stage in this sweep."""
 
     stage: str | None = None
-    """Kind of work, a name of `workers.stages.STAGES`; the entry's own name when left out. May be `$axis.field`."""
+    """Kind of work, a name in the table of stages; the entry's own name when left out. May be `$axis.field`."""
     when: bool | str = True
     """`$axis.field` that says whether this entry exists for a cell."""
     otherwise: str | None = None
@@ -152,6 +156,8 @@ class SweepSpec(_Part):
     """A sweep file, validated; what it spans is computed by `build_plan`."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    uses: tuple[str, ...] = ()
+    """Modules with a table `STAGES` of further stages; they may lie beside the sweep file."""
     question: Annotated[str, Field(min_length=1)]
     """What the sweep is to answer; the description of the MLflow experiment."""
     data: Any = None
@@ -172,6 +178,25 @@ class SweepSpec(_Part):
     """Output root: a folder, absolute on a cluster."""
     tracking: Annotated[Tracking | Literal[False], BeforeValidator(_tracking)] = Tracking()
     _document: Document = PrivateAttr()
+    _table: Mapping[str, Stage] = PrivateAttr()
+
+    @property
+    def table(self) -> Mapping[str, Stage]:
+        """The stages by name: those of this package, and of the modules that the sweep uses."""
+        return self._table
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The top-level modules of stages that are not this package's."""
+        named = [*self.uses, *(stage.function for name, stage in self._table.items() if name not in STAGES)]
+        tops = dict.fromkeys(re.split(r"[.:]", name)[0] for name in named)
+        return tuple(top for top in tops if top != "workers")
+
+    def with_stage(self, name: str, stage: Stage) -> SweepSpec:
+        """Return the same sweep with another stage in the place of one."""
+        other = self.model_copy()
+        other._table = {**self._table, name: stage}
+        return other
 
     def problem(self, path: DocPath, message: str) -> Problem:
         """A mistake at `path`, placed at its line."""
@@ -233,6 +258,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         problems += grammar_problems(error, document, (), SweepSpec)
         raise SweepError(problems) from None
     spec._document = document
+    spec._table, unusable = stage_table(spec.uses, path.parent.absolute())
+    problems += [spec.problem(("uses", position), message) for position, message in unusable.items()]
     problems += _axis_problems(spec)
     if spec.tracking and spec.tracking.uri and redact(spec.tracking.uri) != spec.tracking.uri:
         # MLflow keeps this file with the sweep's run, and a Ray job is given a copy.

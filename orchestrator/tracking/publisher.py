@@ -30,7 +30,6 @@ from orchestrator.texts import plain_text
 from orchestrator.tracking.runs import Experiment, Projection, datasets, describe, markdown
 from orchestrator.tracking.sent import Outbox, Run
 from orchestrator.types import Attempt
-from workers.stages import STAGES
 
 #: A run that takes so many seconds is not over before its writer has started.
 _WRITER_AFTER = 5.0
@@ -96,7 +95,7 @@ def post_table(session: Session, outbox: Outbox, projection: Projection, table: 
 def _curves(session: Session, projection: Projection, numbers: Iterable[int], known: Iterable[str]) -> Iterator[Run]:
     """The training curves of some committed steps, unless they are known."""
     plan = session.plan
-    wanted = [number for number in numbers if STAGES[plan.address(number).stage].history]
+    wanted = [number for number in numbers if plan.stage(number).history]
     wanted = [number for number in wanted if f"step:{plan.keys[number]}" not in known]
     if not wanted:
         return
@@ -169,7 +168,7 @@ class Courier:
         cell = int(self.projection.owners[number])
         if cell >= 0:
             self._cells.add(cell)
-        if attempt.metrics is not None and STAGES[attempt.address.stage].history:
+        if attempt.metrics is not None and self.session.plan.stage(number).history:
             self._steps.append(number)
 
     def beat(self) -> None:

@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 
 def request_for(store: Store, behaviour: str, value: int, stage: str = "toy_odd") -> Request:
     config = {"value": value, "behaviour": behaviour}
-    step = Step(Artifact(stage, digest(config)), "odd", config, "{}", {}, {})
+    step = Step(Artifact(stage, digest(config)), "odd", toy.STAGES[stage], config, "{}", {}, {})
     return Request(step, 1, Runtime(), store.location, "abc", "driver")
 
 
@@ -136,6 +136,7 @@ stages:
   odd: {{stage: toy_odd, config: $kind}}
 runtime: {{default: {{attempts: 1}}}}
 tracking: false
+uses: [toy]
 """
 ODD = [name for name, (_, outcome, _) in toy.ODD.items() if outcome != "succeeded"]
 
@@ -152,7 +153,7 @@ def check_table(folder: Path) -> None:
 def check_commands(folder: Path) -> None:
     """Every command can tell of it."""
     looks = [["status"], ["results"], ["why", "kind=shady"], ["report"], ["plan"]]
-    code = "import sys, toy; toy.install(); from orchestrator.cli.app import app\n"
+    code = "import sys, toy; from orchestrator.cli.app import app\n"
     code += f"for words in {looks}:\n"
     code += "    app([words[0], 'odd.yaml', *words[1:], '--outputs', 'out'], standalone_mode=False)\n"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(toy.__file__).parent), *sys.path])}

@@ -32,7 +32,7 @@ def requests_for(store: Store, *behaviours: str) -> list[Request]:
     requests = []
     for value, behaviour in enumerate(behaviours):
         config = {"value": value, "behaviour": behaviour}
-        step = Step(Artifact("toy_band", digest(config)), "band", config, "{}", {}, {})
+        step = Step(Artifact("toy_band", digest(config)), "band", toy.STAGES["toy_band"], config, "{}", {}, {})
         requests.append(Request(step, 1, Runtime(), store.location, "abc", "driver"))
     return requests
 
@@ -97,6 +97,7 @@ stages:
   band: {stage: toy_band, config: [{value: $value}, $kind]}
 runtime: {default: {timeout: 6}}
 tracking: false
+uses: [toy]
 """
 
 

@@ -1,7 +1,7 @@
 """The real grid with stages that do nothing: what the orchestrator itself costs.
 
-As a command, `python tests/benchmarks/noop.py run sweeps/full.yaml`, it is like `sweep`; `noop.install` is the set-up
-hook of the workers of Ray.
+As a command, `python tests/benchmarks/noop.py run sweeps/full.yaml`, it is like `sweep`. Steps bring their stage along
+to the workers of Ray.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.sweep import stages
 from workers import config as configs
 from workers.stage import Call
-from workers.stages import STAGES
 
 HERE = Path(__file__).parent
 
@@ -51,9 +51,10 @@ def seconds(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
 def install() -> None:
     """Make every stage of this process do nothing (or, with NOOP_SECOND set, keep a core busy for a second)."""
     function = "noop:second" if os.environ.get("NOOP_SECOND") else "noop:noop"
-    table: dict[str, object] = STAGES  # type: ignore[assignment]
-    for name, stage in STAGES.items():
-        table[name] = dataclasses.replace(stage, function=function, together=stage.together and f"{function}s")
+    stages.STAGES = {
+        name: dataclasses.replace(stage, function=function, together=stage.together and f"{function}s")
+        for name, stage in stages.STAGES.items()
+    }
 
 
 def connect() -> None:
@@ -68,7 +69,6 @@ def connect() -> None:
         log_to_driver=False,
         logging_level="ERROR",
         runtime_env={
-            "worker_process_setup_hook": "noop.install",
             "env_vars": {
                 "PYTHONPATH": os.pathsep.join(paths),
                 **{name: value for name, value in os.environ.items() if name.startswith("NOOP_")},

@@ -19,7 +19,6 @@ import dashboards
 
 DRIVER = """
 import ray, sys, toy
-toy.install()
 ray.init(address=f"127.0.0.1:{sys.argv[1]}", log_to_driver=False, runtime_env=toy.runtime_env())
 sys.argv[1:] = sys.argv[2:]
 from orchestrator.cli import main

@@ -26,15 +26,10 @@ from orchestrator.cli.submit import LIMIT, package_files, write_package
 from orchestrator.session import open_session
 
 REPOSITORY = Path(__file__).parents[2]
-#: What a person who has a toy stage of their own does: one more module, and one more line in the table of stages.
-OWN_STAGES = """
-
-import os  # noqa: E402
-
-import toy  # noqa: E402
+#: A module of stages beside the sweep is all that a person needs; this one traces where the test looks.
+TRACED = """
 
 os.environ["TOY_TRACE"] = {trace!r}
-toy.install()
 """
 #: Four sources of half a second, their doubles, and four totals.
 SWEEP = toy.SWEEP.replace("[1, 2, 3]", "[1, 3]").replace("{value: $x}", "{value: $x, behaviour: slow}")
@@ -43,13 +38,12 @@ STEPS = 4 + 4 + 4
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A working directory with the packages of the repository, the toy stages in their table, and a toy sweep."""
+    """A working directory with the packages of the repository, a module of toy stages, and a toy sweep."""
     folder = tmp_path / "checkout"
     for name in ("orchestrator", "workers"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(toy.__file__, folder)
-    with (folder / "workers" / "stages.py").open("a") as stream:
-        stream.write(OWN_STAGES.format(trace=str(tmp_path / "toy-trace")))
+    stages = Path(toy.__file__).read_text() + TRACED.format(trace=str(tmp_path / "toy-trace"))
+    (folder / "toy.py").write_text(stages)
     toy.write_sweep(folder, SWEEP)
     return folder
 

@@ -228,10 +228,8 @@ def test_the_config_field_or_stage_version_that_differs_is_named(
     changed = toy.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
     assert reasons(tmp_path, "source", text=changed) == {'config.behaviour was "work", is "nap"': 6}
     assert reasons(tmp_path, "double", text=changed) == {"reads other number": 6}
-    from workers.stages import STAGES
-
-    stage = STAGES["toy_source"]
-    monkeypatch.setitem(STAGES, "toy_source", type(stage)(stage.function, 2, stage.config, stage.output))  # type: ignore[index]
+    stage = toy.STAGES["toy_source"]
+    monkeypatch.setitem(toy.STAGES, "toy_source", type(stage)(stage.function, 2, stage.config, stage.output))
     assert reasons(tmp_path, "source") == {"version was 1, is 2": 6}
 
 

@@ -50,4 +50,4 @@ def check_nothing_is_lost_or_twice(folder: Path, calm: pa.Table) -> None:
 def with_ray(command: list[str]) -> list[str]:
     """The command with a local Ray whose workers know the toy stages."""
     python, option, code, *rest = command
-    return [python, option, code.replace("toy.install();", "toy.install(); toy.connect();"), *rest]
+    return [python, option, code.replace("import toy;", "import toy; toy.connect();"), *rest]

@@ -92,7 +92,7 @@ threading.Thread(target=lose, daemon=True).start()
 
 def run(folder: Path, setting: str, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
     path = folder / "toy.yaml"
-    code = f"import toy; toy.install()\n{setting}\nfrom orchestrator.cli import main; main()"
+    code = f"import toy\n{setting}\nfrom orchestrator.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "run", str(path), "--outputs", str(folder / "out")],
         # Ray would wait for a minute for a head that is gone.
@@ -146,7 +146,7 @@ def test_processes_that_keep_a_model_are_killed_again_and_again_and_no_answer_is
 #: takes meanwhile, less than the step that takes five.
 TIGHT = """
 import toy
-from orchestrator.run.executors.ray_cluster import start_ray
+from orchestrator.run.executors.ray_start import start_ray
 from ray._private.utils import get_system_memory, get_used_memory
 threshold = (get_used_memory() + 3 * 2**30) / get_system_memory()
 start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=toy.runtime_env(),

@@ -330,7 +330,7 @@ def test_a_writer_that_is_killed_is_replaced_and_nothing_is_there_twice(
 
 def test_killing_the_driver_leaves_the_rest_in_the_outbox_and_no_writer_behind(tmp_path: Path) -> None:
     opened(tmp_path)
-    code = "import toy; toy.install(); from orchestrator.cli import main; main()"
+    code = "import toy; from orchestrator.cli import main; main()"
     options = ["-s", f"axes.x={list(range(100))}", "-s", "axes.kind={slow: {behaviour: slow}}"]
     down = ["--inline", "--tracking-uri", f"http://127.0.0.1:{free_port()}", "--outputs", str(tmp_path / "out")]
     driver = subprocess.Popen(

@@ -345,15 +345,13 @@ EDITED = """\
 import os
 import toy
 from workers.stage import Input, Stage
-from workers.stages import STAGES
-def install():
-    toy.install()
-    STAGES["toy_double"] = Stage("workers.doubling:double", 1, toy.TotalConfig, "number", {"number": Input("number")})
+double = Stage("workers.doubling:double", 1, toy.TotalConfig, "number", {"number": Input("number")})
+STAGES = {**toy.STAGES, "toy_double": double}
 def connect():
-    from orchestrator.run.executors.ray_cluster import start_ray
+    from orchestrator.run.executors.ray_start import start_ray
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"]}
     start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-              runtime_env={"worker_process_setup_hook": "edited.install", "env_vars": variables})
+              runtime_env={"env_vars": variables})
 """
 DOUBLING = """\
 import toy
@@ -364,6 +362,7 @@ SYNTAX_ERROR = DOUBLING.replace("return toy", "return return toy")
 ANOTHER_NUMBER = DOUBLING.replace("(config, out, number", "(config.model_copy(update={'add': 1000.0}), out, number")
 
 SLOW_SOURCES = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+SLOW_EDITED = SLOW_SOURCES.replace("uses: [toy]", "uses: [edited]")
 
 
 class Checkout:
@@ -371,7 +370,7 @@ class Checkout:
 
     def __init__(self, folder: Path, ray: bool) -> None:
         self.folder = folder
-        self.path = toy.write_sweep(folder, SLOW_SOURCES)
+        self.path = toy.write_sweep(folder, SLOW_EDITED)
         self.ray = ray
         code, root = folder / "code", Path(toy.__file__).parents[1]
         for package in ("orchestrator", "workers"):
@@ -388,7 +387,7 @@ class Checkout:
     def start(self, ray: bool) -> subprocess.Popen[str]:
         line = command(self.folder, self.path, *([] if ray else ["--inline"]))
         connect = " edited.connect();" if ray else ""
-        line[2] = line[2].replace("import toy; toy.install();", f"import edited; edited.install();{connect}")
+        line[2] = line[2].replace("import toy;", f"import edited;{connect}")
         # Python looks first where it was started.
         return start(line, self.folder / "code", **self.environment)
 

@@ -19,7 +19,6 @@ from orchestrator.results.table import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 from orchestrator.types import Artifact, Manifest
-from workers.stages import STAGES
 
 TEXT = toy.SWEEP.replace("behaviour: work", "behaviour: print")
 #: The same sweep with a stage that is fed by itself.
@@ -51,9 +50,9 @@ def calls(folder: Path) -> int:
 def raise_version(
     monkeypatch: pytest.MonkeyPatch, stage: str = "toy_double", version: int = 2, function: str | None = None
 ) -> None:
-    known = STAGES[stage]
+    known = toy.STAGES[stage]
     changed = replace(known, version=version, function=function or known.function)
-    monkeypatch.setitem(STAGES, stage, changed)  # type: ignore[arg-type]
+    monkeypatch.setitem(toy.STAGES, stage, changed)
 
 
 def take_over(session: Session, yes: bool = True, reruns: int = 3, stage: str = "toy_double") -> Adoption:
@@ -185,7 +184,7 @@ def test_without_yes_all_is_proven_and_nothing_published(
     assert (adoption.proven, adoption.adopted, len(adoption.reruns)) == (True, 0, 6)
     assert adoption.by_entry == {"double": 6, "total": 6}
     assert there(session) == before
-    assert STAGES["toy_double"].version == 2
+    assert toy.STAGES["toy_double"].version == 2
 
 
 def test_an_old_artifact_that_is_damaged_is_left_out_and_made_anew(

@@ -311,7 +311,7 @@ def test_whatever_is_left_of_a_killed_collection_is_whole_and_the_same_command_g
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(publish, garbage))
-    code = "import toy; toy.install(); from orchestrator.cli import main; main()"
+    code = "import toy; from orchestrator.cli import main; main()"
     arguments = ["gc", str(one.file), "--delete", "--outputs", outputs]
     collector = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment())
     while there(one.store) >= garbage:

@@ -23,7 +23,6 @@ from orchestrator.cli.app import app
 from orchestrator.drive import drive
 from orchestrator.maintenance.verify import Findings, verify
 from orchestrator.session import Session, open_session
-from workers.stages import STAGES
 
 _COUNT = itertools.count(1)
 
@@ -152,8 +151,8 @@ def with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     """Runs the sweep with another function behind `toy_double`."""
 
     def run(function: str) -> Session:
-        stage = replace(STAGES["toy_double"], function=f"test_verify:{function}")
-        monkeypatch.setitem(STAGES, "toy_double", stage)  # type: ignore[arg-type]
+        stage = replace(toy.STAGES["toy_double"], function=f"test_verify:{function}")
+        monkeypatch.setitem(toy.STAGES, "toy_double", stage)
         text = toy.SWEEP.replace("  total:\n", "  last:\n").replace("results: [total]", "results: [double]")
         text = text.replace("toy_total", "toy_double").replace("{numbers: double}", "{number: double}")
         text = text[: text.index("  last:")] + text[text.index("results:") :]

@@ -25,7 +25,7 @@ SWEEP = (
     .replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5, 6, 7, 8]")
     .replace("Does adding work?", "Does '<b>adding</b>' *work*?")
 )
-COMMAND = "import sys, toy; toy.install(); sys.argv[0] = 'sweep'; from orchestrator.cli import main; main()"
+COMMAND = "import sys, toy; sys.argv[0] = 'sweep'; from orchestrator.cli import main; main()"
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -150,6 +150,7 @@ stages:
   source: {stage: toy_source, config: {value: $x}}
   total: {stage: toy_total, inputs: {numbers: source}, config: [$kind, {add: $seed}]}
 tracking: false
+uses: [toy]
 """
 
 

@@ -25,7 +25,6 @@ from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
 from orchestrator.sweep.spec import load_sweep
 from orchestrator.types import Artifact, Step
-from workers.stages import STAGES
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -111,7 +110,7 @@ def test_a_raised_stage_version_changes_the_keys_of_the_stage_and_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = plan_of(tmp_path)
-    monkeypatch.setitem(STAGES, "toy_double", dataclasses.replace(STAGES["toy_double"], version=2))  # type: ignore[arg-type]
+    monkeypatch.setitem(toy.STAGES, "toy_double", dataclasses.replace(toy.STAGES["toy_double"], version=2))
     after = plan_of(tmp_path)
     assert {step.key for step in by_entry(before)["source"]} <= keys(after)
     assert not {step.key for name in ("double", "total") for step in by_entry(before)[name]} & keys(after)
@@ -193,6 +192,7 @@ stages:
   last: {stage: toy_double, inputs: {number: total}, config: {add: 1}}
 results: [last]
 tracking: false
+uses: [toy]
 """
 
 

@@ -37,6 +37,7 @@ stages:
   total: {stage: toy_total, inputs: {numbers: double}, config: {add: $seed}}
 results: [source, total]
 tracking: false
+uses: [toy]
 """
 Cell = Mapping[str, Any]
 

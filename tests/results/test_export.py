@@ -158,6 +158,7 @@ stages:
   double: {stage: toy_double, inputs: {number: source}, config: {add: $y}}
   total: {stage: toy_total, inputs: {numbers: double}, config: {add: $seed}}
 tracking: false
+uses: [toy]
 """
 
 

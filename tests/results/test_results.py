@@ -33,6 +33,7 @@ stages:
     inputs: {numbers: source}
     config: [$kind, {add: $beta}]
 tracking: false
+uses: [toy]
 """
 
 
@@ -80,6 +81,7 @@ stages:
   last: {stage: toy_source, config: {value: $seed}}
 results: [twice, last]
 tracking: false
+uses: [toy]
 """
 
 
@@ -134,6 +136,7 @@ stages:
   double: {stage: toy_double, inputs: {number: source}, config: {add: $y}}
   total: {stage: toy_total, inputs: {numbers: double}, config: {add: $seed}}
 tracking: false
+uses: [toy]
 """
 
 
@@ -178,6 +181,7 @@ axes:
 stages:
   source: {stage: toy_source, shards: 3, config: {value: $x}}
 tracking: false
+uses: [toy]
 """
 
 

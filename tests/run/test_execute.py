@@ -226,7 +226,7 @@ def test_a_step_whose_output_folder_was_swept_away_is_tried_again_and_its_half_i
 def command(folder: Path, path: Path, *options: str) -> list[str]:
     # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{listen}; import toy; toy.install(); from orchestrator.cli import main; main()"
+    code = f"{listen}; import toy; from orchestrator.cli import main; main()"
     return [sys.executable, "-c", code, "run", str(path), "--outputs", str(folder / "out"), *options]
 
 

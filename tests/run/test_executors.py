@@ -15,7 +15,7 @@ import toy
 
 from orchestrator.attempt.attempt import Request, succeeded
 from orchestrator.keys import digest
-from orchestrator.run.executors import Ended, Executor, ray_cluster
+from orchestrator.run.executors import Ended, Executor, ray_start
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
@@ -44,7 +44,7 @@ def make_request(
     store: Store, behaviour: str = "work", number: int = 1, value: float = 3, **runtime: object
 ) -> Request:
     config = {"value": value, "behaviour": behaviour}
-    step = Step(Artifact("toy_source", digest(config)), "source", config, "{}", {}, {})
+    step = Step(Artifact("toy_source", digest(config)), "source", toy.STAGES["toy_source"], config, "{}", {}, {})
     return Request(step, number, Runtime(**runtime), store.location, "abc", "driver")  # type: ignore[arg-type]
 
 
@@ -131,7 +131,9 @@ def test_a_damaged_input_is_reported_by_its_address(executor: Executor, store: S
     run_one(executor, source)
     (Path(store.location) / "artifacts" / "toy_source" / source.step.key / "number.txt").write_text("4.0")
     address = source.step.address
-    step = Step(Artifact("toy_double", "d" * 32), "double", {}, "{}", {"number": (address,)}, {})
+    step = Step(
+        Artifact("toy_double", "d" * 32), "double", toy.STAGES["toy_double"], {}, "{}", {"number": (address,)}, {}
+    )
     attempt = run_one(executor, Request(step, 1, Runtime(), store.location, "abc", "driver"))
     assert attempt.outcome is Outcome.DAMAGED_INPUT
     assert attempt.damaged == (address,)
@@ -184,7 +186,8 @@ def test_a_killed_ray_worker_is_a_crashed_attempt_and_the_executor_lives_on(loca
 def test_the_address_of_a_job_server_is_an_error_that_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from orchestrator.run.executors.ray_cluster import RayExecutor, RayUnreachableError
+    from orchestrator.run.executors.ray_cluster import RayExecutor
+    from orchestrator.run.executors.ray_start import RayUnreachableError
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
@@ -196,7 +199,7 @@ def run_in_vain(folder: Path, *options: str, **environment: str) -> str:
     """What the run command says that ends with 2, since there is no Ray."""
     path = toy.write_sweep(folder)
     command = ["sweep", "run", str(path), "--outputs", str(folder / "o"), *options]
-    code = f"import sys, toy; toy.install(); from orchestrator.cli import main; sys.argv = {command!r}; main()"
+    code = f"import sys, toy; from orchestrator.cli import main; sys.argv = {command!r}; main()"
     env = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent), **environment}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=400)
     assert done.returncode == 2, done.stderr
@@ -222,17 +225,17 @@ def test_a_ray_that_does_not_start_in_time_is_started_again_and_what_else_goes_w
         if error := outcomes.pop(0):
             raise error
 
-    monkeypatch.setattr(ray_cluster.ray, "init", init)
-    monkeypatch.setattr(ray_cluster.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_start.ray, "init", init)
+    monkeypatch.setattr(ray_start.ray, "shutdown", lambda: None)
     outcomes[:] = [late, late, None]
-    ray_cluster.start_ray(num_cpus=2)
+    ray_start.start_ray(num_cpus=2)
     assert tries == [{"num_cpus": 2}] * 3
     outcomes[:] = [late, late, late]
     with pytest.raises(Exception, match="timed out during startup"):
-        ray_cluster.start_ray()
+        ray_start.start_ray()
     outcomes[:] = [ValueError("no such option"), None]
     with pytest.raises(ValueError, match="no such option"):
-        ray_cluster.start_ray()
+        ray_start.start_ray()
     assert outcomes == [None]
 
 

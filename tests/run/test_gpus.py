@@ -25,8 +25,6 @@ from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
 from orchestrator.types import Outcome
 
-ROOT = Path(toy.__file__).parents[1]
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -40,17 +38,16 @@ def _two_gpus() -> Iterator[None]:
     """A local Ray with two logical GPUs, whose workers run a copy of the code and know the toy stages."""
     import ray
 
-    from orchestrator.run.executors.ray_cluster import start_ray
+    from orchestrator.run.executors.ray_start import copies, start_ray
 
     ray.shutdown()
-    modules = {"py_modules": [str(ROOT / "orchestrator"), str(ROOT / "workers")]}
     start_ray(
         address="local",
         num_cpus=4,
         num_gpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env=toy.runtime_env() | modules,
+        runtime_env=toy.runtime_env() | copies(),
     )
     yield
     ray.shutdown()

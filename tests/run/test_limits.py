@@ -238,6 +238,7 @@ name: one
 question: Is it tried again?
 axes: {x: [1]}
 tracking: false
+uses: [toy]
 stages:
   source: {stage: toy_source, config: {value: $x}}
 """

@@ -24,6 +24,7 @@ axes: {question: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], model: [a, bb, ccc, dddd, eeee
 stages:
   ask: {stage: toy_ask, config: {model: $model, question: $question}}
 tracking: false
+uses: [toy]
 """
 
 

@@ -326,7 +326,7 @@ def test_a_variable_that_is_unset_or_empty_is_no_path(
     if value is not None:
         monkeypatch.setenv("TOY_DATA", value)
     (message,) = mistakes(tmp_path, toy.SWEEP + "data: {path: $env.TOY_DATA}\n")
-    assert message.startswith("FILE:17: data.path: environment variable TOY_DATA is not set; export TOY_DATA=FILE")
+    assert message.startswith("FILE:18: data.path: environment variable TOY_DATA is not set; export TOY_DATA=FILE")
 
 
 def test_a_variable_may_begin_a_path_in_the_file_and_on_the_command_line(
@@ -344,7 +344,7 @@ def test_a_variable_may_begin_a_path_in_the_file_and_on_the_command_line(
 def test_a_missing_data_file_is_placed_in_the_sweep_with_the_override_that_repairs_it(tmp_path: Path) -> None:
     (message,) = mistakes(tmp_path, toy.SWEEP + "data: {deep: {path: gone.jsonl}}\n")
     assert message == (
-        f"FILE:17: data.deep.path: cannot read {tmp_path / 'gone.jsonl'}: No such file or directory; "
+        f"FILE:18: data.deep.path: cannot read {tmp_path / 'gone.jsonl'}: No such file or directory; "
         "check it, or pass -s data.deep.path=FILE"
     )
 
@@ -384,3 +384,50 @@ results: [judge_sample]
     assert "FILE:8: stages.judge_sample.config.backend.endpoint: an endpoint has no user name, password" in message
     assert "pa55" not in message
     assert "t0ken" not in message
+
+
+def test_a_sweep_uses_stages_of_modules_that_lie_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text(
+        "import toy\nfrom workers.stage import Stage\n"
+        "STAGES = {'distil': Stage('toy:source', 1, toy.SourceConfig, 'number')}\n"
+    )
+    text = toy.SWEEP.replace("uses: [toy]", "uses: [toy, beside_it]").replace("toy_source", "distil")
+    spec = load(toy.write_sweep(tmp_path, text))
+    assert spec.table["distil"].function == "toy:source"
+    assert spec.table["prompts"].version == 2
+    assert build_plan(spec).stages == {"distil", "toy_double", "toy_total"}
+
+
+@pytest.mark.parametrize(
+    ("module", "content", "message"),
+    [
+        (
+            "nowhere_at_all",
+            "",
+            "module 'nowhere_at_all' cannot be imported: No module named 'nowhere_at_all'; it is looked",
+        ),
+        ("needs_more", "import nothing_of_the_kind", "cannot be imported: No module named 'nothing_of_the_kind'"),
+        ("half_written", "STAGES = {", "cannot be imported: SyntaxError: '{' was never closed"),
+        (
+            "needs_a_gpu",
+            "raise RuntimeError('no GPU')",
+            "cannot be imported: RuntimeError: no GPU; it is looked for in",
+        ),
+        ("without_table", "", "module 'without_table' has no STAGES; give it a table"),
+        ("of_texts", "STAGES = {'distil': 'toy:source'}", "STAGES['distil'] is a str, not a Stage"),
+        ("no_mapping", "STAGES = [1]", "STAGES is a list, not a mapping of names to stages"),
+        (
+            "again",
+            "import toy\nSTAGES = {'prompts': toy.STAGES['toy_source']}",
+            "two stages are called 'prompts': workers.data.prompts:prompts and toy:source",
+        ),
+    ],
+)
+def test_a_module_of_stages_that_cannot_be_used_is_named_with_the_remedy(
+    tmp_path: Path, module: str, content: str, message: str
+) -> None:
+    if content or module == "without_table":
+        (tmp_path / f"{module}.py").write_text(content)
+    (found,) = mistakes(tmp_path, toy.SWEEP.replace("uses: [toy]", f"uses: [toy, {module}]"))
+    assert found.startswith("FILE:17: uses[1]: module ") or found.startswith("FILE:17: uses[1]: the table of module ")
+    assert message in found

@@ -30,7 +30,6 @@ from orchestrator.tracking.runs import Experiment, Projection
 from orchestrator.tracking.sent import Outbox, Run
 from orchestrator.tracking.sync import Synced, TrackingError, attach, sync_runs
 from workers.history import write_history
-from workers.stages import STAGES
 
 pytestmark = pytest.mark.mlflow
 
@@ -389,7 +388,7 @@ def test_the_curves_of_committed_steps_are_told_once_whatever_they_were_committe
         return metrics
 
     monkeypatch.setattr(toy, "double", with_curve)
-    monkeypatch.setitem(STAGES, "toy_double", replace(STAGES["toy_double"], history=True))  # type: ignore[arg-type]
+    monkeypatch.setitem(toy.STAGES, "toy_double", replace(toy.STAGES["toy_double"], history=True))
     overrides = ("tracking=false", "axes.kind={plain: {behaviour: work}}")
     assert drive(opened(tmp_path, *overrides), None, True, None) == 0
     session, outbox = opened(tmp_path, *overrides), Outbox(tmp_path / "outbox")

@@ -6,17 +6,13 @@ Ray holds no truth: retries, time-outs and classification are ours, so every tas
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import pickle
-import secrets
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
@@ -25,7 +21,6 @@ import psutil
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray._private import ray_constants
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -41,8 +36,8 @@ from ray.util.metrics import Gauge
 
 from orchestrator.attempt.attempt import Request, cut_log, ended_badly, record_attempt, run_bundle, succeeded
 from orchestrator.attempt.capture import rescue_log
-from orchestrator.redact import redact
 from orchestrator.run.executors import Ended, ExecutorLostError, Place, Standing
+from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.warm import WarmWorkers, Worker
 from orchestrator.store import StoreError, open_store
 from orchestrator.types import Attempt, Manifest, Outcome, Runtime
@@ -84,20 +79,20 @@ class _Sent(NamedTuple):
     worker: Worker | None
 
 
-class RayUnreachableError(Exception):
-    """No Ray cluster answers at the address."""
-
-
 class RayExecutor:
     """Steps as Ray tasks with the resources of their runtime."""
 
-    def __init__(self, address: str | None = None) -> None:
-        """Connect to a cluster (`address`, else RAY_ADDRESS), or start a local instance.
+    def __init__(self, address: str | None = None, modules: Collection[str] = ()) -> None:
+        """Connect to a cluster, or start a local instance.
+
+        Args:
+            address: of the cluster; RAY_ADDRESS if it is None, else a local instance.
+            modules: top-level modules of stages that are not this package's; workers are given a copy of them.
 
         Raises:
             RayUnreachableError: nothing answers at the address.
         """
-        self._connect(address)
+        connect(address, modules)
         self.bundle_seconds = 1.0
         self._look_around()
         self._running: dict[Any, _Sent] = {}
@@ -256,89 +251,6 @@ class RayExecutor:
         # A laptop may have fewer cores than a step would like; on one machine it still runs, only slower.
         cpus = max(node.cpus for node in self._nodes) if runtime.whole_node else min(runtime.cpus, self.cpus)
         return _Shape(cpus, runtime.gpus, runtime.memory)
-
-    def _connect(self, address: str | None) -> None:
-        if ray.is_initialized():
-            return
-        in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        address = address or os.environ.get("RAY_ADDRESS")
-        if address and address.startswith(("http://", "https://")) and not in_job:
-            shown = redact(address)
-            raise RayUnreachableError(
-                f"{shown} is a job server, which takes whole jobs: sweep submit SWEEP.yaml --address {shown}. "
-                "To drive the cluster from here, give --address auto or HOST:6379. Nothing was run."
-            )
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if not in_job:
-            # Workers run this checkout as it is now: not whatever version is installed there, nor what it is edited to
-            # while the sweep runs.
-            root = Path(__file__).parents[3]
-            options["runtime_env"] = {"py_modules": [str(root / "orchestrator"), str(root / "workers")]}
-        if not address and not in_job:
-            # No dashboard: it costs seconds and a port, and nobody looks at it for a local run.
-            options |= {"include_dashboard": False, "address": "local"}
-            # Without a token Ray would write one into ~/.ray, and from then on every `ray start --head` of this user
-            # would demand it of `ray job submit`. One of our own protects this instance and is gone with it.
-            if "RAY_AUTH_MODE" not in os.environ:
-                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        elif address and not in_job:
-            options["address"] = address
-        try:
-            _probe(address)
-            start_ray(**options)
-        except Exception as error:  # a node that did not start in time is a plain Exception of Ray's
-            reason = redact(str(error), address or "")
-            raise RayUnreachableError(
-                f"no Ray cluster answers at {redact(address)}: {reason}. Start one (ray start --head), correct "
-                "--address or RAY_ADDRESS, or leave both out to use this machine. Nothing was run."
-                if address
-                else f"Ray did not start on this machine: {reason}. Nothing was run; give the same command again. "
-                "Should that not help, Ray's logs are in /tmp/ray/session_latest/logs, and --inline does without Ray."
-            ) from error
-
-
-def start_ray(**options: Any) -> None:
-    """`ray.init`, again where Ray's own processes did not start within the 30 s it gives them: the machine is busy.
-
-    A local instance listens on loopback only.
-    """
-    with _on_loopback() if options.get("address") == "local" else contextlib.nullcontext():
-        for last in (False, False, True):
-            try:
-                ray.init(**options)
-                return
-            except Exception as error:
-                if last or "timed out during startup" not in str(error):
-                    raise
-                ray.shutdown()
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have this node call itself 127.0.0.1, which is what Ray's processes look at when they choose where to listen.
-
-    Ray does so by itself on Windows and macOS, whose firewalls would ask; elsewhere it replaces 127.0.0.1 by an address
-    of the machine, whatever it is told, and a dozen ports are open to the whole network.
-    """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    if name in os.environ:
-        yield
-        return
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    # For the processes that are started here.
-    os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        del os.environ[name]
-
-
-def _probe(address: str | None) -> None:
-    """Knock first: Ray itself tries for minutes before it gives up on an address where nobody is."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _answer(requests: bytes) -> bytes:

@@ -1,0 +1,144 @@
+"""Connects to a Ray cluster, or starts a local instance that listens on loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Collection, Iterator
+from typing import Any
+
+# Keeps older versions of Ray from warning; that steps without a GPU see none does not depend on it.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray._private import ray_constants
+
+from orchestrator.redact import redact
+
+
+class RayUnreachableError(Exception):
+    """No Ray cluster answers at the address."""
+
+
+def connect(address: str | None, modules: Collection[str] = ()) -> None:
+    """Connect this process to a cluster, or start a local instance; one that it has already stays.
+
+    Args:
+        address: of the cluster; RAY_ADDRESS if it is None, else a local instance.
+        modules: top-level modules of stages that are not this package's; workers are given a copy of them.
+
+    Raises:
+        RayUnreachableError: nothing answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith(("http://", "https://")) and not in_job:
+        shown = redact(address)
+        raise RayUnreachableError(
+            f"{shown} is a job server, which takes whole jobs: sweep submit SWEEP.yaml --address {shown}. "
+            "To drive the cluster from here, give --address auto or HOST:6379. Nothing was run."
+        )
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if in_job:
+        # The working directory has been copied already, but a sweep in one of its folders may use modules beside it.
+        options["runtime_env"] = {"py_modules": [_place_of(each) for each in modules]} if modules else None
+    else:
+        options["runtime_env"] = copies(modules)
+    if not address and not in_job:
+        # No dashboard: it costs seconds and a port, and nobody looks at it for a local run.
+        options |= {"include_dashboard": False, "address": "local"}
+        # Without a token Ray would write one into ~/.ray, and from then on every `ray start --head` of this user
+        # would demand it of `ray job submit`. One of our own protects this instance and is gone with it.
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif address and not in_job:
+        options["address"] = address
+    try:
+        _probe(address)
+        start_ray(**options)
+    except Exception as error:  # a node that did not start in time is a plain Exception of Ray's
+        reason = redact(str(error), address or "")
+        raise RayUnreachableError(
+            f"no Ray cluster answers at {redact(address)}: {reason}. Start one (ray start --head), correct "
+            "--address or RAY_ADDRESS, or leave both out to use this machine. Nothing was run."
+            if address
+            else f"Ray did not start on this machine: {reason}. Nothing was run; give the same command again. "
+            "Should that not help, Ray's logs are in /tmp/ray/session_latest/logs, and --inline does without Ray."
+        ) from error
+
+
+def copies(modules: Collection[str] = ()) -> dict[str, Any]:
+    """Make a `runtime_env` in which workers run today's code.
+
+    They run neither whatever version is installed on their node, nor what the code is edited to while the sweep runs.
+    """
+    return {
+        "py_modules": [_place_of(each) for each in ("orchestrator", "workers", *modules)],
+        "worker_process_setup_hook": f"{__name__}.{keep_to_copies.__name__}",
+    }
+
+
+def keep_to_copies() -> None:
+    """Have a worker import the copies of both packages, before Ray puts the driver's folder first in its path.
+
+    That folder is often a checkout.
+    """
+    import workers  # noqa: F401 (this package is imported by now)
+
+
+def _place_of(module: str) -> str:
+    """The folder of a package, or the file of a module."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, f"{module} was imported when the sweep was loaded"
+    folders = list(spec.submodule_search_locations or ())
+    return folders[0] if folders else str(spec.origin)
+
+
+def start_ray(**options: Any) -> None:
+    """`ray.init`, again where Ray's own processes did not start within the 30 s it gives them: the machine is busy.
+
+    A local instance listens on loopback only.
+    """
+    with _on_loopback() if options.get("address") == "local" else contextlib.nullcontext():
+        for last in (False, False, True):
+            try:
+                ray.init(**options)
+                return
+            except Exception as error:
+                if last or "timed out during startup" not in str(error):
+                    raise
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have this node call itself 127.0.0.1, which is what Ray's processes look at when they choose where to listen.
+
+    Ray does so by itself on Windows and macOS, whose firewalls would ask; elsewhere it replaces 127.0.0.1 by an address
+    of the machine, whatever it is told, and a dozen ports are open to the whole network.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    if name in os.environ:
+        yield
+        return
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    # For the processes that are started here.
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
+
+
+def _probe(address: str | None) -> None:
+    """Knock first: Ray itself tries for minutes before it gives up on an address where nobody is."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
