@@ -198,7 +198,7 @@ class Session:
 
     def explain(self, text: str) -> dict[str, Any]:
         """All that is known of one cell; reads records, changes nothing."""
-        from orchestrator.attempt.attempt import succeeded
+        from orchestrator.attempt.outcome import successful_attempt
         from orchestrator.explain.why import Reasons
         from orchestrator.results.table import Results
 
@@ -221,7 +221,7 @@ class Session:
                 manifest = manifests[artifact]
                 history = list(histories.get(artifact, ()))
                 if isinstance(manifest, Manifest):
-                    history.append(succeeded(manifest, name))
+                    history.append(successful_attempt(manifest, name))
                 steps.append(
                     {
                         "entry": name,

@@ -10,8 +10,10 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.attempt import signals
-from orchestrator.attempt.attempt import Request, call_stage, spell_error
 from orchestrator.attempt.capture import Capture
+from orchestrator.attempt.outcome import describe_error
+from orchestrator.attempt.request import Request
+from orchestrator.attempt.stage_call import call_stage
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.sweep.outputs import code_commit
 from orchestrator.texts import plain_text
@@ -80,7 +82,7 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     except BaseException as caught:  # Whatever is raised is a finding here: nothing was the first time.
         signals.heed()
         ours = type(caught).__module__.startswith("orchestrator.")
-        said = spell_error(caught)
+        said = describe_error(caught)
         error = plain_text(said if ours else f"{type(caught).__name__}: {said}", 2000)
     finally:
         store.drop(out)

@@ -7,7 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator.attempt.attempt import Request, call_stage, stage_source
+from orchestrator.attempt.request import Request
+from orchestrator.attempt.stage_call import call_stage, stage_source
 from orchestrator.cli import console as screen
 from orchestrator.plan.select import find_cell
 from orchestrator.run.schedule import State

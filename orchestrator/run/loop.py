@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.attempt.attempt import CodeChangedError, Request, shares_work
+from orchestrator.attempt.outcome import CodeChangedError
+from orchestrator.attempt.request import Request, shares_work
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Place
 from orchestrator.run.schedule import Schedule, State

@@ -17,7 +17,8 @@ import pytest
 import toy
 from test_cli import sweep
 
-from orchestrator.attempt.attempt import Request, run_bundle
+from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.request import Request
 from orchestrator.attempt.rerun import Verdict, rerun
 from orchestrator.drive import drive
 from orchestrator.keys import digest
@@ -189,7 +190,7 @@ def test_steps_beside_odd_ones_all_succeed_on_ray(
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr(module, "_executor", lambda address, inline: Staying(address))
+    monkeypatch.setattr(module, "_executor", lambda address, inline, modules: Staying(address))
     session = open_session(toy.write_sweep(tmp_path, SWEEP, "odd.yaml"), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
     check_table(tmp_path)

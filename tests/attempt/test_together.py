@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 
-from orchestrator.attempt.attempt import Request, run_bundle
+from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.request import Request
 from orchestrator.drive import drive
 from orchestrator.keys import digest
 from orchestrator.session import open_session

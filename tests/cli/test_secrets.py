@@ -16,7 +16,8 @@ from test_cli import sweep
 from test_executors import Request, Runtime
 
 from dashboards.live_data import Subject, run_address
-from orchestrator.attempt.attempt import ended_badly, run_attempt
+from orchestrator.attempt.attempt import run_attempt
+from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.cli.submit import JobServerError, _connect
 from orchestrator.command import spell
 from orchestrator.session import open_session
@@ -164,5 +165,5 @@ def test_the_record_and_the_log_of_a_failed_step_hide_passwords_before_anything_
     assert SECRET not in capsys.readouterr().err
     recorded = (path.read_text() for path in (tmp_path / "out").rglob("*.json"))
     assert not [text for text in recorded if "Qs3" in text]
-    lost = ended_badly(request, Outcome.CRASHED, OSError(), 0.0, 0.0, f"died at {uri}", None)
+    lost = failed_attempt(request, Outcome.CRASHED, OSError(), 0.0, 0.0, f"died at {uri}", None)
     assert lost.error == "died at https://me:***@host/data"

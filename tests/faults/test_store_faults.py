@@ -19,7 +19,7 @@ from long_sweep import COLUMNS, LONG, calm_table, with_ray
 from small_disk import mounted
 from test_execute import SLOW, command, environment
 
-from orchestrator.attempt import attempt as attempt_module
+from orchestrator.attempt.attempt import store_at
 from orchestrator.drive import drive
 from orchestrator.session import Session, open_session
 from orchestrator.types import Artifact, Manifest
@@ -171,7 +171,7 @@ Damage = Callable[[Path, random.Random], None]
 
 def same_command(folder: Path, text: str = toy.SWEEP) -> int:
     """As a new process gives it: what this one has verified is forgotten."""
-    attempt_module._store.cache_clear()
+    store_at.cache_clear()
     return drive(open_session(toy.write_sweep(folder, text), outputs=str(folder / "out")), None, True, None)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from orchestrator.attempt.attempt import Request, succeeded
+from orchestrator.attempt.outcome import successful_attempt
+from orchestrator.attempt.request import Request
 from orchestrator.keys import digest
 from orchestrator.run.executors import Ended, Executor, ray_start
 from orchestrator.run.executors.inline import InlineExecutor
@@ -77,7 +78,7 @@ def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, sto
     assert isinstance(manifest, Manifest)
     assert manifest.metrics == {"value": 3.0}
     assert set(manifest.files) == {"number.txt"}
-    assert succeeded(manifest, "source") == dataclasses.replace(
+    assert successful_attempt(manifest, "source") == dataclasses.replace(
         attempt, started=manifest.finished - manifest.seconds, seconds=manifest.seconds
     )
     # A success is told by its manifest alone; nothing was printed, so there is no log.

@@ -15,8 +15,8 @@ import toy
 from test_executors import make_request, run_all, run_one
 from test_limits import ONE
 
-from orchestrator.attempt import attempt
-from orchestrator.attempt.attempt import Request
+from orchestrator.attempt.outcome import classify, explain
+from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, Executor, ExecutorLostError
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.run.loop import run_plan
@@ -205,11 +205,12 @@ def test_errors_of_cuda_and_its_libraries_are_not_bugs_of_the_step(
         assert attempt.outcome is outcome, error
 
 
-def test_an_error_that_is_its_own_cause_is_classified_and_memory_that_ran_out_is_no_sick_gpu() -> None:
+def test_an_error_that_is_its_own_cause_is_classified_and_memory_that_ran_out_is_no_sick_gpu(store: Store) -> None:
+    request = make_request(store, "work")
     circle = ValueError("no words")
     circle.__cause__ = circle
-    assert attempt._classify(circle) is Outcome.FAILED
+    assert classify(circle, request) is Outcome.FAILED
     full = RuntimeError("CUDA error: out of memory")
-    assert attempt._classify(full) is Outcome.OUT_OF_MEMORY
-    assert "runs no further step" not in attempt._message(full, Outcome.OUT_OF_MEMORY)
-    assert "runs no further step" in attempt._message(RuntimeError("CUDA error: x"), Outcome.CRASHED)
+    assert classify(full, request) is Outcome.OUT_OF_MEMORY
+    assert "runs no further step" not in explain(full, Outcome.OUT_OF_MEMORY)
+    assert "runs no further step" in explain(RuntimeError("CUDA error: x"), Outcome.CRASHED)

@@ -14,7 +14,7 @@ import requests
 import toy
 from test_execute import FAILING_CELL, attempts_made, rows, run_inline
 
-from orchestrator.attempt.attempt import Request
+from orchestrator.attempt.request import Request
 from orchestrator.drive import drive
 from orchestrator.run.breaker import Breaker, signature
 from orchestrator.run.executors import Ended, Place
@@ -207,7 +207,7 @@ class Flaky:
         self.queue.append(requests)
 
     def wait(self, seconds: float) -> list[Ended]:
-        from orchestrator.attempt.attempt import run_bundle
+        from orchestrator.attempt.bundle import run_bundle
 
         requests = self.queue.pop()
         if not self.outcomes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.attempt.attempt import Request
+from orchestrator.attempt.request import Request
 from orchestrator.types import Attempt, Runtime
 
 

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
-from orchestrator.attempt.attempt import Request, run_bundle
+from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Place, Standing
 from orchestrator.types import Outcome, Runtime
 

@@ -34,8 +34,12 @@ from ray.exceptions import (
 )
 from ray.util.metrics import Gauge
 
-from orchestrator.attempt.attempt import Request, cut_log, ended_badly, record_attempt, run_bundle, succeeded
+from orchestrator.attempt.attempt import record_attempt
+from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.capture import rescue_log
+from orchestrator.attempt.outcome import failed_attempt, successful_attempt
+from orchestrator.attempt.process import PROCESS
+from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Place, Standing
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.warm import WarmWorkers, Worker
@@ -312,7 +316,9 @@ class _Watchdog:
         request = self._request
         error = TimeoutError(f"the step ran longer than its timeout of {request.runtime.timeout:g} s (runtime.timeout)")
         seconds = time.time() - self._started
-        attempt = ended_badly(request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), cut_log(request))
+        attempt = failed_attempt(
+            request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), PROCESS.cut_log(request)
+        )
         record_attempt(attempt, request.store)
         for child in psutil.Process().children(recursive=True):
             child.kill()
@@ -341,7 +347,7 @@ def _told_by_the_store(requests: tuple[Request, ...], error: Exception, submitte
             # It may have died between publishing the step and giving it back.
             with contextlib.suppress(StoreError):
                 store.release(request.step.address)
-            yield succeeded(manifest, request.step.entry)
+            yield successful_attempt(manifest, request.step.entry)
         elif recorded:
             yield recorded[-1]
             if recorded[-1].outcome in (Outcome.TIMED_OUT, Outcome.CRASHED):
@@ -365,7 +371,7 @@ def _outcome(error: Exception) -> Outcome:
 def _silent(request: Request, outcome: Outcome, error: Exception, submitted: float, log: str | None = None) -> Attempt:
     """An attempt that could not speak for itself, on record."""
     seconds = time.time() - submitted
-    attempt = ended_badly(request, outcome, error, submitted, seconds, _advice(outcome, request, error), log)
+    attempt = failed_attempt(request, outcome, error, submitted, seconds, _advice(outcome, request, error), log)
     record_attempt(attempt, request.store)
     return attempt
 

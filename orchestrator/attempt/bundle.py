@@ -1,0 +1,112 @@
+"""Several steps tried by one process, one after another or together."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.attempt import signals
+from orchestrator.attempt.attempt import commit, run_attempt, store_at
+from orchestrator.attempt.outcome import RejectedError, store_outcome, successful_attempt
+from orchestrator.attempt.process import PROCESS
+from orchestrator.attempt.request import Request, shares_work
+from orchestrator.attempt.stage_call import check_metrics, config_of, input_folders, prepared_function
+from orchestrator.store import StoreError, output_folder
+from orchestrator.store.claims import ClaimedError, claimed
+from orchestrator.types import Artifact, Attempt, Manifest, Outcome
+from workers.stage import Call
+
+
+def run_bundle(
+    requests: Sequence[Request], guard: Callable[[Request], AbstractContextManager[object]] = nullcontext
+) -> list[Attempt]:
+    """Try the steps of a bundle one after another; each commits and fails by itself.
+
+    An artifact is published as soon as its step ends, so that whatever kills this process later cannot take it back;
+    against a power failure all of a bundle are made safe together, before the first of them is reported.
+
+    Args:
+        requests: what to try.
+        guard: entered around each try, for time limits.
+
+    Returns:
+        The tries that were made. The last one is `CRASHED` where the GPU failed under it or is not there: then this
+        process may run no step any more, and what is left of the bundle was not begun.
+
+    Raises:
+        BaseException: what the handler of a signal raised that tells this process to end. Never what a stage raised.
+    """
+    fetched: dict[Artifact, Path] = {}
+    with signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
+        together = _run_together(requests, guard, fetched) if shares_work(requests) else ()
+        done = {attempt.address: attempt for attempt in together}
+        attempts = []
+        for request in requests:
+            attempt = done.get(request.step.address) or run_attempt(request, fetched, guard)
+            attempts.append(attempt)
+            if attempt.outcome is Outcome.CRASHED:
+                break
+    committed = {attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED}
+    try:
+        if committed:
+            store_at(requests[0].store).flush(committed)
+    except StoreError as error:
+        kind = store_outcome(error)
+        return [
+            replace(each, outcome=kind, error_class=kind.value, error=str(error)) if each.address in committed else each
+            for each in attempts
+        ]
+    return attempts
+
+
+def _run_together(
+    requests: Sequence[Request],
+    guard: Callable[[Request], AbstractContextManager[object]],
+    fetched: dict[Artifact, Path],
+) -> Iterator[Attempt]:
+    """Those that succeed when a stage does several at once; the others are as if they had not been tried."""
+    store = store_at(requests[0].store)
+    with contextlib.ExitStack() as stack:
+        try:
+            known = store.manifests([request.step.address for request in requests])
+            begun = []
+            for request in requests:
+                address = request.step.address
+                if isinstance(known[address], Manifest):
+                    continue
+                with contextlib.suppress(ClaimedError):
+                    stack.enter_context(claimed(store, address, request.driver, request.stale))
+                    out = stack.enter_context(output_folder(store, address, request.driver))
+                    begun.append((request, Call(config_of(request), out, input_folders(request, store, fetched))))
+            if len(begun) < 2:
+                return
+            function = prepared_function(requests[0].step.definition.together, requests[0])
+            PROCESS.begin_log(requests[0])
+            clock = time.perf_counter()
+            with guard(_patient(requests[0], len(requests))):
+                results = function([call for _, call in begun])
+            shared = (time.perf_counter() - clock) / len(begun)
+            for request, call in begun:
+                PROCESS.begin_log(request)
+                clock = time.perf_counter()
+                with guard(request), contextlib.suppress(RejectedError):
+                    metrics = next(results)
+                    if metrics is not None:
+                        seconds = shared + time.perf_counter() - clock
+                        checked = check_metrics(metrics, call.config.declared())
+                        manifest = commit(request, store, call.out, checked, time.time() - seconds, seconds)
+                        yield successful_attempt(manifest, request.step.entry)
+        except BaseException:
+            signals.heed()
+            # By itself each of them will say what is wrong.
+            PROCESS.log_error()
+
+
+def _patient(request: Request, steps: int) -> Request:
+    """A request with the time limit of several."""
+    timeout = request.runtime.timeout
+    return replace(request, runtime=replace(request.runtime, timeout=timeout and timeout * steps))

@@ -1,0 +1,199 @@
+"""How an attempt ended: the one place that classifies what a stage, the store or the machine raised under it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.attempt.request import Request
+from orchestrator.redact import redact
+from orchestrator.store import FULL, DamagedArtifactError, LostOutputError, StoreError, legible, remedy
+from orchestrator.store.cache import cache_folder
+from orchestrator.store.claims import ClaimedError
+from orchestrator.store.transient import passes
+from orchestrator.texts import plain_text
+from orchestrator.types import Attempt, Manifest, Outcome
+from workers.promise import NoGpuError
+
+
+class CodeChangedError(Exception):
+    """The code was edited after the driver started; results of two codes must not be taken for those of one."""
+
+
+class DamagedInputsError(Exception):
+    """Input artifacts are torn or altered; carries the addresses of all of them."""
+
+    def __init__(self, errors: Sequence[DamagedArtifactError]) -> None:
+        super().__init__("; ".join(str(error) for error in errors))
+        self.addresses = tuple(error.address for error in errors)
+
+
+class RejectedError(Exception):
+    """A stage returned metrics other than those it declares, or one that is not finite, or left more than files."""
+
+
+def classify(error: BaseException, request: Request) -> Outcome:
+    """Say how a step ended that raised an error, whose attributes may be the stage's own, and do anything."""
+    if isinstance(error, ClaimedError):
+        return Outcome.CLAIMED
+    if isinstance(error, DamagedInputsError):
+        return Outcome.DAMAGED_INPUT
+    if isinstance(error, RejectedError):
+        return Outcome.REJECTED
+    if isinstance(error, StoreError):
+        return store_outcome(error)
+    if isinstance(error, LostOutputError):
+        return Outcome.IO_ERROR
+    try:
+        return Outcome.FAILED if _names_another_disk(error, request) else _kind(error)
+    except BaseException:
+        return Outcome.FAILED
+
+
+def store_outcome(error: StoreError) -> Outcome:
+    """Say what a failure of the store is to the step that met it."""
+    if error.stops:
+        return Outcome.STORE_ERROR
+    return Outcome.IO_ERROR if error.passes else Outcome.FAILED
+
+
+def explain(error: BaseException, outcome: Outcome) -> str:
+    """Say for people what an error means that ended a step, with the remedy where there is one."""
+    text = plain_text(redact(describe_error(error)), 2000)
+    if isinstance(error, OSError) and (outcome is Outcome.STORE_ERROR or error.errno in (errno.EMFILE, errno.ENFILE)):
+        return f"{text}; {remedy(error)}"
+    if outcome is Outcome.CRASHED and _gpu_failed(error):
+        text += (
+            "; a GPU, its driver or a kernel of the step failed, so this process runs no further step. "
+            "If every try ends like this, the bug is in the step: CUDA_LAUNCH_BLOCKING=1 shows where"
+        )
+    return text
+
+
+def describe_error(error: BaseException) -> str:
+    """Return what an error says of itself, if it can; else its class."""
+    name = type(error).__name__
+    try:
+        text = str.__str__(str(error)).strip()
+    except BaseException as trouble:
+        return f"{name}, whose message cannot be told: {type(trouble).__name__} in __str__"
+    if isinstance(error, SystemExit):
+        return f"the stage called sys.exit({text})"
+    return text or name
+
+
+def failed_attempt(
+    request: Request,
+    outcome: Outcome,
+    error: BaseException,
+    started: float,
+    seconds: float,
+    message: str,
+    log: str | None,
+) -> Attempt:
+    """Make the record of an attempt that did not succeed, on the machine that notices it."""
+    attempt = Attempt(
+        address=request.step.address,
+        entry=request.step.entry,
+        number=request.number,
+        outcome=outcome,
+        seconds=seconds,
+        started=started,
+        host=socket.gethostname(),
+        code_commit=request.code_commit,
+        error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
+        error=redact(f"{message} ({_memory_advice(request)})" if outcome is Outcome.OUT_OF_MEMORY else message),
+        log=log,
+    )
+    return legible(attempt)
+
+
+def successful_attempt(manifest: Manifest, entry: str) -> Attempt:
+    """Make the attempt of which a manifest is the record."""
+    return Attempt(
+        address=manifest.address,
+        entry=entry,
+        number=manifest.attempt,
+        outcome=Outcome.SUCCEEDED,
+        seconds=manifest.seconds,
+        started=manifest.finished - manifest.seconds,
+        host=manifest.host,
+        code_commit=manifest.code_commit,
+        log=manifest.log,
+        metrics=manifest.metrics,
+        undefined=manifest.undefined,
+    )
+
+
+def _memory_advice(request: Request) -> str:
+    runtime, name = request.runtime, request.step.entry
+    if runtime.gpus:
+        return f"if it was the GPU's: a smaller batch in the config of {name}, or more of runtime.{name}.gpus"
+    reserved = f"{runtime.memory / 2**30:.1f} GiB were" if runtime.memory else "nothing was"
+    return f"{reserved} reserved: raise runtime.{name}.memory, or let it grow up to memory_limit"
+
+
+def _kind(error: BaseException) -> Outcome:
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return Outcome.TIMED_OUT
+    if isinstance(error, MemoryError) or _gpu_memory_is_full(error):
+        return Outcome.OUT_OF_MEMORY
+    if isinstance(error, NoGpuError) or _gpu_failed(error):
+        return Outcome.CRASHED
+    if isinstance(error, OSError) and error.errno in FULL:
+        return Outcome.STORE_ERROR
+    return Outcome.IO_ERROR if passes(error) else Outcome.FAILED
+
+
+#: Names in torch and vLLM: of errors after which CUDA or a group of processes does not work in this process any more.
+_GPU_ERRORS = frozenset({"AcceleratorError", "DistBackendError", "EngineDeadError"})
+
+
+#: How torch begins, in a RuntimeError, what CUDA, ROCm and their libraries told it.
+_GPU_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "NCCL error", "uncorrectable ECC")
+
+
+#: How CUDA and cuBLAS say it where torch's own allocator was not asked.
+_GPU_FULL = ("CUDA error: out of memory", "HIP error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def _gpu_memory_is_full(error: BaseException) -> bool:
+    text = describe_error(error) if isinstance(error, RuntimeError) else ""
+    return type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _GPU_FULL)
+
+
+def _gpu_failed(error: BaseException | None) -> bool:
+    """Whether the GPU, its driver or a kernel failed: most such errors come again in whatever this process does next.
+
+    A kernel is asynchronous, so a step may hear of what an earlier one did. Where a library raised something of its
+    own instead, the error that it met tells.
+    """
+    seen: set[int] = set()
+    # `raise error from error` makes a circle.
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        names = {kind.__name__ for kind in type(error).__mro__}
+        text = describe_error(error) if isinstance(error, RuntimeError) else ""
+        if names & _GPU_ERRORS or any(words in text for words in _GPU_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _names_another_disk(error: BaseException, request: Request) -> bool:
+    """Whether an error speaks of a file that does not lie where the store or this node's part of it does."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
+        return False
+    store = str(cache_folder()) if "://" in request.store else request.store
+    return _device(os.fsdecode(error.filename)) != _device(store)
+
+
+def _device(path: str) -> int:
+    """The file system on which a path lies or would lie."""
+    nearest = Path(path).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    return nearest.stat().st_dev
