@@ -17,6 +17,7 @@ from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Place
+from orchestrator.run.ready import ReadySteps
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE
@@ -37,10 +38,6 @@ _BUNDLE_LIMIT = 64
 _TOGETHER_SECONDS = 30.0
 #: How an attempt ends that takes its process along.
 _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
-
-
-#: How steps are run, and whether by processes that keep what they load.
-_Kind = tuple[Runtime, bool]
 
 
 def run_plan(
@@ -71,17 +68,7 @@ class _Loop:
         self.code_commit = code_commit
         self.code = code_digest()
         self.breaker = Breaker(self.plan.spec.limits.breaker)
-        self.waiting: dict[int, int] = {}
-        """Needed step -> for how many inputs it waits."""
-        self.dependants: dict[tuple[int, int], list[int]] = {}
-        """An input (its first step, its number of steps) -> the steps that wait for it."""
-        self.gathering: dict[int, tuple[int, int]] = {}
-        """First step of a group that somebody reads whole -> that input and how many of its steps are missing."""
-        self.ready: dict[str, dict[_Kind, dict[str | None, list[int]]]] = {name: {} for name in self.plan.entries}
-        """Entry -> kind -> model -> a heap of turns; where there is no room for one kind there may be for another."""
-        self.turns = self.plan.turns
-        self.steps = np.argsort(self.turns)
-        """Turn -> step."""
+        self.ready = ReadySteps(schedule, self._runtime)
         self.resting: list[tuple[float, int]] = []
         """A heap of steps that are tried again later: (when, step)."""
         self.alone: set[int] = set()
@@ -108,7 +95,7 @@ class _Loop:
         self.gpu_seconds = 0.0
         self.order = self._entries_in_order(numbers)
         for number in numbers:
-            self._await_inputs(number)
+            self.ready.add(number)
 
     def run(self) -> Iterator[Attempt | None]:
         while True:
@@ -141,58 +128,11 @@ class _Loop:
             if not ended:
                 yield None
 
-    # --- what is ready
-
-    def _await_inputs(self, number: int) -> None:
-        states = self.schedule.states
-        missing = 0
-        for feed in self.plan.feeds(number):
-            if feed.size == 1:
-                if states[feed.first] == State.COMMITTED:
-                    continue
-            else:
-                left = feed.size - states.count(State.COMMITTED, feed.first, feed.first + feed.size)
-                if not left:
-                    continue
-                self.gathering[feed.first] = (feed.size, left)
-            missing += 1
-            self.dependants.setdefault((feed.first, feed.size), []).append(number)
-        self.waiting[number] = missing
-        if not missing:
-            self._push(number)
-
-    def _push(self, number: int) -> None:
-        if self.plan.entry_of(number) in self.schedule.broken:
-            self.schedule.states[number] = State.BLOCKED
-            self._block(number)
-            return
-        model, runtime = self.plan.model(number), self._runtime(number)
-        # Without a GPU, what steps share that are done together lies in the page cache for whichever process.
-        keeps = model is not None and (runtime.gpus > 0 or not self.plan.stage(number).together)
-        models = self.ready[self.plan.entry_of(number)].setdefault((runtime, keeps), {})
-        heapq.heappush(models.setdefault(model, []), int(self.turns[number]))
-
-    def _release(self, number: int) -> None:
-        """A step is committed: whoever waited for nothing else is ready."""
-        arrived = [(number, 1)]
-        first = number - int(self.plan.shard[number])
-        if first in self.gathering:
-            size, left = self.gathering[first]
-            self.gathering[first] = (size, left - 1)
-            if left == 1:
-                del self.gathering[first]
-                arrived.append((first, size))
-        for feed in arrived:
-            for child in self.dependants.pop(feed, ()):
-                self.waiting[child] -= 1
-                if not self.waiting[child] and self.schedule.states[child] == State.PENDING:
-                    self._push(child)
-
     def _wake(self) -> None:
         while self.resting and self.resting[0][0] <= time.monotonic():
             _, number = heapq.heappop(self.resting)
             self.schedule.states[number] = State.PENDING
-            self._await_inputs(number)
+            self.ready.add(number)
 
     # --- submitting
 
@@ -202,8 +142,7 @@ class _Loop:
         if self.schedule.stopped:
             return
         for name in self.order:
-            for kind, models in list(self.ready[name].items()):
-                runtime, keeps = kind
+            for (runtime, keeps), models in self.ready.kinds(name):
                 while models:
                     free = None if limits.running is None else limits.running - self.running
                     if free is not None and free <= 0:
@@ -218,8 +157,6 @@ class _Loop:
                     self._start(self._take(heap, runtime, size if free is None else min(size, free)), place)
                     if not heap:
                         del models[model]
-                if not models:
-                    del self.ready[name][kind]
 
     def _start(self, bundle: list[Request], place: Place) -> None:
         for request in bundle:
@@ -251,7 +188,7 @@ class _Loop:
         """The next bundle of a heap."""
         bundle: list[Request] = []
         while heap and len(bundle) < size:
-            number = int(self.steps[heap[0]])
+            number = self.ready.first(heap)
             if bundle and number in self.alone:
                 break
             heapq.heappop(heap)
@@ -273,7 +210,7 @@ class _Loop:
         if pace is None or not self.executor.bundle_seconds:
             return 1
         fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
-        together = self.plan.stage(int(self.steps[heap[0]])).together
+        together = self.plan.stage(self.ready.first(heap)).together
         seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
         return max(1, min(int(seconds / max(pace, 1e-6)), fair, _BUNDLE_LIMIT))
 
@@ -312,7 +249,7 @@ class _Loop:
             before = self.pace.get(attempt.entry, attempt.seconds)
             self.pace[attempt.entry] = 0.8 * before + 0.2 * attempt.seconds
             self.breaker.succeeded(attempt.entry)
-            self._release(number)
+            self.ready.commit(number)
             return
         if self._may_try_again(number, attempt, suspect):
             # Where a damaged input cannot be set aside now, whoever reads it finds it once more.
@@ -332,17 +269,17 @@ class _Loop:
         if reason:
             self._stop_entry(attempt.entry, reason)
         self.schedule.states[number] = State.FAILED
-        self._block(number)
+        self.ready.block(number)
 
     def _stop_entry(self, name: str, reason: str) -> None:
         """Start no further step of an entry, nor what waits for those."""
         self.schedule.broken[name] = reason
-        self.ready[name].clear()
+        self.ready.drop(name)
         entry = self.plan.by_entry[name]
         for number in range(entry.first, entry.last):
             if self.schedule.states[number] == State.PENDING and self.schedule.needed[number]:
                 self.schedule.states[number] = State.BLOCKED
-                self._block(number)
+                self.ready.block(number)
 
     def _may_try_again(self, number: int, attempt: Attempt, suspect: bool) -> bool:
         if attempt.outcome is Outcome.LOST or suspect:
@@ -357,10 +294,10 @@ class _Loop:
         self.schedule.states[number] = State.PENDING
         if attempt is None:
             self.tries[number] -= 1
-            self._await_inputs(number)
+            self.ready.add(number)
             return
         if attempt.outcome is Outcome.DAMAGED_INPUT and not self._stands(attempt.damaged):
-            self._await_inputs(number)
+            self.ready.add(number)
             return
         times = max(self.tries[number], self.lost[number])
         pause = min(_BACKOFF * 2 ** (times - 1), _BACKOFF_LIMIT)
@@ -401,22 +338,11 @@ class _Loop:
                 if self.plan.address(parent) not in on_disk:
                     with contextlib.suppress(StoreError):
                         self._make_again(parent)
-        self._await_inputs(number)
+        self.ready.add(number)
 
     def _stands(self, damaged: Sequence[Artifact]) -> bool:
         """Whether some damaged inputs could not be set aside."""
         return any(self.schedule.states[self._number(each)] == State.COMMITTED for each in damaged)
-
-    def _block(self, number: int) -> None:
-        frontier = [number]
-        while frontier:
-            each = frontier.pop()
-            first = each - int(self.plan.shard[each])
-            feeds = {(each, 1), (first, int(self.plan.size[first]))}
-            for child in (child for feed in feeds for child in self.dependants.get(feed, ())):
-                if self.schedule.states[child] == State.PENDING:
-                    self.schedule.states[child] = State.BLOCKED
-                    frontier.append(child)
 
     def _number(self, address: Artifact) -> int:
         number = self.plan.number(address)

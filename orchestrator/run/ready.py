@@ -1,0 +1,116 @@
+"""Which steps can start now and in what order, and what the others wait for."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+
+from orchestrator.run.schedule import Schedule, State
+from orchestrator.types import Runtime
+
+#: How steps are run, and whether by processes that keep the model they load.
+Kind = tuple[Runtime, bool]
+#: Model -> a heap of priorities; None for steps that load no model.
+Heaps = dict[str | None, list[int]]
+
+
+class ReadySteps:
+    """The needed steps of a schedule; steps are numbers, as in the plan."""
+
+    def __init__(self, schedule: Schedule, runtime: Callable[[int], Runtime]) -> None:
+        """Nothing is added yet.
+
+        Args:
+            schedule: the state of every step; steps that can never run become blocked there.
+            runtime: tells how a step is run.
+        """
+        self._schedule = schedule
+        self._plan = schedule.plan
+        self._runtime = runtime
+        self._waiting: dict[int, int] = {}
+        """Needed step -> for how many inputs it waits."""
+        self._dependants: dict[tuple[int, int], list[int]] = {}
+        """An input (its first step, its number of steps) -> the steps that wait for it."""
+        self._gathering: dict[int, tuple[int, int]] = {}
+        """First step of a group that somebody reads whole -> its size, and how many of its steps are missing."""
+        self._heaps: dict[str, dict[Kind, Heaps]] = {name: {} for name in self._plan.entries}
+        """Entry -> kind -> heaps; where there is no room for one kind there may be for another."""
+        self._priorities = self._plan.turns
+        self._steps = np.argsort(self._priorities)
+        """Priority -> step."""
+
+    def add(self, number: int) -> None:
+        """Take in a needed step: it is ready, or waits for inputs."""
+        states = self._schedule.states
+        missing = 0
+        for feed in self._plan.feeds(number):
+            if feed.size == 1:
+                if states[feed.first] == State.COMMITTED:
+                    continue
+            else:
+                left = feed.size - states.count(State.COMMITTED, feed.first, feed.first + feed.size)
+                if not left:
+                    continue
+                self._gathering[feed.first] = (feed.size, left)
+            missing += 1
+            self._dependants.setdefault((feed.first, feed.size), []).append(number)
+        self._waiting[number] = missing
+        if not missing:
+            self._push(number)
+
+    def commit(self, number: int) -> None:
+        """Let those steps be ready that waited for nothing but this one, which is committed."""
+        arrived = [(number, 1)]
+        first = number - int(self._plan.shard[number])
+        if first in self._gathering:
+            size, left = self._gathering[first]
+            self._gathering[first] = (size, left - 1)
+            if left == 1:
+                del self._gathering[first]
+                arrived.append((first, size))
+        for feed in arrived:
+            for child in self._dependants.pop(feed, ()):
+                self._waiting[child] -= 1
+                if not self._waiting[child] and self._schedule.states[child] == State.PENDING:
+                    self._push(child)
+
+    def block(self, number: int) -> None:
+        """Block all steps that wait for this one, directly or not."""
+        frontier = [number]
+        while frontier:
+            each = frontier.pop()
+            first = each - int(self._plan.shard[each])
+            feeds = {(each, 1), (first, int(self._plan.size[first]))}
+            for child in (child for feed in feeds for child in self._dependants.get(feed, ())):
+                if self._schedule.states[child] == State.PENDING:
+                    self._schedule.states[child] = State.BLOCKED
+                    frontier.append(child)
+
+    def drop(self, entry: str) -> None:
+        """Forget the ready steps of an entry."""
+        self._heaps[entry].clear()
+
+    def kinds(self, entry: str) -> list[tuple[Kind, Heaps]]:
+        """Return the ready steps of an entry by kind and model; whoever takes the last of a heap deletes the heap."""
+        kinds = self._heaps[entry]
+        for kind in [kind for kind, heaps in kinds.items() if not heaps]:
+            del kinds[kind]
+        return list(kinds.items())
+
+    def first(self, heap: list[int]) -> int:
+        """Return the step of a heap whose turn is next."""
+        return int(self._steps[heap[0]])
+
+    def _push(self, number: int) -> None:
+        entry = self._plan.entry_of(number)
+        if entry in self._schedule.broken:
+            self._schedule.states[number] = State.BLOCKED
+            self.block(number)
+            return
+        model, runtime = self._plan.model(number), self._runtime(number)
+        # Without a GPU, what steps share that are done together lies in the page cache for whichever process.
+        keeps = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
+        heaps = self._heaps[entry].setdefault((runtime, keeps), {})
+        heapq.heappush(heaps.setdefault(model, []), int(self._priorities[number]))
