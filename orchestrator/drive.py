@@ -24,6 +24,7 @@ from orchestrator.command import repeat_options, spell
 from orchestrator.explain.eta import Pace
 from orchestrator.explain.forecast import past_steps
 from orchestrator.explain.progress import listen
+from orchestrator.plan.needed import needed_steps
 from orchestrator.redact import redact
 from orchestrator.results.summary import summarise
 from orchestrator.results.table import STATUSES, Results, error_groups, pack_codes, write_results
@@ -334,7 +335,7 @@ def _finished(session: Session, results: Results) -> str:
     """What is finished, where nothing of what was asked for is left to run; no word on more than that."""
     plan, chosen = session.plan, session.chosen
     if session.entry:
-        remain = int(plan.needed(session.schedule.committed, session.cells).sum())
+        remain = int(needed_steps(plan, session.schedule.committed, session.cells).sum())
         cells = _spell_cells(session, _lacking(session)[1])
         return f"{session.entry} is done for all {cells}; {remain or 'no'} steps of other stages remain"
     if not len(chosen):

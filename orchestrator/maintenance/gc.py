@@ -19,6 +19,7 @@ import numpy as np
 
 from orchestrator.cli import show_store as screen_store
 from orchestrator.plan.columns import Plan
+from orchestrator.plan.needed import needed_steps
 from orchestrator.session import PULSE_EVERY, Session
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE, parse_holder
@@ -83,7 +84,7 @@ def droppable(plans: Sequence[Plan], drops: Iterable[str], whole: Set[Artifact])
         raise SweepError(problems)
     for plan in plans:
         guard = plan.steps_of(entries=plan.wanted)
-        for number in np.flatnonzero(plan.needed(plan.committed(whole))).tolist():
+        for number in np.flatnonzero(needed_steps(plan, plan.committed(whole))).tolist():
             guard[list(plan.parents(number))] = True
         guarded |= {plan.address(number) for number in np.flatnonzero(guard).tolist()}
     return chosen - guarded

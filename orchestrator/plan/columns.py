@@ -205,53 +205,12 @@ class Plan:
         what = [named.get(name, getattr(config, name, None)) for name in variant.stage.loads]
         return f"{variant.kind} {what}"
 
-    @cached_property
-    def turns(self) -> Numbers:
-        """The turn of each step, so that steps of an entry that read the same artifacts follow each other.
-
-        The artifacts that most of them share come first: a node then reads a large input once, and not once per seed.
-        """
-        order: Numbers = np.arange(len(self), dtype=np.int32)
-        for entry in self.by_entry.values():
-            points = self.at[entry.first : entry.last]
-            columns = [self.by_entry[source.entry].groups[source.at[points]] for source in entry.sources]
-            columns.sort(key=lambda column: len(np.unique(column)))
-            if columns:
-                # The last of the keys is the first that counts; lexsort is stable.
-                order[entry.first : entry.last] = entry.first + np.lexsort(columns[::-1])
-        turns: Numbers = np.empty(len(self), np.int32)
-        turns[order] = np.arange(len(self), dtype=np.int32)
-        return turns
-
-    @cached_property
-    def height(self) -> Mapping[str, int]:
-        """Per entry, how many entries lie on the longest way from it to a target."""
-        found = dict.fromkeys(self.entries, 0)
-        for name in reversed(self.entries):
-            for source in self.by_entry[name].sources:
-                found[source.entry] = max(found[source.entry], found[name] + 1)
-        return found
-
-    def needed(self, committed: Mask, cells: Mask | None = None, entry: str | None = None) -> Mask:
-        """Which steps must run: those that a target of a (chosen) cell, or a needed step, asks for and lack.
-
-        What lies above a committed step is not looked at, even if it is gone.
-
-        Args:
-            committed: which steps are there.
-            cells: the chosen cells; None for all.
-            entry: the target; None for all that a finished cell has.
-        """
-        wanted = self.steps_of(cells, (entry,) if entry else self.wanted)
-        self._close(wanted, committed)
-        return wanted
-
     def steps_of(self, cells: Mask | None = None, entries: Iterable[str] | None = None) -> Mask:
         """Which steps (some) cells are made of, in all entries or in some."""
         marked = np.zeros(len(self), np.bool_)
         for name in self.entries if entries is None else entries:
             groups = self.groups(name)
-            self._mark(marked, groups if cells is None else groups[cells])
+            self.mark(marked, groups if cells is None else groups[cells])
         return marked
 
     def committed(self, artifacts: Iterable[Artifact]) -> Mask:
@@ -337,7 +296,7 @@ class Plan:
         configs = self._variant(number).configs
         return configs[self.shard[number] if len(configs) > 1 else 0]
 
-    def _mark(self, marked: Mask, firsts: Numbers) -> None:
+    def mark(self, marked: Mask, firsts: Numbers) -> None:
         """Mark all steps of some groups."""
         firsts = firsts[firsts >= 0]
         marked[firsts] = True
@@ -345,31 +304,6 @@ class Plan:
         gathered[firsts[self.size[firsts] > 1]] = True
         for first in np.flatnonzero(gathered):
             marked[first : first + self.size[first]] = True
-
-    def _close(self, wanted: Mask, committed: Mask) -> None:
-        """Take back what is committed, and add what the rest reads and lacks."""
-        wanted &= ~committed
-        for name in reversed(self.entries):
-            entry = self.by_entry[name]
-            numbers = entry.first + np.flatnonzero(wanted[entry.first : entry.last])
-            if not len(numbers):
-                continue
-            points = self.at[numbers]
-            for source in entry.sources:
-                gathers = np.array(
-                    [
-                        bool(variant and (read := variant.stage.inputs.get(source.input)) and read.many)
-                        for variant in entry.wired.variants
-                    ],
-                    np.bool_,
-                )[entry.own[points]]
-                firsts = self.by_entry[source.entry].groups[source.at[points]]
-                there = firsts >= 0
-                whole = there & (gathers | (self.size[firsts] == 1))
-                self._mark(wanted, firsts[whole])
-                single = there & ~whole
-                wanted[firsts[single] + self.shard[numbers[single]]] = True
-            wanted &= ~committed
 
 
 class _Cells(Sequence[Cell]):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.plan.needed import needed_steps
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store
@@ -20,7 +21,7 @@ def read_failures(schedule: Schedule, store: Store) -> dict[int, Attempt]:
     tried = {address: plan.number(address) for address in store.tried(plan.stages)}
     if not tried:
         return {}
-    missing = plan.needed(schedule.committed)
+    missing = needed_steps(plan, schedule.committed)
     unfinished = [address for address, number in tried.items() if number is not None and missing[number]]
     failures: dict[int, Attempt] = {}
     for address, history in store.histories(unfinished).items():

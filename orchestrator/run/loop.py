@@ -15,6 +15,7 @@ import numpy as np
 
 from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
+from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Place
 from orchestrator.run.ready import ReadySteps
@@ -170,7 +171,8 @@ class _Loop:
         """What uses GPUs first, then what most other work waits for, directly or not."""
         firsts = {self.plan.entry_of(number): number for number in reversed(numbers)}
         gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
-        return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -self.plan.height[name]))
+        height = heights(self.plan)
+        return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -height[name]))
 
     def _spent(self) -> str | None:
         """Which budget of the sweep is used up, if any."""

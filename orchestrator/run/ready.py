@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from orchestrator.plan.needed import priorities
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Runtime
 
@@ -37,7 +38,7 @@ class ReadySteps:
         """First step of a group that somebody reads whole -> its size, and how many of its steps are missing."""
         self._heaps: dict[str, dict[Kind, Heaps]] = {name: {} for name in self._plan.entries}
         """Entry -> kind -> heaps; where there is no room for one kind there may be for another."""
-        self._priorities = self._plan.turns
+        self._priorities = priorities(self._plan)
         self._steps = np.argsort(self._priorities)
         """Priority -> step."""
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
 from orchestrator.plan.likeness import Likeness
+from orchestrator.plan.needed import needed_steps
 from orchestrator.store import Store
 
 
@@ -69,12 +70,12 @@ class Schedule:
 
     def derive(self, committed: Mask) -> None:
         """(Re)compute what is needed from what is committed."""
-        missing = self.plan.needed(committed)
+        missing = needed_steps(self.plan, committed)
         self.codes[:] = State.UNNEEDED
         self.codes[missing] = State.PENDING
         self.codes[committed] = State.COMMITTED
         whole = self.cells is None and self.entry is None
-        self.needed = missing if whole else self.plan.needed(committed, self.cells, self.entry)
+        self.needed = missing if whole else needed_steps(self.plan, committed, self.cells, self.entry)
         if self.entry is not None:
             # What lies below the entry is missing, but nobody asked for it now.
             self._chosen = self._of_cells & (self.needed | committed)

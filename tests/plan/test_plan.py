@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from orchestrator.keys import digest_of
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
+from orchestrator.plan.needed import heights, needed_steps, priorities
 from orchestrator.plan.select import find_cell, select
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
@@ -220,7 +221,7 @@ def test_what_is_needed_is_exactly_what_is_missing_for_the_targets(
                     wanted |= literally(number)
     mask = np.isin(np.arange(len(plan)), list(committed))
     chosen = None if cells is None else np.isin(np.arange(len(plan.cells)), list(cells))
-    assert set(np.flatnonzero(plan.needed(mask, chosen)).tolist()) == wanted
+    assert set(np.flatnonzero(needed_steps(plan, mask, chosen)).tolist()) == wanted
 
 
 def test_columns_say_the_same_as_the_cells_one_by_one(tmp_path: Path) -> None:
@@ -270,8 +271,9 @@ def test_the_paper_s_grid_has_12960_cells_and_shares_its_steps() -> None:
 
 def test_steps_that_read_the_same_artifacts_follow_each_other_the_most_shared_first() -> None:
     plan = open_session(SWEEPS / "full.yaml").plan
-    assert sorted(plan.turns.tolist()) == list(range(len(plan)))
-    in_turn = sorted((number for number in range(len(plan)) if plan.entry_of(number) == "fit"), key=plan.turns.item)
+    turns = priorities(plan)
+    assert sorted(turns.tolist()) == list(range(len(plan)))
+    in_turn = sorted((number for number in range(len(plan)) if plan.entry_of(number) == "fit"), key=turns.item)
     read = [{feed.input: feed.first for feed in plan.feeds(number)} for number in in_turn]
     # A node is done with the embeddings of a policy and data set before it reads the next; 12 of them, 12 changes.
     embeddings = [feeds["embeddings"] for feeds in read]
@@ -283,8 +285,9 @@ def test_steps_that_read_the_same_artifacts_follow_each_other_the_most_shared_fi
 
 def test_height_is_the_longest_way_to_a_target() -> None:
     plan = open_session(SWEEPS / "full.yaml").plan
-    assert (plan.height["evaluate"], plan.height["fit"], plan.height["annotate"]) == (0, 1, 2)
-    assert plan.height["prompts"] > plan.height["generate_train"] > plan.height["score_train"] > plan.height["annotate"]
+    height = heights(plan)
+    assert (height["evaluate"], height["fit"], height["annotate"]) == (0, 1, 2)
+    assert height["prompts"] > height["generate_train"] > height["score_train"] > height["annotate"]
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
