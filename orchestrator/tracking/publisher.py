@@ -174,9 +174,10 @@ class Publisher:
             if self._writer is None or self._writer.ended:
                 self.close()
                 self._writer_due = time.monotonic() + _WRITER_AGAIN
-                # The scheduler and the steps come first.
+                experiment = self._experiment()
                 try:
-                    self._writer = _WriterProcess(self.outbox, self._experiment(), niceness=10)
+                    # The scheduler and the steps come first, hence the niceness.
+                    self._writer = _WriterProcess(self.outbox, experiment, niceness=10)
                 except OSError as error:
                     self._unsent = f"the MLflow writer cannot be started: {error.strerror or error}"
                     return
