@@ -40,7 +40,7 @@ from orchestrator.store import (
 )
 from orchestrator.store.cache import cache_folder
 from orchestrator.store.claims import ClaimedError, claimed
-from orchestrator.store.transient import passes
+from orchestrator.store.errors import passes
 from orchestrator.sweep.outputs import code_digest
 from orchestrator.texts import plain_text
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
