@@ -64,18 +64,18 @@ class ClaimedError(Exception):
         self.holder = holder
 
 
-#: The steps that this process holds.
-_held: dict[Artifact, tuple[Store, Holder]] = {}
+#: Location of a store and step -> the claim of this process on it.
+_held: dict[tuple[str, Artifact], tuple[Store, Holder]] = {}
 _lock = threading.Lock()
 
 
 def _renew_all() -> None:
     with _lock:
-        for address, (store, holder) in _held.items():
+        for (location, address), (store, holder) in _held.items():
             renewed = replace(holder, renewals=holder.renewals + 1)
             with contextlib.suppress(StoreError):
                 store.renew(address, renewed.to_text())
-                _held[address] = (store, renewed)
+                _held[location, address] = (store, renewed)
 
 
 #: Renews the claims of this process.
@@ -103,13 +103,13 @@ def claimed(store: Store, address: Artifact, driver: str, stale: str | None) -> 
             raise ClaimedError(held)
         store.renew(address, mine.to_text())
     with _lock:
-        _held[address] = (store, mine)
+        _held[store.location, address] = (store, mine)
     heartbeat.start()
     try:
         yield
     finally:
         with _lock:
-            _, last = _held.pop(address, (store, mine))
+            _, last = _held.pop((store.location, address), (store, mine))
         # A claim that stays behind is taken over; the outcome of the step matters more.
         with contextlib.suppress(StoreError):
             store.release(address, last.to_text())

@@ -55,9 +55,11 @@ class Database:
 
     def write(self, runs: Sequence[tuple[Run, str | None]]) -> Iterator[tuple[Run, str | Exception]]:
         """See `Backend.write`."""
+        from mlflow.exceptions import MlflowException
+
         try:
             ids = self._write(runs)
-        except Exception as error:
+        except MlflowException as error:
             # The whole transaction was rolled back.
             if not _is_refusal(error):
                 yield from ((run, error) for run, _ in runs)

@@ -57,7 +57,7 @@ def finished(folder: Path, uri: str | None = None) -> tuple[Session, int]:
 
 @pytest.fixture(scope="module")
 def untracked(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """A finished sweep of which MLflow was told nothing: 6 cells succeeded, 6 failed."""
+    """A finished sweep of which MLflow has nothing: 6 cells succeeded, 6 failed."""
     folder = tmp_path_factory.mktemp("untracked")
     assert drive(opened(folder, "tracking=false"), None, True, None) == 1
     return opened(folder)
@@ -182,7 +182,7 @@ def test_a_second_synchronisation_writes_nothing(untracked: Session, outbox: Out
     before = {run.info.run_id: run.to_dictionary() for run in all_runs(uri)}
     assert sync_runs(Outbox(outbox.folder), experiment_at(untracked, uri)) == Synced(0, 12, 0)
     assert {run.info.run_id: run.to_dictionary() for run in all_runs(uri)} == before
-    # Nor if nobody remembers what MLflow was told.
+    # Nor if nobody remembers what was sent.
     for path in outbox.folder.glob("sent-*"):
         path.unlink()
     assert sync_runs(Outbox(outbox.folder), experiment_at(untracked, uri)) == Synced(0, 12, 0)
@@ -384,7 +384,7 @@ def test_a_run_ends_with_what_mlflow_refuses_and_the_next_one_tries_it_again(
         assert len(runs(session.outputs.tracking_uri)) == 6
 
 
-def test_the_curves_of_committed_steps_are_told_once_whatever_they_were_committed_by(
+def test_the_curves_of_committed_steps_are_posted_once_whatever_they_were_committed_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double = toy.double
@@ -474,7 +474,7 @@ def test_postgresql_gets_the_same_runs_as_a_file(
     outbox.post([step_run(3)])
     file = put_mlflow_database(tmp_path / "mlflow.db")
     sync_runs(outbox, experiment_at(untracked, file))
-    # Where the artifacts go, if MLflow is not told: below the working directory.
+    # Where the artifacts go, if MLflow is not told where: below the working directory.
     experiment = Experiment(**{**vars(experiment_at(untracked, postgres)), "files": ()})
     assert sync_runs(outbox, experiment) == Synced(13, 0, 0)
     assert sync_runs(outbox, experiment) == Synced(0, 13, 0)
@@ -483,7 +483,7 @@ def test_postgresql_gets_the_same_runs_as_a_file(
     assert shown(postgres) == shown(file)
 
 
-def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_told_once(
+def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_sent_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "_WRITER_AFTER", 0.0)
