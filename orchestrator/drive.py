@@ -39,9 +39,10 @@ from orchestrator.store import StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.store.scratch import BEAT
 from orchestrator.sweep.outputs import code_commit
-from orchestrator.tracking.publisher import Courier, experiment_of, post_table
+from orchestrator.tracking.experiment import experiment_of
+from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.publisher import Publisher, post_table
 from orchestrator.tracking.runs import Projection
-from orchestrator.tracking.sent import Outbox
 
 #: The share of wall time that telling others may take: rewriting the table in mid-run, and the statuses of all cells.
 _SHARE = 0.01
@@ -60,7 +61,8 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
     results.read_failures()
     stopped: int | None = None
     tracked = session.spec.tracking is not False
-    courier = Courier(session, results, session.tracking_uri(tracking_uri)) if tracked else None
+    uri = session.tracking_uri(tracking_uri)
+    courier = Publisher(results, session.file, session.outputs, uri) if tracked else None
     ran = not session.schedule.done
     if not ran:
         screen.say(f"nothing to do: {_finished(session, results)}")
@@ -112,13 +114,15 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     Raises:
         StoreError: the outbox cannot be written.
     """
-    from orchestrator.tracking.sync import TrackingError, sync_runs
+    from orchestrator.tracking.client import TrackingError
+    from orchestrator.tracking.sync import sync_runs
 
     outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
     summary = _summary(session, table)
-    experiment = experiment_of(session, projection, session.tracking_uri(tracking_uri), summary)
+    uri = session.tracking_uri(tracking_uri)
+    experiment = experiment_of(projection, session.file, session.outputs, uri, summary)
     try:
-        post_table(session, outbox, projection, table, exact=True)
+        post_table(projection, outbox, session.store, session.schedule.committed, table, exact=True)
     except OSError as error:
         raise StoreError(f"{outbox.folder} cannot be written: {error.strerror or error}") from error
     try:
@@ -135,10 +139,12 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
 
 def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> bool:
     """Make the files of a report artifacts of the sweep's run in MLflow; whether that worked."""
-    from orchestrator.tracking.sync import TrackingError, attach
+    from orchestrator.tracking.client import TrackingError
+    from orchestrator.tracking.sync import attach
 
     outbox = Outbox(session.outputs.outbox)
-    experiment = experiment_of(session, Projection(session.plan), session.tracking_uri(tracking_uri))
+    uri = session.tracking_uri(tracking_uri)
+    experiment = experiment_of(Projection(session.plan), session.file, session.outputs, uri)
     try:
         for place in (folder, folder / "figures", folder / "tables"):
             files = sorted(file for file in place.iterdir() if file.is_file())
@@ -150,7 +156,7 @@ def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> boo
     return True
 
 
-def _deliver(session: Session, courier: Courier, table: pa.Table, stopped: bool, tracking_uri: str | None) -> None:
+def _deliver(session: Session, courier: Publisher, table: pa.Table, stopped: bool, tracking_uri: str | None) -> None:
     """Tell MLflow the rest of a run. A sweep does not fail for want of MLflow."""
     with screen.bar("writing MLflow runs") as advance:
         found = courier.finish(table, _summary(session, table), stopped, advance)
@@ -185,7 +191,7 @@ def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Ex
         return None
 
 
-def _run(session: Session, results: Results, executor: Executor, courier: Courier | None) -> int | None:
+def _run(session: Session, results: Results, executor: Executor, courier: Publisher | None) -> int | None:
     """Run the loop; returns the exit code if it was told to end early."""
     stop = Stop(session.schedule, drains=executor.bundle_seconds > 0)
     told: set[str] = set()
@@ -225,7 +231,7 @@ def _run(session: Session, results: Results, executor: Executor, courier: Courie
                         heart.beat(pace)
                     if courier:
                         with troubles.contained("writing down what MLflow is to be told"):
-                            courier.beat()
+                            courier.publish()
                         if courier.trouble and "MLflow" not in told:
                             told.add("MLflow")
                             _say(f"[yellow]{escape(courier.trouble)}; the sweep goes on, MLflow is told later[/]")

@@ -11,7 +11,7 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.store.records import parse_attempt, spell_attempt
+from orchestrator.store.records import attempt_to_json, parse_attempt
 from orchestrator.texts import plain_text
 from orchestrator.types import Artifact, Attempt, Outcome
 
@@ -53,12 +53,12 @@ def test_records_that_hold_odd_texts_already_are_read_as_people_can_see_them() -
     attempt = Attempt(
         Artifact("s", "0" * 32), "s", 1, Outcome.FAILED, 1.0, 0.0, "h", "c", "E\udcff", toy.SHADY, "/store/\udcff.log"
     )
-    found = parse_attempt(spell_attempt(attempt).encode())
+    found = parse_attempt(attempt_to_json(attempt).encode())
     assert found is not None
     assert (found.error_class, found.log) == ("E\\udcff", "/store/\\udcff.log")
     assert found.error == "an \\udcff odd word\ndone \nsecond\tline"
     pa.array([found.error_class, found.error, found.log])
-    empty = json.loads(spell_attempt(attempt)) | {"error": "\x1b[0m", "error_class": None}
+    empty = json.loads(attempt_to_json(attempt)) | {"error": "\x1b[0m", "error_class": None}
     found = parse_attempt(json.dumps(empty).encode())
     assert found is not None
     assert (found.error, found.error_class) == ("unknown", None)

@@ -13,7 +13,7 @@ from orchestrator.redact import redact
 from orchestrator.store import FULL, DamagedArtifactError, LostOutputError, StoreError, legible, remedy
 from orchestrator.store.cache import cache_folder
 from orchestrator.store.claims import ClaimedError
-from orchestrator.store.transient import passes
+from orchestrator.store.errors import passes
 from orchestrator.texts import plain_text
 from orchestrator.types import Attempt, Manifest, Outcome
 from workers.promise import NoGpuError

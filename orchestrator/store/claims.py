@@ -1,7 +1,7 @@
-"""Who works on a step: so that two drivers do not compute it twice. Claims advise, publishing decides.
+"""Claims on steps, so that two drivers do not compute one twice. Claims advise, publishing decides.
 
-No clock is compared with another one: a holder renews its claim every `BEAT` seconds, and a driver that saw one stay
-the same for `PATIENCE` seconds takes the step over. Only a holder of this very machine and container is looked up.
+No clock is compared with another one: a holder renews its claim every `BEAT` seconds, and a driver that saw one
+unchanged for `PATIENCE` seconds takes the step over. Only a holder of this very machine and container is looked up.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
-from orchestrator.store import Store, StoreError
+from orchestrator.store.artifacts import Store
+from orchestrator.store.errors import StoreError
+from orchestrator.store.heartbeat import Heartbeat
 from orchestrator.store.process import Process, this_process
 from orchestrator.store.scratch import BEAT
 from orchestrator.types import Artifact
 
-#: Several missed beats: a long pause of a busy node is no death.
+#: Several missed heartbeats: a long pause of a busy node is no death.
 PATIENCE = 60.0
 
 
@@ -27,27 +28,28 @@ class Holder:
     """A process that works on a step."""
 
     driver: str
-    """Names one run of one driver."""
+    """The name of one run of one driver."""
     host: str
     """For people; two containers may have one name."""
     process: Process
-    beat: int = 0
+    renewals: int = 0
+    """How often it renewed its claim."""
 
-    def spell(self) -> str:
-        """As it is written into the store."""
+    def to_text(self) -> str:
+        """Write the holder as the store keeps it; `parse_holder` reads it."""
         process = self.process
-        return f"{self.driver} {self.host} {process.space} {process.pid} {process.started} {self.beat}"
+        return f"{self.driver} {self.host} {process.space} {process.pid} {process.started} {self.renewals}"
 
     def gone(self) -> bool:
-        """Whether its process exists no more, for certain; False also where that cannot be seen from here."""
+        """Whether its process certainly exists no more; False also where that cannot be seen from here."""
         return self.process.gone()
 
 
 def parse_holder(text: str) -> Holder | None:
     """Read a holder back; None if it was torn."""
     try:
-        driver, host, space, pid, started, beat = text.split(" ")
-        return Holder(driver, host, Process(space, int(pid), int(started)), int(beat))
+        driver, host, space, pid, started, renewals = text.split(" ")
+        return Holder(driver, host, Process(space, int(pid), int(started)), int(renewals))
     except ValueError:
         return None
 
@@ -62,65 +64,52 @@ class ClaimedError(Exception):
         self.holder = holder
 
 
+#: Location of a store and step -> the claim of this process on it.
+_held: dict[tuple[str, Artifact], tuple[Store, Holder]] = {}
+_lock = threading.Lock()
+
+
+def _renew_all() -> None:
+    with _lock:
+        for (location, address), (store, holder) in _held.items():
+            renewed = replace(holder, renewals=holder.renewals + 1)
+            with contextlib.suppress(StoreError):
+                store.renew(address, renewed.to_text())
+                _held[location, address] = (store, renewed)
+
+
+#: Renews the claims of this process.
+heartbeat = Heartbeat("claim", BEAT, _renew_all)
+
+
 @contextlib.contextmanager
 def claimed(store: Store, address: Artifact, driver: str, stale: str | None) -> Iterator[None]:
     """Hold a step.
 
     Args:
-        store: where the step's artifact goes.
+        store: the store that the step's artifact goes into.
         address: the step.
-        driver: for whom.
-        stale: a claim that was seen unchanged for long enough, and may be taken over.
+        driver: the driver that it is computed for.
+        stale: a claim that was seen unchanged for `PATIENCE` seconds, and may be taken over.
 
     Raises:
         ClaimedError: a living process of another driver holds it.
     """
     mine = Holder(driver, socket.gethostname(), this_process())
-    held = store.claim(address, mine.spell())
+    held = store.claim(address, mine.to_text())
     if held is not None:
         holder = parse_holder(held)
         if held != stale and not (holder and (holder.driver == driver or holder.gone())):
             raise ClaimedError(held)
-        store.renew(address, mine.spell())
-    _Heart.beat_for(store, address, mine)
+        store.renew(address, mine.to_text())
+    with _lock:
+        _held[store.location, address] = (store, mine)
+    heartbeat.start()
     try:
         yield
     finally:
-        last = _Heart.rest(address) or mine
+        with _lock:
+            _, last = _held.pop((store.location, address), (store, mine))
         # A claim that stays behind is taken over; the outcome of the step matters more.
         with contextlib.suppress(StoreError):
-            store.release(address, last.spell())
-
-
-class _Heart:
-    """Renews the claims of this process from a thread of its own."""
-
-    _held: ClassVar[dict[Artifact, tuple[Store, Holder]]] = {}
-    _lock = threading.Lock()
-    _thread: threading.Thread | None = None
-
-    @classmethod
-    def beat_for(cls, store: Store, address: Artifact, holder: Holder) -> None:
-        with cls._lock:
-            cls._held[address] = (store, holder)
-        if cls._thread is None or not cls._thread.is_alive():
-            cls._thread = threading.Thread(target=cls._run, name="claim", daemon=True)
-            cls._thread.start()
-
-    @classmethod
-    def rest(cls, address: Artifact) -> Holder | None:
-        """Let a claim be; returns it as it was renewed last."""
-        with cls._lock:
-            held = cls._held.pop(address, None)
-        return held[1] if held else None
-
-    @classmethod
-    def _run(cls) -> None:
-        pause = threading.Event()
-        while not pause.wait(BEAT):
-            with cls._lock:
-                for address, (store, holder) in cls._held.items():
-                    renewed = replace(holder, beat=holder.beat + 1)
-                    with contextlib.suppress(StoreError):
-                        store.renew(address, renewed.spell())
-                        cls._held[address] = (store, renewed)
+            store.release(address, last.to_text())

@@ -1,4 +1,4 @@
-"""Processes, told from those of other machines and containers, and from earlier ones of the same number."""
+"""Processes, distinguished from those of other machines and containers, and from earlier ones of the same number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.keys import digest
 
-#: The space of a process on a platform that does not tell.
+#: The space of a process where the platform does not name one.
 UNKNOWN = "unknown"
 
 
@@ -18,13 +18,13 @@ class Process:
     """A process."""
 
     space: str
-    """Within which its number is its own: digest of the machine's boot and the namespaces, or `unknown`."""
+    """Where its number is unique: a digest of the machine's boot and the namespaces, or `unknown`."""
     pid: int
     started: int
     """Clock ticks between the machine's boot and its creation; no change of a clock alters them."""
 
     def gone(self) -> bool:
-        """Whether it exists no more, for certain; False also where that cannot be seen from here."""
+        """Whether it certainly exists no more; False also where that cannot be seen from here."""
         if self.space == UNKNOWN or self.space != this_process().space:
             return False
         try:
@@ -32,7 +32,7 @@ class Process:
         except ProcessLookupError:
             return True
         except (PermissionError, OverflowError):
-            # Somebody else's; or no process at all, of which nothing can be known.
+            # It belongs to another user, or the number is none of a process.
             pass
         started = _started(self.pid)
         return started is not None and started != self.started
@@ -40,14 +40,14 @@ class Process:
 
 @cache
 def this_process() -> Process:
-    """The process that asks."""
+    """Identify the process that calls this."""
     pid = os.getpid()
     try:
         # In a container that sees the host's /proc, numbers there are not those that the container uses.
         if os.readlink("/proc/self") != str(pid):  # noqa: PTH115
             return Process(UNKNOWN, pid, 0)
         parts = [Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
-        # Starts are told by the clock of the time namespace, which older kernels do not have.
+        # Starts are counted by the clock of the time namespace, which older kernels do not have.
         for kind in ("pid", "time"):
             path = Path("/proc/self/ns", kind)
             parts.append(os.readlink(path) if kind == "pid" or path.is_symlink() else "")  # noqa: PTH115
@@ -63,7 +63,7 @@ os.register_at_fork(after_in_child=this_process.cache_clear)
 
 
 def _started(pid: int) -> int | None:
-    """Field 22 of `/proc/<pid>/stat` (proc(5)); None if there is none, or it is hidden from us."""
+    """Read field 22 of `/proc/<pid>/stat` (proc(5)); None if there is no such process, or it is hidden from us."""
     try:
         # The name of the program, in parentheses, may hold anything.
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])

@@ -1,15 +1,15 @@
 """Folders that steps write into before they are committed, and the end of those that nobody writes into any more.
 
-A folder belongs to one process, in one run of a driver; its name tells both. It shows that it is alive by its time of
-change, which is set anew every `BEAT` seconds. It is swept away
+A folder belongs to one process, in one run of a driver; its name says which. Its time of change is set anew every
+`BEAT` seconds, as a sign of life. It is swept away
 
 - when the run of its driver has ended,
 - when its process belongs to this machine and container, where processes can be looked up, and exists no more,
-- when it was seen unchanged for long enough by our own clock, whatever it is.
+- when it was seen unchanged for long enough by our own clock.
 
-What is swept is first moved to `trash/`, so that no half of a folder is ever seen in its place; what lies there is
-nobody's, and whoever comes deletes it. A step that woke up late, and writes into a new folder of the old name, is found
-out when it commits: it is not the folder that was made for it.
+What is swept is first moved to `trash/`, so that no half of a folder is ever seen in its place; whoever comes next
+deletes what is there. A step that woke up late, and writes into a new folder of the old name, is detected when it
+commits: it is not the folder that was made for it.
 """
 
 from __future__ import annotations
@@ -20,44 +20,54 @@ import os
 import re
 import secrets
 import shutil
-import threading
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 
+from orchestrator.store.errors import LostOutputError
+from orchestrator.store.heartbeat import Heartbeat
 from orchestrator.store.process import Process, this_process
-from orchestrator.store.records import LostOutputError
 
 #: Seconds between two signs of life.
 BEAT = 15.0
-#: How the names end that this module gives: driver, process, and what tells apart the folders of one process.
+#: The end of the names that this module gives: driver, process, and what distinguishes the folders of one process.
 _OWNER = re.compile(r"-(?P<driver>[^-]+)-(?P<space>[^-]+)-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]{16}\Z")
-#: How the system says that a folder, or one on the way to it, is not there; on NFS also after it was opened.
+#: Errors that mean that a folder, or one on the way to it, is not there; on NFS also after it was opened.
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
-#: What may be left where somebody else deletes the same, or has a file open that NFS keeps for him under another name.
+#: Errors of deleting what others delete too, or what NFS keeps under another name while somebody has it open.
 _TOLERABLE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.ESTALE})
-#: Folders that this process writes into -> a descriptor of each, since the number of a deleted one is given away again.
+#: Folders that this process writes into -> a descriptor of each, since the inode number of a deleted one is reused.
 _open: dict[str, int] = {}
 os.register_at_fork(after_in_child=_open.clear)
+
+
+def _touch_all() -> None:
+    for path in list(_open):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+#: Shows that the folders of this process are alive.
+heartbeat = Heartbeat("scratch", BEAT, _touch_all)
 
 
 class Scratch:
     """The output folders below one place of the file system."""
 
     def __init__(self, place: Path) -> None:
-        """Remember the place, which need not exist yet; `scratch` and `trash` are to lie in it."""
+        """Remember the place, which need not exist yet; `scratch` and `trash` will be in it."""
         self._folder, self._trash = f"{place}/scratch", f"{place}/trash"
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         """Name -> how it looked, and for how many seconds it has."""
         self._looked = 0.0
 
     def name(self, what: str, driver: str) -> str:
-        """A path that nobody else has, for something that goes the way of output folders if its process dies."""
+        """Make up a path that nobody else has; what is there is swept like output folders if its process dies."""
         me = this_process()
         return f"{self._folder}/{what}-{driver}-{me.space}-{me.pid}-{me.started}-{secrets.token_hex(8)}"
 
     def make(self, what: str, driver: str) -> Path:
-        """A fresh folder, which shows life until it is dropped or was moved away.
+        """Make a folder, which shows life until it is dropped or moved away.
 
         Raises:
             OSError: it cannot be made.
@@ -65,11 +75,11 @@ class Scratch:
         path = self.name(what, driver)
         os.mkdir(path)  # noqa: PTH102 (thousands of times a second)
         _open[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        _Heart.beat()
+        heartbeat.start()
         return Path(path)
 
     def descriptor(self, folder: Path) -> int:
-        """The descriptor of a folder that was made here; files created through it are never in another one.
+        """Get the descriptor of a folder that was made here; files created through it are never in another one.
 
         Raises:
             LostOutputError: there is none.
@@ -80,11 +90,11 @@ class Scratch:
         return found
 
     def confirm(self, folder: Path) -> None:
-        """Make sure that a folder is the one that was made; nothing is said of one that was dropped or published.
+        """Make sure that a folder is the one that was made, unless it was dropped or published.
 
         Raises:
             LostOutputError: it is not there, or is another one.
-            OSError: that cannot be seen.
+            OSError: that cannot be found out.
         """
         descriptor = _open.get(str(folder))
         if descriptor is None:
@@ -98,7 +108,7 @@ class Scratch:
         raise LostOutputError(folder)
 
     def forget(self, folder: Path) -> bool:
-        """Give up a folder, which has another place by now; whether it was still ours."""
+        """Give up a folder that was moved elsewhere; returns whether it was still ours."""
         descriptor = _open.pop(str(folder), None)
         if descriptor is None:
             return False
@@ -115,9 +125,9 @@ class Scratch:
         """Drop folders that nobody writes into any more.
 
         Args:
-            patience: seconds for which one must have been seen unchanged, by looks of ours at most `BEAT` apart: of a
-                longer pause, which may have been everybody's, no more than that counts.
-            ended: a driver whose run is over.
+            patience: seconds for which one must have been seen unchanged. Between two calls no more than `BEAT` counts:
+                a longer pause may have been everybody's.
+            ended: a driver whose run is over: all of its folders go.
         """
         now = monotonic()
         passed, self._looked = min(now - self._looked, BEAT), now
@@ -144,7 +154,7 @@ class Scratch:
                 delete(f"{self._trash}/{name}")
 
     def throw_away(self, folder: Path) -> None:
-        """Delete a folder that others may be reading: they find all of it or nothing.
+        """Delete a folder that others may be reading; they find all of it or nothing.
 
         Raises:
             OSError: it cannot be deleted.
@@ -162,28 +172,8 @@ class Scratch:
         return aside
 
 
-class _Heart:
-    """Shows that the folders of this process are alive, from a thread of its own."""
-
-    _thread: threading.Thread | None = None
-
-    @classmethod
-    def beat(cls) -> None:
-        if cls._thread is None or not cls._thread.is_alive():
-            cls._thread = threading.Thread(target=cls._run, name="scratch", daemon=True)
-            cls._thread.start()
-
-    @classmethod
-    def _run(cls) -> None:
-        pause = threading.Event()
-        while not pause.wait(BEAT):
-            for path in list(_open):
-                with contextlib.suppress(OSError):
-                    os.utime(path)
-
-
 def _look(path: str) -> tuple[int, int] | None:
-    """What a sign of life alters. Opening it has NFS ask the server, which a look at its name does not."""
+    """Read what a sign of life alters. Opening the folder makes NFS ask its server; a look at the name does not."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -203,7 +193,7 @@ def _names(folder: str) -> list[str]:
 
 
 def delete(path: str) -> None:
-    """Delete a file, or a folder with all that is in it, which somebody else may be deleting too."""
+    """Delete a file, or a folder with all that is in it, which others may be deleting too."""
 
     def go_on(_function: object, _path: str, caught: tuple[type[BaseException], BaseException, TracebackType]) -> None:
         if not isinstance(caught[1], OSError) or caught[1].errno not in _TOLERABLE:

@@ -1,1 +1,1 @@
-"""MLflow is told here what the outbox holds, never twice, and nowhere else is mlflow imported."""
+"""Shows a sweep in MLflow, each run once. The only room that imports mlflow."""

@@ -1,4 +1,4 @@
-"""Runs are written straight into the tables of MLflow's database."""
+"""Writes runs straight into the tables of MLflow's database."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.tracking.backend import Found, RunRefusedError, found_by_tags, tags_of
-from orchestrator.tracking.runs import CELL, CONTENT, ID, KIND
-from orchestrator.tracking.sent import Run
+from orchestrator.tracking.runs import CELL, CONTENT, ID, KIND, Run
 
-#: So many runs are written by one transaction: what a crash leaves to be looked up.
+#: Runs per transaction: after a crash, so many must be looked up.
 _BATCH = 250
 
 
 class Database:
-    """Straight into MLflow's tables, many runs in one transaction.
+    """The tables of MLflow's database, written with many runs in one transaction.
 
-    MLflow's own calls cost 35 ms of computing a run, whatever the database; this costs about one. A test holds what
-    both write against each other.
+    MLflow's own calls cost 35 ms of computing per run, whatever the database; this costs about one. A test compares
+    what both write.
     """
 
     batch = _BATCH
@@ -30,7 +29,7 @@ class Database:
         self.location = location
 
     def find(self, ids: Sequence[str] | None) -> list[Found]:
-        """As `Place` has it."""
+        """See `Backend.find`."""
         import sqlalchemy
         from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 
@@ -55,11 +54,13 @@ class Database:
         return [found_by_tags(run, status, tags) for run, (status, tags) in found.items()]
 
     def write(self, runs: Sequence[tuple[Run, str | None]]) -> Iterator[tuple[Run, str | Exception]]:
-        """As `Place` has it."""
+        """See `Backend.write`."""
+        from mlflow.exceptions import MlflowException
+
         try:
             ids = self._write(runs)
-        except Exception as error:
-            # The transaction took all along.
+        except MlflowException as error:
+            # The whole transaction was rolled back.
             if not _is_refusal(error):
                 yield from ((run, error) for run, _ in runs)
             elif len(runs) == 1:
@@ -116,7 +117,7 @@ class Database:
         return ids
 
     def delete(self, runs: Sequence[str]) -> None:
-        """As `Place` has it."""
+        """See `Backend.delete`."""
         import sqlalchemy
         from mlflow.store.tracking.dbmodels.models import SqlRun
 
@@ -131,7 +132,7 @@ class Database:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the database answers, and does not take what it was given."""
+    """Whether the database answered, and refused what it was given."""
     import sqlalchemy
 
     about_rows = (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError, OverflowError, ValueError)

@@ -1,6 +1,6 @@
-"""Keeps MLflow up with a run: writes down what ended, and keeps a writer process going that tells MLflow.
+"""Keeps MLflow up with a run: writes down what ended, and keeps a process going that writes it into MLflow.
 
-The run never waits for either. What MLflow has not heard when the run ends stays in the outbox.
+The run never waits for either. What MLflow has not got when the run ends stays in the outbox.
 """
 
 from __future__ import annotations
@@ -20,62 +20,39 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.plan.grid import Mask
 from orchestrator.redact import redact
-from orchestrator.results.summary import left_out, spread_of
-from orchestrator.results.table import Results, unaveraged_metrics
-from orchestrator.session import Session
-from orchestrator.store import DamagedArtifactError, StoreError
-from orchestrator.sweep.outputs import code_commit
+from orchestrator.results.table import Results
+from orchestrator.store import DamagedArtifactError, Store, StoreError
+from orchestrator.sweep.outputs import Outputs
 from orchestrator.texts import plain_text
-from orchestrator.tracking.runs import Experiment, Projection, datasets, describe, markdown
-from orchestrator.tracking.sent import Outbox, Run
+from orchestrator.tracking.experiment import Experiment, experiment_of
+from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.runs import Projection, Run
 from orchestrator.types import Attempt
 
-#: A run that takes so many seconds is not over before its writer has started.
+#: Seconds before the writer is started: a shorter run starts it only at its end.
 _WRITER_AFTER = 5.0
-#: A writer that died is replaced after so many seconds.
+#: Seconds before a writer that died is replaced.
 _WRITER_AGAIN = 60.0
-#: Seconds without any progress after which a run that has ended gives MLflow up, and all that it may take.
+#: Seconds without progress after which a run that has ended gives MLflow up (also where somebody waits for the end),
+#: and the most seconds in all.
 PATIENCE, PATIENCE_WHEN_STOPPED, LONGEST = 60.0, 10.0, 900.0
 
 
-def experiment_of(session: Session, projection: Projection, uri: str, summary: pa.Table | None = None) -> Experiment:
-    """What MLflow is shown beside the runs of cells.
+def post_table(
+    projection: Projection, outbox: Outbox, store: Store, committed: Mask, table: pa.Table, exact: bool
+) -> int:
+    """Post the runs of a whole results table, and return the number of changes.
 
     Args:
-        session: the sweep.
-        projection: of its plan.
-        uri: MLflow's tracking URI.
-        summary: the small table that the run ends with, if it has.
-    """
-    tracking = session.spec.tracking
-    local = [each for each in (session.outputs.results, session.file) if isinstance(each, Path)]
-    note = f"**{session.spec.question}**\n\n"
-    if summary is not None:
-        note += f"{spread_of(summary)}:\n\n{markdown(summary, left_out(summary))}"
-    return Experiment(
-        uri=uri,
-        name=(tracking and tracking.experiment) or session.spec.name,
-        description=describe(projection, session.file, str(session.outputs.results)),
-        note=note[:7500] if summary is not None else "",
-        tags={"sweep.code_commit": code_commit(), "sweep.store": session.outputs.store},
-        datasets=datasets(session.spec),
-        files=tuple(str(each.absolute()) for each in local),
-        group_axes=projection.group_axes,
-        unaveraged=unaveraged_metrics(session.plan),
-    )
-
-
-def post_table(session: Session, outbox: Outbox, projection: Projection, table: pa.Table, exact: bool) -> int:
-    """Write down what MLflow is to show of a whole table; returns how much of it changed.
-
-    Args:
-        session: the sweep.
-        outbox: where.
-        projection: of its plan.
+        projection: the cells of the plan as runs.
+        outbox: where they are posted.
+        store: the store that has the training curves.
+        committed: which steps are committed (steps,).
         table: one row per cell.
-        exact: also that cells which are pending again are to go; otherwise only those that the sweep has no more, since
-            another driver may have finished them meanwhile.
+        exact: also remove runs of cells that are pending again; otherwise only of those that the sweep has no more,
+            since another driver may have finished the others meanwhile.
 
     Raises:
         OSError: the outbox cannot be written.
@@ -85,37 +62,36 @@ def post_table(session: Session, outbox: Outbox, projection: Projection, table: 
     if outbox.table == content:
         return 0
     runs = list(projection.runs(table, range(table.num_rows)))
-    steps = np.flatnonzero(session.schedule.committed).tolist()
     kept = {run.id for run in runs} if exact else set(table["cell_id"].to_pylist())
-    curves = list(_curves(session, projection, steps, outbox.digests))
+    curves = list(_curves(projection, store, np.flatnonzero(committed).tolist(), outbox.digests))
     gone = [id_ for id_ in outbox.digests if ":" not in id_ and id_ not in kept]
     return outbox.post([*runs, *curves], gone, content)
 
 
-def _curves(session: Session, projection: Projection, numbers: Iterable[int], known: Iterable[str]) -> Iterator[Run]:
-    """The training curves of some committed steps, unless they are known."""
-    plan = session.plan
+def _curves(projection: Projection, store: Store, numbers: Iterable[int], known: Iterable[str]) -> Iterator[Run]:
+    """Read the training curves of some committed steps, but for those whose ids are known."""
+    plan = projection.plan
     wanted = [number for number in numbers if plan.stage(number).history]
     wanted = [number for number in wanted if f"step:{plan.keys[number]}" not in known]
     if not wanted:
         return
     import pyarrow.parquet as pq
 
-    manifests = session.store.manifests([plan.address(number) for number in wanted])
+    manifests = store.manifests([plan.address(number) for number in wanted])
     for number in wanted:
         manifest = manifests[plan.address(number)]
-        # A curve is not worth stopping for: a damaged artifact is told of where it is read for its own sake.
+        # A curve is not worth stopping for: damage is reported where the artifact is read for its own sake.
         with contextlib.suppress(DamagedArtifactError, StoreError, pa.ArrowInvalid):
             if isinstance(manifest, DamagedArtifactError) or "history.parquet" not in manifest.files:
                 continue
-            content = pa.BufferReader(session.store.read(manifest, "history.parquet"))
+            content = pa.BufferReader(store.read(manifest, "history.parquet"))
             history = pq.ParquetFile(content).read(use_threads=False)
             if history.num_rows:
                 yield projection.curve(number, history.to_pylist(), manifest.seconds, manifest.finished)
 
 
 def fingerprint(table: pa.Table) -> str:
-    """Names a table by its content."""
+    """Digest the content of a table."""
     buffer = pa.BufferOutputStream()
     with pa.ipc.new_stream(buffer, table.schema) as stream:
         stream.write_table(table)
@@ -124,7 +100,7 @@ def fingerprint(table: pa.Table) -> str:
 
 @dataclass
 class Delivered:
-    """What became of the outbox."""
+    """The end of publishing a run: how many runs MLflow got, and what is left."""
 
     created: int = 0
     replaced: int = 0
@@ -132,56 +108,64 @@ class Delivered:
     left: int = 0
     """Runs that MLflow does not have yet."""
     error: str | None = None
-    """Why not."""
+    """Why some are left."""
 
 
-class Courier:
-    """Of one run of a sweep."""
+class Publisher:
+    """Publishes a sweep while it runs: posts what ended, and keeps a writer process going that brings it to MLflow."""
 
-    def __init__(self, session: Session, results: Results, uri: str) -> None:
-        """Nothing is written or started yet."""
-        self.session = session
+    def __init__(self, results: Results, file: Path, outputs: Outputs, uri: str) -> None:
+        """Prepare; nothing is written or started yet.
+
+        Args:
+            results: the results of the run, with its plan, store and schedule.
+            file: the sweep file.
+            outputs: the places of the sweep.
+            uri: MLflow's tracking URI.
+        """
         self.results = results
-        self.projection = Projection(session.plan)
-        self.outbox = Outbox(session.outputs.outbox)
+        self.projection = Projection(results.plan)
+        self.outbox = Outbox(outputs.outbox)
+        self._file = file
+        self._outputs = outputs
         self._unwritten: str | None = None
-        """What is wrong with the outbox."""
+        """What is wrong with the outbox, as last seen."""
         self._unsent: str | None = None
-        """What is wrong with MLflow, as last heard."""
+        """What is wrong with MLflow, as last reported."""
         self._uri = uri
         self._cells: set[int] = set()
         self._steps: list[int] = []
         self._posted = 0
         self._started = time.monotonic()
-        self._writer: _Writer | None = None
+        self._writer: _WriterProcess | None = None
         self._writer_due = self._started + _WRITER_AFTER
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with MLflow or the outbox, as last heard."""
+        """What is wrong with MLflow or the outbox, as last reported."""
         return self._unwritten or self._unsent
 
     def note(self, attempt: Attempt) -> None:
-        """Take in an attempt that ended."""
-        number = self.session.plan.number(attempt.address)
+        """Remember an attempt that ended."""
+        number = self.results.plan.number(attempt.address)
         assert number is not None, "only steps of this plan are run"
         cell = int(self.projection.owners[number])
         if cell >= 0:
             self._cells.add(cell)
-        if attempt.metrics is not None and self.session.plan.stage(number).history:
+        if attempt.metrics is not None and self.results.plan.stage(number).history:
             self._steps.append(number)
 
-    def beat(self) -> None:
-        """Write down what ended since the last time, and look after the writer."""
+    def publish(self) -> None:
+        """Post what ended since the last time, and look after the writer."""
         cells, steps = sorted(self._cells), self._steps
         if cells or steps:
             runs = self.projection.runs(self.results.rows(cells), cells)
             try:
-                curves = _curves(self.session, self.projection, steps, self.outbox.digests)
+                curves = _curves(self.projection, self.results.store, steps, self.outbox.digests)
                 self._posted += self.outbox.post([*runs, *curves])
             except (OSError, StoreError) as error:
-                # The next beat, or the end of the run, writes it down.
-                self._unwritten = self._spelled(error)
+                # The next call, or the end of the run, writes it down.
+                self._unwritten = self._format(error)
                 return
             self._cells, self._steps = set(), []
             self._unwritten = None
@@ -189,44 +173,45 @@ class Courier:
             if self._writer is None or self._writer.ended:
                 self.close()
                 self._writer_due = time.monotonic() + _WRITER_AGAIN
-                # The scheduler and the steps come first.
-                experiment = experiment_of(self.session, self.projection, self._uri)
+                experiment = self._experiment()
                 try:
-                    self._writer = _Writer(self.outbox, experiment, niceness=10)
+                    # The scheduler and the steps come first, hence the niceness.
+                    self._writer = _WriterProcess(self.outbox, experiment, niceness=10)
                 except OSError as error:
                     self._unsent = f"the MLflow writer cannot be started: {error.strerror or error}"
                     return
-            self._writer.listen()
+            self._writer.receive()
             self._unsent = self._writer.delivered.error
 
     def finish(
         self, table: pa.Table, summary: pa.Table | None, stopped: bool, progress: Callable[[int, int], None]
     ) -> Delivered:
-        """Tell MLflow the rest, for as long as it makes progress.
+        """Bring the rest to MLflow, for as long as it makes progress.
 
         Args:
             table: the results table.
             summary: the small table that the run ends with.
-            stopped: somebody waits for this to end.
-            progress: told how far this is.
+            stopped: somebody waits for the end.
+            progress: called with (runs written, runs to write).
         """
         try:
             return self._finish(table, summary, stopped, progress)
         except (OSError, StoreError) as error:
-            return Delivered(error=self._spelled(error))
+            return Delivered(error=self._format(error))
         finally:
             self.close()
 
     def _finish(
         self, table: pa.Table, summary: pa.Table | None, stopped: bool, progress: Callable[[int, int], None]
     ) -> Delivered:
-        post_table(self.session, self.outbox, self.projection, table, exact=False)
-        experiment = experiment_of(self.session, self.projection, self._uri, summary)
+        results = self.results
+        post_table(self.projection, self.outbox, results.store, results.schedule.committed, table, exact=False)
+        experiment = self._experiment(summary)
         if self._is_known(experiment):
             return Delivered(unchanged=len(self.outbox.digests))
         if self._writer is None or self._writer.ended:
             self.close()
-            self._writer = _Writer(self.outbox, replace(experiment, note=""), niceness=0)
+            self._writer = _WriterProcess(self.outbox, replace(experiment, note=""), niceness=0)
         self._writer.end(experiment)
         found = self._wait(PATIENCE_WHEN_STOPPED if stopped else PATIENCE, progress)
         self.close()
@@ -237,19 +222,22 @@ class Courier:
         )
         return found
 
-    def _spelled(self, error: OSError | StoreError) -> str:
+    def _experiment(self, summary: pa.Table | None = None) -> Experiment:
+        return experiment_of(self.projection, self._file, self._outputs, self._uri, summary)
+
+    def _format(self, error: OSError | StoreError) -> str:
         if isinstance(error, StoreError):
             return str(error)
         return f"{self.outbox.folder} cannot be written: {error.strerror or error}"
 
     def close(self) -> None:
-        """End the writer, if there is one, whatever it does."""
+        """Kill the writer, if there is one."""
         if self._writer:
             self._writer.kill()
             self._writer = None
 
     def _is_known(self, experiment: Experiment) -> bool:
-        """Whether MLflow was told all of this already; a database file that is gone knows nothing."""
+        """Whether MLflow has all of this already; a database file that is gone has nothing."""
         if self._writer is not None:
             return False
         sent = self.outbox.sent(experiment.target)
@@ -262,16 +250,16 @@ class Courier:
         assert writer is not None, "it was started a moment ago"
         until = time.monotonic() + LONGEST
         while not writer.ended:
-            writer.listen()
+            writer.receive()
             if writer.total:
                 progress(writer.done, writer.total)
             now = time.monotonic()
-            if now > until or now - writer.heard > patience:
+            if now > until or now - writer.last_report > patience:
                 silent = f"MLflow at {redact(self._uri)} did not answer for {patience:.0f} s"
                 writer.delivered.error = writer.delivered.error or silent
                 return writer.delivered
             time.sleep(0.05)
-        writer.listen()
+        writer.receive()
         if writer.exit_code and not writer.delivered.error:
             writer.delivered.error = f"the MLflow writer ended with {writer.exit_code}, see {writer.log}"
         if not writer.exit_code:
@@ -279,16 +267,16 @@ class Courier:
         return writer.delivered
 
 
-class _Writer:
-    """A process that tells MLflow what is in the outbox."""
+class _WriterProcess:
+    """A running `orchestrator.tracking.writer`, as the driver sees it."""
 
     def __init__(self, outbox: Outbox, experiment: Experiment, niceness: int) -> None:
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.delivered = Delivered()
         self.done = self.total = 0
-        self.heard = time.monotonic()
-        """When it last said something that is no complaint."""
+        self.last_report = time.monotonic()
+        """When it last reported anything but an error, or was asked to end."""
         self.log = outbox.folder / "writer.log"
         with contextlib.ExitStack() as stack:
             log: Any = subprocess.DEVNULL
@@ -300,13 +288,13 @@ class _Writer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": path},
-                # Ctrl-C is for the driver, which then tells it to end.
+                # Ctrl-C is for the driver, which then asks it to end.
                 start_new_session=True,
             )
         assert self._process.stdout is not None, "it is a pipe"
         os.set_blocking(self._process.stdout.fileno(), False)
         self._rest = b""
-        self._say(experiment)
+        self._send(experiment)
 
     @property
     def ended(self) -> bool:
@@ -317,12 +305,12 @@ class _Writer:
         return self._process.returncode
 
     def end(self, experiment: Experiment) -> None:
-        """Have it write what is left, and end."""
-        self.heard = time.monotonic()
-        self._say(experiment)
+        """Ask it to write what is left, and to end."""
+        self.last_report = time.monotonic()
+        self._send(experiment)
 
-    def listen(self) -> None:
-        """Read what it has said; waits for nothing."""
+    def receive(self) -> None:
+        """Read its reports; waits for nothing."""
         assert self._process.stdout is not None, "it is a pipe"
         with contextlib.suppress(BlockingIOError):
             while content := os.read(self._process.stdout.fileno(), 65536):
@@ -332,20 +320,20 @@ class _Writer:
                     with contextlib.suppress(ValueError, KeyError, TypeError):
                         self._take(json.loads(line))
 
-    def _take(self, said: Mapping[str, Any]) -> None:
-        if "error" in said:
-            self.delivered.error = plain_text(said["error"])
+    def _take(self, report: Mapping[str, Any]) -> None:
+        if "error" in report:
+            self.delivered.error = plain_text(report["error"])
             return
-        self.heard = time.monotonic()
-        if "synced" in said:
-            self.delivered = Delivered(**said["synced"])
+        self.last_report = time.monotonic()
+        if "synced" in report:
+            self.delivered = Delivered(**report["synced"])
         else:
-            self.done, self.total = said["done"], said["total"]
+            self.done, self.total = report["done"], report["total"]
             self.delivered.error = None
 
-    def _say(self, experiment: Experiment) -> None:
+    def _send(self, experiment: Experiment) -> None:
         assert self._process.stdin is not None, "it is a pipe"
-        # It is dead otherwise, which is noticed where it is looked after.
+        # It is dead otherwise, which `publish` and `finish` notice.
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(asdict(experiment)).encode() + b"\n")
             self._process.stdin.flush()

@@ -1,4 +1,4 @@
-"""Runs are written to an MLflow server by its public interface."""
+"""Writes runs to an MLflow server through its public interface."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from orchestrator.tracking.backend import Found, RunRefusedError, found_by_tags, tags_of
-from orchestrator.tracking.runs import CELL, ID, KIND
-from orchestrator.tracking.sent import Run
+from orchestrator.tracking.runs import CELL, ID, KIND, Run
 
-#: Connections to a server. More of them wait for each other where its database is SQLite.
+#: Connections to a server. More would wait for each other where its database is SQLite.
 _CONNECTIONS = 4
-#: So many runs are begun before it is noted which of them are there: what a crash leaves to be looked up.
+#: Runs that are begun before it is noted which of them are there: after a crash, so many must be looked up.
 _BATCH = 64
-#: MLflow takes at most so many metrics in one call.
+#: MLflow accepts at most so many metrics in one call.
 _METRICS_PER_CALL = 1000
 
 
 class Server:
-    """By MLflow's public interface, at most three calls a run, over several connections."""
+    """An MLflow server: at most three calls per run, over several connections."""
 
     batch = _BATCH
 
@@ -32,7 +31,7 @@ class Server:
         _acknowledge_at_once()
 
     def find(self, ids: Sequence[str] | None) -> list[Found]:
-        """As `Place` has it."""
+        """See `Backend.find`."""
         if ids is None:
             kinds = ("cell", "step", "group", "sweep")
             filters = [f"tags.`{KIND}` = '{kind}'" for kind in kinds]
@@ -61,11 +60,11 @@ class Server:
                 return
 
     def write(self, runs: Sequence[tuple[Run, str | None]]) -> Iterator[tuple[Run, str | Exception]]:
-        """As `Place` has it."""
+        """See `Backend.write`."""
         failed = threading.Event()
 
         def one(run: Run, parent: str | None) -> str | Exception:
-            # What is tried after a failure would only wait for the same timeout.
+            # After a failure, another call would only wait for the same timeout.
             if failed.is_set():
                 return ConnectionError("not tried")
             try:
@@ -90,7 +89,7 @@ class Server:
             id_ = str(made.info.run_id)
             self._fill(id_, run)
         except MlflowException as error:
-            # Of the other codes, none is about what a run consists of.
+            # No other code is about the content of a run.
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
                 raise
             if id_:
@@ -110,16 +109,16 @@ class Server:
         self.client.set_terminated(id_, "FINISHED" if run.succeeded else "FAILED", ended)
 
     def delete(self, runs: Sequence[str]) -> None:
-        """As `Place` has it."""
+        """See `Backend.delete`."""
         for run in runs:
             self.client.delete_run(run)
 
 
 @functools.cache
 def _acknowledge_at_once() -> None:
-    """Have this process acknowledge each packet of an answer as soon as it is there, from now on.
+    """Make this process acknowledge each packet of an answer at once, from now on.
 
-    `mlflow server` with several workers, its default, answers in two packets and does not send the second (Nagle) till
+    `mlflow server` with several workers, its default, answers in two packets and does not send the second (Nagle) until
     the first is acknowledged, which Linux delays by 40 ms: 45 ms for a request that takes 4. The option must be set
     again for each answer, and neither MLflow nor requests has a place for that.
     """

@@ -82,7 +82,7 @@ def test_when_nothing_works_together_every_step_is_tried_by_itself(tmp_path: Pat
 def test_steps_that_others_hold_or_have_committed_stay_out_of_it(tmp_path: Path, store: Store) -> None:
     held, there, *rest = requests_for(store, "work", "work", "work", "work")
     run_bundle([there])
-    assert store.claim(held.step.address, Holder("another", "elsewhere", Process("elsewhere", 1, 0)).spell()) is None
+    assert store.claim(held.step.address, Holder("another", "elsewhere", Process("elsewhere", 1, 0)).to_text()) is None
     attempts = {attempt.address: attempt for attempt in run_bundle([held, there, *rest])}
     assert traced(tmp_path) == ["work", "together 2"]
     outcomes = {Outcome.CLAIMED: 1, Outcome.SUCCEEDED: 3}

@@ -35,9 +35,9 @@ from servers import free_port, wait_until_it_answers  # noqa: E402
 from orchestrator.results.summary import summarise  # noqa: E402
 from orchestrator.results.table import reported_metrics, write_results  # noqa: E402
 from orchestrator.session import Session, open_session  # noqa: E402
-from orchestrator.tracking.publisher import experiment_of  # noqa: E402
+from orchestrator.tracking.experiment import experiment_of  # noqa: E402
+from orchestrator.tracking.outbox import Outbox  # noqa: E402
 from orchestrator.tracking.runs import Projection  # noqa: E402
-from orchestrator.tracking.sent import Outbox  # noqa: E402
 from orchestrator.tracking.sync import sync_runs  # noqa: E402
 
 #: Of the 12,960; a server is asked three times a cell.
@@ -94,7 +94,7 @@ def through_a_server(session: Session, folder: Path, table: pa.Table) -> tuple[f
             busy = _computing(server.pid) - before
         cells = sorted(random.Random(0).sample(range(table.num_rows), THROUGH_A_SERVER))
         outbox = outbox_with(session, place / "outbox", table, cells)
-        experiment = experiment_of(session, Projection(session.plan), uri)
+        experiment = experiment_of(Projection(session.plan), session.file, session.outputs, uri)
         marks: list[tuple[float, float]] = []
 
         def note(done: int, total: int) -> None:
@@ -149,7 +149,7 @@ def main() -> None:
         )
         note("… bytes per cell", outbox.journal.offset / len(cells), "B")
         uri = f"sqlite:///{place / 'mlflow.db'}"
-        experiment = experiment_of(session, projection, uri, summarise(table, session.spec))
+        experiment = experiment_of(projection, session.file, session.outputs, uri, summarise(table, session.spec))
         # Its tables are made, which takes MLflow some seconds, once.
         sync_runs(Outbox(folder / "nothing"), experiment)
         before, computing = time.perf_counter(), time.process_time()

@@ -23,8 +23,8 @@ from orchestrator.command import spell
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
 from orchestrator.sweep.outputs import resolve_outputs
-from orchestrator.tracking.runs import Experiment
-from orchestrator.tracking.sync import TrackingError, _check_reachable, told_apart
+from orchestrator.tracking.client import TrackingError, check_reachable, translate_errors
+from orchestrator.tracking.experiment import Experiment
 from orchestrator.types import Outcome
 
 SECRET = "Qs3cretZ"
@@ -122,7 +122,7 @@ def test_a_store_with_a_password_in_its_uri_is_refused_with_the_remedy(monkeypat
 
 def test_what_mlflow_and_databases_say_is_told_without_the_password() -> None:
     uri = f"postgresql://me:{SECRET}@db/mlflow"
-    with pytest.raises(TrackingError) as caught, told_apart(uri):
+    with pytest.raises(TrackingError) as caught, translate_errors(uri):
         raise OSError(f"no pg_hba.conf entry, password {SECRET} of {uri} does not match\nsecond line")
     assert str(caught.value) == (
         "MLflow at postgresql://me:***@db/mlflow failed: no pg_hba.conf entry, password *** of "
@@ -133,10 +133,10 @@ def test_what_mlflow_and_databases_say_is_told_without_the_password() -> None:
 def test_a_server_is_knocked_at_without_the_password_in_its_name(server: int) -> None:
     # Otherwise it would be taken for a part of the port.
     uri = f"http://me:{SECRET}@127.0.0.1:{server}"
-    _check_reachable(uri)
+    check_reachable(uri)
     assert run_address(uri, "e", "cell") == f"http://127.0.0.1:{server}/#/experiments/7/runs/r"
     with pytest.raises(TrackingError, match=r"http://me:\*\*\*@127.0.0.1:1 does not answer"):
-        _check_reachable(f"http://me:{SECRET}@127.0.0.1:1")
+        check_reachable(f"http://me:{SECRET}@127.0.0.1:1")
     with pytest.raises(JobServerError, match=r"no job server answers at http://me:\*\*\*@127.0.0.1:1 "):
         _connect(f"http://me:{SECRET}@127.0.0.1:1")
 

@@ -26,11 +26,13 @@ from servers import free_port, kill_group, put_mlflow_database
 from orchestrator import drive as driving
 from orchestrator.drive import drive, synchronise
 from orchestrator.session import Session, open_session
-from orchestrator.tracking import publisher as courier
-from orchestrator.tracking.publisher import experiment_of, post_table
+from orchestrator.tracking import publisher
+from orchestrator.tracking.client import TrackingError
+from orchestrator.tracking.experiment import experiment_of
+from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.publisher import post_table
 from orchestrator.tracking.runs import Projection
-from orchestrator.tracking.sent import Outbox
-from orchestrator.tracking.sync import Synced, TrackingError, sync_runs
+from orchestrator.tracking.sync import Synced, sync_runs
 from orchestrator.types import Manifest
 
 pytestmark = pytest.mark.faults
@@ -85,8 +87,9 @@ def tell_directly(folder: Path, uri: str) -> Callable[[], Synced]:
     run(folder, None, "tracking=false")
     session = opened(folder)
     outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
-    post_table(session, outbox, projection, session.results().table(), exact=True)
-    return lambda: sync_runs(outbox, experiment_of(session, projection, uri))
+    table = session.results().table()
+    post_table(projection, outbox, session.store, session.schedule.committed, table, exact=True)
+    return lambda: sync_runs(outbox, experiment_of(projection, session.file, session.outputs, uri))
 
 
 def check_sweep(folder: Path, calm: pa.Table) -> None:
@@ -243,7 +246,7 @@ def test_a_server_that_hangs_for_longer_than_anybody_waits_is_given_up(
 ) -> None:
     # It says that it is well, and its first answer takes ten minutes.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
-    monkeypatch.setattr(courier, "PATIENCE", 15.0)
+    monkeypatch.setattr(publisher, "PATIENCE", 15.0)
     proxy.tell("silent", "/api/")
     assert run(tmp_path, proxy.uri) < 60
     printed = capsys.readouterr().out
@@ -266,15 +269,15 @@ def writers(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def hold(monkeypatch: pytest.MonkeyPatch, uri: str, meanwhile: Callable[[courier.Courier], None]) -> None:
+def hold(monkeypatch: pytest.MonkeyPatch, uri: str, meanwhile: Callable[[publisher.Publisher], None]) -> None:
     """Run with a writer from the first cell on, and hold the run up once, as soon as MLflow shows a cell, to meddle."""
-    monkeypatch.setattr(courier, "_WRITER_AFTER", 0.0)
+    monkeypatch.setattr(publisher, "_WRITER_AFTER", 0.0)
     monkeypatch.setattr(driving, "PULSE_EVERY", 0.0)
-    beat = courier.Courier.beat
+    publish = publisher.Publisher.publish
     held: list[bool] = []
 
-    def held_beat(self: courier.Courier) -> None:
-        beat(self)
+    def held_publish(self: publisher.Publisher) -> None:
+        publish(self)
         until = time.monotonic() + 400
         while len(self.outbox.digests) >= 20 and not held and time.monotonic() < until:
             sent = self.outbox.sent(f"{uri} {self.projection.spec.tracking.experiment}")  # type: ignore[union-attr]
@@ -284,7 +287,7 @@ def hold(monkeypatch: pytest.MonkeyPatch, uri: str, meanwhile: Callable[[courier
                 meanwhile(self)
             time.sleep(0.01)
 
-    monkeypatch.setattr(courier.Courier, "beat", held_beat)
+    monkeypatch.setattr(publisher.Publisher, "publish", held_publish)
 
 
 #: 40 cells, that there is something to interrupt.
@@ -317,7 +320,7 @@ def test_a_writer_that_is_killed_is_replaced_and_nothing_is_there_twice(
     uri = put_mlflow_database(tmp_path / "out" / "mlflow.db")
     killed: list[int] = []
 
-    def kill(_: courier.Courier) -> None:
+    def kill(_: publisher.Publisher) -> None:
         for process in writers(tmp_path):
             process.kill()
             killed.append(process.pid)
@@ -355,7 +358,7 @@ def test_killing_the_driver_leaves_the_rest_in_the_outbox_and_no_writer_behind(t
     assert waiting
     # Whatever comes first, another command or just this: what was written down is told.
     session, uri = opened(tmp_path), put_mlflow_database(tmp_path / "out" / "mlflow.db")
-    sync_runs(outbox, experiment_of(session, Projection(session.plan), uri))
+    sync_runs(outbox, experiment_of(Projection(session.plan), session.file, session.outputs, uri))
     import mlflow
 
     client = mlflow.MlflowClient(uri)

@@ -250,11 +250,11 @@ def test_nothing_is_deleted_while_a_driver_runs(tmp_path: Path, outputs: str) ->
     one, other = run(tmp_path, outputs, ONE), run(tmp_path, outputs, OTHER)
     free = Artifact("toy_source", "f" * 32)
     elsewhere = Holder("driver", "another-host", Process("elsewhere", 12, 34))
-    one.store.claim(free, elsewhere.spell())
+    one.store.claim(free, elsewhere.to_text())
     with pytest.raises(StoreError, match=r"process 12 on another-host works on toy_source/f+: .* or delete .*claims"):
         collect([one], [], True)
     # A living process of this machine; then one that is gone.
-    one.store.renew(free, Holder("driver", "here", this_process()).spell())
+    one.store.renew(free, Holder("driver", "here", this_process()).to_text())
     with pytest.raises(StoreError, match="a driver is running"):
         collect([one], [], True)
     one.store.renew(free, "torn")
@@ -270,7 +270,7 @@ def test_nothing_is_deleted_while_a_driver_runs(tmp_path: Path, outputs: str) ->
     assert there(one.store) == steps(one) | steps(other)
     dead = subprocess.Popen(["true"])
     dead.wait()
-    one.store.claim(free, Holder("driver", "here", replace(this_process(), pid=dead.pid)).spell())
+    one.store.claim(free, Holder("driver", "here", replace(this_process(), pid=dead.pid)).to_text())
     collect([one], [], True)
     assert there(one.store) == steps(one)
     assert one.store.claims() == {}

@@ -21,8 +21,8 @@ from orchestrator.results.summary import left_out, summarise
 from orchestrator.results.table import averaged_metrics
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
-from orchestrator.tracking.runs import aggregates
-from orchestrator.tracking.sent import Run
+from orchestrator.tracking.groups import aggregates
+from orchestrator.tracking.runs import Run
 
 SWEEP = """\
 name: arms

@@ -15,8 +15,7 @@ from test_execute import SLOW, command, environment
 
 from orchestrator.drive import drive
 from orchestrator.session import Session, open_session
-from orchestrator.store import claims as claim
-from orchestrator.store import process
+from orchestrator.store import claims, process
 from orchestrator.store.claims import ClaimedError, Holder, claimed, parse_holder
 from orchestrator.store.posix import PosixStore
 from orchestrator.store.process import UNKNOWN, Process, this_process
@@ -52,12 +51,12 @@ def test_a_claim_is_given_back_by_work_that_fails(store: PosixStore) -> None:
 
 
 def test_a_living_holder_keeps_others_out_and_is_named(store: PosixStore) -> None:
-    store.claim(ADDRESS, holder().spell())
+    store.claim(ADDRESS, holder().to_text())
     with pytest.raises(ClaimedError, match=f"process {os.getpid()} on") as caught, claimed(store, ADDRESS, "me", None):
         pass
-    assert caught.value.holder == holder().spell()
+    assert caught.value.holder == holder().to_text()
     # It is still theirs.
-    assert store.claim(ADDRESS, "x") == holder().spell()
+    assert store.claim(ADDRESS, "x") == holder().to_text()
 
 
 def test_claims_of_our_own_driver_of_dead_processes_and_stale_ones_are_taken_over(store: PosixStore) -> None:
@@ -65,13 +64,13 @@ def test_claims_of_our_own_driver_of_dead_processes_and_stale_ones_are_taken_ove
     dead.wait()
     reused = holder(started=1)
     far = holder(space="far-away")
-    for held, stale in ((holder("me"), None), (holder(pid=dead.pid), None), (reused, None), (far, far.spell())):
-        store.renew(ADDRESS, held.spell())
+    for held, stale in ((holder("me"), None), (holder(pid=dead.pid), None), (reused, None), (far, far.to_text())):
+        store.renew(ADDRESS, held.to_text())
         with claimed(store, ADDRESS, "me", stale):
             pass
     # A claim that was renewed since it was seen is no longer the stale one.
-    store.renew(ADDRESS, replace(far, beat=2).spell())
-    with pytest.raises(ClaimedError), claimed(store, ADDRESS, "me", far.spell()):
+    store.renew(ADDRESS, replace(far, renewals=2).to_text())
+    with pytest.raises(ClaimedError), claimed(store, ADDRESS, "me", far.to_text()):
         pass
 
 
@@ -83,7 +82,7 @@ def test_a_process_that_cannot_be_looked_up_from_here_is_never_taken_for_dead(
     assert Process(this_process().space, dead.pid, 1).gone()
     # Of another container of one host name, or of a platform that does not tell.
     for space in ("another", UNKNOWN):
-        store.renew(ADDRESS, holder(space=space, pid=dead.pid).spell())
+        store.renew(ADDRESS, holder(space=space, pid=dead.pid).to_text())
         with pytest.raises(ClaimedError), claimed(store, ADDRESS, "me", None):
             pass
     # No clock of the machine counts; and somebody else's process is none that is gone.
@@ -95,13 +94,13 @@ def test_a_process_that_cannot_be_looked_up_from_here_is_never_taken_for_dead(
 
 def test_a_claim_that_was_taken_over_is_left_to_its_new_holder(store: PosixStore) -> None:
     with claimed(store, ADDRESS, "mine", None):
-        store.renew(ADDRESS, holder().spell())
-    assert store.claims() == {ADDRESS: holder().spell()}
+        store.renew(ADDRESS, holder().to_text())
+    assert store.claims() == {ADDRESS: holder().to_text()}
 
 
 def test_a_claim_is_given_back_whenever_it_was_renewed_last(store: PosixStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "BEAT", 0.01)
-    monkeypatch.setattr(claim._Heart, "_thread", None)
+    monkeypatch.setattr(claims.heartbeat, "seconds", 0.01)
+    monkeypatch.setattr(claims.heartbeat, "_thread", None)
     for _ in range(20):
         with claimed(store, ADDRESS, "mine", None):
             time.sleep(0.02)
@@ -109,26 +108,26 @@ def test_a_claim_is_given_back_whenever_it_was_renewed_last(store: PosixStore, m
 
 
 def test_claims_are_renewed_each_while_its_work_lasts(store: PosixStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "BEAT", 0.05)
-    monkeypatch.setattr(claim._Heart, "_thread", None)
+    monkeypatch.setattr(claims.heartbeat, "seconds", 0.05)
+    monkeypatch.setattr(claims.heartbeat, "_thread", None)
     other = Artifact(ADDRESS.stage, "1" * 32)
 
-    def wait_for_beats(address: Artifact, count: int) -> None:
+    def wait_for_renewals(address: Artifact, count: int) -> None:
         until = time.monotonic() + 400
         while time.monotonic() < until:
             held = parse_holder(store.claim(address, "x") or "")
             assert held
-            if held.beat >= count:
+            if held.renewals >= count:
                 return
             time.sleep(0.01)
         raise AssertionError("the claim is not renewed")
 
     with claimed(store, other, "me", None):
         with claimed(store, ADDRESS, "me", None):
-            wait_for_beats(ADDRESS, 2)
-            wait_for_beats(other, 2)
+            wait_for_renewals(ADDRESS, 2)
+            wait_for_renewals(other, 2)
         assert ADDRESS not in store.claims()
-        wait_for_beats(other, 5)
+        wait_for_renewals(other, 5)
     assert not store.claims()
 
 
@@ -176,7 +175,7 @@ def test_a_driver_that_shows_no_life_is_replaced_after_a_while(tmp_path: Path, m
     monkeypatch.setattr("orchestrator.run.loop._LOOK_AGAIN", 0.2)
     session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
     session.store.prepare()
-    session.store.claim(session.plan.address(0), holder(space="a-node-that-is-gone").spell())
+    session.store.claim(session.plan.address(0), holder(space="a-node-that-is-gone").to_text())
     before = time.monotonic()
     assert drive(session, None, True, None) == 0
     assert time.monotonic() - before > 1.0

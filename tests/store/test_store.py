@@ -24,6 +24,7 @@ from orchestrator.store import (
     LostOutputError,
     Store,
     StoreError,
+    UnfitError,
     list_files,
     open_store,
     output_folder,
@@ -32,7 +33,7 @@ from orchestrator.store import (
 from orchestrator.store import scratch as scratch_module
 from orchestrator.store.posix import PosixStore
 from orchestrator.store.process import this_process
-from orchestrator.store.records import UnfitError, spell_manifest
+from orchestrator.store.records import manifest_to_json
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 
 ADDRESS = Artifact("toy_source", "0" * 32)
@@ -369,8 +370,8 @@ def test_a_pause_of_our_own_is_no_sign_of_anybodys_death(store: Store, monkeypat
 def test_an_output_folder_shows_life_as_long_as_it_is_written_into(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scratch_module, "BEAT", 0.01)
-    monkeypatch.setattr(scratch_module._Heart, "_thread", None)
+    monkeypatch.setattr(scratch_module.heartbeat, "seconds", 0.01)
+    monkeypatch.setattr(scratch_module.heartbeat, "_thread", None)
     folder = store.scratch(ADDRESS, "driver")
     for _ in range(3):
         before = folder.stat().st_mtime_ns
@@ -441,7 +442,7 @@ def test_a_manifest_that_names_a_file_elsewhere_is_damaged_and_nothing_is_writte
     inside = Inside(store)
     before = sorted(path for path in tmp_path.rglob("*"))
     bad = replace(good, files={**good.files, name: (5, "0" * 64)}, upload="0" * 16)
-    inside.write(inside.manifest(ADDRESS), spell_manifest(bad).decode())
+    inside.write(inside.manifest(ADDRESS), manifest_to_json(bad).decode())
     message = f"artifact toy_source/{ADDRESS.key} is damaged: manifest.json names {name!r}"
     again = open_store(store.location)
     found = again.manifests([ADDRESS])[ADDRESS]
@@ -460,7 +461,7 @@ def test_a_manifest_whose_upload_lies_elsewhere_is_damaged(s3: str, tmp_path: Pa
     kept = tmp_path / "outside"
     kept.mkdir()
     for each in (replace(good, upload=upload), replace(good, upload=None)):
-        inside.write(inside.manifest(ADDRESS), spell_manifest(each).decode())
+        inside.write(inside.manifest(ADDRESS), manifest_to_json(each).decode())
         with pytest.raises(DamagedArtifactError, match=ADDRESS.key):
             store.fetch(ADDRESS)
     assert kept.is_dir()

@@ -1,4 +1,4 @@
-"""What MLflow is to be told lies on disk: nothing is lost to a crash, nothing is there twice."""
+"""What MLflow is to show lies on disk: nothing is lost to a crash, nothing is there twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.tracking.sent import Delivery, Journal, Outbox, Run, Sent
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.runs import Run
+from orchestrator.tracking.sent import Delivery, Sent
 
 
 def run(id_: str, value: float = 1.0, group: tuple[str, ...] = ("x=1",)) -> Run:

@@ -23,12 +23,14 @@ from orchestrator import drive as driving
 from orchestrator.drive import drive, synchronise
 from orchestrator.plan.select import select
 from orchestrator.session import Session, open_session
-from orchestrator.tracking import publisher as courier
+from orchestrator.tracking import publisher
 from orchestrator.tracking import runs as projection
-from orchestrator.tracking.publisher import experiment_of, post_table
-from orchestrator.tracking.runs import Experiment, Projection
-from orchestrator.tracking.sent import Outbox, Run
-from orchestrator.tracking.sync import Synced, TrackingError, attach, sync_runs
+from orchestrator.tracking.client import TrackingError
+from orchestrator.tracking.experiment import Experiment, experiment_of
+from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.publisher import post_table
+from orchestrator.tracking.runs import Projection, Run
+from orchestrator.tracking.sync import Synced, attach, sync_runs
 from workers.history import write_history
 
 pytestmark = pytest.mark.mlflow
@@ -54,22 +56,27 @@ def finished(folder: Path, uri: str | None = None) -> tuple[Session, int]:
 
 @pytest.fixture(scope="module")
 def untracked(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """A finished sweep of which MLflow was told nothing: 6 cells succeeded, 6 failed."""
+    """A finished sweep of which MLflow has nothing: 6 cells succeeded, 6 failed."""
     folder = tmp_path_factory.mktemp("untracked")
     assert drive(opened(folder, "tracking=false"), None, True, None) == 1
     return opened(folder)
+
+
+def posted(session: Session, outbox: Outbox, table: pa.Table, exact: bool = True) -> int:
+    """Post a table; how much of it changed."""
+    return post_table(Projection(session.plan), outbox, session.store, session.schedule.committed, table, exact)
 
 
 @pytest.fixture
 def outbox(untracked: Session, tmp_path: Path) -> Outbox:
     """An outbox that holds that sweep."""
     outbox = Outbox(tmp_path / "outbox")
-    assert post_table(untracked, outbox, Projection(untracked.plan), table_of(untracked), exact=True) == 12
+    assert posted(untracked, outbox, table_of(untracked)) == 12
     return outbox
 
 
-def place(session: Session, uri: str) -> Experiment:
-    return experiment_of(session, Projection(session.plan), uri)
+def experiment_at(session: Session, uri: str) -> Experiment:
+    return experiment_of(Projection(session.plan), session.file, session.outputs, uri)
 
 
 def table_of(session: Session) -> pa.Table:
@@ -159,8 +166,8 @@ def test_no_parent_in_mlflow_has_more_children_than_the_limit(
 ) -> None:
     monkeypatch.setattr(projection, "CHILDREN_PER_PARENT", 3)
     outbox, uri = Outbox(tmp_path / "outbox"), put_mlflow_database(tmp_path / "mlflow.db")
-    post_table(untracked, outbox, Projection(untracked.plan), table_of(untracked), exact=True)
-    sync_runs(outbox, place(untracked, uri))
+    posted(untracked, outbox, table_of(untracked))
+    sync_runs(outbox, experiment_at(untracked, uri))
     found = all_runs(uri)
     assert len(runs(uri)) == 12
     # Four groups of three would be one too many for the sweep, so there are two levels.
@@ -170,28 +177,28 @@ def test_no_parent_in_mlflow_has_more_children_than_the_limit(
 
 def test_a_second_synchronisation_writes_nothing(untracked: Session, outbox: Outbox, tmp_path: Path) -> None:
     uri = put_mlflow_database(tmp_path / "mlflow.db")
-    assert sync_runs(outbox, place(untracked, uri)) == Synced(12, 0, 0)
+    assert sync_runs(outbox, experiment_at(untracked, uri)) == Synced(12, 0, 0)
     before = {run.info.run_id: run.to_dictionary() for run in all_runs(uri)}
-    assert sync_runs(Outbox(outbox.folder), place(untracked, uri)) == Synced(0, 12, 0)
+    assert sync_runs(Outbox(outbox.folder), experiment_at(untracked, uri)) == Synced(0, 12, 0)
     assert {run.info.run_id: run.to_dictionary() for run in all_runs(uri)} == before
-    # Nor if nobody remembers what MLflow was told.
+    # Nor if nobody remembers what was sent.
     for path in outbox.folder.glob("sent-*"):
         path.unlink()
-    assert sync_runs(Outbox(outbox.folder), place(untracked, uri)) == Synced(0, 12, 0)
+    assert sync_runs(Outbox(outbox.folder), experiment_at(untracked, uri)) == Synced(0, 12, 0)
     assert {run.info.run_id for run in all_runs(uri)} == before.keys()
     check(uri)
 
 
 def test_a_changed_row_replaces_its_run_and_no_other(untracked: Session, outbox: Outbox, tmp_path: Path) -> None:
     uri = put_mlflow_database(tmp_path / "mlflow.db")
-    sync_runs(outbox, place(untracked, uri))
+    sync_runs(outbox, experiment_at(untracked, uri))
     before = {run.data.tags["sweep.cell_id"]: run.info.run_id for run in runs(uri)}
     table = table_of(untracked)
     column = table.column_names.index("total")
     values = pa.array([99.0, *table["total"].to_pylist()[1:]], pa.float64())
     changed = table.set_column(column, table.schema.field("total"), values)
-    assert post_table(untracked, outbox, Projection(untracked.plan), changed, exact=True) == 1
-    assert sync_runs(outbox, place(untracked, uri)) == Synced(0, 11, 1)
+    assert posted(untracked, outbox, changed) == 1
+    assert sync_runs(outbox, experiment_at(untracked, uri)) == Synced(0, 11, 1)
     check(uri)
     after = {run.data.tags["sweep.cell_id"]: run for run in runs(uri)}
     first = table["cell_id"][0].as_py()
@@ -203,17 +210,16 @@ def test_cells_that_are_pending_again_or_no_longer_in_the_sweep_are_shown_no_mor
     untracked: Session, outbox: Outbox, tmp_path: Path
 ) -> None:
     uri = put_mlflow_database(tmp_path / "mlflow.db")
-    sync_runs(outbox, place(untracked, uri))
+    sync_runs(outbox, experiment_at(untracked, uri))
     table = table_of(untracked)
     column = table.column_names.index("status")
     statuses = pa.array(["pending", *table["status"].to_pylist()[1:]], pa.string())
     pending = table.set_column(column, table.schema.field("status"), statuses)
-    projection_ = Projection(untracked.plan)
     # At the end of a run another driver may have finished it meanwhile; `sweep sync` means exactly the table.
-    assert post_table(untracked, outbox, projection_, pending, exact=False) == 0
+    assert posted(untracked, outbox, pending, exact=False) == 0
     outbox.post([], table="something else")
-    assert post_table(untracked, outbox, projection_, pending, exact=True) == 1
-    sync_runs(outbox, place(untracked, uri))
+    assert posted(untracked, outbox, pending) == 1
+    sync_runs(outbox, experiment_at(untracked, uri))
     assert {run.data.tags["sweep.cell_id"] for run in runs(uri)} == set(table["cell_id"].to_pylist()[1:])
 
 
@@ -230,14 +236,14 @@ def test_an_interrupted_synchronisation_is_completed_without_twins_or_running_le
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sync_runs(outbox, place(untracked, uri), interrupt)
+        sync_runs(outbox, experiment_at(untracked, uri), interrupt)
     # And runs that others cut off between their creation and their end.
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("toy").experiment_id
     for cell in table_of(untracked)["cell_id"].to_pylist()[6:8]:
         client.create_run(experiment, tags={"sweep.kind": "cell", "sweep.cell_id": cell})
     client.create_run(experiment, tags={"sweep.kind": "group", "sweep.id": "group:x=3", "sweep.group": "x=3"})
-    sync_runs(outbox, place(untracked, uri))
+    sync_runs(outbox, experiment_at(untracked, uri))
     check(uri)
 
 
@@ -263,14 +269,14 @@ def test_a_deleted_experiment_is_brought_back_and_a_rebuilt_one_is_new(
     import mlflow
 
     uri = put_mlflow_database(tmp_path / "mlflow.db")
-    sync_runs(outbox, place(untracked, uri))
+    sync_runs(outbox, experiment_at(untracked, uri))
     client = mlflow.MlflowClient(uri)
     first = client.get_experiment_by_name("toy").experiment_id
     client.delete_experiment(first)
-    assert sync_runs(outbox, place(untracked, uri)) == Synced(0, 12, 0)
+    assert sync_runs(outbox, experiment_at(untracked, uri)) == Synced(0, 12, 0)
     assert client.get_experiment_by_name("toy").lifecycle_stage == "active"
     check(uri)
-    assert sync_runs(outbox, place(untracked, uri), rebuild=True) == Synced(12, 0, 0)
+    assert sync_runs(outbox, experiment_at(untracked, uri), rebuild=True) == Synced(12, 0, 0)
     assert client.get_experiment_by_name("toy").experiment_id != first
     assert client.get_experiment(first).lifecycle_stage == "deleted"
     check(uri)
@@ -288,13 +294,13 @@ def test_without_an_answer_from_mlflow_the_sweep_goes_on_and_sync_catches_up(
     assert "12 of 12 runs wait in" in printed
     assert "sync" in printed
     with pytest.raises(TrackingError, match="sweep sync"):
-        sync_runs(Outbox(session.outputs.outbox), place(session, uri))
+        sync_runs(Outbox(session.outputs.outbox), experiment_at(session, uri))
     # What waits for one MLflow is there for any other.
     assert synchronise(session, table_of(session), None)
     check(session.outputs.tracking_uri)
 
 
-def told(uri: str) -> set[str]:
+def shown(uri: str) -> set[str]:
     """All that can be known of the runs, whichever way they were written, without what differs by nature."""
     found = all_runs(uri)
     names = {run.info.run_id: run.info.run_name for run in found}
@@ -327,14 +333,14 @@ def test_a_server_gets_the_same_runs_as_a_file_training_curves_included(
     outbox.post([step_run()])
     file = put_mlflow_database(tmp_path / "mlflow.db")
     for uri in (file, mlflow_server):
-        assert sync_runs(outbox, place(untracked, uri)) == Synced(13, 0, 0)
-        assert sync_runs(outbox, place(untracked, uri)) == Synced(0, 13, 0)
+        assert sync_runs(outbox, experiment_at(untracked, uri)) == Synced(13, 0, 0)
+        assert sync_runs(outbox, experiment_at(untracked, uri)) == Synced(0, 13, 0)
         (step,) = runs(uri, "step")
         history = mlflow.MlflowClient(uri).get_metric_history(step.info.run_id, "loss")
         assert [(point.step, point.value) for point in history] == [(each, each / 7) for each in range(1200)]
         assert step.data.metrics["loss"] == 1199 / 7
-    assert told(file) == told(mlflow_server)
-    assert len(told(file)) == 12 + 3 + 1 + 2
+    assert shown(file) == shown(mlflow_server)
+    assert len(shown(file)) == 12 + 3 + 1 + 2
 
 
 @pytest.fixture(params=["file", "server"])
@@ -377,7 +383,7 @@ def test_a_run_ends_with_what_mlflow_refuses_and_the_next_one_tries_it_again(
         assert len(runs(session.outputs.tracking_uri)) == 6
 
 
-def test_the_curves_of_committed_steps_are_told_once_whatever_they_were_committed_by(
+def test_the_curves_of_committed_steps_are_posted_once_whatever_they_were_committed_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double = toy.double
@@ -393,11 +399,11 @@ def test_the_curves_of_committed_steps_are_told_once_whatever_they_were_committe
     assert drive(opened(tmp_path, *overrides), None, True, None) == 0
     session, outbox = opened(tmp_path, *overrides), Outbox(tmp_path / "outbox")
     # Three values of x in two shards each, and six cells.
-    assert post_table(session, outbox, Projection(session.plan), table_of(session), exact=True) == 6 + 6
+    assert posted(session, outbox, table_of(session)) == 6 + 6
     outbox.post([], table="something else")
-    assert post_table(session, outbox, Projection(session.plan), table_of(session), exact=True) == 0
-    _, told = Outbox(outbox.folder).follow()
-    steps = {id_: run for id_, run in told.items() if run and run.tags["sweep.kind"] == "step"}
+    assert posted(session, outbox, table_of(session)) == 0
+    _, waiting = Outbox(outbox.folder).follow()
+    steps = {id_: run for id_, run in waiting.items() if run and run.tags["sweep.kind"] == "step"}
     doubles = [number for number in range(len(session.plan)) if session.plan.entry_of(number) == "double"]
     assert steps.keys() == {f"step:{session.plan.keys[number]}" for number in doubles}
     first = steps[f"step:{session.plan.keys[doubles[0]]}"]
@@ -466,28 +472,28 @@ def test_postgresql_gets_the_same_runs_as_a_file(
 ) -> None:
     outbox.post([step_run(3)])
     file = put_mlflow_database(tmp_path / "mlflow.db")
-    sync_runs(outbox, place(untracked, file))
-    # Where the artifacts go, if MLflow is not told: below the working directory.
-    experiment = Experiment(**{**vars(place(untracked, postgres)), "files": ()})
+    sync_runs(outbox, experiment_at(untracked, file))
+    # Where the artifacts go, if MLflow is not told where: below the working directory.
+    experiment = Experiment(**{**vars(experiment_at(untracked, postgres)), "files": ()})
     assert sync_runs(outbox, experiment) == Synced(13, 0, 0)
     assert sync_runs(outbox, experiment) == Synced(0, 13, 0)
-    assert told(postgres) == told(file)
+    assert shown(postgres) == shown(file)
     assert sync_runs(outbox, experiment, rebuild=True) == Synced(13, 0, 0)
-    assert told(postgres) == told(file)
+    assert shown(postgres) == shown(file)
 
 
-def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_told_once(
+def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_sent_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "_WRITER_AFTER", 0.0)
+    monkeypatch.setattr(publisher, "_WRITER_AFTER", 0.0)
     monkeypatch.setattr(driving, "PULSE_EVERY", 0.0)
     uri = put_mlflow_database(tmp_path / "out" / "mlflow.db")
-    beat = courier.Courier.beat
+    publish = publisher.Publisher.publish
     shown: list[set[str]] = []
 
-    def wait_once(self: courier.Courier) -> None:
+    def wait_once(self: publisher.Publisher) -> None:
         """The run is held up at its first finished cells, until MLflow shows them."""
-        beat(self)
+        publish(self)
         known, until = self.outbox.sent(f"{uri} toy"), time.monotonic() + 400
         while self.outbox.digests and not shown and time.monotonic() < until:
             known.follow()
@@ -495,7 +501,7 @@ def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_told_once(
                 shown.append(set(self.outbox.digests))
             time.sleep(0.05)
 
-    monkeypatch.setattr(courier.Courier, "beat", wait_once)
+    monkeypatch.setattr(publisher.Publisher, "publish", wait_once)
     overrides = ("axes.kind={plain: {behaviour: work}}",)
     assert drive(opened(tmp_path, *overrides), None, True, None) == 0
     assert 1 <= len(shown[0]) < 6

@@ -15,8 +15,9 @@ from orchestrator.results.summary import summarise
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.spec import load_sweep
 from orchestrator.tracking import runs as projection
-from orchestrator.tracking.runs import Projection, aggregates, datasets, describe, markdown
-from orchestrator.tracking.sent import Run
+from orchestrator.tracking.experiment import datasets, describe, markdown
+from orchestrator.tracking.groups import aggregates
+from orchestrator.tracking.runs import Projection, Run
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 

@@ -1,0 +1,242 @@
+"""A store of artifacts, of the attempts at making them, and of who makes them now.
+
+Files come first, then the manifest, then one act of publishing: what is listed is complete. `posix` keeps them in a
+folder, `objects` in an object store; one contract suite tests both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from orchestrator.store.errors import DamagedArtifactError
+from orchestrator.store.medium import Medium
+from orchestrator.store.records import attempt_to_json, name_of_record, parse_attempt, parse_pin
+from orchestrator.store.scratch import Scratch
+from orchestrator.types import Artifact, Attempt, Manifest
+
+
+class Store(ABC):
+    """A store. Its methods raise StoreError where it cannot be read or written."""
+
+    location: str
+    """Folder or URI, enough to open the store in another process (`open_store`)."""
+
+    def __init__(self, location: str, medium: Medium, scratch: Scratch) -> None:
+        """Address the store; nothing is read or written yet.
+
+        Args:
+            location: folder or URI.
+            medium: where its small files are.
+            scratch: local folders that artifacts are written into.
+        """
+        self.location = location
+        self._medium = medium
+        self._scratch = scratch
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make ready for writing. Raises StoreError when that is impossible."""
+
+    @abstractmethod
+    def stages(self) -> set[str]:
+        """List all stages that have artifacts or records of attempts."""
+
+    # --- artifacts
+
+    @abstractmethod
+    def committed(self, stages: Iterable[str]) -> set[Artifact]:
+        """List all finished artifacts of some stages, by one listing per stage."""
+
+    @abstractmethod
+    def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
+        """Read the records of artifacts; an error in the place of one that is missing, torn or altered."""
+
+    @abstractmethod
+    def fetch(self, address: Artifact) -> Path:
+        """Make the files of an artifact available, verified, in a local folder. Raises DamagedArtifactError."""
+
+    @abstractmethod
+    def read(self, manifest: Manifest, name: str) -> bytes:
+        """Read one small file of an artifact, and verify it. Raises DamagedArtifactError."""
+
+    @abstractmethod
+    def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
+        """Read all files of an artifact where they are kept, past every cache; returns what is wrong with them."""
+
+    @abstractmethod
+    def discard(self, address: Artifact) -> None:
+        """Set a damaged artifact aside, so that it is made again."""
+
+    # --- making artifacts
+
+    @abstractmethod
+    def scratch(self, address: Artifact, driver: str) -> Path:
+        """Make a local folder to write an artifact into for a driver; it shows life until it is dropped."""
+
+    def confirm(self, scratch: Path) -> None:
+        """Make sure that a scratch folder is still the one that was made, unless it was published or dropped.
+
+        Raises:
+            LostOutputError: it was deleted, or replaced by another one.
+        """
+        with self._medium.translate_errors():
+            self._scratch.confirm(scratch)
+
+    @abstractmethod
+    def commit(self, scratch: Path, manifest: Manifest) -> bool:
+        """Publish a scratch folder; False if there is such an artifact already, which stays, and ours is dropped.
+
+        Raises:
+            LostOutputError: it was deleted, or replaced by another one. Nothing was published.
+            UnfitError: a file cannot have its name.
+        """
+
+    def drop(self, scratch: Path) -> None:
+        """Delete a scratch folder, if it was not published."""
+        self._scratch.drop(scratch)
+
+    def sweep(self, patience: float, ended: str | None = None) -> None:
+        """Drop scratch folders that nobody writes into any more, of all machines that share their place.
+
+        Args:
+            patience: seconds for which one must have been seen without a sign of life; seldom less than four looks.
+            ended: a driver whose run is over: all of its folders go.
+        """
+        with self._medium.translate_errors():
+            self._scratch.sweep(patience, ended)
+
+    @abstractmethod
+    def flush(self, addresses: Collection[Artifact]) -> None:
+        """Make artifacts safe against a power failure; one that is lost to it all the same is found damaged."""
+
+    @abstractmethod
+    def adopt(self, old: Artifact, manifest: Manifest) -> None:
+        """Publish the files of an artifact a second time, under another address, without moving their bytes.
+
+        Raises:
+            DamagedArtifactError: the old artifact is not whole. Nothing was published.
+        """
+
+    # --- claims
+
+    @abstractmethod
+    def claim(self, address: Artifact, holder: str) -> str | None:
+        """Mark a step as being worked on; returns the holder who marked it before, None if it is ours now."""
+
+    @abstractmethod
+    def renew(self, address: Artifact, holder: str) -> None:
+        """Mark a step, whoever holds it."""
+
+    @abstractmethod
+    def release(self, address: Artifact, holder: str | None = None) -> None:
+        """Remove the mark of a step, if there is one and it is this holder's; None for any holder's."""
+
+    @abstractmethod
+    def claims(self) -> Mapping[Artifact, str]:
+        """List the steps that are worked on now, with their holders."""
+
+    # --- attempts
+
+    def record(self, attempt: Attempt) -> None:
+        """Append an attempt to the history; a number that is taken moves to the next free one."""
+        content, number = attempt_to_json(attempt).encode(), attempt.number
+        stage, key = attempt.address
+        while not self._medium.create(f"attempts/{stage}/{key}.{number}.json", content):
+            number += 1
+
+    def histories(self, addresses: Collection[Artifact]) -> dict[Artifact, list[Attempt]]:
+        """Read the attempts at some steps, oldest first, by one listing per stage.
+
+        Steps that were never tried are left out, as is a record that a crash tore.
+        """
+        wanted = set(addresses)
+        paths: dict[tuple[Artifact, int], str] = {}
+        for stage in {address.stage for address in wanted}:
+            for name in self._medium.names(f"attempts/{stage}"):
+                key, number = name_of_record(name, "json") or ("", 0)
+                if Artifact(stage, key) in wanted:
+                    paths[Artifact(stage, key), number] = f"attempts/{stage}/{name}"
+        histories: dict[Artifact, list[Attempt]] = {}
+        for (address, _), content in sorted(self._medium.read(paths).items()):
+            if attempt := parse_attempt(content or b""):
+                histories.setdefault(address, []).append(attempt)
+        return histories
+
+    @abstractmethod
+    def log_path(self, address: Artifact, number: int) -> Path:
+        """Name a local file for the output of an attempt while it runs."""
+
+    @abstractmethod
+    def keep_log(self, address: Artifact, number: int) -> str | None:
+        """Put the output of an attempt where people can read it; returns that place, None if nothing was printed."""
+
+    def tried(self, stages: Iterable[str]) -> set[Artifact]:
+        """List all steps of some stages that have attempt records or logs, by one listing per stage."""
+        return {
+            Artifact(stage, name.split(".")[0]) for stage in stages for name in self._medium.names(f"attempts/{stage}")
+        }
+
+    def forget(self, addresses: Collection[Artifact]) -> None:
+        """Delete the attempt records and logs of some steps."""
+        unwanted = set(addresses)
+        self._medium.delete(
+            [
+                f"attempts/{stage}/{name}"
+                for stage in {address.stage for address in unwanted}
+                for name in self._medium.names(f"attempts/{stage}")
+                if Artifact(stage, name.split(".")[0]) in unwanted
+            ]
+        )
+
+    # --- garbage
+
+    @abstractmethod
+    def remove(self, addresses: Collection[Artifact]) -> None:
+        """Delete artifacts. A reader finds each whole or not at all; those that are gone already are left out."""
+
+    @abstractmethod
+    def remains(self) -> Mapping[str, int]:
+        """List what was set aside as damaged, and uploads that were never finished: place -> bytes."""
+
+    @abstractmethod
+    def clear(self, places: Collection[str]) -> None:
+        """Delete some of what `remains` named."""
+
+    @abstractmethod
+    def pin(self, name: str, addresses: Collection[Artifact]) -> None:
+        """Write down artifacts that must not be deleted, in place of those that the name stood for."""
+
+    def pins(self) -> Mapping[str, frozenset[Artifact]]:
+        """Read the artifacts that each name stands for. Raises StoreError when one cannot be read."""
+        found = self._medium.read({name: f"pins/{name}" for name in sorted(self._medium.names("pins"))})
+        return {
+            name: parse_pin(f"{self.location}/pins/{name}", content)
+            for name, content in found.items()
+            if content is not None
+        }
+
+    def unpin(self, name: str) -> bool:
+        """Drop a name; returns whether it was there."""
+        there = name in self._medium.names("pins")
+        self._medium.delete([f"pins/{name}"])
+        return there
+
+
+@contextlib.contextmanager
+def output_folder(store: Store, address: Artifact, driver: str) -> Iterator[Path]:
+    """Make a scratch folder, and drop it in the end.
+
+    Raises:
+        LostOutputError: in place of whatever went wrong, where the folder had been taken away.
+    """
+    out = store.scratch(address, driver)
+    try:
+        yield out
+    except Exception:
+        store.confirm(out)
+        raise
+    finally:
+        store.drop(out)

@@ -1,0 +1,166 @@
+"""Objects below a URI that fsspec knows, such as `s3://bucket/folder`."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from orchestrator.redact import redact
+from orchestrator.store.errors import DamagedArtifactError, LostOutputError, StoreError
+from orchestrator.store.medium import K
+
+#: Requests that are under way at once when many small objects are read.
+_REQUESTS = 64
+#: Deletions that are under way at once.
+_THREADS = 16
+#: How S3 and its likes refuse a conditional write: there is an object already (not all of them name the condition that
+#: failed, without which s3fs takes it for an unknown error), or another write of the same one is under way.
+_REFUSED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted", "409"})
+#: How S3 says that an object has no first byte.
+_EMPTY = frozenset({"InvalidRange", "416"})
+#: Seconds before each further try at a write that was refused where no object is to be seen.
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+
+
+class ObjectMedium:
+    """The objects below a URI. Nothing is requested before it is used."""
+
+    fs: Any
+    """The fsspec file system; its own errors want `translate_errors`."""
+
+    def __init__(self, location: str) -> None:
+        """Address the objects.
+
+        Raises:
+            StoreError: fsspec does not know this kind of URI, or its package is not installed.
+        """
+        self.location = location
+        try:
+            # Listings must show what other processes wrote a moment ago.
+            self.fs, self._root = fsspec.core.url_to_fs(location, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"the store {location} cannot be opened: {error}") from error
+
+    @contextlib.contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """Turn whatever the network or the service raises into StoreError, with a remedy."""
+        try:
+            yield
+        except (DamagedArtifactError, LostOutputError, StoreError):
+            raise
+        except Exception as error:  # Each service has exceptions of its own; none is an OSError for sure.
+            reason = redact(str(error).strip()) or type(error).__name__
+            remedy = "check address and credentials, then give the same command again; nothing is lost"
+            raise StoreError(f"the store {self.location} cannot be reached or written: {reason}; {remedy}") from error
+
+    def path(self, relative: str) -> str:
+        """The path of an object, as fsspec wants it."""
+        return f"{self._root}/{relative}"
+
+    def names(self, folder: str) -> list[str]:
+        """See `Medium.names`. A name `..` would lead out of the cache."""
+        with self.translate_errors():
+            try:
+                listing = self.fs.ls(self.path(folder), detail=False)
+            except FileNotFoundError:
+                return []
+        names = [path.rsplit("/", 1)[-1] for path in listing]
+        return [name for name in names if not name.startswith(".")]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """List all objects below a folder, at any depth: path relative to the medium -> bytes."""
+        with self.translate_errors():
+            found = self.fs.find(self.path(folder), detail=True)
+        return {path[len(self._root) + 1 :]: int(info["size"]) for path, info in found.items()}
+
+    def read(self, paths: Mapping[K, str]) -> dict[K, bytes | None]:
+        """See `Medium.read`. Many are read at once, each by one request."""
+        if not paths:
+            return {}
+        full = {name: self.path(path) for name, path in paths.items()}
+        with self.translate_errors():
+            # From the start on: a file that is read as a whole costs s3fs another request, for its size.
+            found = self.fs.cat(list(full.values()), on_error="return", batch_size=_REQUESTS, start=0)
+            contents: dict[K, bytes | None] = {}
+            for name, path in full.items():
+                content = found[path]
+                if isinstance(content, Exception) and _code(content) in _EMPTY:
+                    content = b""
+                if isinstance(content, BaseException) and not isinstance(content, FileNotFoundError):
+                    raise content
+                contents[name] = None if isinstance(content, BaseException) else content
+        return contents
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See `Medium.create`."""
+        return self.create_or_read(path, content) is None
+
+    def create_or_read(self, path: str, content: bytes) -> bytes | None:
+        """Write an object unless there is one; returns what somebody else wrote there, None if this wrote it."""
+        pauses = iter(_PAUSES)
+        with self.translate_errors():
+            while True:
+                try:
+                    self.fs.pipe_file(self.path(path), content, mode="create")
+                    return None
+                except Exception as error:
+                    if not isinstance(error, FileExistsError) and _code(error) not in _REFUSED:
+                        raise
+                    # The answer to a write may be lost on its way; the library then asks again, and finds what it
+                    # wrote.
+                    there = self.read({path: path})[path]
+                    if there is not None:
+                        return None if there == content else there
+                    # It met another write that is not to be seen yet, or what it met is gone by now.
+                    pause = next(pauses, None)
+                    if pause is None:
+                        raise
+                    time.sleep(random.uniform(0.5, 1.5) * pause)
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write an object, whether or not there is one."""
+        with self.translate_errors():
+            self.fs.pipe_file(self.path(path), content)
+
+    def copy(self, source: str, target: str, names: Sequence[str]) -> None:
+        """Have the service copy some files of a folder into another one; raises FileNotFoundError."""
+        self.fs.copy(
+            [self.path(f"{source}/{each}") for each in names], [self.path(f"{target}/{each}") for each in names]
+        )
+
+    def upload(self, source: Path, target: str, names: Sequence[str]) -> None:
+        """Copy some files of a local folder into a folder of the medium."""
+        self.fs.put([str(source / each) for each in names], [self.path(f"{target}/{each}") for each in names])
+
+    def download(self, source: str, target: Path, names: Sequence[str]) -> None:
+        """Copy some files of a folder into a local one; raises FileNotFoundError."""
+        self.fs.get([self.path(f"{source}/{each}") for each in names], [str(target / each) for each in names])
+
+    def delete(self, paths: Collection[str]) -> None:
+        """See `Medium.delete`."""
+        self._delete_each(self.fs.rm_file, paths)
+
+    def delete_trees(self, folders: Collection[str]) -> None:
+        """Delete folders with all that is in them; those that are missing are skipped."""
+        self._delete_each(lambda path: self.fs.rm(path, recursive=True), folders)
+
+    def _delete_each(self, action: Callable[[str], None], paths: Collection[str]) -> None:
+        def delete(path: str) -> None:
+            with self.translate_errors(), contextlib.suppress(FileNotFoundError):
+                action(self.path(path))
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(delete, paths))
+
+
+def _code(error: Exception) -> str | None:
+    """What an S3 service called an error."""
+    response: dict[str, dict[str, str]] = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code")

@@ -1,0 +1,128 @@
+"""Small files in a folder of a POSIX file system."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from orchestrator.store.errors import StoreError, remedy
+from orchestrator.store.medium import K
+
+
+class PosixMedium:
+    """A folder, which need not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextlib.contextmanager
+    def translate_errors(self, verb: str = "written") -> Iterator[None]:
+        """Turn OSError into StoreError, which says what could not be done."""
+        try:
+            yield
+        except OSError as error:
+            place = f" ({error.filename})" if error.filename else ""
+            reason = f"{error.strerror or error}{place}"
+            raise StoreError(f"the store {self.root} cannot be {verb}: {reason}; {remedy(error)}") from error
+
+    def names(self, folder: str) -> list[str]:
+        """See `Medium.names`. NFS keeps a file that was deleted while it was open under a name with a dot."""
+        with self.translate_errors("read"):
+            try:
+                with os.scandir(f"{self.root}/{folder}") as listing:
+                    return [item.name for item in listing if not item.name.startswith(".")]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def read(self, paths: Mapping[K, str]) -> dict[K, bytes | None]:
+        """See `Medium.read`. A folder is no file, so it is missing."""
+        found: dict[K, bytes | None] = {}
+        with self.translate_errors("read"):
+            for name, path in paths.items():
+                try:
+                    found[name] = read_file(f"{self.root}/{path}")
+                except (FileNotFoundError, IsADirectoryError):
+                    found[name] = None
+        return found
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See `Medium.create`."""
+        with self.translate_errors():
+            try:
+                create_file(f"{self.root}/{path}", content)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                self.make_folder(path.rpartition("/")[0])
+                return self.create(path, content)
+        return True
+
+    def delete(self, paths: Collection[str]) -> None:
+        """See `Medium.delete`."""
+        with self.translate_errors():
+            for path in paths:
+                (self.root / path).unlink(missing_ok=True)
+
+    def make_folder(self, folder: str) -> Path:
+        """Make a folder unless there is one; raises OSError."""
+        path = self.root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def read_file(path: str) -> bytes:
+    """Read a small file, in a third of the time that `open` takes; a sweep has tens of thousands."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def create_file(path: str, content: bytes, folder: int | None = None) -> None:
+    """Write a small file, which must not exist.
+
+    Args:
+        path: absolute, or relative to the folder.
+        content: its bytes.
+        folder: the descriptor of an open folder.
+
+    Raises:
+        OSError: it cannot be written; FileExistsError: it exists.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
+
+
+def flush(path: str) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_file_system(folder: str) -> bool:
+    """Wait until everything written to a file system is on its disk; False where the platform cannot do that."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if library.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), folder)
+    finally:
+        os.close(descriptor)
+    return True

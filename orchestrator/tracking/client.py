@@ -1,0 +1,137 @@
+"""MLflow's client: opened without retries and chatter, its errors translated into ours."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.redact import bare, redact
+from orchestrator.tracking.backend import RunRefusedError
+from orchestrator.tracking.experiment import Experiment
+
+
+class TrackingError(Exception):
+    """MLflow does not answer, or refuses a run. The sweep goes on without it; `sweep sync` catches up."""
+
+
+@contextmanager
+def translate_errors(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow, its database or the network raise into TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        # By name, since importing MLflow takes seconds, which a server that is down is not worth. A database whose
+        # driver is not installed is an ImportError.
+        foreign = isinstance(error, (OSError, ImportError, RunRefusedError))
+        if not foreign and type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise
+        first = redact(str(error), uri).strip().partition("\n")[0] or type(error).__name__
+        message = f"MLflow at {redact(uri)} failed: {first}; nothing is lost, run `sweep sync` later"
+        raise TrackingError(message) from error
+
+
+def open_client(uri: str, imported: Callable[[], None]) -> Any:
+    """Open an `mlflow.MlflowClient`.
+
+    Args:
+        uri: MLflow's tracking URI; the folder of an SQLite database is made.
+        imported: called once MLflow is imported, which takes seconds, as may opening its database.
+
+    Raises:
+        TrackingError: a server does not answer.
+    """
+    check_reachable(uri)
+    _configure()
+    import mlflow
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    imported()
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _configure() -> None:
+    # MLflow would also repeat what creates a run, and make a twin of it when only the answer was lost. A whole
+    # synchronisation may be repeated, since it finds what is there.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    # Otherwise every run that ends costs a request more and prints two lines.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+def open_experiment(client: Any, experiment: Experiment, rebuild: bool) -> Any:
+    """Find, restore or create an experiment, and bring its page up to date; returns MLflow's entity of it.
+
+    Args:
+        client: an `mlflow.MlflowClient`.
+        experiment: what it is to be.
+        rebuild: delete the one of that name, and create a new one.
+    """
+    found = client.get_experiment_by_name(experiment.name)
+    if found and rebuild and found.lifecycle_stage != "deleted":
+        # A deleted experiment keeps its name.
+        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        client.rename_experiment(found.experiment_id, f"{experiment.name} (replaced {when})")
+        client.delete_experiment(found.experiment_id)
+        found = None
+    if found is None:
+        found = client.get_experiment(_create_experiment(client, experiment))
+    elif found.lifecycle_stage == "deleted":
+        # Its runs come back, too.
+        client.restore_experiment(found.experiment_id)
+    if found.tags.get("mlflow.note.content") != experiment.description:
+        client.set_experiment_tag(found.experiment_id, "mlflow.note.content", experiment.description)
+    return found
+
+
+def _create_experiment(client: Any, experiment: Experiment) -> str:
+    name, uri = experiment.name, experiment.uri
+    # The kind keeps MLflow's pages from asking for it, and from showing those of language-model traces.
+    tags = {"mlflow.note.content": experiment.description, "mlflow.experimentKind": "custom_model_development"}
+    options = {}
+    if uri.startswith("sqlite:///"):
+        # Beside the database, not in whatever directory the command was given from.
+        folder = Path(uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts" / name
+        options = {"artifact_location": folder.absolute().as_uri()}
+    return str(client.create_experiment(name, tags=tags, **options))
+
+
+def is_server(uri: str) -> bool:
+    """Whether a tracking URI means a server, not a database."""
+    return uri.startswith(("http://", "https://"))
+
+
+def check_reachable(uri: str) -> None:
+    """Find out in seconds that a server is down, without MLflow's minutes of retries.
+
+    Raises:
+        TrackingError: it does not answer, or with an error of its own; with the remedy.
+    """
+    if not is_server(uri):
+        return
+    try:
+        with urllib.request.urlopen(f"{bare(uri).rstrip('/')}/health", timeout=5):
+            return
+    except urllib.error.HTTPError as error:
+        if error.code < 500:
+            return
+        reason = f"answers with {error.code}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = redact(str(getattr(error, "reason", error)), uri)
+    remedy = "start it or correct --tracking-uri, then run `sweep sync`"
+    raise TrackingError(f"the MLflow server {redact(uri)} does not answer ({reason}); {remedy}")

@@ -1,0 +1,85 @@
+"""The runs above those of cells: groups and the sweep's own, with counts and means."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from orchestrator.results.blocks import Codes, complete_blocks
+from orchestrator.tracking.runs import GROUP, ID, KIND, Run
+
+
+def parent_run(group: tuple[str, ...], sweep: str, started: float) -> Run:
+    """Make the run of a group; () is the whole sweep."""
+    now = time.time()
+    id_ = parent_id(group)
+    tags = {KIND: "group", ID: id_, GROUP: "/".join(group)} if group else {KIND: "sweep", ID: id_}
+    return Run(id_, group[-1] if group else sweep, group[:-1], True, started, now, tags=tags)
+
+
+def parent_id(group: tuple[str, ...]) -> str:
+    """Name the run of a group, as `Run.id`."""
+    return f"group:{'/'.join(group)}"
+
+
+def aggregates(
+    groups: Mapping[tuple[str, ...], Iterable[Run]], axes: Sequence[str] | None, unaveraged: Sequence[str] = ()
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """Count the cells below each parent, and take the mean and standard deviation of each metric over them.
+
+    Groups are compared with each other, so their means are over complete blocks (`orchestrator.results.blocks`), and
+    `<metric>_cells` says over how many cells. Groups that merely count cells off have no means. The whole
+    sweep has means over all cells that succeeded. Sums are exact: the order of the runs does not matter.
+
+    Args:
+        groups: parent -> all runs below it; () for the sweep as a whole.
+        axes: the axes that name the groups; None where cells are counted off.
+        unaveraged: metrics of which no mean is taken.
+
+    Returns:
+        Parent -> metric -> value.
+    """
+    cells = {group: [run for run in runs if run.tags[KIND] == "cell"] for group, runs in groups.items()}
+    found: dict[tuple[str, ...], dict[str, float]] = {}
+    for group, each in cells.items():
+        good = sum(run.succeeded for run in each)
+        counts = {"cells": float(len(each)), "cells_succeeded": float(good), "cells_failed": float(len(each) - good)}
+        found[group] = counts if each else {}
+    whole = [(group, run) for group, each in cells.items() if not group for run in each]
+    named = [(group, run) for group, each in cells.items() if group for run in each]
+    for members in (whole, named if axes is not None else []):
+        group_of, block_of = _codes(group for group, _ in members), _codes(_block(run, axes) for _, run in members)
+        names = dict.fromkeys(name for _, run in members if run.succeeded for name in run.metrics)
+        for name in names:
+            if name == "attempts" or name in unaveraged:
+                continue
+            there = np.array([run.succeeded and name in run.metrics for _, run in members], np.bool_)
+            values: dict[tuple[str, ...], list[float]] = {}
+            kept = there if members is whole else complete_blocks(there, group_of, block_of).kept
+            for place in np.flatnonzero(kept).tolist():
+                group, run = members[place]
+                values.setdefault(group, []).append(run.metrics[name])
+            for group in dict.fromkeys(group for group, _ in members):
+                # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.
+                found[group][f"{name}_cells"] = float(len(values.get(group, ())))
+            for group, some in values.items():
+                mean = math.fsum(some) / len(some)
+                found[group][f"{name}_mean"] = mean
+                if len(some) > 1:
+                    squares = math.fsum((value - mean) ** 2 for value in some)
+                    found[group][f"{name}_sd"] = math.sqrt(squares / (len(some) - 1))
+    return found
+
+
+def _block(run: Run, axes: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """Take the coordinates of a cell along all axes but those that name its group."""
+    return tuple((axis, label) for axis, label in run.params.items() if axis not in (axes or ()))
+
+
+def _codes(things: Iterable[Hashable]) -> Codes:
+    """Number things from 0 on, equal ones alike (things,)."""
+    seen: dict[Hashable, int] = {}
+    return np.array([seen.setdefault(each, len(seen)) for each in things], np.int64)

@@ -1,0 +1,112 @@
+"""What MLflow is to show, on disk: append-only, so that neither a crash nor an absent server loses any of it.
+
+```
+<folder>/runs.jsonl            one line per change of a run; the last one of an id counts
+<folder>/sent-<target>.jsonl   what one MLflow has of it (`tracking/sent.py`)
+<folder>/lock                  held by whoever talks to MLflow
+```
+
+The first is written by drivers, the second by whoever holds the lock. `sweep sync` makes both anew where they are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.runs import Run
+from orchestrator.tracking.sent import Sent
+
+
+class Outbox:
+    """The runs that MLflow is to show."""
+
+    def __init__(self, folder: Path) -> None:
+        """Remember the folder; nothing is read yet."""
+        self.folder = folder
+        self.journal = Journal(folder / "runs.jsonl")
+        self.digests: dict[str, str] = {}
+        """Id -> `Run.digest`, as far as `follow` has read."""
+        self.table: str | None = None
+        """The fingerprint of the results table that all of this equals, if it equals one."""
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of whoever talks to MLflow; waits for its holder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def follow(self) -> tuple[bool, dict[str, Run | None]]:
+        """Read what was posted since the last time, also by others.
+
+        Returns:
+            Whether that is everything, as in `Journal.read`; id -> run, None where it is to go.
+        """
+        anew, lines = self.journal.read()
+        if anew:
+            self.digests.clear()
+            self.table = None
+        changes: dict[str, Run | None] = {}
+        for line in lines:
+            if "table" in line:
+                self.table = line["table"]
+            elif "run" in line:
+                self.table = None
+                self.digests[line["run"]["id"]] = line["digest"]
+                changes[line["run"]["id"]] = _run(line)
+            elif "gone" in line:
+                self.table = None
+                self.digests.pop(line["gone"], None)
+                changes[line["gone"]] = None
+        return anew, changes
+
+    def post(self, runs: Iterable[Run], gone: Iterable[str] = (), table: str | None = None) -> int:
+        """Write down what changed, and return the number of changes.
+
+        Args:
+            runs: what MLflow is to show; unchanged ones are skipped.
+            gone: ids that it is to show no more.
+            table: the fingerprint of the results table that all of this then equals.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.follow()
+        changed = [run for run in runs if self.digests.get(run.id) != run.digest]
+        dropped = [id_ for id_ in gone if id_ in self.digests]
+        lines = [
+            f'{{"digest":"{run.digest}","started":{run.started!r},"ended":{run.ended!r},"run":{run.json}}}'
+            for run in changed
+        ]
+        lines += [json.dumps({"gone": id_}) for id_ in dropped]
+        if table is not None and (lines or table != self.table):
+            lines.append(json.dumps({"table": table}))
+        if lines and self.journal.append(lines):
+            self.digests |= {run.id: run.digest for run in changed}
+            for id_ in dropped:
+                del self.digests[id_]
+            self.table = table
+        return len(changed) + len(dropped)
+
+    def sent(self, target: str) -> Sent:
+        """Open the record of what one MLflow has.
+
+        Args:
+            target: its name (`Experiment.target`).
+        """
+        name = hashlib.sha256(target.encode()).hexdigest()[:12]
+        return Sent(Journal(self.folder / f"sent-{name}.jsonl"))
+
+
+def _run(line: Mapping[str, Any]) -> Run:
+    facts = line["run"]
+    group, curve = tuple(facts["group"]), tuple((metric, step, value) for metric, step, value in facts["curve"])
+    return Run(**{**facts, "group": group, "curve": curve}, started=line["started"], ended=line["ended"])
