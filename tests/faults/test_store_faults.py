@@ -375,12 +375,12 @@ class Checkout:
         code, root = folder / "code", Path(toy.__file__).parents[1]
         for package in ("orchestrator", "workers"):
             shutil.copytree(root / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-        (code / "edited.py").write_text(EDITED)
+        (folder / "edited.py").write_text(EDITED)
         self.stage = code / "workers" / "doubling.py"
         self.stage.write_text(DOUBLING)
         # A file that is edited twice in one second would be taken from its compiled copy.
         self.environment = {
-            "PYTHONPATH": os.pathsep.join([str(code), str(Path(toy.__file__).parent)]),
+            "PYTHONPATH": os.pathsep.join([str(code), str(Path(toy.__file__).parent), str(folder)]),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
