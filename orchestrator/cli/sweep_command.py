@@ -1,11 +1,15 @@
-"""Arguments and options that several commands of `sweep` share."""
+"""What the commands of `sweep` share: a sweep file, opened, and the options that say which one and where."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from orchestrator.session import open_session
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 
@@ -56,7 +60,48 @@ MaxCells = Annotated[
     int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
 ]
 
+Command = Callable[..., None]
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def sweep_command(
+    app: typer.Typer, *, cells: bool = True, up_to: bool = False, **declared: Any
+) -> Callable[[Command], Command]:
+    """Make a function of a session a command on one sweep file.
+
+    The command takes the file, `-s`, `--outputs` and `--store`, opens the session, and passes it on as the first
+    argument; what else the function takes become arguments and options of the command, as with `app.command`.
+
+    Args:
+        app: gets the command.
+        cells: take `--only` and `--exclude` too.
+        up_to: take `--stage` too; it is `session.entry` afterwards.
+        declared: passed on to `app.command`.
+    """
+    shared: dict[str, Any] = {"file": SweepFile, "overrides": Set}
+    shared |= {"only": Only, "exclude": Exclude} if cells else {}
+    shared |= {"outputs": OutputRoot, "store": StoreRoot} | ({"entry": UpTo} if up_to else {})
+
+    def register(function: Command) -> Command:
+        def command(**given: Any) -> None:
+            session = open_session(**{name: given.pop(name) for name in shared})
+            function(session, **given)
+
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [inspect.Parameter(name, _KEYWORD, annotation=each) for name, each in shared.items()]
+        # The file is the only one of these that must be given.
+        parameters[1:] = [each.replace(default=None) for each in parameters[1:]]
+        parameters += [each.replace(kind=_KEYWORD) for each in own]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        app.command(**declared)(command)
+        return function
+
+    return register
+
 
 def names(text: str) -> tuple[str, ...]:
-    """A list as people write it: "beta,seed"."""
+    """Split a list as people write it: "beta,seed"."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
