@@ -1,4 +1,4 @@
-"""A committed step run once more, in this process, and what came out compared with what is stored."""
+"""Run a committed step once more, in this process, and compare what comes out with what is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.attempt.capture import Capture
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.sweep.outputs import code_commit
 from orchestrator.texts import plain_text
-from orchestrator.types import Manifest, Runtime, Step
+from orchestrator.types import Manifest, Runtime, Scalar, Step
 from workers.metric import Undefined
 
 
@@ -32,9 +32,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of running a step again."""
+    """The outcome of running a step again."""
 
     entry: str
+    coords: Mapping[str, Scalar]
     stage: str
     key: str
     verdict: Verdict
@@ -44,27 +45,27 @@ class Rerun:
     """The files that differ, or that one side lacks."""
     error: str | None
     host: str
-    """Where the artifact was made."""
+    """The machine that made the artifact."""
     code_commit: str
-    """By which code it was made."""
+    """The code that made it."""
 
     def report(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """Convert to JSON; the key stands for the coordinates."""
+        return {name: value for name, value in asdict(self).items() if name != "coords"}
 
 
 def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolerance: float = 0) -> Rerun:
     """Run a step into scratch and compare; nothing is committed, recorded or printed.
 
     Args:
-        store: where its inputs are.
+        store: holds its inputs.
         step: the step.
-        runtime: of which the number of threads counts.
+        runtime: how to run it; only the number of threads counts here.
         manifest: what is stored.
         tolerance: relative difference up to which two metrics are the same.
 
     Raises:
-        StoreError: the store cannot be read, or its scratch not be written.
+        StoreError: the store cannot be read, or its scratch cannot be written.
     """
     out = store.scratch(step.address, "rerun")
     metrics: Mapping[str, float | Undefined] = {}
@@ -95,6 +96,7 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     verdict = Verdict.DIFFERENT if differing else Verdict.OTHER_BYTES if other else Verdict.IDENTICAL
     return Rerun(
         entry=step.entry,
+        coords=step.coords,
         stage=step.stage,
         key=step.key,
         verdict=Verdict.RAISED if error else verdict,
@@ -107,12 +109,12 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
 
 
 def sample(by_entry: Mapping[str, Collection[int]], count: int, seed: int) -> list[int]:
-    """Some steps, as evenly spread over the entries as can be, in order of the plan.
+    """Choose steps at random, spread over the entries as evenly as can be; returns them in order of the plan.
 
     Args:
         by_entry: the steps to choose from.
         count: how many.
-        seed: the same seed chooses the same steps.
+        seed: random seed; the same one chooses the same steps.
     """
     chance = random.Random(seed)
     piles = [chance.sample(sorted(numbers), len(numbers)) for numbers in by_entry.values()]

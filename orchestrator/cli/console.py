@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.plan.select import spell_coords
+from orchestrator.types import Scalar
 
 console = Console(soft_wrap=True, highlight=False)
 if not console.is_terminal:
@@ -118,7 +121,12 @@ def _block(fields: Sequence[tuple[str, str]]) -> Table:
     return made
 
 
+def step_name(entry: str, coords: Mapping[str, Scalar]) -> str:
+    """Name a step as people do: by its entry and its coordinates."""
+    return f"{entry} {spell_coords(coords)}".rstrip()
+
+
 def first_line(text: str) -> str:
-    """The first line of a text, as far as it is of use beside other things."""
+    """Cut a text to its first line, and that to 300 characters."""
     lines = text.splitlines()
     return lines[0][:300] if lines else ""

@@ -57,7 +57,7 @@ def raise_version(
 
 
 def take_over(session: Session, yes: bool = True, reruns: int = 3, stage: str = "toy_double") -> Adoption:
-    return adopt(session, stage, 1, reruns, yes, quiet=True)
+    return adopt(session, stage, 1, reruns, yes)
 
 
 def there(session: Session) -> set[Artifact]:

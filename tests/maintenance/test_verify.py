@@ -48,7 +48,7 @@ def again(session: Session, *overrides: str, only: str | None = None) -> Session
 def check(
     session: Session, reruns: int = 5, checksums: bool = True, tolerance: float = 0, discard: bool = False
 ) -> Findings:
-    return verify(session, reruns, 0, checksums, tolerance, discard, quiet=True)
+    return verify(session, reruns, 0, checksums, tolerance, discard)
 
 
 def file_of(session: Session, number: int) -> tuple[fsspec.AbstractFileSystem, str]:
