@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -23,6 +24,8 @@ if not console.is_terminal:
 
 #: Blanks between two columns.
 _GAP = 2
+#: Rows of a table that is folded into several, before the first of these begins again.
+_PAGE = 40
 #: What stands at the right of its column: numbers and quantities.
 _NUMBER = re.compile(r"([<>≥±+−-]\s*)?[\d.]|\?|$")
 
@@ -78,41 +81,42 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) 
     """
     there = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     first, others = [i for i in there if i < keys], [i for i in there if i >= keys]
+    right = {i for i in others if all(_NUMBER.match(row[i]) for row in rows)}
     cells = {i: max(cell_len(row[i]) for row in rows) for i in there}
-    whole = {i: max(cells[i], cell_len(columns[i])) for i in there}
-    folded = {i: max([cells[i], *map(cell_len, columns[i].split())]) for i in there}
+    widths = {i: max(cells[i], cell_len(columns[i])) for i in there}
 
-    def fits(chosen: Sequence[int], widths: dict[int, int]) -> bool:
+    def fits(chosen: Sequence[int]) -> bool:
         return sum(widths[i] + _GAP for i in chosen) - _GAP <= console.width
 
+    def aligned(chosen: Sequence[int], some: Sequence[Sequence[str]]) -> Table:
+        made = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+        for i in chosen:
+            justify: Literal["left", "right"] = "right" if i in right else "left"
+            made.add_column(Text(columns[i]), justify=justify, width=widths[i], vertical="bottom")
+        for row in some:
+            made.add_row(*(Text(row[i]) for i in chosen))
+        return made
+
+    if not there:
+        return Group()
+    if fits(there):
+        return Group(aligned(there, rows))
+    widths = {i: max([cells[i], *map(cell_len, columns[i].split())]) for i in there}
     parts: list[RenderableType] = []
-    if fits(there, whole):
-        parts += ["", _aligned(columns, rows, there, keys, whole)] if there else []
-    elif all(fits([*first, i], folded) for i in others):
-        while others:
-            count = next(n for n in range(len(others), 0, -1) if fits([*first, *others[:n]], folded))
-            chosen, others = [*first, *others[:count]], others[count:]
-            parts += ["", _aligned(columns, rows, chosen, keys, folded)]
+    if all(fits([*first, i]) for i in others):
+        bands: list[list[int]] = [first]
+        for i in others:
+            bands = [*bands[:-1], [*bands[-1], i]] if fits([*bands[-1], i]) else [*bands, [*first, i]]
+        pages = [rows[start : start + _PAGE] for start in range(0, len(rows), _PAGE)]
+        parts = [part for page in pages for band in bands for part in ("", aligned(band, page))]
     else:
         for row in rows:
             parts += ["", _block([(columns[i], row[i]) for i in there if row[i]])]
     return Group(*parts[1:])
 
 
-def _aligned(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], chosen: Sequence[int], keys: int, widths: dict[int, int]
-) -> Table:
-    made = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    for i in chosen:
-        right = i >= keys and all(_NUMBER.match(row[i]) for row in rows)
-        made.add_column(Text(columns[i]), justify="right" if right else "left", width=widths[i], vertical="bottom")
-    for row in rows:
-        made.add_row(*(Text(row[i]) for i in chosen))
-    return made
-
-
 def _block(fields: Sequence[tuple[str, str]]) -> Table:
-    """One row, with one line per value."""
+    """Lay out one row, with one line per value."""
     made = Table.grid(padding=(0, _GAP, 0, 0))
     made.add_column(style="bold", overflow="fold")
     made.add_column(overflow="fold")

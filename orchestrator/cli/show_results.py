@@ -23,7 +23,7 @@ def show_summary(session: Session, summary: pa.Table) -> None:
     from orchestrator.results.summary import for_people, left_out, spread_of
 
     spelled = for_people(summary)
-    rows = [[str(value) for value in row.values()] for row in spelled.to_pylist()]
+    rows = [[spell(value) for value in row.values()] for row in spelled.to_pylist()]
     console.print(table(spelled.column_names, rows, keys=spelled.column_names.index("cells")))
     say(f"[dim]{spread_of(summary)}[/]")
     for note in left_out(summary):
@@ -35,7 +35,7 @@ def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Seque
     rows = []
     for cell in cells:
         seconds = "" if cell["seconds"] is None else f"{cell['seconds']:.1f}"
-        coords = (str(cell[axis]) for axis in session.spec.axes)
+        coords = (spell(cell[axis]) for axis in session.spec.axes)
         rows.append([cell["cell_id"], *coords, cell["status"], *(spell(cell[name]) for name in metrics), seconds])
     console.print(table(["cell_id", *session.spec.axes, "status", *metrics, "seconds"], rows))
 

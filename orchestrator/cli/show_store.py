@@ -27,10 +27,10 @@ def show_garbage(report: Mapping[str, Any], again: str) -> None:
     for name, count in report["pins"].items():
         say(f"pinned as {escape(name)}: {count:,} artifacts")
     if report["records"]:
-        say(f"attempt records and logs of {report['records']:,} steps that no sweep has")
+        say(f"attempt records and logs of {report['records']:,} steps that no named sweep has")
     if report["remains"]:
         size = decimal(report["remains_bytes"])
-        say(f"{report['remains']:,} remains of damaged or unfinished artifacts, {size}")
+        say(f"remains of {report['remains']:,} damaged or unfinished artifacts, {size}")
     say(f"store: {report['store']}")
     nothing = not (total["delete"] or report["records"] or report["remains"])
     if nothing:
@@ -39,10 +39,9 @@ def show_garbage(report: Mapping[str, Any], again: str) -> None:
         size = decimal(total["delete_bytes"] + report["remains_bytes"])
         say(f"{total['delete']:,} artifacts were deleted, {size}")
     else:
-        say(f"nothing was deleted yet; this does it: {escape(again)}")
-        say(
-            "[dim]sweeps that are not named here, or were run with other values (-s), lose theirs; `sweep pin` keeps[/]"
-        )
+        say(f"nothing was deleted (dry run); to delete it: {escape(again)}")
+        others = "artifacts of sweeps that are not named here, or were run with other values (-s), go too"
+        say(f"[dim]{others}; `sweep pin` keeps them[/]")
 
 
 def show_pins(store: str, pins: Mapping[str, Mapping[str, int]]) -> None:
@@ -88,20 +87,20 @@ def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[
         say(f"[red]damaged[/]  {name} ({each['stage']}/{each['key']}): {escape(each['reason'])}")
     show_reruns(reruns)
     if not report["committed"]:
-        say("nothing of it is committed yet")
+        say("none of its steps is committed yet")
         return
     read = f"{report['checked']:,} artifacts read ({decimal(report['bytes'])}), {len(report['damaged']):,} damaged"
     ran = Counter(str(each.verdict) for each in reruns)
     again = "; ".join(f"{count} {verdict}" for verdict, count in ran.items()) or "none"
     say(f"{read if report['checked'] else 'no bytes were read'}; steps run again: {again}")
     if len(reruns) < report["asked"]:
-        say(f"{report['asked']} were asked for, but no other committed step has its inputs")
+        say(f"{report['asked']} were requested, but no other committed step has all of its inputs")
     if report["discarded"]:
-        say(f"the damaged ones were set aside; this makes again what is needed: {escape(session.command('run'))}")
+        say(f"the damaged ones were set aside; to recompute what is needed: {escape(session.command('run'))}")
     elif report["damaged"]:
-        say("with --discard the damaged ones are set aside, and the next `sweep run` makes again what is needed")
+        say("--discard sets the damaged ones aside, and the next `sweep run` recomputes what is needed")
     if not report["fine"] and {each.verdict for each in reruns} & {Verdict.OTHER_BYTES, Verdict.DIFFERENT}:
-        say("a --tolerance accepts metrics that differ by less, and other bytes")
+        say("--tolerance accepts metrics that differ by less, and files that are not byte-identical")
     if report["fine"] and (report["checked"] or reruns):
         say("[green]all is as it was committed[/]")
 
@@ -118,11 +117,11 @@ def show_adoption(session: Session, report: Mapping[str, Any], reruns: Sequence[
         say(f"[red]left out[/]: {escape(reason)}")
     run = escape(session.command("run"))
     if not report["proven"]:
-        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; this makes it anew: {run}")
+        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; to recompute it: {run}")
     elif report["adopted"]:
         say(f"{versions}: {report['adopted']:,} artifacts were adopted; check with: {escape(session.command('plan'))}")
     else:
-        say(f"{versions}: the output is the same; nothing was adopted yet, this does it: {escape(again)}")
+        say(f"{versions}: the output is the same; nothing was adopted (dry run); to adopt it: {escape(again)}")
 
 
 def _exact(value: float | None) -> str:

@@ -295,7 +295,9 @@ def pin(session: Session, name: str | None) -> dict[str, Any]:
     plan = session.plan
     found = {plan.address(number) for number in np.flatnonzero(session.schedule.committed).tolist()}
     if not found:
-        raise SweepError([Problem(str(session.file), "", f"nothing of it is committed in {session.store.location}")])
+        raise SweepError(
+            [Problem(str(session.file), "", f"none of its steps is committed in {session.store.location}")]
+        )
     lost = session.store.pins().get(name, frozenset()) - found
     if lost:
         message = (

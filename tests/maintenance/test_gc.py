@@ -221,7 +221,7 @@ def test_what_is_pinned_is_never_deleted(tmp_path: Path, outputs: str, capsys: p
 def test_a_pin_grows_and_is_never_silently_replaced_by_something_else(tmp_path: Path) -> None:
     outputs = str(tmp_path / "out")
     one = open_one(tmp_path, outputs, ONE)
-    with pytest.raises(SweepError, match="nothing of it is committed"):
+    with pytest.raises(SweepError, match="none of its steps is committed"):
         pin(one, None)
     other = run(tmp_path, outputs, OTHER)
     assert pin(open_one(tmp_path, outputs, ONE), "paper")["artifacts"] == 6
@@ -336,8 +336,8 @@ def test_the_command_says_what_would_go_and_how_and_then_does_it(tmp_path: Path)
     for name in ("one.yaml", "other.yaml"):
         assert sweep(tmp_path, "run", name, "--inline").returncode == 0
     said = sweep(tmp_path, "gc", "one.yaml", "--drop", "double").stdout
-    assert "nothing was deleted yet" in said
-    command = said.split("this does it: ")[1].splitlines()[0]
+    assert "nothing was deleted (dry run)" in said
+    command = said.split("to delete it: ")[1].splitlines()[0]
     assert command == "sweep gc one.yaml --drop double --delete"
     assert sweep(tmp_path, "gc", "one.yaml", "other.yaml").stdout.splitlines()[-1] == "nothing to delete"
     assert sweep(tmp_path, "gc", "one.yaml", "-s", "axes.x=[1,2,4]").stdout.splitlines()[-1] == "nothing to delete"

@@ -223,7 +223,7 @@ def test_the_command_says_that_all_is_well_or_what_is_not(tmp_path: Path) -> Non
     toy.write_sweep(tmp_path, toy.SWEEP.replace("behaviour: work", "behaviour: print"))
     nothing = sweep(tmp_path, "verify", "toy.yaml")
     assert nothing.returncode == 0, nothing.stderr
-    assert "nothing of it is committed yet" in nothing.stdout
+    assert "none of its steps is committed yet" in nothing.stdout
     assert sweep(tmp_path, "run", "toy.yaml", "--inline").returncode == 0
     clean = sweep(tmp_path, "verify", "toy.yaml", "--rerun", "9")
     assert clean.returncode == 0, clean.stderr
@@ -235,11 +235,11 @@ def test_the_command_says_that_all_is_well_or_what_is_not(tmp_path: Path) -> Non
     assert (report["fine"], report["checked"], len(report["reruns"])) == (True, 18, 9)
     session = open_session(tmp_path / "toy.yaml", outputs=str(tmp_path / "outputs"))
     flip(session, 17)
-    assert "20 were asked for, but no other" in sweep(tmp_path, "verify", "toy.yaml", "--rerun", "20").stdout
+    assert "20 were requested, but no other" in sweep(tmp_path, "verify", "toy.yaml", "--rerun", "20").stdout
     torn = sweep(tmp_path, "verify", "toy.yaml", "--rerun", "0")
     assert torn.returncode == 1
     stage, key = session.plan.address(17)
-    assert f"damaged  total {stage}/{key}: the bytes of" in torn.stdout
+    assert f"damaged  total x=3,y=20,kind=plain ({stage}/{key}): the bytes of" in torn.stdout
     assert "--discard" in torn.stdout
     (found,) = json.loads(sweep(tmp_path, "verify", "toy.yaml", "--json", "--discard").stdout)["damaged"]
     assert (found["entry"], found["stage"], found["key"]) == ("total", stage, key)
@@ -251,7 +251,8 @@ def test_the_command_shows_metrics_that_differ_side_by_side(with_double: Callabl
     session = with_double("drifting")
     done = CliRunner().invoke(app, ["verify", str(session.file), "--outputs", str(session.outputs.root)])
     assert done.exit_code == 1
-    assert "different  double toy_double/" in done.stdout
+    assert "different  double x=" in done.stdout
+    assert " (toy_double/" in done.stdout
     stored, now = next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("    total"))
     assert 1 < float(stored) < float(now)
     assert "made on" in done.stdout
