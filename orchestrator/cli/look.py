@@ -121,7 +121,7 @@ def results(
     session: Session,
     by: Annotated[str, typer.Option("--by", metavar="AXIS,AXIS", help="Axes whose values are compared.")] = "",
     metrics: Metrics = "",
-    cells: Annotated[bool, typer.Option("--cells", help="One line per cell instead of means.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="Show one line per cell instead of means.")] = False,
     sql: Annotated[
         str | None,
         typer.Option("--sql", metavar="QUERY", help="A DuckDB query on the table `results`, one row per cell."),

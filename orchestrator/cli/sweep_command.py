@@ -14,7 +14,7 @@ from orchestrator.session import open_session
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 
 CellName = Annotated[
-    str, typer.Argument(metavar="CELL", help="A cell id (or its beginning), or axis=value,axis=value.")
+    str, typer.Argument(metavar="CELL", help="A cell id (or the beginning of one), or axis=value,axis=value.")
 ]
 
 Set = Annotated[
@@ -24,11 +24,12 @@ Set = Annotated[
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="AXIS=V1,V2", help="Only the cells with these values. Repeatable: all must hold."),
+    typer.Option("--only", metavar="AXIS=V1,V2", help="Select the cells with these values. Repeatable: all must hold."),
 ]
 
 Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="AXIS=V1,V2", help="Leave out the cells with these values.")
+    list[str] | None,
+    typer.Option("--exclude", metavar="AXIS=V1,V2", help="Leave out the cells with these values. Repeatable."),
 ]
 
 OutputRoot = Annotated[
@@ -49,15 +50,16 @@ TrackingUri = Annotated[
 UpTo = Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Run only this entry and its dependencies.")]
 
 Metrics = Annotated[
-    str, typer.Option("--metrics", metavar="NAME,NAME", help="Default: those of `summary` in the sweep file, else all.")
+    str,
+    typer.Option("--metrics", metavar="NAME,NAME", help="Default: those of `summary` in the sweep file, else all."),
 ]
 
 ErrorClass = Annotated[
-    str | None, typer.Option("--error", metavar="CLASS", help="Only the cells that ended with this error class.")
+    str | None, typer.Option("--error", metavar="CLASS", help="Run only the cells that ended with this error class.")
 ]
 
 MaxCells = Annotated[
-    int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
+    int | None, typer.Option("--max-cells", metavar="N", min=1, help="Run at most this many of the unfinished cells.")
 ]
 
 Command = Callable[..., None]
