@@ -105,6 +105,7 @@ def sync(
     raise typer.Exit(0 if synchronise(session, table, tracking_uri, rebuild) else 2)
 
 
+# In the order of the help.
 for commands in (look, submit, debug, tidy):
     app.add_typer(commands.app)
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.job_submission import JobSubmissionClient
 
-#: Seconds for the first answer of a job server; seconds of silence after which a job is no longer watched.
-_KNOCK, _PATIENCE = 5.0, 300.0
+#: Seconds for the first answer of a job server.
+_CONNECT_TIMEOUT = 5.0
+#: Seconds without any answer after which a job is no longer watched.
+_SILENCE_TIMEOUT = 300.0
 
 
 class JobServerError(Exception):
@@ -42,7 +44,7 @@ class Job:
     """The command that submits the sweep once more."""
 
     def advice(self) -> str:
-        """How to watch, stop and resume it."""
+        """Format the commands that watch, stop and resume it."""
         at = spell(["--address", self.address])
         return (
             f"watch:  ray job logs {at} --follow {self.id}\n"
@@ -65,14 +67,14 @@ def connect(address: str) -> JobSubmissionClient:
         )
     if not address.startswith(("http://", "https://")):
         raise JobServerError(f"{shown} is not the address of a job server; {remedy}")
-    # Ray's client waits for ever for one who listens and stays silent.
+    # Ray's client has no timeout: it waits for ever for a server that accepts and never answers.
     try:
-        with urllib.request.urlopen(f"{bare(address)}/api/version", timeout=_KNOCK) as answer:
+        with urllib.request.urlopen(f"{bare(address)}/api/version", timeout=_CONNECT_TIMEOUT) as answer:
             found = json.load(answer)
         if not isinstance(found, dict) or "ray_version" not in found:
             raise JobServerError(f"{shown} answers, but it is not a Ray job server; {remedy}")
     except urllib.error.HTTPError as error:
-        # One that wants a token is asked by Ray's client, which has it.
+        # It wants a token, which Ray's client has.
         if error.code not in (401, 403):
             message = f"{shown} answers, but it is not a Ray job server ({_first_line(error)}); {remedy}"
             raise JobServerError(message) from error
@@ -83,7 +85,7 @@ def connect(address: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    # In the eyes of Ray's client RAY_ADDRESS is more than what it is told.
+    # Ray's client prefers RAY_ADDRESS to its argument, and this variable to both.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     # It reports connections and ignored folders between the lines of the job.
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env"):
@@ -157,7 +159,7 @@ def follow(client: JobSubmissionClient, job: Job) -> int:
     """Print a job's log until it ends; returns the exit code."""
     log = _Log(client, job.id)
     heard, trouble = time.monotonic(), ""
-    while time.monotonic() - heard < _PATIENCE:
+    while time.monotonic() - heard < _SILENCE_TIMEOUT:
         try:
             asyncio.run(log.tail())
         except _trouble() as error:
@@ -171,19 +173,17 @@ def follow(client: JobSubmissionClient, job: Job) -> int:
         except _trouble() as error:
             trouble = _first_line(error)
         time.sleep(1)
-    print(
-        f"{redact(job.address)} does not answer any more ({trouble}); the job may still run\n{job.advice()}", flush=True
-    )
+    print(f"{redact(job.address)} no longer answers ({trouble}); the job may still run\n{job.advice()}", flush=True)
     return 1
 
 
 def _conclude(job: Job, details: JobDetails) -> int:
     status = details.status.value
     code = 0 if status == "SUCCEEDED" else details.driver_exit_code or 1
-    # A shell's spelling of a process that died of a signal.
+    # As a shell reports a process that died of a signal.
     code = 128 - code if code < 0 else code
     if details.driver_exit_code is None and details.message and status == "FAILED":
-        # It never began, so the log does not tell why.
+        # It never began, so the log does not say why.
         print(details.message)
     print(f"{job.id} {status.lower()}, exit code {code}; resume, extend or confirm it: {job.again}", flush=True)
     return code

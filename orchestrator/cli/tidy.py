@@ -78,19 +78,19 @@ def pin(
     """Pin the committed artifacts of a sweep under a name, so that `sweep gc` never deletes them."""
     from orchestrator.cli.console import say
     from orchestrator.cli.show_store import show_pins
-    from orchestrator.maintenance import gc
+    from orchestrator.maintenance import pins
 
     if list_:
         place = open_session(file, overrides, None, None, outputs, store).store if file else _store_at(outputs, store)
-        pins = gc.list_pins(place)
+        found = pins.list_pins(place)
         if as_json:
-            print(json.dumps(pins))
+            print(json.dumps(found))
         else:
-            show_pins(place.location, pins)
+            show_pins(place.location, found)
         return
     if file is None:
         raise SweepError([Problem("SWEEP.yaml", "", "name a sweep to pin, or give --list")])
-    pinned = gc.pin(open_session(file, overrides, None, None, outputs, store), name)
+    pinned = pins.pin(open_session(file, overrides, None, None, outputs, store), name)
     if as_json:
         print(json.dumps(pinned))
     else:
@@ -108,10 +108,10 @@ def unpin(
 ) -> None:
     """Remove a pin; nothing is deleted before the next `sweep gc --delete`."""
     from orchestrator.cli.console import say
-    from orchestrator.maintenance import gc
+    from orchestrator.maintenance import pins
 
     place = _store_at(outputs, store)
-    gc.unpin(place, name)
+    pins.unpin(place, name)
     say(f"unpinned {name} (store: {place.location})")
 
 

@@ -1,4 +1,4 @@
-"""`sweep gc`, `sweep pin`, `sweep unpin`: delete the artifacts that no sweep uses, except pinned ones.
+"""`sweep gc`: delete the artifacts that no sweep uses, except pinned ones.
 
 Which artifacts go is decided by sets alone (`divide`, `droppable`); `Survey` reads the store, `delete` changes it. A
 driver that starts while artifacts are deleted finds them missing and makes them again; its numbers stay right.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -240,9 +239,6 @@ def _batches(addresses: Collection[Artifact]) -> Iterator[list[Artifact]]:
         yield ordered[start : start + _BATCH]
 
 
-# --- the commands
-
-
 def collect(
     sessions: Sequence[Session],
     drops: Sequence[str],
@@ -282,55 +278,3 @@ def deleting_command(sessions: Sequence[Session], drops: Iterable[str]) -> str:
     first, *others = sessions
     dropped = [word for name in drops for word in ("--drop", name)]
     return first.command("gc", *(str(session.file) for session in others), *dropped, "--delete")
-
-
-def pin(session: Session, name: str | None) -> dict[str, Any]:
-    """Pin what is committed of a sweep; a pin of the same name may only grow.
-
-    Raises:
-        SweepError: the name is invalid, nothing is committed, or artifacts of the old pin would be left out.
-    """
-    name = session.spec.name if name is None else name
-    _check_name(name)
-    plan = session.plan
-    found = {plan.address(number) for number in np.flatnonzero(session.schedule.committed).tolist()}
-    if not found:
-        raise SweepError(
-            [Problem(str(session.file), "", f"none of its steps is committed in {session.store.location}")]
-        )
-    lost = session.store.pins().get(name, frozenset()) - found
-    if lost:
-        message = (
-            f"holds {len(lost)} artifacts that this sweep does not have now; choose another --name, or drop it first: "
-            f"sweep unpin {name}"
-        )
-        raise SweepError([Problem(f"pin {name}", "", message)])
-    session.store.prepare()
-    session.store.pin(name, found)
-    return {"store": session.store.location, "name": name, "artifacts": len(found)}
-
-
-def list_pins(store: Store) -> dict[str, dict[str, int]]:
-    """Count the artifacts of every pin, and how many of them are there."""
-    pins = store.pins()
-    committed = store.committed(store.stages())
-    return {name: {"artifacts": len(pinned), "there": len(pinned & committed)} for name, pinned in pins.items()}
-
-
-def unpin(store: Store, name: str) -> None:
-    """Drop a pin.
-
-    Raises:
-        SweepError: there is none of that name.
-    """
-    _check_name(name)
-    if not store.unpin(name):
-        message = f"there is no such pin in {store.location}; {nearest(name, store.pins())}"
-        raise SweepError([Problem(f"pin {name}", "", message)])
-
-
-def _check_name(name: str) -> None:
-    """Refuse what cannot be the name of a file."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        message = "the name of a pin is made of letters, digits, dots, dashes and underscores"
-        raise SweepError([Problem(f"pin {name}", "", message)])

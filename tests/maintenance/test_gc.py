@@ -20,7 +20,8 @@ from test_cli import sweep
 from test_execute import environment
 
 from orchestrator.drive import drive
-from orchestrator.maintenance.gc import collect, divide, list_pins, pin, reach, survey, unpin
+from orchestrator.maintenance.gc import collect, divide, reach, survey
+from orchestrator.maintenance.pins import list_pins, pin, unpin
 from orchestrator.results.table import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store, StoreError, list_files
@@ -113,7 +114,10 @@ def test_what_only_an_unnamed_sweep_has_is_deleted_and_nothing_else(
 ) -> None:
     one, other = run(tmp_path, outputs, ONE), run(tmp_path, outputs, OTHER)
     table = read_results(one.outputs.folder)
-    report = collect([one], [], True)
+    read: list[tuple[int, int]] = []
+    deleted: list[tuple[int, int]] = []
+    report = collect([one], [], True, lambda *each: read.append(each), lambda *each: deleted.append(each))
+    assert (read[-1], deleted[-1]) == ((18, 18), (6, 6))
     assert there(one.store) == steps(one)
     assert sum(row["delete"] for row in report["stages"].values()) == len(steps(other) - steps(one)) == 6
     assert has_nothing_to_do(tmp_path, outputs, ONE, capsys)

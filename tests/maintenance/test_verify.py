@@ -80,6 +80,24 @@ def test_a_clean_sweep_is_fine_and_nothing_is_changed_or_left_behind(session: Se
     assert session.store.claims() == {}
 
 
+def test_who_wants_to_show_progress_is_told_what_was_read_and_which_step_runs_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    assert drive(session, None, True, None) == 0
+    capfd.readouterr()
+    read: list[tuple[int, int]] = []
+    started: list[tuple[int, int, str]] = []
+    findings = verify(
+        again(session), 4, 0, True, 0, False,
+        lambda done, total: read.append((done, total)),
+        lambda position, count, step, manifest: started.append((position, count, step.key)),
+    )  # fmt: skip
+    assert read[-1] == (18, 18)
+    assert started == [(position, 4, each.key) for position, each in enumerate(findings.reruns, start=1)]
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize("session", ["posix", pytest.param("objects", marks=pytest.mark.s3)], indirect=True)
 def test_a_flipped_bit_is_found_and_set_aside_only_if_asked_for(session: Session) -> None:
     (victim,) = (number for number in range(18) if session.plan.coords(number) == {"x": 2, "y": 20, "kind": "plain"})
