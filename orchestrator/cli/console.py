@@ -27,7 +27,7 @@ _GAP = 2
 #: Rows of a table that is folded into several, before the first of these begins again.
 _PAGE = 40
 #: What stands at the right of its column: numbers and quantities.
-_NUMBER = re.compile(r"([<>≥±+−-]\s*)?[\d.]|\?|$")
+_NUMBER = re.compile(r"([<>≥±+−-]\s*)?[\d.]|\?|null$|$")
 
 
 def say(text: str) -> None:

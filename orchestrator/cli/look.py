@@ -140,7 +140,7 @@ def results(
     of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store.
     """
     from orchestrator.cli.console import say
-    from orchestrator.cli.show_results import show_cells, show_summary
+    from orchestrator.cli.show_results import show_answer, show_cells, show_summary
     from orchestrator.results.summary import for_people, left_out, query, summarise
 
     if sql is not None:
@@ -166,7 +166,7 @@ def results(
         people = form not in (Format.CSV, Format.PARQUET) and sql is None and not cells
         _hand_over(for_people(shown) if people else shown, form, output)
     elif sql is not None:
-        _hand_over(shown, Format.TABLE, None)
+        show_answer(shown)
     elif cells:
         show_cells(session, shown.to_pylist(), names(metrics))
     else:
@@ -320,6 +320,7 @@ def _rebuilt(session: Session) -> pa.Table:
 
 
 def _format(form: Format | None, output: Path | None, as_json: bool) -> Format | None:
+    """Choose the format of --format, --output and --json; None where the table is shown to people."""
     if as_json and (form or output):
         raise SweepError([Problem("--json", "", "goes to the terminal; leave out --format and --output")])
     if form is None and output is not None:
@@ -333,6 +334,7 @@ def _format(form: Format | None, output: Path | None, as_json: bool) -> Format |
 
 
 def _hand_over(table: pa.Table, form: Format, output: Path | None) -> None:
+    """Write a table to a file, or else print it."""
     from orchestrator.cli.console import say
     from orchestrator.results.format import export
     from orchestrator.sweep.outputs import replace_file

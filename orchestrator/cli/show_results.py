@@ -40,6 +40,12 @@ def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Seque
     console.print(table(["cell_id", *session.spec.axes, "status", *metrics, "seconds"], rows))
 
 
+def show_answer(answer: pa.Table) -> None:
+    """Print the rows that a query gave."""
+    rows = [["null" if value is None else spell(value) for value in row.values()] for row in answer.to_pylist()]
+    console.print(table(answer.column_names, rows) if rows else "no rows")
+
+
 def show_missing(table: pa.Table, chosen: set[str]) -> None:
     """Print the cells that are missing, grouped by error, with an example and the path of its log."""
     from orchestrator.results.table import error_groups
