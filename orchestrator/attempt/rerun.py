@@ -81,8 +81,8 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     except BaseException as caught:  # Whatever is raised is a finding here: nothing was the first time.
         signals.heed()
         ours = type(caught).__module__.startswith("orchestrator.")
-        said = spell_error(caught)
-        error = plain_text(said if ours else f"{type(caught).__name__}: {said}", 2000)
+        message = spell_error(caught)
+        error = plain_text(message if ours else f"{type(caught).__name__}: {message}", 2000)
     finally:
         store.drop(out)
     now = {name: value for name, value in metrics.items() if not isinstance(value, Undefined)}

@@ -145,7 +145,7 @@ def results(
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}
-        _refuse(given, "has no effect beside --sql; say it in the query")
+        _refuse(given, "has no effect beside --sql; put it into the query")
     elif cells:
         _refuse({"--by": bool(by)}, "has no effect beside --cells, which averages nothing")
     form = _format(form, output, as_json)

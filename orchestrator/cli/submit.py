@@ -70,7 +70,7 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
         words: options of `sweep run` for the job.
         address: http://HEAD:8265; default: RAY_ADDRESS.
         wait: whether to print the job's log until it ends.
-        grace: seconds that running steps have to end once the job is told to stop.
+        grace: seconds that running steps have to end once the job is stopped.
 
     Raises:
         SweepError: the job could not run here or there as asked; nothing was uploaded.

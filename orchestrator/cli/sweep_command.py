@@ -1,4 +1,4 @@
-"""What the commands of `sweep` share: a sweep file, opened, and the options that say which one and where."""
+"""The arguments and options that several commands of `sweep` share, and a decorator that opens the sweep file."""
 
 from __future__ import annotations
 

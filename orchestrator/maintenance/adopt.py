@@ -84,8 +84,8 @@ def adopt(
         old_version: its version then.
         reruns: how many of its steps to run again as a proof; fewer if there are not so many.
         yes: publish; otherwise only look and prove.
-        progress: is told how many artifacts were published.
-        on_rerun: is told before a step runs again.
+        progress: called with the number of artifacts published so far, and of all.
+        on_rerun: called before a step runs again.
 
     Raises:
         SweepError: there is no such stage or version, or no step of it can be run again.

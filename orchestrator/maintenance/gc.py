@@ -134,7 +134,7 @@ def survey(plans: Sequence[Plan], store: Store, drops: Collection[str], progress
         plans: the sweeps whose artifacts stay.
         store: the store.
         drops: entries of which only what is still needed stays.
-        progress: is told how many manifests were read.
+        progress: called with the number of manifests read so far, and of all.
 
     Raises:
         SweepError: `drops` names no entry, or one that is never dropped.
@@ -170,7 +170,7 @@ def delete(found: Survey, store: Store, progress: Progress = ignore) -> None:
     Args:
         found: the survey.
         store: its store.
-        progress: is told how many artifacts were deleted.
+        progress: called with the number of artifacts deleted so far, and of all.
 
     Raises:
         StoreError: the store cannot be written; the same command goes on.
@@ -246,14 +246,14 @@ def collect(
     reading: Progress = ignore,
     deleting: Progress = ignore,
 ) -> dict[str, Any]:
-    """Survey the store of some sweeps, and delete the garbage if told so; returns the numbers.
+    """Survey the store of some sweeps, and delete the garbage with `delete_it`; returns the numbers.
 
     Args:
         sessions: the sweeps whose artifacts stay.
         drops: entries of which only what is still needed stays.
         delete_it: delete; otherwise only look.
-        reading: is told how many manifests were read.
-        deleting: is told how many artifacts were deleted.
+        reading: called with the number of manifests read so far, and of all.
+        deleting: called with the number of artifacts deleted so far, and of all.
 
     Raises:
         SweepError: the sweeps lie in different stores, or an entry cannot be dropped.

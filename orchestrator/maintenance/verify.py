@@ -83,8 +83,8 @@ def verify(
         checksums: whether to read all bytes.
         tolerance: relative difference up to which two metrics are the same.
         discard: set damaged artifacts aside, so that the next run makes them again.
-        progress: is told how many artifacts were read.
-        on_rerun: is told before a step runs again.
+        progress: called with the number of artifacts read so far, and of all.
+        on_rerun: called before a step runs again.
 
     Raises:
         StoreError: the store cannot be read.
