@@ -114,7 +114,7 @@ def adopt(
     if not proofs:
         message = (
             f"no step of version {old_version} is there whole and with all its inputs, so none can be run again to "
-            f"prove that the output is the same; this makes all anew: {session.command('run')}"
+            f"prove that the output is the same; to recompute everything: {session.command('run')}"
         )
         raise SweepError([Problem(f"stage {stage}", "", message)])
     store.prepare()
