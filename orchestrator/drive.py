@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from orchestrator.cli import console as screen
 from orchestrator.cli.progress import Progress
+from orchestrator.cli.show_results import show_missing, show_summary
 from orchestrator.command import repeat_options, spell
 from orchestrator.explain.eta import Pace
 from orchestrator.explain.forecast import past_steps
@@ -373,7 +374,7 @@ def _spell_cells(session: Session, having: int) -> str:
 def _conclude(session: Session, table: pa.Table, tracking_uri: str | None, stopped: int | None, written: bool) -> int:
     succeeded = sum(status == "succeeded" for status in table["status"].to_pylist())
     if succeeded:
-        screen.show_summary(session, summarise(table, session.spec))
+        show_summary(session, summarise(table, session.spec))
     ids = table["cell_id"].to_pylist()
     chosen = {ids[index] for index in session.chosen}
     missing = [
@@ -393,7 +394,7 @@ def _conclude(session: Session, table: pa.Table, tracking_uri: str | None, stopp
         screen.say(f"without --stage the same command finishes the {len(missing)} cells that are missing")
         return stopped or 0
     if missing:
-        screen.show_missing(table, chosen)
+        show_missing(table, chosen)
         tried = any(row["status"] in ("failed", "blocked") for row in missing)
         again = "the same command tries them again" if tried and not stopped else "the same command goes on"
         command = escape(session.command("run", *session.selection, *session.options))

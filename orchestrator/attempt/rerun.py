@@ -1,4 +1,4 @@
-"""A committed step run once more, in this process, and what came out compared with what is stored."""
+"""Run a committed step once more, in this process, and compare what comes out with what is stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.attempt.stage_call import call_stage
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.sweep.outputs import code_commit
 from orchestrator.texts import plain_text
-from orchestrator.types import Manifest, Runtime, Step
+from orchestrator.types import Manifest, Runtime, Scalar, Step
 from workers.metric import Undefined
 
 
@@ -34,9 +34,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of running a step again."""
+    """The outcome of running a step again."""
 
     entry: str
+    coords: Mapping[str, Scalar]
     stage: str
     key: str
     verdict: Verdict
@@ -46,27 +47,27 @@ class Rerun:
     """The files that differ, or that one side lacks."""
     error: str | None
     host: str
-    """Where the artifact was made."""
+    """The machine that made the artifact."""
     code_commit: str
-    """By which code it was made."""
+    """The code that made it."""
 
     def report(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """Convert to JSON; the key stands for the coordinates."""
+        return {name: value for name, value in asdict(self).items() if name != "coords"}
 
 
 def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolerance: float = 0) -> Rerun:
     """Run a step into scratch and compare; nothing is committed, recorded or printed.
 
     Args:
-        store: where its inputs are.
+        store: holds its inputs.
         step: the step.
-        runtime: of which the number of threads counts.
+        runtime: how to run it; only the number of threads counts here.
         manifest: what is stored.
         tolerance: relative difference up to which two metrics are the same.
 
     Raises:
-        StoreError: the store cannot be read, or its scratch not be written.
+        StoreError: the store cannot be read, or its scratch cannot be written.
     """
     out = store.scratch(step.address, "rerun")
     metrics: Mapping[str, float | Undefined] = {}
@@ -82,8 +83,8 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     except BaseException as caught:  # Whatever is raised is a finding here: nothing was the first time.
         signals.heed()
         ours = type(caught).__module__.startswith("orchestrator.")
-        said = describe_error(caught)
-        error = plain_text(said if ours else f"{type(caught).__name__}: {said}", 2000)
+        message = describe_error(caught)
+        error = plain_text(message if ours else f"{type(caught).__name__}: {message}", 2000)
     finally:
         store.drop(out)
     now = {name: value for name, value in metrics.items() if not isinstance(value, Undefined)}
@@ -97,6 +98,7 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     verdict = Verdict.DIFFERENT if differing else Verdict.OTHER_BYTES if other else Verdict.IDENTICAL
     return Rerun(
         entry=step.entry,
+        coords=step.coords,
         stage=step.stage,
         key=step.key,
         verdict=Verdict.RAISED if error else verdict,
@@ -109,12 +111,12 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
 
 
 def sample(by_entry: Mapping[str, Collection[int]], count: int, seed: int) -> list[int]:
-    """Some steps, as evenly spread over the entries as can be, in order of the plan.
+    """Choose steps at random, spread over the entries as evenly as can be; returns them in order of the plan.
 
     Args:
         by_entry: the steps to choose from.
         count: how many.
-        seed: the same seed chooses the same steps.
+        seed: random seed; the same one chooses the same steps.
     """
     chance = random.Random(seed)
     piles = [chance.sample(sorted(numbers), len(numbers)) for numbers in by_entry.values()]

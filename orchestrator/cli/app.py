@@ -1,22 +1,18 @@
-"""The `sweep` command: loads, plans, runs, prints. Printing, Parquet and MLflow live here, not in the loop."""
+"""The `sweep` command: all commands, and how their errors end."""
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli import look as cli_look
-from orchestrator.cli import tidy as cli_store
+from orchestrator.cli import debug, look, submit, tidy
 from orchestrator.cli.sweep_command import (
-    CellName,
     ErrorClass,
     Exclude,
-    Json,
     MaxCells,
     Only,
     OutputRoot,
@@ -41,37 +37,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@app.command(
-    rich_help_panel="Run", epilog="Example:  sweep plan sweeps/full.yaml    sweep plan sweeps/quickstart.yaml --json"
-)
-def plan(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    cpus: Annotated[
-        float | None, typer.Option("--cpus", metavar="N", min=1, help="Cores of the cluster, for the wall time.")
-    ] = None,
-    gpus: Annotated[float, typer.Option("--gpus", metavar="N", min=0, help="GPUs of the cluster, likewise.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Say what would run, why, and at what cost. Runs nothing.
-
-    Cells; per stage the steps that are committed, to run, failed before or blocked by a failure; what the rest will
-    probably cost, told from steps that were run before; and why steps are not there.
-    """
-    session = open_session(file, set_, only, exclude, outputs, store)
-    report = session.plan_report(cpus, gpus)
-    if as_json:
-        print(json.dumps(report))
-        return
-    from orchestrator.cli import console as screen
-
-    screen.show_plan(session, report)
 
 
 @app.command(
@@ -111,65 +76,6 @@ def run(
 
 
 @app.command(
-    rich_help_panel="Run",
-    epilog="Example:  sweep submit sweeps/full.yaml --address http://HEAD:8265 --outputs /shared/sweeps",
-)
-def submit(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    tracking_uri: TrackingUri = None,
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="URL", help="Ray's job server; default: RAY_ADDRESS.")
-    ] = None,
-    stage: UpTo = None,
-    error: ErrorClass = None,
-    max_cells: MaxCells = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the job is submitted.")] = False,
-    grace: Annotated[
-        int, typer.Option("--grace", metavar="SECONDS", min=1, help="For running steps to end when the job is stopped.")
-    ] = 60,
-) -> None:
-    """Run on a cluster: upload the working directory, run the sweep there as a Ray job, and print the job's log.
-
-    Exit code: 0 the job succeeded, else that of `sweep run` in the job, 1 if Ray reports none (e.g. the
-    job was stopped), 2 nothing was run, 130 no longer watching (Ctrl-C; the job goes on).
-    """
-    from orchestrator.cli.submit import submit as submit_job
-
-    session = open_session(file, set_, only, exclude, outputs, store, stage)
-    options = {
-        "-s": set_, "--only": only, "--exclude": exclude, "--outputs": outputs, "--store": store,
-        "--tracking-uri": tracking_uri, "--stage": stage, "--error": error, "--max-cells": max_cells,
-    }  # fmt: skip
-    raise typer.Exit(submit_job(session, options, address, not no_wait, grace))
-
-
-@app.command(
-    rich_help_panel="Run",
-    epilog="Example:  sweep debug sweeps/quickstart.yaml 3f2a --stage fit    python -m pdb -m orchestrator debug …",
-)
-def debug(
-    file: SweepFile,
-    cell: CellName,
-    stage: Annotated[
-        str | None, typer.Option("--stage", metavar="ENTRY", help="Which step; default: the first that is missing.")
-    ] = None,
-    pdb: Annotated[bool, typer.Option("--pdb", help="Drop into the debugger where the step raises.")] = False,
-    set_: Set = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-) -> None:
-    """Run one step of a cell in this very process, output on the terminal, nothing caught and nothing committed."""
-    from orchestrator.cli.debug import debug_step
-
-    debug_step(open_session(file, set_, None, None, outputs, store), cell, stage, pdb)
-
-
-@app.command(
     rich_help_panel="Run", epilog="Example:  sweep sync sweeps/quickstart.yaml --tracking-uri http://127.0.0.1:5000"
 )
 def sync(
@@ -199,12 +105,13 @@ def sync(
     raise typer.Exit(0 if synchronise(session, table, tracking_uri, rebuild) else 2)
 
 
-app.add_typer(cli_look.app)
-app.add_typer(cli_store.app)
+# In the order of the help.
+for commands in (look, submit, debug, tidy):
+    app.add_typer(commands.app)
 
 
 def main() -> None:
-    """Entry point: every expected mistake ends in a message and exit code 2, never in a traceback."""
+    """Run the command; every expected mistake ends in a message and exit code 2, never in a traceback."""
     # A plan is a hundred thousand long-lived values without cycles; looking for garbage among them took a quarter of
     # the time of `sweep plan`.
     gc.set_threshold(100_000, 50, 50)

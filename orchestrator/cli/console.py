@@ -1,30 +1,33 @@
-"""What the commands print for people."""
+"""The terminal: lines, progress bars, and tables that stay readable however narrow it is."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.markup import escape
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.explain.eta import Left, spell_left
 from orchestrator.plan.select import spell_coords
-from orchestrator.session import Session
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from orchestrator.types import Scalar
 
 console = Console(soft_wrap=True, highlight=False)
 if not console.is_terminal:
-    # A log or a pipe has no edge at which a table would have to be cut off.
-    console = Console(soft_wrap=True, highlight=False, width=240)
+    # A log or a pipe has no edge: one row is one line there, however long.
+    console = Console(soft_wrap=True, highlight=False, width=10_000)
+
+#: Blanks between two columns.
+_GAP = 2
+#: Rows of a table that is folded into several, before the first of these begins again.
+_PAGE = 40
+#: What stands at the right of its column: numbers and quantities.
+_NUMBER = re.compile(r"([<>≥±+−-]\s*)?[\d.]|\?|null$|$")
 
 
 def say(text: str) -> None:
@@ -44,163 +47,90 @@ def spinner(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the remaining time; gives a function of (done, total)."""
+    """Give a function of (done, total) that draws a progress bar with the remaining time.
+
+    The bar is there from the first call until all is done, so what is printed before and after is not disturbed by it.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    progress = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(text, total=None)
+
+    def advance(done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, completed=done, total=total)
+        if done >= total:
+            progress.stop()
+
+    try:
+        yield advance
+    finally:
+        progress.stop()
 
 
-def show_plan(session: Session, report: dict[str, Any]) -> None:
-    """Cells and steps of a plan, their expected cost, and why they are to be run."""
-    axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
-    say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
-    say(f"{report['cells']:,} cells ({axes})")
-    steps, expected = report["steps"], report["expected"]
-    counts = [
-        "total",
-        "committed",
-        "to_run",
-        *(each for each in ("failed", "blocked") if any(s[each] for s in steps.values())),
-    ]
-    costs = any("expected" in each for each in steps.values())
-    headings = [("steps" if each == "total" else each.replace("_", " ")) for each in counts]
-    table = _table("stage", *headings, *(("each", "CPU-hours", "GPU-hours", "disk") if costs else ()))
-    for name, each in steps.items():
-        cost = each.get("expected")
-        row = _cost(cost, cost["unknown"]) if cost else ("?",) * 4 if each["to_run"] else ("",) * 4
-        seconds = f"{cost['seconds']:.3g} s" if cost else row[0]
-        table.add_row(name, *(f"{each[column]:,}" for column in counts), *((seconds, *row[-3:]) if costs else ()))
-    table.add_section()
-    total = [f"{sum(each[column] for each in steps.values()):,}" for column in counts]
-    table.add_row("all", *total, *(("", *_cost(expected, expected["unknown_steps"])) if costs else ()))
-    console.print(table)
-    low, high = expected["wall_seconds"]
-    left = Left(low, high, expected["unknown_steps"], expected["steps"])
-    if costs:
-        told = "told from finished steps of the same models, data and settings"
-        say(f"on these machines (--cpus, --gpus): {spell_left(left)}; {told}")
-    elif left.steps:
-        say(f"{spell_left(left)}: none of the same models, data and settings has finished")
-    reasons = [(name, reason, count) for name, each in steps.items() for reason, count in each["reasons"].items()]
-    if any(reason != "never run" for _, reason, _ in reasons):
-        say("why they are to be run:")
-        for name, reason, count in reasons:
-            say(f"  {name} {count:,}: {escape(reason)}")
-    say(f"store: {session.outputs.store}")
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> Group:
+    """Lay out a table so that it fits the terminal and nothing in it is cut.
 
+    Columns without any value are left out. What is too wide is folded: first the headings, at their blanks, then the
+    rows, into several tables below each other, each with the columns that tell the rows apart. Where not even one more
+    column fits beside those, every row becomes a block with one line per value.
 
-def show_status(session: Session, watch: bool) -> None:
-    """States of steps and cells, and errors in groups; redrawn until no driver is running if it is to be watched."""
-    if not watch:
-        console.print(_status(session, session.status()))
-    elif not console.is_terminal:
-        for report in session.looks():
-            console.print(_status(session, report))
+    Args:
+        columns: headings.
+        rows: plain text, without markup; an empty string is no value.
+        keys: so many of the first columns tell the rows apart.
+    """
+    there = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    first, others = [i for i in there if i < keys], [i for i in there if i >= keys]
+    right = {i for i in others if all(_NUMBER.match(row[i]) for row in rows)}
+    cells = {i: max(cell_len(row[i]) for row in rows) for i in there}
+    widths = {i: max(cells[i], cell_len(columns[i])) for i in there}
+
+    def fits(chosen: Sequence[int]) -> bool:
+        return sum(widths[i] + _GAP for i in chosen) - _GAP <= console.width
+
+    def aligned(chosen: Sequence[int], some: Sequence[Sequence[str]]) -> Table:
+        made = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+        for i in chosen:
+            justify: Literal["left", "right"] = "right" if i in right else "left"
+            made.add_column(Text(columns[i]), justify=justify, width=widths[i], vertical="bottom")
+        for row in some:
+            made.add_row(*(Text(row[i]) for i in chosen))
+        return made
+
+    if not there:
+        return Group()
+    if fits(there):
+        return Group(aligned(there, rows))
+    widths = {i: max([cells[i], *map(cell_len, columns[i].split())]) for i in there}
+    parts: list[RenderableType] = []
+    if all(fits([*first, i]) for i in others):
+        bands: list[list[int]] = [first]
+        for i in others:
+            bands = [*bands[:-1], [*bands[-1], i]] if fits([*bands[-1], i]) else [*bands, [*first, i]]
+        pages = [rows[start : start + _PAGE] for start in range(0, len(rows), _PAGE)]
+        parts = [part for page in pages for band in bands for part in ("", aligned(band, page))]
     else:
-        with Live(console=console, auto_refresh=False) as live:
-            for report in session.looks():
-                live.update(_status(session, report), refresh=True)
+        for row in rows:
+            parts += ["", _block([(columns[i], row[i]) for i in there if row[i]])]
+    return Group(*parts[1:])
 
 
-def _status(session: Session, report: dict[str, Any]) -> Group:
-    columns = ("total", "committed", "running", "pending", "failed", "blocked")
-    timed = report["live"]
-    table = _table("stage", *columns, *(("per minute", "each") if timed else ()))
-    for name, each in report["steps"].items():
-        rate = [f"{each['per_minute']:.3g}" if each["per_minute"] else ""]
-        seconds = ["" if each["seconds"] is None else f"{each['seconds']:.3g} s"]
-        row = (f"{each[column]:,}" if each[column] else "" for column in columns)
-        table.add_row(name, *row, *(rate + seconds if timed else ()))
-    cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
-    lines = [f"{report['cells']:,} cells: {cells}"]
-    if timed:
-        lines.append(f"a driver is running: {spell_left(Left(**report['left']))}")
-    for each in report["errors"]:
-        reason = f"{escape(each['error_class'])}: {escape(_first(each['example']))}"
-        lines.append(f"[red]{each['cells']} {each['status']}[/] {reason}")
-        lines.append(f"    log: {each['log']}")
-    lines.append(f"table: {session.outputs.results}")
-    return Group(table, *(Text.from_markup(line) for line in lines))
+def _block(fields: Sequence[tuple[str, str]]) -> Table:
+    """Lay out one row, with one line per value."""
+    made = Table.grid(padding=(0, _GAP, 0, 0))
+    made.add_column(style="bold", overflow="fold")
+    made.add_column(overflow="fold")
+    for name, value in fields:
+        made.add_row(Text(name), Text(value))
+    return made
 
 
-def show_summary(session: Session, summary: pa.Table) -> None:
-    """Mean ± spread, what that is, and what is not in it."""
-    from orchestrator.results.summary import for_people, left_out, spread_of
-
-    spelled = for_people(summary)
-    table = _table(*spelled.column_names, left=spelled.column_names.index("cells"))
-    for row in spelled.to_pylist():
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    console.print(table)
-    say(f"[dim]{spread_of(summary)}[/]")
-    for note in left_out(summary):
-        say(f"[yellow]{escape(note)}[/]")
+def step_name(entry: str, coords: Mapping[str, Scalar]) -> str:
+    """Name a step as people do: by its entry and its coordinates."""
+    return f"{entry} {spell_coords(coords)}".rstrip()
 
 
-def show_cells(session: Session, rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> None:
-    """One line per cell, with some metrics."""
-    from orchestrator.results.format import spell
-
-    table = _table("cell_id", *session.spec.axes, "status", *metrics, "seconds", left=len(session.spec.axes) + 2)
-    for row in rows:
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        coords = (str(row[axis]) for axis in session.spec.axes)
-        table.add_row(row["cell_id"], *coords, row["status"], *(spell(row[name]) for name in metrics), seconds)
-    console.print(table)
-
-
-def show_missing(table: pa.Table, chosen: set[str]) -> None:
-    """Cells that are missing, grouped by error, with an example and the path of its log."""
-    from orchestrator.results.table import error_groups
-
-    rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
-    kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)
-    for status, kind, count, message, log in error_groups(kept):
-        text = f": {escape(_first(message))}" if message else ""
-        say(f"  {count} {status} [bold]{escape(kind)}[/]{text}")
-        if log:
-            say(f"    log: {log}")
-
-
-def show_explanation(session: Session, explanation: dict[str, Any]) -> None:
-    """All that is known of one cell."""
-    say(f"[bold]{explanation['cell_id']}[/] {explanation['status']}  {escape(spell_coords(explanation['coords']))}")
-    table = _table("stage", "state", "because", "key", "shared by", "attempts", "seconds", left=4)
-    for step in explanation["steps"]:
-        last = step["attempts"][-1] if step["attempts"] else None
-        table.add_row(
-            step["entry"],
-            step["state"],
-            step["because"] or "",
-            step["key"][:16],
-            f"{step['cells']} cells",
-            str(len(step["attempts"]) or ""),
-            f"{last['seconds']:.1f}" if last else "",
-        )
-    console.print(table)
-    if explanation["error"]:
-        say(f"[red]{escape(explanation['error_class'])}[/]: {escape(explanation['error'])}")
-        say(f"log: {explanation['log']}")
-    which = "last step here again, committing nothing" if explanation["status"] == "succeeded" else "next step here"
-    say(f"run its {which}: {escape(session.command('debug', explanation['cell_id']))}")
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
-    return table
-
-
-def _cost(cost: Mapping[str, Any], unknown: int) -> tuple[str, str, str]:
-    """CPU-hours, GPU-hours and disk; what is unknown comes on top."""
-    more = "≥ " if unknown else ""
-    size, gpu_hours = cost["bytes"], cost["gpu_hours"]
-    disk = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-    return f"{more}{cost['cpu_hours']:.3g}", f"{more}{gpu_hours:.3g}" if gpu_hours or unknown else "", f"{more}{disk}"
-
-
-def _first(text: str) -> str:
+def first_line(text: str) -> str:
+    """Cut a text to its first line, and that to 300 characters."""
     lines = text.splitlines()
     return lines[0][:300] if lines else ""

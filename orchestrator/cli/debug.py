@@ -1,15 +1,15 @@
-"""`sweep debug`: one step in this very process, for the debugger."""
+"""`sweep debug`: run one step in this very process, for the debugger."""
 
 from __future__ import annotations
 
-import pdb as debugger  # noqa: T100 (the purpose of this command)
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from orchestrator.attempt.request import Request
-from orchestrator.attempt.stage_call import call_stage, stage_source
-from orchestrator.cli import console as screen
+import typer
+
+from orchestrator.cli.sweep_command import CellName, sweep_command
 from orchestrator.plan.select import find_cell
 from orchestrator.run.schedule import State
 from orchestrator.session import Session
@@ -17,15 +17,29 @@ from orchestrator.sweep.document import Problem, SweepError, nearest
 from orchestrator.sweep.outputs import code_commit
 from workers.metric import Undefined
 
+app = typer.Typer()
 
-def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> None:
-    """Run a step of a cell in the foreground: nothing captured, caught, committed or recorded.
 
-    Raises:
-        SweepError: there is no such cell or entry, or an input of the step is not there yet.
-        Exception: whatever the stage raises.
-    """
-    number = _choose(session, text, entry)
+@sweep_command(
+    app,
+    cells=False,
+    rich_help_panel="Run",
+    epilog="Example:  sweep debug sweeps/quickstart.yaml 3f2a --stage fit    python -m pdb -m orchestrator debug …",
+)
+def debug(
+    session: Session,
+    cell: CellName,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="ENTRY", help="The step to run; default: the first missing one.")
+    ] = None,
+    pdb: Annotated[bool, typer.Option("--pdb", help="Drop into the debugger where the step raises.")] = False,
+) -> None:
+    """Run one step of a cell in this very process, its output on the terminal; nothing is caught or committed."""
+    from orchestrator.attempt.request import Request
+    from orchestrator.attempt.stage_call import call_stage, stage_source
+    from orchestrator.cli.console import say, step_name
+
+    number = _choose(session, cell, stage)
     step = session.plan.step(number)
     states = session.schedule.states
     missing = [parent for parent in session.plan.parents(number) if states[parent] != State.COMMITTED]
@@ -37,19 +51,22 @@ def debug_step(session: Session, text: str, entry: str | None, pdb: bool) -> Non
     account = f"{session.spec.name}/{step.entry}"
     request = Request(step, 0, runtime, session.outputs.store, code_commit(), "debug", account=account)
     out = Path(tempfile.mkdtemp(prefix=f"sweep-debug-{step.stage}-"))
-    screen.say(f"{step.entry} {step.key}: {stage_source(step)}")
-    screen.say(f"files go to {out}; nothing is committed")
+    say(f"{step_name(step.entry, step.coords)} ({step.key}): {stage_source(step)}")
+    say(f"files go to {out}; nothing is committed")
     try:
         metrics = call_stage(request, session.store, out)
     except Exception:
         if pdb:
+            import pdb as debugger  # noqa: T100 (the purpose of this option)
+
             debugger.post_mortem(sys.exc_info()[2])
         raise
     for name, value in metrics.items():
-        screen.say(f"{name} is undefined: {value.reason}" if isinstance(value, Undefined) else f"{name} = {value}")
+        say(f"{name} is undefined: {value.reason}" if isinstance(value, Undefined) else f"{name} = {value}")
 
 
 def _choose(session: Session, text: str, entry: str | None) -> int:
+    """Choose the step of an entry, or the first that is missing; the last one where none is."""
     cell = session.plan.cell(find_cell(session.plan, text))
     if entry is not None and entry not in cell.steps:
         raise SweepError([Problem("--stage", "", f"the cell has no entry {entry!r}; {nearest(entry, cell.steps)}")])

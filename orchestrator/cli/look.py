@@ -12,19 +12,18 @@ import typer
 
 from orchestrator.cli.sweep_command import (
     CellName,
-    Exclude,
     Json,
     Metrics,
-    Only,
     OutputRoot,
     Set,
     StoreRoot,
     SweepFile,
     TrackingUri,
     names,
+    sweep_command,
 )
 from orchestrator.results.format import SUFFIXES, Format
-from orchestrator.session import Session, open_session
+from orchestrator.session import Session
 from orchestrator.sweep.document import Problem, SweepError, nearest
 
 if TYPE_CHECKING:
@@ -33,32 +32,56 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(
-    rich_help_panel="Look",
-    epilog="Example:  sweep status sweeps/quickstart.yaml --json",
+@sweep_command(
+    app,
+    rich_help_panel="Run",
+    epilog="Example:  sweep plan sweeps/full.yaml    sweep plan sweeps/quickstart.yaml --json",
 )
-def status(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until no driver is running.")] = False,
+def plan(
+    session: Session,
+    cpus: Annotated[
+        float | None, typer.Option("--cpus", metavar="N", min=1, help="CPU cores of the cluster, for the wall time.")
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option("--gpus", metavar="N", min=0, help="GPUs of the cluster, for the wall time.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Say where the sweep stands: per stage the steps in each state and their rate, time left, cells, groups of errors.
+    """Show what would run, why, and at what cost; run nothing.
 
-    With --watch --json each look is a line of its own.
+    Cells; per stage the steps that are committed, to run, failed before or blocked by a failure; the estimated cost of
+    the rest, from steps that were run before; and why steps are not there.
     """
-    session = open_session(file, set_, only, exclude, outputs, store)
+    report = session.plan_report(cpus, gpus)
+    if as_json:
+        print(json.dumps(report))
+        return
+    from orchestrator.cli.show_plan import show_plan
+
+    show_plan(session, report)
+
+
+@sweep_command(
+    app,
+    rich_help_panel="Look",
+    epilog="Example:  sweep status sweeps/quickstart.yaml    sweep status sweeps/full.yaml --watch",
+)
+def status(
+    session: Session,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until no driver is running.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the progress of the sweep: steps by stage and state with their rate, time left, cells, groups of errors.
+
+    With --watch --json every refresh is one line of JSON.
+    """
     if as_json:
         for report in session.looks() if watch else [session.status()]:
             print(json.dumps(report), flush=True)
         return
-    from orchestrator.cli import console as screen
+    from orchestrator.cli.show_plan import show_status
 
-    screen.show_status(session, watch)
+    show_status(session, watch)
 
 
 @app.command(
@@ -72,15 +95,15 @@ def dashboard(
     store: StoreRoot = None,
     tracking_uri: TrackingUri = None,
     port: Annotated[
-        int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Default: 8501, else a free one.")
+        int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Default: 8501, or else a free one.")
     ] = None,
     host: Annotated[
         str,
-        typer.Option("--host", metavar="HOST", help="0.0.0.0 shows it to the whole network, without a password."),
+        typer.Option("--host", metavar="HOST", help="0.0.0.0 opens it to the whole network, without a password."),
     ] = "127.0.0.1",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
-    """Show the sweep in the browser, live: grid, stages with rates, errors, resources, every cell. Writes nothing."""
+    """Show the sweep live in the browser: grid, stages with rates, errors, resources, every cell (read-only)."""
     from dashboards.live_data import Subject, watch
     from dashboards.live_server import serve
 
@@ -88,47 +111,43 @@ def dashboard(
     serve(subject, watch(subject).look().session.spec.name, host, port, not no_browser)
 
 
-@app.command(
+@sweep_command(
+    app,
     rich_help_panel="Look",
     epilog="Example:  sweep results sweeps/quickstart.yaml --by reward_model,beta --metrics improvement --output t.tex"
     "    … --sql 'select dataset, max(improvement) from results group by 1'",
 )
 def results(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    by: Annotated[str, typer.Option("--by", metavar="AXIS,AXIS", help="Axes of the rows.")] = "",
+    session: Session,
+    by: Annotated[str, typer.Option("--by", metavar="AXIS,AXIS", help="Axes whose values are compared.")] = "",
     metrics: Metrics = "",
-    cells: Annotated[bool, typer.Option("--cells", help="One line per cell instead of means.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="Show one line per cell instead of means.")] = False,
     sql: Annotated[
         str | None,
-        typer.Option("--sql", metavar="QUERY", help="DuckDB, of the table `results` alone, one row per cell."),
+        typer.Option("--sql", metavar="QUERY", help="A DuckDB query on the table `results`, one row per cell."),
     ] = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Default: what the name of --output says, else table.")
+        Format | None, typer.Option("--format", help="Default: the suffix of --output, else table.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write there instead of to the terminal.")
+        Path | None, typer.Option("--output", metavar="FILE", help="Write to this file instead of the terminal.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rebuild the Parquet table from the store, and show or export means ± sd over seeds, or what SQL asks for.
+    """Rebuild the Parquet table from the store, and show or export means ± sd over seeds, or the answer to a query.
 
     Means are over the seeds' means, from complete blocks: cells that differ in nothing but the axes of --by, where none
     of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store.
     """
-    from orchestrator.cli import console as screen
+    from orchestrator.cli.console import say
+    from orchestrator.cli.show_results import show_answer, show_cells, show_summary
     from orchestrator.results.summary import for_people, left_out, query, summarise
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}
-        _refuse(given, "has no effect beside --sql; say it in the query")
+        _refuse(given, "has no effect beside --sql; put it into the query")
     elif cells:
         _refuse({"--by": bool(by)}, "has no effect beside --cells, which averages nothing")
-    session = open_session(file, set_, only, exclude, outputs, store)
     form = _format(form, output, as_json)
     table = _rebuilt(session)
     if sql is not None:
@@ -147,44 +166,40 @@ def results(
         people = form not in (Format.CSV, Format.PARQUET) and sql is None and not cells
         _hand_over(for_people(shown) if people else shown, form, output)
     elif sql is not None:
-        _hand_over(shown, Format.TABLE, None)
+        show_answer(shown)
     elif cells:
-        screen.show_cells(session, shown.to_pylist(), names(metrics))
+        show_cells(session, shown.to_pylist(), names(metrics))
     else:
-        screen.show_summary(session, shown)
-        screen.say(f"table: {session.outputs.results}")
+        show_summary(session, shown)
+        say(f"table: {session.outputs.results}")
 
 
-@app.command(
+@sweep_command(
+    app,
     rich_help_panel="Look",
     epilog="Example:  sweep compare sweeps/quickstart.yaml reward_model=clf_mlp,bt_mlp --within beta    "
     "sweep compare sweeps/quickstart.yaml",
 )
 def compare(
-    file: SweepFile,
+    session: Session,
     values: Annotated[
         str | None,
         typer.Argument(
             metavar="AXIS=V1,V2",
-            help="Values of an axis; AXIS alone: all of them. None: the effects of all axes.",
+            help="Values to compare; AXIS alone: all of its values; nothing: the effects of all axes.",
         ),
     ] = None,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
     metrics: Metrics = "",
     within: Annotated[
         str, typer.Option("--within", metavar="AXIS,AXIS", help="Compare at each value of these, not on average.")
     ] = "",
     confidence: Annotated[
         float | None,
-        typer.Option("--confidence", metavar="SHARE", min=0.5, max=0.999, help="Of the intervals. Default: 0.95."),
+        typer.Option("--confidence", metavar="SHARE", min=0.5, max=0.999, help="Of the intervals; default: 0.95."),
     ] = None,
     width: Annotated[
         float | None,
-        typer.Option("--width", metavar="X", min=0, help="Say how many seeds give an interval of this width."),
+        typer.Option("--width", metavar="X", min=0, help="Show how many seeds give an interval of this width."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -202,83 +217,75 @@ def compare(
         given = {"--within": bool(within), "--confidence": confidence is not None, "--width": width is not None}
         _refuse(given, "is for comparisons of the values of an axis; name it: AXIS=V1,V2")
     confidence = confidence or 0.95
-    session = open_session(file, set_, only, exclude, outputs, store)
     axis, chosen = read_values(session.spec, "AXIS=V1,V2", values) if values and "=" in values else (values, [])
     table = _rebuilt(session)
     warnings = statistics.missing_cells(table)
     measured = names(metrics) or session.spec.summary.metrics
-    found: list[statistics.Comparison] | list[statistics.AxisEffect]
+    comparisons: list[statistics.Comparison] = []
+    effects: list[statistics.AxisEffect] = []
     if axis is None:
-        found = statistics.axis_effects(table, measured)
+        effects = statistics.axis_effects(table, measured)
     else:
-        found = statistics.compare(table, axis, chosen, measured, names(within), confidence, width)
+        comparisons = statistics.compare(table, axis, chosen, measured, names(within), confidence, width)
     if as_json:
-        print(json.dumps({"lines": [asdict(each) for each in found], "warnings": warnings}))
+        print(json.dumps({"lines": [*map(asdict, comparisons), *map(asdict, effects)], "warnings": warnings}))
         return
-    from orchestrator.cli import show_statistics as screen_statistics
+    from orchestrator.cli.show_results import show_comparisons, show_effects
 
-    screen_statistics.show(found, warnings, confidence, width)
+    if axis is None:
+        show_effects(effects, warnings)
+    else:
+        show_comparisons(comparisons, warnings, confidence, width)
 
 
-@app.command(
+@sweep_command(
+    app,
     rich_help_panel="Look",
     epilog="Example:  sweep report sweeps/quickstart.yaml    … --only dataset=helpful --output report",
 )
 def report(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
+    session: Session,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Default: report/ beside the results table.")
     ] = None,
-    mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep it with the sweep's run in MLflow too.")] = False,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also attach it to the sweep's run in MLflow.")] = False,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Write a report: one HTML file that needs nothing else, the figures as PNG and PDF, the tables as Markdown.
+    """Write a report: one self-contained HTML file, the figures as PNG and PDF, the tables as Markdown.
 
     What was run, figures, means ± sd, comparisons, winners, failures, cost, provenance. The same store gives the same
     bytes.
     """
     from dashboards.report import write_report
-    from orchestrator.cli import console as screen
+    from orchestrator.cli.console import bar, say
 
     if tracking_uri and not mlflow:
         _refuse({"--tracking-uri": True}, "has no effect without --mlflow")
-    session = open_session(file, set_, only, exclude, outputs, store)
     folder = output or session.outputs.local / "sweeps" / session.spec.name / "report"
-    with screen.bar("report") as progress:
+    with bar("report") as progress:
         page = write_report(session, _rebuilt(session), folder, progress)
-    screen.say(f"report: {page}")
+    say(f"report: {page}")
     if mlflow:
         from orchestrator.drive import keep_report
 
         raise typer.Exit(0 if keep_report(session, folder, tracking_uri) else 1)
 
 
-@app.command(
+@sweep_command(
+    app,
+    cells=False,
     rich_help_panel="Look",
     epilog="Example:  sweep why sweeps/quickstart.yaml 3f2a    sweep why sweeps/full.yaml policy=gemma-2b,seed=0,…",
 )
-def why(
-    file: SweepFile,
-    cell: CellName,
-    set_: Set = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    as_json: Json = False,
-) -> None:
+def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     """Explain a cell: coordinates, steps, keys, states, attempts, error, and how to run its next step by hand."""
-    session = open_session(file, set_, None, None, outputs, store)
     explanation = session.explain(cell)
     if as_json:
         print(json.dumps(explanation))
         return
-    from orchestrator.cli import console as screen
+    from orchestrator.cli.show_plan import show_explanation
 
-    screen.show_explanation(session, explanation)
+    show_explanation(session, explanation)
 
 
 def _refuse(given: Mapping[str, bool], why: str) -> None:
@@ -289,7 +296,7 @@ def _refuse(given: Mapping[str, bool], why: str) -> None:
 
 
 def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
-    """The table with these metrics only; with all of them if none are named."""
+    """Keep only these metrics; all of them if none are named."""
     from orchestrator.results.table import reported_metrics
 
     known = reported_metrics(table)
@@ -304,7 +311,7 @@ def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
 
 
 def _rebuilt(session: Session) -> pa.Table:
-    """The results table as the store tells it, written down, and narrowed to the selected cells."""
+    """Rebuild the results table from the store, write it, and narrow it to the selected cells."""
     from orchestrator.results.table import write_results
 
     table = session.results().table()
@@ -313,20 +320,22 @@ def _rebuilt(session: Session) -> pa.Table:
 
 
 def _format(form: Format | None, output: Path | None, as_json: bool) -> Format | None:
+    """Choose the format of --format, --output and --json; None where the table is shown to people."""
     if as_json and (form or output):
         raise SweepError([Problem("--json", "", "goes to the terminal; leave out --format and --output")])
     if form is None and output is not None:
         if output.suffix not in SUFFIXES:
-            hint = f"ends with none of {', '.join(SUFFIXES)}; say --format"
+            hint = f"ends with none of {', '.join(SUFFIXES)}; give --format"
             raise SweepError([Problem(f"--output {output}", "", hint)])
         form = SUFFIXES[output.suffix]
     if form == Format.PARQUET and output is None:
-        raise SweepError([Problem("--format parquet", "", "is no text; name a file: --output FILE")])
+        raise SweepError([Problem("--format parquet", "", "is not text; name a file: --output FILE")])
     return form
 
 
 def _hand_over(table: pa.Table, form: Format, output: Path | None) -> None:
-    from orchestrator.cli import console as screen
+    """Write a table to a file, or else print it."""
+    from orchestrator.cli.console import say
     from orchestrator.results.format import export
     from orchestrator.sweep.outputs import replace_file
 
@@ -335,4 +344,4 @@ def _hand_over(table: pa.Table, form: Format, output: Path | None) -> None:
         print(content.decode(), end="")
     else:
         replace_file(output, content)
-        screen.say(f"{table.num_rows:,} rows: {output}")
+        say(f"{table.num_rows:,} rows: {output}")

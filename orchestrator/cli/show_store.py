@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
 
 from orchestrator.attempt.rerun import Rerun, Verdict
-from orchestrator.cli import console as screen
+from orchestrator.cli.console import console, say, step_name, table
 from orchestrator.session import Session
-from orchestrator.types import Step
-
-say = screen.say
-
-
-@contextlib.contextmanager
-def bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the remaining time; gives a function of (done, total)."""
-    with screen.bar(text) as advance:
-        yield advance
+from orchestrator.types import Artifact, Manifest, Step
 
 
 def show_garbage(report: Mapping[str, Any], again: str) -> None:
-    """Per stage what is kept and what goes, and the command that deletes it."""
+    """Print per stage what is kept and what goes, and the command that deletes it."""
     deleted = report["deleted"]
-    table = _table("stage", "kept", "bytes", "deleted" if deleted else "to delete", "bytes")
-    rows = report["stages"]
-    total = {name: sum(row[name] for row in rows.values()) for name in ("kept", "kept_bytes", "delete", "delete_bytes")}
-    for stage, row in rows.items():
-        table.add_row(stage, *_counted(row))
-    table.add_section()
-    table.add_row("all", *_counted(total))
-    screen.console.print(table)
+    stages = report["stages"]
+    total = {
+        name: sum(row[name] for row in stages.values()) for name in ("kept", "kept_bytes", "delete", "delete_bytes")
+    }
+    rows = [[stage, *_counted(row)] for stage, row in (*stages.items(), ("all", total))]
+    console.print(table(["stage", "kept", "bytes", "deleted" if deleted else "to delete", "bytes"], rows))
     for name, count in report["pins"].items():
         say(f"pinned as {escape(name)}: {count:,} artifacts")
     if report["records"]:
-        say(f"attempt records and logs of {report['records']:,} steps that no sweep has")
+        say(f"attempt records and logs of {report['records']:,} steps that no named sweep has")
     if report["remains"]:
         size = decimal(report["remains_bytes"])
-        say(f"{report['remains']:,} remains of damaged or unfinished artifacts, {size}")
+        say(f"remains of {report['remains']:,} damaged or unfinished artifacts, {size}")
     say(f"store: {report['store']}")
     nothing = not (total["delete"] or report["records"] or report["remains"])
     if nothing:
@@ -52,92 +39,89 @@ def show_garbage(report: Mapping[str, Any], again: str) -> None:
         size = decimal(total["delete_bytes"] + report["remains_bytes"])
         say(f"{total['delete']:,} artifacts were deleted, {size}")
     else:
-        say(f"nothing was deleted yet; this does it: {escape(again)}")
-        say(
-            "[dim]sweeps that are not named here, or were run with other values (-s), lose theirs; `sweep pin` keeps[/]"
-        )
+        say(f"nothing was deleted (dry run); to delete it: {escape(again)}")
+        others = "artifacts of sweeps that are not named here, or were run with other values (-s), go too"
+        say(f"[dim]{others}; `sweep pin` keeps them[/]")
 
 
 def show_pins(store: str, pins: Mapping[str, Mapping[str, int]]) -> None:
-    """One line per pin."""
+    """Print one line per pin."""
     if not pins:
         say(f"no pins in {store}; `sweep pin SWEEP.yaml` writes one")
         return
-    table = _table("pin", "artifacts", "there")
-    for name, row in pins.items():
-        table.add_row(name, f"{row['artifacts']:,}", f"{row['there']:,}")
-    screen.console.print(table)
+    rows = [[name, f"{row['artifacts']:,}", f"{row['there']:,}"] for name, row in pins.items()]
+    console.print(table(["pin", "artifacts", "there"], rows))
 
 
-def show_start(position: int, count: int, step: Step, seconds: float) -> None:
-    """A step is about to run again; it prints nothing itself."""
-    say(f"running again {position}/{count}: {step.entry} {step.key[:16]} (took {seconds:.1f} s)")
+def show_rerun_start(position: int, count: int, step: Step, manifest: Manifest) -> None:
+    """Print that a step is about to run again; it prints nothing itself."""
+    name = escape(step_name(step.entry, step.coords))
+    say(f"running again {position}/{count}: {name} ({step.key[:16]}, took {manifest.seconds:.1f} s)")
 
 
 def show_reruns(reruns: Sequence[Rerun]) -> None:
-    """How steps that ran again compare; metrics side by side where they differ."""
+    """Print how steps that ran again compare; metrics side by side where they differ."""
     for each in reruns:
         colour = "green" if each.verdict is Verdict.IDENTICAL else "yellow" if not each.metrics else "red"
         colour = "red" if each.error else colour
-        say(f"[{colour}]{each.verdict}[/]  {each.entry} {each.stage}/{each.key}")
+        name = escape(step_name(each.entry, each.coords))
+        say(f"[{colour}]{each.verdict}[/]  {name} ({each.stage}/{each.key})")
         if each.error:
             say(f"    {escape(each.error)}")
         if each.files:
             few = ", ".join(each.files[:5]) + (", …" if len(each.files) > 5 else "")
             say(f"    files that differ: {escape(few)}")
         if each.metrics:
-            table = _table("    metric", "stored", "now")
-            for name, (stored, now) in each.metrics.items():
-                table.add_row(f"    {escape(name)}", _exact(stored), _exact(now))
-            screen.console.print(table)
+            rows = [[f"    {metric}", _exact(stored), _exact(now)] for metric, (stored, now) in each.metrics.items()]
+            console.print(table(["    metric", "stored", "now"], rows))
         if each.verdict is not Verdict.IDENTICAL:
             say(f"    made on {escape(each.host)} by code {each.code_commit}")
 
 
 def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun]) -> None:
-    """What is damaged, what differs, and what to do."""
+    """Print what is damaged, what differs, and what to do."""
     for each in report["damaged"]:
-        say(f"[red]damaged[/]  {each['entry']} {each['stage']}/{each['key']}: {escape(each['reason'])}")
+        number = session.plan.number(Artifact(each["stage"], each["key"]))
+        assert number is not None, "only steps of this plan are checked"
+        name = escape(step_name(each["entry"], session.plan.coords(number)))
+        say(f"[red]damaged[/]  {name} ({each['stage']}/{each['key']}): {escape(each['reason'])}")
     show_reruns(reruns)
     if not report["committed"]:
-        say("nothing of it is committed yet")
+        say("none of its steps is committed yet")
         return
     read = f"{report['checked']:,} artifacts read ({decimal(report['bytes'])}), {len(report['damaged']):,} damaged"
     ran = Counter(str(each.verdict) for each in reruns)
     again = "; ".join(f"{count} {verdict}" for verdict, count in ran.items()) or "none"
     say(f"{read if report['checked'] else 'no bytes were read'}; steps run again: {again}")
     if len(reruns) < report["asked"]:
-        say(f"{report['asked']} were asked for, but no other committed step has its inputs")
+        say(f"{report['asked']} were requested, but no other committed step has all of its inputs")
     if report["discarded"]:
-        say(f"the damaged ones were set aside; this makes again what is needed: {escape(session.command('run'))}")
+        say(f"the damaged ones were set aside; to recompute what is needed: {escape(session.command('run'))}")
     elif report["damaged"]:
-        say("with --discard the damaged ones are set aside, and the next `sweep run` makes again what is needed")
+        say("--discard sets the damaged ones aside, and the next `sweep run` recomputes what is needed")
     if not report["fine"] and {each.verdict for each in reruns} & {Verdict.OTHER_BYTES, Verdict.DIFFERENT}:
-        say("a --tolerance accepts metrics that differ by less, and other bytes")
+        say("--tolerance accepts metrics that differ by less, and files that are not byte-identical")
     if report["fine"] and (report["checked"] or reruns):
         say("[green]all is as it was committed[/]")
 
 
 def show_adoption(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun], again: str) -> None:
-    """What can be taken over, the proof, and what became of it."""
+    """Print what can be taken over, the proof, and what became of it."""
     versions = f"{report['stage']} version {report['from_version']} → {report['to_version']}"
     if not report["to_adopt"]:
         say(f"{versions}: nothing to adopt; no step has an artifact of the old version and lacks the new one")
         return
-    table = _table("stage", "to adopt")
-    for name, count in report["to_adopt"].items():
-        table.add_row(name, f"{count:,}")
-    screen.console.print(table)
+    console.print(table(["stage", "to adopt"], [[name, f"{count:,}"] for name, count in report["to_adopt"].items()]))
     show_reruns(reruns)
     for reason in report["damaged"]:
         say(f"[red]left out[/]: {escape(reason)}")
     run = escape(session.command("run"))
     if not report["proven"]:
-        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; this makes it anew: {run}")
+        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; to recompute it: {run}")
     elif report["adopted"]:
         say(f"{versions}: {report['adopted']:,} artifacts were adopted; check with: {escape(session.command('plan'))}")
     else:
-        say(f"{versions}: the output is the same; nothing was adopted yet, this does it: {escape(again)}")
+        say(f"{versions}: the output is the same; nothing was adopted (dry run); to adopt it: {escape(again)}")
 
 
 def _exact(value: float | None) -> str:
@@ -151,10 +135,3 @@ def _counted(row: Mapping[str, int]) -> tuple[str, ...]:
         f"{row['delete']:,}" if row["delete"] else "",
         decimal(row["delete_bytes"]) if row["delete"] else "",
     )
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
-    return table

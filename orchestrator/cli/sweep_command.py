@@ -1,16 +1,20 @@
-"""Arguments and options that several commands of `sweep` share."""
+"""The arguments and options that several commands of `sweep` share, and a decorator that opens the sweep file."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from orchestrator.session import open_session
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 
 CellName = Annotated[
-    str, typer.Argument(metavar="CELL", help="A cell id (or its beginning), or axis=value,axis=value.")
+    str, typer.Argument(metavar="CELL", help="A cell id (or the beginning of one), or axis=value,axis=value.")
 ]
 
 Set = Annotated[
@@ -20,11 +24,12 @@ Set = Annotated[
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="AXIS=V1,V2", help="Only the cells with these values. Repeatable: all must hold."),
+    typer.Option("--only", metavar="AXIS=V1,V2", help="Select the cells with these values. Repeatable: all must hold."),
 ]
 
 Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="AXIS=V1,V2", help="Leave out the cells with these values.")
+    list[str] | None,
+    typer.Option("--exclude", metavar="AXIS=V1,V2", help="Leave out the cells with these values. Repeatable."),
 ]
 
 OutputRoot = Annotated[
@@ -45,18 +50,60 @@ TrackingUri = Annotated[
 UpTo = Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Run only this entry and its dependencies.")]
 
 Metrics = Annotated[
-    str, typer.Option("--metrics", metavar="NAME,NAME", help="Default: those of `summary` in the sweep file, else all.")
+    str,
+    typer.Option("--metrics", metavar="NAME,NAME", help="Default: those of `summary` in the sweep file, else all."),
 ]
 
 ErrorClass = Annotated[
-    str | None, typer.Option("--error", metavar="CLASS", help="Only the cells that ended with this error class.")
+    str | None, typer.Option("--error", metavar="CLASS", help="Run only the cells that ended with this error class.")
 ]
 
 MaxCells = Annotated[
-    int | None, typer.Option("--max-cells", metavar="N", min=1, help="At most so many of the unfinished cells.")
+    int | None, typer.Option("--max-cells", metavar="N", min=1, help="Run at most this many of the unfinished cells.")
 ]
+
+Command = Callable[..., None]
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def sweep_command(
+    app: typer.Typer, *, cells: bool = True, up_to: bool = False, **declared: Any
+) -> Callable[[Command], Command]:
+    """Make a function of a session a command on one sweep file.
+
+    The command takes the file, `-s`, `--outputs` and `--store`, opens the session, and passes it on as the first
+    argument; what else the function takes become arguments and options of the command, as with `app.command`.
+
+    Args:
+        app: gets the command.
+        cells: take `--only` and `--exclude` too.
+        up_to: take `--stage` too; it is `session.entry` afterwards.
+        declared: passed on to `app.command`.
+    """
+    shared: dict[str, Any] = {"file": SweepFile, "overrides": Set}
+    shared |= {"only": Only, "exclude": Exclude} if cells else {}
+    shared |= {"outputs": OutputRoot, "store": StoreRoot} | ({"entry": UpTo} if up_to else {})
+
+    def register(function: Command) -> Command:
+        def command(**given: Any) -> None:
+            session = open_session(**{name: given.pop(name) for name in shared})
+            function(session, **given)
+
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [inspect.Parameter(name, _KEYWORD, annotation=each) for name, each in shared.items()]
+        # The file is the only one of these that must be given.
+        parameters[1:] = [each.replace(default=None) for each in parameters[1:]]
+        parameters += [each.replace(kind=_KEYWORD) for each in own]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        app.command(**declared)(command)
+        return function
+
+    return register
 
 
 def names(text: str) -> tuple[str, ...]:
-    """A list as people write it: "beta,seed"."""
+    """Split a list as people write it: "beta,seed"."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

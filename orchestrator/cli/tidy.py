@@ -1,4 +1,4 @@
-"""Commands of `sweep` that care for the store."""
+"""Commands of `sweep` that look after the store."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.sweep_command import Exclude, Json, Only, OutputRoot, Set, StoreRoot, SweepFile
-from orchestrator.session import open_session
+from orchestrator.cli.sweep_command import Json, OutputRoot, Set, StoreRoot, sweep_command
+from orchestrator.session import Session, open_session
 from orchestrator.store import Store
 from orchestrator.sweep.document import Problem, SweepError
 
@@ -23,37 +23,39 @@ app = typer.Typer()
 )
 def collect_garbage(
     files: Annotated[
-        list[Path], typer.Argument(metavar="SWEEP.yaml...", help="All sweeps whose artifacts stay.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="SWEEP.yaml...", help="The sweeps whose artifacts are kept.", show_default=False),
     ],
     drop: Annotated[
         list[str] | None,
         typer.Option(
             "--drop",
             metavar="ENTRY",
-            help="Also the artifacts of this entry that no unfinished step reads; its seconds leave the results table. "
-            "Repeatable.",
+            help="Also remove the artifacts of this entry that no unfinished step reads; its seconds leave the results "
+            "table. Repeatable.",
         ),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Really delete (default: dry run).")] = False,
-    set_: Set = None,
+    overrides: Set = None,
     outputs: OutputRoot = None,
     store: StoreRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Say what no named sweep reaches, and delete it with --delete. What is pinned stays.
+    """List artifacts that none of these sweeps uses; --delete removes them. Pinned artifacts are kept.
 
-    -s holds for all of them. A sweep that was run with a -s of its own is kept by `sweep pin` with the same -s.
+    -s applies to all of the sweeps. If one was run with a -s of its own, keep it with `sweep pin` and the same -s.
     """
-    from orchestrator.maintenance.gc import collect, spell_command
+    from orchestrator.cli.console import bar
+    from orchestrator.cli.show_store import show_garbage
+    from orchestrator.maintenance.gc import collect, deleting_command
 
-    sessions = [open_session(file, set_, None, None, outputs, store) for file in files]
-    report = collect(sessions, drop or [], delete)
+    sessions = [open_session(file, overrides, None, None, outputs, store) for file in files]
+    with bar("reading manifests") as reading, bar("deleting artifacts") as deleting:
+        report = collect(sessions, drop or [], delete, reading, deleting)
     if as_json:
         print(json.dumps(report))
-        return
-    from orchestrator.cli import show_store as screen_store
-
-    screen_store.show_garbage(report, spell_command(sessions, drop or []))
+    else:
+        show_garbage(report, deleting_command(sessions, drop or []))
 
 
 @app.command(
@@ -65,72 +67,69 @@ def pin(
         Path | None, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What to call it; default: the sweep's name.")
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the pin; default: the sweep's name.")
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Say what is pinned; changes nothing.")] = False,
-    set_: Set = None,
+    list_: Annotated[bool, typer.Option("--list", help="List all pins; change nothing.")] = False,
+    overrides: Set = None,
     outputs: OutputRoot = None,
     store: StoreRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Write down under a name what is committed of a sweep: `sweep gc` never deletes that."""
-    from orchestrator.cli import show_store as screen_store
-    from orchestrator.maintenance import gc
+    """Pin the committed artifacts of a sweep under a name, so that `sweep gc` never deletes them."""
+    from orchestrator.cli.console import say
+    from orchestrator.cli.show_store import show_pins
+    from orchestrator.maintenance import pins
 
     if list_:
-        place = open_session(file, set_, None, None, outputs, store).store if file else _store_at(outputs, store)
-        pins = gc.list_pins(place)
+        place = open_session(file, overrides, None, None, outputs, store).store if file else _store_at(outputs, store)
+        found = pins.list_pins(place)
         if as_json:
-            print(json.dumps(pins))
+            print(json.dumps(found))
         else:
-            screen_store.show_pins(place.location, pins)
+            show_pins(place.location, found)
         return
     if file is None:
         raise SweepError([Problem("SWEEP.yaml", "", "name a sweep to pin, or give --list")])
-    pinned = gc.pin(open_session(file, set_, None, None, outputs, store), name)
+    pinned = pins.pin(open_session(file, overrides, None, None, outputs, store), name)
     if as_json:
         print(json.dumps(pinned))
     else:
-        screen_store.say(f"{pinned['artifacts']:,} artifacts are pinned as {pinned['name']} in {pinned['store']}")
+        say(f"{pinned['artifacts']:,} artifacts are pinned as {pinned['name']} in {pinned['store']}")
 
 
 @app.command(
     rich_help_panel="Store",
-    epilog="Example:  sweep unpin paper    sweep pin sweeps/full.yaml --list",
+    epilog="Example:  sweep unpin paper    sweep unpin paper --outputs /shared/sweeps",
 )
 def unpin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The pin.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pin; `sweep pin --list` lists them.")],
     outputs: OutputRoot = None,
     store: StoreRoot = None,
 ) -> None:
-    """Drop a pin; nothing is deleted before the next `sweep gc --delete`."""
-    from orchestrator.cli import show_store as screen_store
-    from orchestrator.maintenance import gc
+    """Remove a pin; nothing is deleted before the next `sweep gc --delete`."""
+    from orchestrator.cli.console import say
+    from orchestrator.maintenance import pins
 
     place = _store_at(outputs, store)
-    gc.unpin(place, name)
-    screen_store.say(f"unpinned {name} (store: {place.location})")
+    pins.unpin(place, name)
+    say(f"unpinned {name} (store: {place.location})")
 
 
-@app.command(
+@sweep_command(
+    app,
     rich_help_panel="Store",
     epilog="Example:  sweep verify sweeps/quickstart.yaml    sweep verify sweeps/full.yaml --rerun 20 --no-checksums",
 )
 def verify(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
+    session: Session,
     rerun: Annotated[
-        int, typer.Option("--rerun", metavar="N", min=0, help="Run so many committed steps again, and compare.")
+        int, typer.Option("--rerun", metavar="N", min=0, help="Rerun this many committed steps, and compare.")
     ] = 5,
     seed: Annotated[
         int, typer.Option("--seed", metavar="SEED", help="Random seed for choosing the steps to rerun.")
     ] = 0,
     checksums: Annotated[
-        bool, typer.Option("--checksums/--no-checksums", help="Read all committed bytes, and compare their digests.")
+        bool, typer.Option("--checksums/--no-checksums", help="Read all committed files, and compare their digests.")
     ] = True,
     tolerance: Annotated[
         float,
@@ -146,56 +145,61 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check that committed bytes are as they were written, and that steps run again give the same.
+    """Check that committed files are as they were written, and that steps run again give the same result.
 
     Exit code: 0 all is as it was committed, 1 something is damaged or differs.
     """
-    from orchestrator.cli import show_store as screen_store
+    from orchestrator.cli.console import bar
+    from orchestrator.cli.show_store import show_findings, show_rerun_start
+    from orchestrator.maintenance import ignore
     from orchestrator.maintenance.verify import verify as check
 
-    session = open_session(file, set_, only, exclude, outputs, store)
-    findings = check(session, rerun, seed, checksums, tolerance, discard, quiet=as_json)
+    on_rerun = ignore if as_json else show_rerun_start
+    with bar("reading artifacts") as progress:
+        findings = check(session, rerun, seed, checksums, tolerance, discard, progress, on_rerun)
     report = findings.report(session.plan)
     if as_json:
         print(json.dumps(report))
     else:
-        screen_store.show_findings(session, report, findings.reruns)
+        show_findings(session, report, findings.reruns)
     raise typer.Exit(0 if findings.fine else 1)
 
 
-@app.command(
+@sweep_command(
+    app,
+    cells=False,
     rich_help_panel="Store",
     epilog="Example:  sweep adopt sweeps/full.yaml evaluate --from-version 1    … --rerun 10 --yes",
 )
 def adopt(
-    file: SweepFile,
+    session: Session,
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage whose version was raised.")],
     from_version: Annotated[
         int, typer.Option("--from-version", metavar="N", help="The version that made the artifacts.")
     ],
     rerun: Annotated[
-        int, typer.Option("--rerun", metavar="N", min=1, help="Run so many steps of the stage again as a proof.")
+        int, typer.Option("--rerun", metavar="N", min=1, help="Rerun this many steps of the stage as a proof.")
     ] = 3,
     yes: Annotated[bool, typer.Option("--yes", help="Really adopt (default: dry run).")] = False,
-    set_: Set = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Take over what an older version of a stage made, and all below it, if today's code makes the same.
+    """Keep the artifacts of an older version of a stage, and all below it, if today's code makes the same.
 
     Exit code: 0 adopted, or could be, or nothing to adopt; 1 the output differs, nothing was adopted.
     """
-    from orchestrator.cli import show_store as screen_store
+    from orchestrator.cli.console import bar
+    from orchestrator.cli.show_store import show_adoption, show_rerun_start
+    from orchestrator.maintenance import ignore
     from orchestrator.maintenance.adopt import adopt as take_over
 
-    session = open_session(file, set_, None, None, outputs, store)
-    adoption = take_over(session, stage, from_version, rerun, yes, quiet=as_json)
+    on_rerun = ignore if as_json else show_rerun_start
+    with bar("adopting artifacts") as progress:
+        adoption = take_over(session, stage, from_version, rerun, yes, progress, on_rerun)
     if as_json:
         print(json.dumps(adoption.report()))
     else:
         again = session.command("adopt", stage, "--from-version", str(from_version), "--rerun", str(rerun), "--yes")
-        screen_store.show_adoption(session, adoption.report(), adoption.reruns, again)
+        show_adoption(session, adoption.report(), adoption.reruns, again)
     raise typer.Exit(0 if adoption.proven else 1)
 
 

@@ -1,4 +1,4 @@
-"""`sweep adopt`: a stage's version was raised though its output is the same, so what the old one made is taken over.
+"""`sweep adopt`: take over what the old version of a stage made, where the new version makes the same.
 
 The keys of all steps below the stage change with it. The sweep is planned twice, as it is and with the old version in
 the table of stages; a step has the same number in both plans.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.attempt.rerun import Rerun, Verdict, rerun, sample
-from orchestrator.cli import show_store as screen_store
+from orchestrator.maintenance import OnRerun, Progress, ignore
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
 from orchestrator.session import Session
@@ -25,13 +25,13 @@ from orchestrator.types import Manifest
 
 #: Artifacts that are published at once.
 _THREADS = 8
-#: So many artifacts are published between two steps of the progress bar.
+#: Artifacts that are published between two reports of progress.
 _BATCH = 256
 
 
 @dataclass
 class Adoption:
-    """What can be taken over, whether it may be, and whether it was."""
+    """The artifacts that can be taken over, the proof, and what was taken over."""
 
     stage: str
     old_version: int
@@ -39,7 +39,7 @@ class Adoption:
     numbers: Sequence[int]
     """The steps whose old artifact is there and whose new one is not."""
     by_entry: dict[str, int]
-    """How many they are, per entry."""
+    """Entry -> number of these steps."""
     reruns: list[Rerun] = field(default_factory=list)
     """The proof: steps of the stage, run again by today's code."""
     adopted: int = 0
@@ -48,11 +48,11 @@ class Adoption:
 
     @property
     def proven(self) -> bool:
-        """Every step that was run again gave the same files and metrics."""
+        """Whether every step that was run again gave the same files and metrics."""
         return all(each.verdict is Verdict.IDENTICAL for each in self.reruns)
 
     def report(self) -> dict[str, Any]:
-        """The numbers, for `--json`."""
+        """Convert to JSON."""
         return {
             "stage": self.stage,
             "from_version": self.old_version,
@@ -65,16 +65,25 @@ class Adoption:
         }
 
 
-def adopt(session: Session, stage: str, old_version: int, reruns: int, yes: bool, quiet: bool) -> Adoption:
+def adopt(
+    session: Session,
+    stage: str,
+    old_version: int,
+    reruns: int,
+    yes: bool,
+    progress: Progress = ignore,
+    on_rerun: OnRerun = ignore,
+) -> Adoption:
     """Take over what an older version of a stage made, if today's code makes the same.
 
     Args:
         session: the sweep.
         stage: the stage whose version was raised.
         old_version: its version then.
-        reruns: how many of its steps to run again as a proof; as few as there are.
-        yes: publish; otherwise everything else is done.
-        quiet: print nothing.
+        reruns: how many of its steps to run again as a proof; fewer if there are not so many.
+        yes: publish; otherwise only look and prove.
+        progress: called with the number of artifacts published so far, and of all.
+        on_rerun: called before a step runs again.
 
     Raises:
         SweepError: there is no such stage or version, or no step of it can be run again.
@@ -102,17 +111,16 @@ def adopt(session: Session, stage: str, old_version: int, reruns: int, yes: bool
     if not proofs:
         message = (
             f"no step of version {old_version} is there whole and with all its inputs, so none can be run again to "
-            f"prove that the output is the same; this makes all anew: {session.command('run')}"
+            f"prove that the output is the same; to recompute everything: {session.command('run')}"
         )
         raise SweepError([Problem(f"stage {stage}", "", message)])
     store.prepare()
     for position, (step, manifest) in enumerate(proofs, start=1):
-        if not quiet:
-            screen_store.show_start(position, len(proofs), step, manifest.seconds)
+        on_rerun(position, len(proofs), step, manifest)
         runtime = session.spec.runtime_of(step.entry, step.coords)
         adoption.reruns.append(rerun(store, step, runtime, manifest))
     if yes and adoption.proven:
-        _publish(old, new, store, adoption)
+        _publish(old, new, store, adoption, progress)
     return adoption
 
 
@@ -125,7 +133,7 @@ def _check(plan: Plan, stage: str, old_version: int) -> None:
         raise SweepError([Problem(f"--from-version {old_version}", "", message)])
 
 
-def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption) -> None:
+def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption, progress: Progress) -> None:
     """Publish the old files under the new keys."""
 
     def take_over(number: int) -> str | None:
@@ -140,7 +148,7 @@ def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption) -> None:
             return str(error)
         return None
 
-    with screen_store.bar("adopting artifacts") as advance, ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(adoption.numbers), _BATCH):
             batch = adoption.numbers[start : start + _BATCH]
             manifests = store.manifests([old.address(number) for number in batch])
@@ -149,4 +157,4 @@ def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption) -> None:
             done = [new.address(number) for number, answer in answers.items() if not answer]
             store.flush(done)
             adoption.adopted += len(done)
-            advance(start + len(batch), len(adoption.numbers))
+            progress(start + len(batch), len(adoption.numbers))

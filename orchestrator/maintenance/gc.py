@@ -1,4 +1,4 @@
-"""`sweep gc`, `sweep pin`, `sweep unpin`: what no sweep reaches is deleted, what has a name is not.
+"""`sweep gc`: delete the artifacts that no sweep uses, except pinned ones.
 
 Which artifacts go is decided by sets alone (`divide`, `droppable`); `Survey` reads the store, `delete` changes it. A
 driver that starts while artifacts are deleted finds them missing and makes them again; its numbers stay right.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.cli import show_store as screen_store
+from orchestrator.maintenance import Progress, ignore
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.needed import needed_steps
 from orchestrator.session import PULSE_EVERY, Session
@@ -26,13 +25,13 @@ from orchestrator.store.claims import PATIENCE, parse_holder
 from orchestrator.sweep.document import Problem, SweepError, nearest
 from orchestrator.types import Artifact, Manifest
 
-#: So many artifacts are read or deleted between two steps of a progress bar.
+#: Artifacts that are read or deleted between two reports of progress.
 _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """All artifacts of a store, in two parts."""
+    """The artifacts of a store, in two parts."""
 
     kept: Set[Artifact]
     doomed: Set[Artifact]
@@ -41,21 +40,21 @@ class Division:
 def divide(
     committed: Set[Artifact], reachable: Set[Artifact], pinned: Set[Artifact], dropped: Set[Artifact]
 ) -> Division:
-    """What is kept: all that a sweep reaches, without what it is to drop, and all that is pinned."""
+    """Divide artifacts: kept is what some sweep uses and does not drop, and what is pinned."""
     kept = committed & ((reachable - dropped) | pinned)
     return Division(kept, committed - kept)
 
 
 def reach(plans: Iterable[Plan]) -> set[Artifact]:
-    """All steps of some sweeps."""
+    """Collect all steps of some sweeps."""
     return {plan.address(number) for plan in plans for number in range(len(plan))}
 
 
 def droppable(plans: Sequence[Plan], drops: Iterable[str], whole: Set[Artifact]) -> set[Artifact]:
-    """The artifacts of some entries that no sweep asks for any more.
+    """Find the artifacts of some entries that no sweep needs any more.
 
     What a step that is still to run reads stays, as do targets and what the results table reports. What lies above a
-    committed artifact is not looked at, so that the sweeps have nothing to do afterwards if they had nothing before.
+    committed artifact does not count, so that the sweeps have nothing to do afterwards if they had nothing before.
 
     Args:
         plans: the sweeps; an entry that only some of them have is dropped in those.
@@ -92,7 +91,7 @@ def droppable(plans: Sequence[Plan], drops: Iterable[str], whole: Set[Artifact])
 
 @dataclass(frozen=True)
 class Survey:
-    """What is in a store, and what of it is garbage."""
+    """The contents of a store, and which of them are garbage."""
 
     division: Division
     sizes: dict[Artifact, int]
@@ -104,7 +103,7 @@ class Survey:
     pins: dict[str, frozenset[Artifact]]
 
     def stages(self) -> dict[str, dict[str, int]]:
-        """Per stage: artifacts and bytes that are kept, and that are to be deleted."""
+        """Count per stage the artifacts and bytes that are kept, and those to be deleted."""
         table: dict[str, dict[str, int]] = {}
         for part, addresses in (("kept", self.division.kept), ("delete", self.division.doomed)):
             for address in sorted(addresses):
@@ -114,7 +113,7 @@ class Survey:
         return dict(sorted(table.items()))
 
     def report(self) -> dict[str, Any]:
-        """The numbers, for `--json`."""
+        """Convert to JSON."""
         return {
             "stages": self.stages(),
             "records": len(self.records),
@@ -125,12 +124,18 @@ class Survey:
 
     @property
     def empty(self) -> bool:
-        """There is no garbage."""
+        """Whether there is no garbage."""
         return not (self.division.doomed or self.records or self.remains)
 
 
-def survey(plans: Sequence[Plan], store: Store, drops: Collection[str]) -> Survey:
+def survey(plans: Sequence[Plan], store: Store, drops: Collection[str], progress: Progress = ignore) -> Survey:
     """Look through a store; nothing is changed.
+
+    Args:
+        plans: the sweeps whose artifacts stay.
+        store: the store.
+        drops: entries of which only what is still needed stays.
+        progress: called with the number of manifests read so far, and of all.
 
     Raises:
         SweepError: `drops` names no entry, or one that is never dropped.
@@ -144,37 +149,40 @@ def survey(plans: Sequence[Plan], store: Store, drops: Collection[str]) -> Surve
     sizes: dict[Artifact, int] = {}
     whole: set[Artifact] = set()
     logs: dict[Artifact, Artifact] = {}
-    with screen_store.bar("reading manifests") as advance:
-        for batch in _batches(committed):
-            for address, found in store.manifests(batch).items():
-                sizes[address] = 0
-                if isinstance(found, Manifest):
-                    whole.add(address)
-                    sizes[address] = sum(size for size, _ in found.files.values())
-                    if found.log:
-                        # An adopted artifact has its log under the key of the old one.
-                        logs[address] = Artifact(address.stage, PurePosixPath(found.log).name.split(".")[0])
-            advance(len(sizes), len(committed))
+    for batch in _batches(committed):
+        for address, found in store.manifests(batch).items():
+            sizes[address] = 0
+            if isinstance(found, Manifest):
+                whole.add(address)
+                sizes[address] = sum(size for size, _ in found.files.values())
+                if found.log:
+                    # An adopted artifact has its log under the key of the old one.
+                    logs[address] = Artifact(address.stage, PurePosixPath(found.log).name.split(".")[0])
+        progress(len(sizes), len(committed))
     division = divide(committed, reachable, pinned, droppable(plans, drops, whole))
-    spoken_of = {logs[address] for address in division.kept if address in logs}
-    records = store.tried(stages) - reachable - pinned - spoken_of
+    kept_logs = {logs[address] for address in division.kept if address in logs}
+    records = store.tried(stages) - reachable - pinned - kept_logs
     return Survey(division, sizes, records, dict(store.remains()), pins)
 
 
-def delete(found: Survey, store: Store) -> None:
+def delete(found: Survey, store: Store, progress: Progress = ignore) -> None:
     """Delete the garbage of a survey.
+
+    Args:
+        found: the survey.
+        store: its store.
+        progress: called with the number of artifacts deleted so far, and of all.
 
     Raises:
         StoreError: the store cannot be written; the same command goes on.
     """
     store.prepare()
     done = 0
-    with screen_store.bar("deleting artifacts") as advance:
-        for batch in _batches(found.division.doomed):
-            store.remove(batch)
-            store.sweep(PATIENCE)
-            done += len(batch)
-            advance(done, len(found.division.doomed))
+    for batch in _batches(found.division.doomed):
+        store.remove(batch)
+        store.sweep(PATIENCE)
+        done += len(batch)
+        progress(done, len(found.division.doomed))
     store.forget(found.records)
     store.clear(found.remains.keys())
     for address, holder in store.claims().items():
@@ -183,10 +191,10 @@ def delete(found: Survey, store: Store) -> None:
 
 
 def refuse_if_a_driver_runs(session: Session) -> None:
-    """Deleting beside a driver would take away what it is about to read.
+    """Refuse to delete beside a driver, which may be about to read what would be deleted.
 
-    A driver is seen by its claims on steps, and by its pulse if it shares the output root. The claim of a process of
-    this machine and container that is gone does not count.
+    A driver is seen by its claims on steps, and by its heartbeat if it shares the output root. The claim of a process
+    of this machine and container that is gone does not count.
 
     Raises:
         StoreError: there is one, with the remedy.
@@ -232,11 +240,21 @@ def _batches(addresses: Collection[Artifact]) -> Iterator[list[Artifact]]:
         yield ordered[start : start + _BATCH]
 
 
-# --- the commands
+def collect(
+    sessions: Sequence[Session],
+    drops: Sequence[str],
+    delete_it: bool,
+    reading: Progress = ignore,
+    deleting: Progress = ignore,
+) -> dict[str, Any]:
+    """Survey the store of some sweeps, and delete the garbage with `delete_it`; returns the numbers.
 
-
-def collect(sessions: Sequence[Session], drops: Sequence[str], delete_it: bool) -> dict[str, Any]:
-    """Survey the store of some sweeps, and delete the garbage if told so; returns the numbers.
+    Args:
+        sessions: the sweeps whose artifacts stay.
+        drops: entries of which only what is still needed stays.
+        delete_it: delete; otherwise only look.
+        reading: called with the number of manifests read so far, and of all.
+        deleting: called with the number of artifacts deleted so far, and of all.
 
     Raises:
         SweepError: the sweeps lie in different stores, or an entry cannot be dropped.
@@ -248,66 +266,16 @@ def collect(sessions: Sequence[Session], drops: Sequence[str], delete_it: bool) 
         raise SweepError([Problem(str(each.file), "", message.format(each.store.location)) for each in sessions])
     if delete_it:
         refuse_if_a_driver_runs(session)
-    found = survey([each.plan for each in sessions], session.store, drops)
+    found = survey([each.plan for each in sessions], session.store, drops, reading)
     if delete_it and not found.empty:
         # Reading a large store takes a while; somebody may have started a driver.
         refuse_if_a_driver_runs(session)
-        delete(found, session.store)
+        delete(found, session.store, deleting)
     return {"store": session.store.location, "deleted": delete_it, **found.report()}
 
 
-def spell_command(sessions: Sequence[Session], drops: Iterable[str]) -> str:
-    """The command that deletes."""
+def deleting_command(sessions: Sequence[Session], drops: Iterable[str]) -> str:
+    """Format the command that deletes what `collect` found."""
     first, *others = sessions
     dropped = [word for name in drops for word in ("--drop", name)]
     return first.command("gc", *(str(session.file) for session in others), *dropped, "--delete")
-
-
-def pin(session: Session, name: str | None) -> dict[str, Any]:
-    """Pin what is committed of a sweep; a pin of the same name may only grow.
-
-    Raises:
-        SweepError: the name is none, nothing is committed, or artifacts of the old pin would be left out.
-    """
-    name = session.spec.name if name is None else name
-    _check_name(name)
-    plan = session.plan
-    found = {plan.address(number) for number in np.flatnonzero(session.schedule.committed).tolist()}
-    if not found:
-        raise SweepError([Problem(str(session.file), "", f"nothing of it is committed in {session.store.location}")])
-    lost = session.store.pins().get(name, frozenset()) - found
-    if lost:
-        message = (
-            f"holds {len(lost)} artifacts that this sweep does not have now; choose another --name, or drop it first: "
-            f"sweep unpin {name}"
-        )
-        raise SweepError([Problem(f"pin {name}", "", message)])
-    session.store.prepare()
-    session.store.pin(name, found)
-    return {"store": session.store.location, "name": name, "artifacts": len(found)}
-
-
-def list_pins(store: Store) -> dict[str, dict[str, int]]:
-    """Per pin: its artifacts, and how many of them are there."""
-    pins = store.pins()
-    committed = store.committed(store.stages())
-    return {name: {"artifacts": len(pinned), "there": len(pinned & committed)} for name, pinned in pins.items()}
-
-
-def unpin(store: Store, name: str) -> None:
-    """Drop a pin.
-
-    Raises:
-        SweepError: there is none of that name.
-    """
-    _check_name(name)
-    if not store.unpin(name):
-        message = f"there is no such pin in {store.location}; {nearest(name, store.pins())}"
-        raise SweepError([Problem(f"pin {name}", "", message)])
-
-
-def _check_name(name: str) -> None:
-    """A name becomes the name of a file."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        message = "the name of a pin is made of letters, digits, dots, dashes and underscores"
-        raise SweepError([Problem(f"pin {name}", "", message)])

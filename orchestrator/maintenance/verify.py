@@ -1,4 +1,4 @@
-"""`sweep verify`: are the bytes still those that were committed, and does the same code still make them?"""
+"""`sweep verify`: check that stored bytes are those that were committed, and that the same code still makes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.attempt.rerun import Rerun, Verdict, rerun, sample
-from orchestrator.cli import show_store as screen_store
+from orchestrator.maintenance import OnRerun, Progress, ignore
 from orchestrator.plan.columns import Plan
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
@@ -18,22 +18,22 @@ from orchestrator.types import Artifact, Manifest
 
 #: Artifacts that are read at once; hashing leaves the interpreter, so threads help.
 _THREADS = 8
-#: So many artifacts are read between two steps of the progress bar.
+#: Artifacts that are read between two reports of progress.
 _BATCH = 256
 
 
 @dataclass
 class Findings:
-    """What was looked at, and what was found."""
+    """The outcome of a verification."""
 
     committed: int
     """Committed steps of the chosen cells."""
     asked: int = 0
-    """How many steps were to run again."""
+    """Number of steps that were to run again."""
     checked: int = 0
-    """Artifacts whose bytes were read."""
+    """Number of artifacts that were read."""
     size: int = 0
-    """Their bytes."""
+    """Bytes that were read."""
     damaged: dict[int, str] = field(default_factory=dict)
     """Step -> what is wrong with its artifact."""
     discarded: bool = False
@@ -42,12 +42,12 @@ class Findings:
 
     @property
     def fine(self) -> bool:
-        """Nothing is damaged, and nothing differs. Other bytes are no difference where a tolerance was given."""
+        """Whether nothing is damaged and nothing differs; with a tolerance, files need not be byte-identical."""
         accepted = {Verdict.IDENTICAL, Verdict.OTHER_BYTES} if self.tolerance else {Verdict.IDENTICAL}
         return not self.damaged and all(each.verdict in accepted for each in self.reruns)
 
     def report(self, plan: Plan) -> dict[str, Any]:
-        """The findings, for `--json`."""
+        """Convert to JSON."""
         damaged = [
             {"entry": plan.entry_of(number), **plan.address(number)._asdict(), "reason": reason}
             for number, reason in sorted(self.damaged.items())
@@ -65,18 +65,26 @@ class Findings:
 
 
 def verify(
-    session: Session, reruns: int, seed: int, checksums: bool, tolerance: float, discard: bool, quiet: bool
+    session: Session,
+    reruns: int,
+    seed: int,
+    checksums: bool,
+    tolerance: float,
+    discard: bool,
+    progress: Progress = ignore,
+    on_rerun: OnRerun = ignore,
 ) -> Findings:
     """Check the committed artifacts of the chosen cells, and run some of their steps again.
 
     Args:
         session: the sweep.
         reruns: how many steps to run again.
-        seed: chooses them.
+        seed: random seed for choosing them.
         checksums: whether to read all bytes.
         tolerance: relative difference up to which two metrics are the same.
         discard: set damaged artifacts aside, so that the next run makes them again.
-        quiet: print nothing.
+        progress: called with the number of artifacts read so far, and of all.
+        on_rerun: called before a step runs again.
 
     Raises:
         StoreError: the store cannot be read.
@@ -86,7 +94,7 @@ def verify(
     numbers: list[int] = np.flatnonzero(chosen).tolist()
     findings = Findings(len(numbers), reruns, tolerance=tolerance)
     if checksums:
-        _read_all(plan, store, numbers, findings)
+        _read_all(plan, store, numbers, findings, progress)
     there = session.schedule.committed
     there[list(findings.damaged)] = False
     candidates = [number for number in numbers if there[number] and all(there[each] for each in plan.parents(number))]
@@ -102,8 +110,7 @@ def verify(
         if isinstance(manifest, DamagedArtifactError):
             findings.damaged[number] = _reason(manifest)
             continue
-        if not quiet:
-            screen_store.show_start(position, len(sampled), step, manifest.seconds)
+        on_rerun(position, len(sampled), step, manifest)
         runtime = session.spec.runtime_of(step.entry, step.coords)
         findings.reruns.append(rerun(store, step, runtime, manifest, tolerance))
     if discard and findings.damaged:
@@ -114,9 +121,9 @@ def verify(
     return findings
 
 
-def _read_all(plan: Plan, store: Store, numbers: Sequence[int], findings: Findings) -> None:
+def _read_all(plan: Plan, store: Store, numbers: Sequence[int], findings: Findings, progress: Progress) -> None:
     """Compare all bytes with the manifests."""
-    with screen_store.bar("reading artifacts") as advance, ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for batch in _batches(numbers):
             addresses = {plan.address(number): number for number in batch}
             manifests = store.manifests(addresses.keys())
@@ -125,7 +132,7 @@ def _read_all(plan: Plan, store: Store, numbers: Sequence[int], findings: Findin
                 findings.size += size
                 if reason:
                     findings.damaged[addresses[address]] = reason
-            advance(findings.checked, len(numbers))
+            progress(findings.checked, len(numbers))
 
 
 def _read(

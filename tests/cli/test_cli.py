@@ -10,6 +10,9 @@ from pathlib import Path
 import command_server
 import pytest
 import toy
+import typer
+
+from orchestrator.cli.app import app
 
 FAILING = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
 
@@ -54,6 +57,20 @@ def test_every_command_explains_itself_with_an_example(folder: Path, command: st
     assert f"Example:  sweep {command} sweeps/" in " ".join(done.stdout.split()).replace(
         "Example: sweep", "Example:  sweep"
     )
+
+
+def test_commands_on_a_sweep_file_share_its_options_and_refuse_what_they_lack(folder: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {name: {text for each in made.params for text in each.opts} for name, made in commands.items()}
+    on_a_file = options.keys() - {"unpin"}
+    assert all({"-s", "--set", "--outputs", "--store"} <= options[name] for name in on_a_file)
+    on_cells = {"plan", "run", "submit", "status", "results", "compare", "report", "verify"}
+    assert {name for name, mine in options.items() if "--only" in mine and "--exclude" in mine} == on_cells
+    assert {name for name, mine in options.items() if "--max-cells" in mine} == {"run", "submit"}
+    for arguments, words in ((("why", "toy.yaml"), "CELL"), (("plan",), "SWEEP.yaml"), (("plan", "--onyl"), "--only")):
+        done = sweep(folder, *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
 
 
 def test_the_last_lines_of_a_run_say_which_cells_are_missing_and_what_to_do(folder: Path) -> None:

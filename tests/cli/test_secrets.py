@@ -18,7 +18,7 @@ from test_executors import Request, Runtime
 from dashboards.live_data import Subject, run_address
 from orchestrator.attempt.attempt import run_attempt
 from orchestrator.attempt.outcome import failed_attempt
-from orchestrator.cli.submit import JobServerError, _connect
+from orchestrator.cli.job_server import JobServerError, connect
 from orchestrator.command import spell
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
@@ -138,7 +138,7 @@ def test_a_server_is_knocked_at_without_the_password_in_its_name(server: int) ->
     with pytest.raises(TrackingError, match=r"http://me:\*\*\*@127.0.0.1:1 does not answer"):
         check_reachable(f"http://me:{SECRET}@127.0.0.1:1")
     with pytest.raises(JobServerError, match=r"no job server answers at http://me:\*\*\*@127.0.0.1:1 "):
-        _connect(f"http://me:{SECRET}@127.0.0.1:1")
+        connect(f"http://me:{SECRET}@127.0.0.1:1")
 
 
 def test_what_mlflow_has_is_noted_under_a_name_that_no_password_is_part_of() -> None:

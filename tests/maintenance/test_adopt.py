@@ -56,7 +56,7 @@ def raise_version(
 
 
 def take_over(session: Session, yes: bool = True, reruns: int = 3, stage: str = "toy_double") -> Adoption:
-    return adopt(session, stage, 1, reruns, yes, quiet=True)
+    return adopt(session, stage, 1, reruns, yes)
 
 
 def there(session: Session) -> set[Artifact]:
@@ -244,12 +244,12 @@ def test_the_command_says_what_it_would_adopt_and_how_and_then_does_it(
     monkeypatch.setattr("sys.argv", ["sweep"])
     said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output
-    command = said.stdout.split("this does it: ")[1].splitlines()[0]
+    command = said.stdout.split("to adopt it: ")[1].splitlines()[0]
     assert command == f"sweep adopt {file} toy_double --from-version 1 --rerun 3 --yes --outputs {outputs}"
     raise_version(monkeypatch, function="test_adopt:bigger")
     refused = CliRunner().invoke(app, command.split()[1:])
     assert refused.exit_code == 1
-    assert "different  double toy_double/" in refused.stdout
+    assert "different  double x=1 (toy_double/" in refused.stdout
     assert "nothing was adopted" in refused.stdout
     raise_version(monkeypatch, function="toy:double")
     done = CliRunner().invoke(app, [*command.split()[1:], "--json"])

@@ -20,7 +20,8 @@ from test_cli import sweep
 from test_execute import environment
 
 from orchestrator.drive import drive
-from orchestrator.maintenance.gc import collect, divide, list_pins, pin, reach, survey, unpin
+from orchestrator.maintenance.gc import collect, divide, reach, survey
+from orchestrator.maintenance.pins import list_pins, pin, unpin
 from orchestrator.results.table import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store, StoreError, list_files
@@ -113,7 +114,10 @@ def test_what_only_an_unnamed_sweep_has_is_deleted_and_nothing_else(
 ) -> None:
     one, other = run(tmp_path, outputs, ONE), run(tmp_path, outputs, OTHER)
     table = read_results(one.outputs.folder)
-    report = collect([one], [], True)
+    read: list[tuple[int, int]] = []
+    deleted: list[tuple[int, int]] = []
+    report = collect([one], [], True, lambda *each: read.append(each), lambda *each: deleted.append(each))
+    assert (read[-1], deleted[-1]) == ((18, 18), (6, 6))
     assert there(one.store) == steps(one)
     assert sum(row["delete"] for row in report["stages"].values()) == len(steps(other) - steps(one)) == 6
     assert has_nothing_to_do(tmp_path, outputs, ONE, capsys)
@@ -221,7 +225,7 @@ def test_what_is_pinned_is_never_deleted(tmp_path: Path, outputs: str, capsys: p
 def test_a_pin_grows_and_is_never_silently_replaced_by_something_else(tmp_path: Path) -> None:
     outputs = str(tmp_path / "out")
     one = open_one(tmp_path, outputs, ONE)
-    with pytest.raises(SweepError, match="nothing of it is committed"):
+    with pytest.raises(SweepError, match="none of its steps is committed"):
         pin(one, None)
     other = run(tmp_path, outputs, OTHER)
     assert pin(open_one(tmp_path, outputs, ONE), "paper")["artifacts"] == 6
@@ -336,8 +340,8 @@ def test_the_command_says_what_would_go_and_how_and_then_does_it(tmp_path: Path)
     for name in ("one.yaml", "other.yaml"):
         assert sweep(tmp_path, "run", name, "--inline").returncode == 0
     said = sweep(tmp_path, "gc", "one.yaml", "--drop", "double").stdout
-    assert "nothing was deleted yet" in said
-    command = said.split("this does it: ")[1].splitlines()[0]
+    assert "nothing was deleted (dry run)" in said
+    command = said.split("to delete it: ")[1].splitlines()[0]
     assert command == "sweep gc one.yaml --drop double --delete"
     assert sweep(tmp_path, "gc", "one.yaml", "other.yaml").stdout.splitlines()[-1] == "nothing to delete"
     assert sweep(tmp_path, "gc", "one.yaml", "-s", "axes.x=[1,2,4]").stdout.splitlines()[-1] == "nothing to delete"

@@ -47,7 +47,7 @@ def again(session: Session, *overrides: str, only: str | None = None) -> Session
 def check(
     session: Session, reruns: int = 5, checksums: bool = True, tolerance: float = 0, discard: bool = False
 ) -> Findings:
-    return verify(session, reruns, 0, checksums, tolerance, discard, quiet=True)
+    return verify(session, reruns, 0, checksums, tolerance, discard)
 
 
 def file_of(session: Session, number: int) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -77,6 +77,24 @@ def test_a_clean_sweep_is_fine_and_nothing_is_changed_or_left_behind(session: Se
     assert session.store.committed(session.plan.stages) == before
     assert session.store.tried(session.plan.stages) == set()
     assert session.store.claims() == {}
+
+
+def test_who_wants_to_show_progress_is_told_what_was_read_and_which_step_runs_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    assert drive(session, None, True, None) == 0
+    capfd.readouterr()
+    read: list[tuple[int, int]] = []
+    started: list[tuple[int, int, str]] = []
+    findings = verify(
+        again(session), 4, 0, True, 0, False,
+        lambda done, total: read.append((done, total)),
+        lambda position, count, step, manifest: started.append((position, count, step.key)),
+    )  # fmt: skip
+    assert read[-1] == (18, 18)
+    assert started == [(position, 4, each.key) for position, each in enumerate(findings.reruns, start=1)]
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("session", ["posix", pytest.param("objects", marks=pytest.mark.s3)], indirect=True)
@@ -222,7 +240,7 @@ def test_the_command_says_that_all_is_well_or_what_is_not(tmp_path: Path) -> Non
     toy.write_sweep(tmp_path, toy.SWEEP.replace("behaviour: work", "behaviour: print"))
     nothing = sweep(tmp_path, "verify", "toy.yaml")
     assert nothing.returncode == 0, nothing.stderr
-    assert "nothing of it is committed yet" in nothing.stdout
+    assert "none of its steps is committed yet" in nothing.stdout
     assert sweep(tmp_path, "run", "toy.yaml", "--inline").returncode == 0
     clean = sweep(tmp_path, "verify", "toy.yaml", "--rerun", "9")
     assert clean.returncode == 0, clean.stderr
@@ -234,11 +252,11 @@ def test_the_command_says_that_all_is_well_or_what_is_not(tmp_path: Path) -> Non
     assert (report["fine"], report["checked"], len(report["reruns"])) == (True, 18, 9)
     session = open_session(tmp_path / "toy.yaml", outputs=str(tmp_path / "outputs"))
     flip(session, 17)
-    assert "20 were asked for, but no other" in sweep(tmp_path, "verify", "toy.yaml", "--rerun", "20").stdout
+    assert "20 were requested, but no other" in sweep(tmp_path, "verify", "toy.yaml", "--rerun", "20").stdout
     torn = sweep(tmp_path, "verify", "toy.yaml", "--rerun", "0")
     assert torn.returncode == 1
     stage, key = session.plan.address(17)
-    assert f"damaged  total {stage}/{key}: the bytes of" in torn.stdout
+    assert f"damaged  total x=3,y=20,kind=plain ({stage}/{key}): the bytes of" in torn.stdout
     assert "--discard" in torn.stdout
     (found,) = json.loads(sweep(tmp_path, "verify", "toy.yaml", "--json", "--discard").stdout)["damaged"]
     assert (found["entry"], found["stage"], found["key"]) == ("total", stage, key)
@@ -250,7 +268,8 @@ def test_the_command_shows_metrics_that_differ_side_by_side(with_double: Callabl
     session = with_double("drifting")
     done = CliRunner().invoke(app, ["verify", str(session.file), "--outputs", str(session.outputs.root)])
     assert done.exit_code == 1
-    assert "different  double toy_double/" in done.stdout
+    assert "different  double x=" in done.stdout
+    assert " (toy_double/" in done.stdout
     stored, now = next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("    total"))
     assert 1 < float(stored) < float(now)
     assert "made on" in done.stdout

@@ -202,7 +202,7 @@ def test_results_answer_sql_and_only_narrows_what_is_shown(ran: list[str], tmp_p
 def test_what_cannot_be_exported_is_refused(ran: list[str], tmp_path: Path) -> None:
     for options, message in {
         ("--output", str(tmp_path / "means.doc")): "ends with none of",
-        ("--format", "parquet"): "is no text; name a file",
+        ("--format", "parquet"): "is not text; name a file",
         ("--json", "--format", "csv"): "goes to the terminal",
         ("--sql", "selec 1"): "syntax error",
     }.items():

@@ -1,0 +1,121 @@
+"""What `sweep plan`, `sweep status` and `sweep why` print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from orchestrator.cli.console import console, first_line, say, table
+from orchestrator.explain.eta import Left, spell_left
+from orchestrator.plan.select import spell_coords
+from orchestrator.session import Session
+
+
+def show_plan(session: Session, report: Mapping[str, Any]) -> None:
+    """Print the cells and steps of a plan, their expected cost, and why they are to be run."""
+    axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
+    say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
+    say(f"{report['cells']:,} cells ({axes})")
+    steps, expected = report["steps"], report["expected"]
+    costs = any("expected" in each for each in steps.values())
+    totals = {name: sum(each[name] for each in steps.values()) for name in ("total", "committed", "to_run")}
+    totals |= {name: sum(each[name] for each in steps.values()) for name in ("failed", "blocked")}
+    rows = [[name, *_counts(each), *_cost_of(each, costs)] for name, each in steps.items()]
+    rows.append(["all", *_counts(totals), "", *(_cost(expected, expected["unknown_steps"]) if costs else [""] * 3)])
+    headings = ["stage", "steps", "committed", "to run", "failed", "blocked", "each", "CPU-hours", "GPU-hours", "disk"]
+    console.print(table(headings, rows))
+    low, high = expected["wall_seconds"]
+    left = Left(low, high, expected["unknown_steps"], expected["steps"])
+    if costs:
+        basis = "estimated from finished steps with the same models, data and settings"
+        say(f"on these machines (--cpus, --gpus): {spell_left(left)}; {basis}")
+    elif left.steps:
+        say(f"{spell_left(left)}: no step with the same models, data and settings has finished")
+    reasons = [(name, reason, count) for name, each in steps.items() for reason, count in each["reasons"].items()]
+    if any(reason != "never run" for _, reason, _ in reasons):
+        say("why they are to be run:")
+        for name, reason, count in reasons:
+            say(f"  {name} {count:,}: {escape(reason)}")
+    say(f"store: {session.outputs.store}")
+
+
+def _counts(each: Mapping[str, int]) -> list[str]:
+    always = [f"{each[name]:,}" for name in ("total", "committed", "to_run")]
+    return always + [f"{each[name]:,}" if each[name] else "" for name in ("failed", "blocked")]
+
+
+def _cost_of(each: Mapping[str, Any], costs: bool) -> list[str]:
+    """The cost of the steps of an entry that are to be run, of one and of all."""
+    cost = each.get("expected")
+    if cost:
+        return [f"{cost['seconds']:.3g} s", *_cost(cost, cost["unknown"])]
+    return ["?" if costs and each["to_run"] else ""] * 4
+
+
+def _cost(cost: Mapping[str, Any], unknown: int) -> list[str]:
+    """CPU-hours, GPU-hours and disk; what is unknown comes on top."""
+    more = "≥ " if unknown else ""
+    size, gpu_hours = cost["bytes"], cost["gpu_hours"]
+    disk = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    return [f"{more}{cost['cpu_hours']:.3g}", f"{more}{gpu_hours:.3g}" if gpu_hours or unknown else "", f"{more}{disk}"]
+
+
+def show_status(session: Session, watch: bool) -> None:
+    """Print the states of steps and cells, and errors in groups; with `watch` until no driver is running."""
+    if not watch:
+        console.print(_status(session, session.status()))
+    elif not console.is_terminal:
+        for report in session.looks():
+            console.print(_status(session, report))
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            for report in session.looks():
+                live.update(_status(session, report), refresh=True)
+
+
+def _status(session: Session, report: Mapping[str, Any]) -> Group:
+    states = ("total", "committed", "running", "pending", "failed", "blocked")
+    rows = []
+    for name, each in report["steps"].items():
+        rate = f"{each['per_minute']:.3g}" if each["per_minute"] else ""
+        seconds = "" if each["seconds"] is None else f"{each['seconds']:.3g} s"
+        rows.append([name, *(f"{each[state]:,}" if each[state] else "" for state in states), rate, seconds])
+    cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
+    lines = [f"{report['cells']:,} cells: {cells}"]
+    if report["live"]:
+        lines.append(f"a driver is running: {spell_left(Left(**report['left']))}")
+    for each in report["errors"]:
+        reason = f"{escape(each['error_class'])}: {escape(first_line(each['example']))}"
+        lines.append(f"[red]{each['cells']} {each['status']}[/] {reason}")
+        lines.append(f"    log: {each['log']}")
+    lines.append(f"table: {session.outputs.results}")
+    steps = table(["stage", *states, "per minute", "each"], rows)
+    return Group(steps, *(Text.from_markup(line) for line in lines))
+
+
+def show_explanation(session: Session, explanation: Mapping[str, Any]) -> None:
+    """Print all that is known of one cell."""
+    say(f"{escape(spell_coords(explanation['coords']))}  [bold]{explanation['cell_id']}[/] {explanation['status']}")
+    rows, reasons = [], []
+    for step in explanation["steps"]:
+        last = step["attempts"][-1] if step["attempts"] else None
+        seconds, attempts = (f"{last['seconds']:.1f}" if last else ""), str(len(step["attempts"]) or "")
+        key = step["key"][:16]
+        rows.append([step["entry"], key, step["state"], f"{step['cells']} cells", attempts, seconds])
+        if step["because"]:
+            reasons.append(f"  {step['entry']} {key}: {step['because']}")
+    console.print(table(["stage", "key", "state", "shared by", "attempts", "seconds"], rows, keys=2))
+    if reasons:
+        say("why they are to be run:")
+        for reason in reasons:
+            say(escape(reason))
+    if explanation["error"]:
+        say(f"[red]{escape(explanation['error_class'])}[/]: {escape(explanation['error'])}")
+        say(f"log: {explanation['log']}")
+    which = "last step here again, committing nothing" if explanation["status"] == "succeeded" else "next step here"
+    say(f"run its {which}: {escape(session.command('debug', explanation['cell_id']))}")

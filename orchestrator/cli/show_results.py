@@ -1,0 +1,132 @@
+"""What `sweep results` and `sweep compare` print for people, and the last lines of `sweep run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from orchestrator.cli.console import console, first_line, say, table
+from orchestrator.plan.select import spell_coords
+from orchestrator.results.format import interval, p_value, percent, signed, spell
+from orchestrator.session import Session
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from orchestrator.results.statistics import AxisEffect, Comparison
+
+
+def show_summary(session: Session, summary: pa.Table) -> None:
+    """Print means ± spread, what that spread is, and what is not in them."""
+    from orchestrator.results.summary import for_people, left_out, spread_of
+
+    spelled = for_people(summary)
+    rows = [[spell(value) for value in row.values()] for row in spelled.to_pylist()]
+    console.print(table(spelled.column_names, rows, keys=spelled.column_names.index("cells")))
+    say(f"[dim]{spread_of(summary)}[/]")
+    for note in left_out(summary):
+        say(f"[yellow]{escape(note)}[/]")
+
+
+def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> None:
+    """Print one line per cell, with some metrics."""
+    rows = []
+    for cell in cells:
+        seconds = "" if cell["seconds"] is None else f"{cell['seconds']:.1f}"
+        coords = (spell(cell[axis]) for axis in session.spec.axes)
+        rows.append([cell["cell_id"], *coords, cell["status"], *(spell(cell[name]) for name in metrics), seconds])
+    console.print(table(["cell_id", *session.spec.axes, "status", *metrics, "seconds"], rows))
+
+
+def show_answer(answer: pa.Table) -> None:
+    """Print the rows that a query gave."""
+    rows = [["null" if value is None else spell(value) for value in row.values()] for row in answer.to_pylist()]
+    console.print(table(answer.column_names, rows) if rows else "no rows")
+
+
+def show_missing(table: pa.Table, chosen: set[str]) -> None:
+    """Print the cells that are missing, grouped by error, with an example and the path of its log."""
+    from orchestrator.results.table import error_groups
+
+    rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
+    kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)
+    for status, kind, count, message, log in error_groups(kept):
+        text = f": {escape(first_line(message))}" if message else ""
+        say(f"  {count} {status} [bold]{escape(kind)}[/]{text}")
+        if log:
+            say(f"    log: {log}")
+
+
+def show_comparisons(
+    found: Sequence[Comparison], warnings: Sequence[str], confidence: float, width: float | None
+) -> None:
+    """Print comparisons of the values of an axis, one a line, and what to beware of."""
+    _show([_comparison_row(each, width) for each in found], keys=3)
+    notes = ["the seeds are the sample"]
+    if any(each.low is not None for each in found):
+        notes = [f"intervals of {100 * confidence:g} %, not adjusted; the seeds are the sample"]
+    notes[0] += _tested(found)
+    if width is not None:
+        notes.append(f"seeds for an interval {width:g} wide, were the spread over seeds what it is here")
+    _beware(found, notes, warnings)
+
+
+def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
+    """Print how much each axis moves the metrics, and what to beware of."""
+    _show([_effect_row(each) for each in found], keys=2)
+    notes = [f"the seeds are the sample{_tested(found)}"]
+    if any(each.warning for each in found):
+        notes.append("where cells are missing, the lines are of different cells, and their shares do not add up")
+    _beware(found, notes, warnings)
+
+
+def _show(rows: Sequence[dict[str, str]], keys: int) -> None:
+    if rows:
+        console.print(table(list(rows[0]), [list(row.values()) for row in rows], keys))
+
+
+def _tested(found: Sequence[Comparison] | Sequence[AxisEffect]) -> str:
+    tested = sum(each.holm_p is not None for each in found)
+    return f"; Holm over the {tested:,} lines with a p" if tested else "; no line has a p"
+
+
+def _beware(found: Sequence[Comparison] | Sequence[AxisEffect], notes: Sequence[str], warnings: Sequence[str]) -> None:
+    for note in notes:
+        say(f"[dim]{note}[/]")
+    parts = (part for each in found for part in (each.warning or "").split("; ") if part)
+    for warning in dict.fromkeys([*warnings, *parts]):
+        say(f"[yellow]{escape(warning)}[/]")
+
+
+def _comparison_row(each: Comparison, width: float | None) -> dict[str, str]:
+    needed = "" if width is None or each.seeds_needed is None else f"{each.seeds_needed:,}"
+    return {
+        "metric": each.metric,
+        "difference": f"{each.a} - {each.b}",
+        "at": spell_coords(each.at),
+        "mean": signed(each.difference),
+        "interval (t)": interval(each.low, each.high),
+        "interval (bootstrap)": interval(each.bootstrap_low, each.bootstrap_high),
+        "effect size": signed(each.effect_size, 2),
+        "p": p_value(each.p),
+        "Holm p": p_value(each.holm_p),
+        "seeds": str(each.seeds),
+        "seeds needed": needed,
+    }
+
+
+def _effect_row(each: AxisEffect) -> dict[str, str]:
+    return {
+        "metric": each.metric,
+        "axis": each.axis,
+        "lowest at": spell(each.lowest),
+        "highest at": spell(each.highest),
+        "spread": "" if each.spread is None else f"{each.spread:.4g}",
+        "seed noise": "" if each.noise is None else f"{each.noise:.2g}",
+        "share": percent(each.share),
+        "F": "" if each.f is None else f"{each.f:.3g}",
+        "p": p_value(each.p),
+        "Holm p": p_value(each.holm_p),
+    }
