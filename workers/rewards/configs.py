@@ -1,6 +1,8 @@
-"""What the stages of scalar models can be told; see `workers.config`."""
+"""Configs of the stages of scalar reward models; see `workers.config`."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -21,6 +23,11 @@ class RewardTraining(Config):
     """Share of the preferences kept out of training, on which `golden_accuracy` is measured."""
     seed: Seed = 0
 
+    # What a golden reward model is never trained with; `workers.language_models.training` reads it from every config.
+    gradient_accumulation: ClassVar[int] = 1
+    lora: ClassVar[Lora | None] = None
+    dtype: ClassVar[Dtype] = "float32"
+
 
 class GoldenConfig(Config):
     """The golden reward model: a published one (`model`), or one trained here on preferences (`train`)."""
@@ -40,32 +47,33 @@ class GoldenConfig(Config):
         return ("golden_accuracy", "golden_loss") if self.train else ()
 
 
-class ScoreConfig(Config):
-    """Golden rewards of responses."""
+class ScoringConfig(Config):
+    """How a scalar reward model reads prompts and answers."""
 
     max_tokens: PositiveInt = 512
+    """Prompt and answer together. Longer texts lose their beginning."""
     batch_size: PositiveInt = 64
+    chat: bool = False
+    """Put prompts and answers into the chat template of the tokenizer, as messages, as the model wants it."""
+    dtype: Dtype = "float32"
+    """Of all weights but those of the head, which computes in float32."""
+
+
+class ScoreConfig(ScoringConfig):
+    """Golden rewards of responses."""
+
     cut_at: str | None = "\n\nHuman"
     """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
     strip: bool = False
     """White space around the response is removed, as the paper's scripts do (step3_reward_annotation.py), so that no
     space parts it from "Assistant:"."""
-    chat: bool = False
-    """Put prompts and responses into the chat template of the tokenizer, as messages, as the golden model wants it."""
-    dtype: Dtype = "float32"
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return REWARD_METRICS
 
 
-class MarginsConfig(Config):
+class MarginsConfig(ScoringConfig):
     """Golden reward of the chosen answer minus that of the rejected one."""
-
-    max_tokens: PositiveInt = 512
-    batch_size: PositiveInt = 64
-    chat: bool = False
-    """Put prompts and answers into the chat template of the tokenizer, as messages, as the golden model wants it."""
-    dtype: Dtype = "float32"
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("mean_reward_gap",)
@@ -91,13 +99,11 @@ class ScalarTrainConfig(Config):
         return ("scalar_loss", "scalar_steps", "scalar_rows", "long_rows")
 
 
-class ScalarVerdictsConfig(Config):
+class ScalarVerdictsConfig(ScoringConfig):
     """Verdicts of a scalar reward model: the strictly greater reward; a tie counts against the label."""
 
     max_tokens: PositiveInt = 4096
-    batch_size: PositiveInt = 64
-    chat: bool = False
-    dtype: Dtype = "float32"
+    """Prompt and answer together (default: that of `ScalarTrainConfig`). Longer texts lose their beginning."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("verdicts", "ties")
