@@ -13,7 +13,7 @@ from workers.reward_models.configs import REWARD_METRICS
 
 
 class RewardTraining(Config):
-    """Training of a golden reward model with TRL's RewardTrainer."""
+    """Training of a golden reward model, with TRL's RewardTrainer. Defaults are this project's choices."""
 
     learning_rate: PositiveFloat = 1e-3
     epochs: PositiveFloat = 1
@@ -51,7 +51,8 @@ class ScoringConfig(Config):
     """How a scalar reward model reads prompts and answers."""
 
     max_tokens: PositiveInt = 512
-    """Prompt and answer together. Longer texts lose their beginning."""
+    """Prompt and answer together; 512 in the scripts of arXiv 2411.04991 (`step3_reward_annotation.py`). Longer texts
+    lose their beginning."""
     batch_size: PositiveInt = 64
     chat: bool = False
     """Put prompts and answers into the chat template of the tokenizer, as messages, as the model wants it."""
@@ -63,10 +64,10 @@ class ScoreConfig(ScoringConfig):
     """Golden rewards of responses."""
 
     cut_at: str | None = "\n\nHuman"
-    """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
+    """The response is cut where this text begins ("\\n\\nHuman" in `step3_reward_annotation.py`)."""
     strip: bool = False
-    """White space around the response is removed, as the paper's scripts do (step3_reward_annotation.py), so that no
-    space parts it from "Assistant:"."""
+    """White space around the response is removed, as in `step3_reward_annotation.py`, so that no space separates it
+    from "Assistant:"."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return REWARD_METRICS
@@ -80,7 +81,10 @@ class MarginsConfig(ScoringConfig):
 
 
 class ScalarTrainConfig(Config):
-    """A scalar (Bradley-Terry) reward model with TRL's RewardTrainer; defaults are those of Con-J's baseline SM."""
+    """Training of a scalar (Bradley-Terry) reward model, with TRL's RewardTrainer.
+
+    Defaults are those of the baseline SM of Con-J (arXiv 2410.03742).
+    """
 
     learning_rate: PositiveFloat = 9e-6
     epochs: PositiveFloat = 1
