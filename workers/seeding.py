@@ -10,20 +10,12 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 def derive_seed(seed: int, label: str, bits: int = 63) -> int:
     """An integer in [0, 2**bits) from the sha256 of (seed, label), for libraries that want one (torch, LightGBM)."""
     digest = hashlib.sha256(f"{seed}:{label}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - bits)
-
-
-def two_different(random: np.random.Generator, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw `size` pairs (size,) and (size,) of different integers in [0, `count`), every pair being equally likely."""
-    one = random.integers(count, size=size)
-    other = random.integers(count - 1, size=size)
-    return one, other + (other >= one)
 
 
 def generator(seed: int, label: str) -> np.random.Generator:

@@ -18,12 +18,12 @@ from workers.reward_models.configs import AnnotateConfig
 from workers.reward_models.embeddings import (
     ANNOTATIONS_FILE,
     Embeddings,
-    Rows,
     open_embeddings,
     read_scores,
     require_aligned,
 )
-from workers.seeding import generator, two_different
+from workers.reward_models.pairs import Rows, two_different
+from workers.seeding import generator
 
 #: Dimensions in which `sampling: d_optimal` compares embeddings, and prompts whose pairs are chosen at once. Both are
 #: this project's choices.

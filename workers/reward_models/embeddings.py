@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workers import tables
+from workers.reward_models.pairs import Pairs, Rows
 
 EMBEDDINGS_FILE = "embeddings.npy"
 #: Written instead of `embeddings.npy` where the embeddings lie elsewhere: a published file is never copied.
@@ -30,7 +31,6 @@ GATHER_ROWS = 4096
 BLOCK_VALUES = 2**24
 
 Floats = NDArray[np.floating[Any]]
-Rows = NDArray[np.int64]
 
 
 def write_scores(scores: NDArray[np.float32], out: Path) -> dict[str, float]:
@@ -43,25 +43,6 @@ def write_scores(scores: NDArray[np.float32], out: Path) -> dict[str, float]:
     np.save(out / SCORES_FILE, scores)
     wide = scores.astype(np.float64)
     return {"scored_responses": float(wide.size), "mean_reward": float(wide.mean()), "sd_reward": float(wide.std())}
-
-
-class Pairs(NamedTuple):
-    """The responses that n annotations compare, as flat rows."""
-
-    winner: Rows
-    """(n,)"""
-    loser: Rows
-    """(n,)"""
-
-    @property
-    def rows(self) -> Rows:
-        """All winners, then all losers (2n,)."""
-        return np.concatenate(self)
-
-    @property
-    def wins(self) -> NDArray[np.bool_]:
-        """Whether each of `rows` is a winner (2n,): what a classifier learns to tell."""
-        return np.repeat([True, False], len(self.winner))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from workers.metric import Undefined
 from workers.model_cache import resident
 from workers.reward_models import metrics
 from workers.reward_models.configs import EvaluateConfig
-from workers.reward_models.embeddings import Embeddings, Floats, Rows, open_embeddings, read_scores, require_aligned
+from workers.reward_models.embeddings import Embeddings, Floats, open_embeddings, read_scores, require_aligned
 from workers.reward_models.heads import MlpHead, RewardHead, as_tensor, factor_type, load_reward_head, matmul_precision
-from workers.seeding import generator, two_different
+from workers.reward_models.pairs import Rows, two_different
+from workers.seeding import generator
 from workers.stage import Call
 
 #: best_of.parquet: mean over repeats of the mean golden reward, and its standard deviation over repeats (as in the
