@@ -35,14 +35,14 @@ class PublishedConfig(Config):
 
 
 class PublishedEmbeddingsConfig(PublishedConfig):
-    """(prompts, responses, d) or (responses, prompts, d), float16 or float32."""
+    """A published file of embeddings (prompts, responses, d) or (responses, prompts, d), float16 or float32."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("prompts", "responses", "embedding_dimension")
 
 
 class PublishedRewardsConfig(PublishedConfig):
-    """(prompts, responses, 1), (prompts, responses), or the same with responses first."""
+    """A published file of rewards (prompts, responses, 1), (prompts, responses), or the same with responses first."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return REWARD_METRICS

@@ -48,7 +48,7 @@ class GoldenConfig(Config):
 
 
 class ScoringConfig(Config):
-    """How a scalar reward model reads prompts and answers."""
+    """The way in which a scalar reward model reads prompts and answers."""
 
     max_tokens: PositiveInt = 512
     """Prompt and answer together; 512 in the scripts of arXiv 2411.04991 (`step3_reward_annotation.py`). Longer texts
@@ -74,7 +74,7 @@ class ScoreConfig(ScoringConfig):
 
 
 class MarginsConfig(ScoringConfig):
-    """Golden reward of the chosen answer minus that of the rejected one."""
+    """Margins: the golden reward of the chosen answer minus that of the rejected one."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("mean_reward_gap",)
