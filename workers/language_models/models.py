@@ -194,21 +194,6 @@ def length_batches(
         yield chosen, ids.to(where), mask.to(where)
 
 
-@torch.inference_mode()
-def rewards(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], batch_size: int
-) -> np.ndarray:
-    """Output of a one-label sequence classifier for each row of token ids: float32 of shape (rows,), in order.
-
-    transformers reads the logit at the last token that is not the pad token. Padding is on the right because the
-    classifiers derive no positions from the attention mask.
-    """
-    result = np.empty(len(rows), dtype=np.float32)
-    for chosen, ids, mask in length_batches(rows, batch_size, tokenizer.pad_token_id):
-        result[chosen] = model(input_ids=ids, attention_mask=mask).logits[:, 0].float().cpu().numpy()
-    return result
-
-
 @dataclass(frozen=True)
 class Responses:
     """A `responses` artifact: `prompts` x `responses` rows, sorted by prompt and response."""

@@ -1,8 +1,9 @@
 """Stage `annotate`: simulated preference annotations from golden rewards.
 
-Follows section 4 of "Rethinking Reward Modeling" (ICLR 2025) and its script `step5_train_rms.py`. Which responses are
-compared, and the uniform number that decides each label, depend on the seed but not on `beta`, `scale` or the number of
-annotations: noise levels are compared on the same pairs with the same luck, and fewer annotations are a prefix of more.
+Follows section 4 of "Rethinking Reward Modeling" (arXiv 2411.04991, ICLR 2025) and its script `step5_train_rms.py`.
+Which responses are compared, and the uniform number that decides each label, depend on the seed but not on `beta`,
+`scale` or the number of annotations: noise levels are compared on the same pairs with the same luck, and fewer
+annotations are a prefix of more.
 """
 
 from __future__ import annotations
@@ -17,26 +18,32 @@ from workers.reward_models.configs import AnnotateConfig
 from workers.reward_models.embeddings import (
     ANNOTATIONS_FILE,
     Embeddings,
-    Rows,
     open_embeddings,
     read_scores,
     require_aligned,
 )
+from workers.reward_models.pairs import Rows, two_different
 from workers.seeding import generator
 
-#: Dimensions in which `sampling: d_optimal` compares embeddings, and prompts whose pairs do not know of each other.
+#: Dimensions in which `sampling: d_optimal` compares embeddings, and prompts whose pairs are chosen at once. Both are
+#: this project's choices.
 PROJECTION, BLOCK_PROMPTS = 64, 256
 
 
 def annotate(
     config: AnnotateConfig, out: Path, *, scores: list[Path], embeddings: list[Path] | None = None
 ) -> dict[str, float]:
-    """Write `annotations.parquet` (`tables.ANNOTATIONS`): one annotation for each of the first n prompts.
+    """Annotate one pair of responses for each of the first n prompts.
 
-    `embeddings` of the same responses are read by `sampling: d_optimal` only.
+    Args:
+        config: which responses are compared, and how the annotator errs.
+        out: receives `annotations.parquet` (`tables.ANNOTATIONS`), prompt by prompt.
+        scores: artifacts of the golden rewards.
+        embeddings: artifacts of the same responses; `sampling: d_optimal` alone reads them.
 
-    Metrics: `flip_rate`, the share of annotations whose loser has the strictly larger golden reward; `mean_reward_gap`,
-    the mean |r_b - r_a| in golden reward units (not divided by the scale).
+    Returns:
+        `flip_rate`, the share of annotations whose loser has the strictly larger golden reward; `mean_reward_gap`, the
+        mean |r_b - r_a| in units of the golden reward (not divided by the scale).
 
     Raises:
         ValueError: fewer prompts than annotations, fewer than two responses per prompt, a reward that is not finite,
@@ -64,7 +71,7 @@ def annotate(
 
 
 def draw_pairs(candidates: Rows, config: AnnotateConfig) -> tuple[Rows, Rows]:
-    """Flat rows (n,) of the two responses a and b that each annotation compares, given the candidates (prompts, 2).
+    """Draw the responses a and b of each annotation, flat rows (n,) and (n,), from the candidates (prompts, 2).
 
     Cross-prompt: a is drawn from the two candidates of prompt i, a prompt j uniformly from *all* prompts, b from the
     candidates of j. As in the released script j may equal i, and b may then be a itself; the script draws j from the
@@ -92,7 +99,7 @@ def draw_pairs(candidates: Rows, config: AnnotateConfig) -> tuple[Rows, Rows]:
 
 
 def candidate_rows(rewards: Floats, sampling: str, seed: int) -> Rows:
-    """Flat rows (prompts, 2) of the two responses of each prompt that may be annotated.
+    """Choose the two responses of each prompt that may be annotated, as flat rows (prompts, 2).
 
     Responses are ranked from the lowest golden reward (rank 0) to the highest as in `step3.5_processing_data.py`,
     equals by their response id. `random`: two different responses; `similar`: the middle ranks k // 2 - 1 and k // 2
@@ -104,10 +111,7 @@ def candidate_rows(rewards: Floats, sampling: str, seed: int) -> Rows:
     prompts, responses = rewards.shape
     _require_two(responses)
     if sampling == "random":
-        random = generator(seed, "annotate/candidates")
-        one = random.integers(responses, size=prompts)
-        other = random.integers(responses - 1, size=prompts)
-        picked = np.stack([one, other + (other >= one)], axis=1)
+        picked = np.stack(two_different(generator(seed, "annotate/candidates"), responses, prompts), axis=1)
     else:
         ranks = [responses // 2 - 1, responses // 2] if sampling == "similar" else [0, responses - 1]
         picked = np.argsort(rewards, axis=1, kind="stable")[:, ranks]
@@ -116,13 +120,14 @@ def candidate_rows(rewards: Floats, sampling: str, seed: int) -> Rows:
 
 
 def d_optimal_rows(embeddings: Embeddings, seed: int) -> Rows:
-    """Flat rows (prompts, 2) of the two responses of each prompt whose comparison tells most.
+    """Choose the two responses of each prompt whose comparison is most informative, as flat rows (prompts, 2).
 
-    A greedy D-optimal design for a reward that is linear in the embedding, as in "Reviving The Classics: Active Reward
-    Modeling" (Shen, Sun, Ton 2025), past-aware: of a prompt's pairs the one with the largest v' A^-1 v, where v is the
-    difference of the two embeddings and A the sum of v v' over the prompts before (in blocks of `BLOCK_PROMPTS`).
-    Unlike there no reward model is fitted on the way, hence the weights p (1 - p) of the Fisher information are left
-    out; and embeddings are projected at random to `PROJECTION` dimensions, in which A can be learnt from few prompts.
+    The design is greedy and D-optimal for a reward that is linear in the embedding, past-aware as in "Reviving The
+    Classics: Active Reward Modeling" (Shen, Sun, Ton; arXiv 2502.04354): of a prompt's pairs it takes the one with the
+    largest v' A^-1 v, where v is the difference of the two embeddings and A the sum of v v' over the prompts before (in
+    blocks of `BLOCK_PROMPTS`). Unlike there, no reward model is fitted on the way, hence the weights p (1 - p) of the
+    Fisher information are left out; and embeddings are projected at random to `PROJECTION` dimensions, in which A can
+    be estimated from few prompts.
 
     Raises:
         ValueError: fewer than two responses per prompt, or an embedding that is not finite.
@@ -139,10 +144,10 @@ def d_optimal_rows(embeddings: Embeddings, seed: int) -> Rows:
         projected = (embeddings.gather(flat) @ axes).reshape(len(prompts), responses, -1)
         differences = projected[:, left] - projected[:, right]
         if information is None:
-            # The prior: as much as one pair of average length tells, in all directions alike.
+            # The prior: the information of one pair of average length, in all directions alike.
             information = np.eye(axes.shape[1]) * max(float((differences**2).mean()), np.finfo(np.float64).tiny)
-        told = (differences @ np.linalg.inv(information) * differences).sum(axis=2)
-        best = told.argmax(axis=1)
+        gain = (differences @ np.linalg.inv(information) * differences).sum(axis=2)
+        best = gain.argmax(axis=1)
         rows[prompts] = np.stack([left[best], right[best]], axis=1) + prompts[:, None] * responses
         chosen = differences[np.arange(len(prompts)), best]
         information = information + chosen.T @ chosen

@@ -1,4 +1,8 @@
-"""What the stages of the reward ablation can be told; see `workers.config`."""
+"""Configs of the stages of the reward ablation; see `workers.config`.
+
+"The paper" is "Rethinking Reward Modeling in Preference-based Large Language Model Alignment" (arXiv 2411.04991, ICLR
+2025), "the released scripts" are those of holarissun/RewardModelingBeyondBradleyTerry.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from pydantic import Field, model_validator
 from workers.config import Config, FiniteFloat, Fraction, LocalPath, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from workers.metric import Metric
 
-#: Best-of-N sizes of "Rethinking Reward Modeling" (ICLR 2025), section 4.
+#: Best-of-N sizes of the paper, section 4.
 PAPER_BEST_OF = (2, 5, 10, 30, 50, 100, 300, 500)
 
-#: Of all rewards that a step tells; over shards they are those of all shards together.
+#: Metrics of all rewards that a step writes; over shards they are those of all shards together.
 REWARD_METRICS = (
     Metric("scored_responses", shards="sum"),
     Metric("mean_reward", shards="mean", weight="scored_responses"),
@@ -27,34 +31,34 @@ class PublishedConfig(Config):
     layout: Literal["prompts_first", "responses_first"]
     """prompts_first: (prompts, responses, …), as in `embd_….npy`; responses_first: as in `EMBD-….npy`."""
     prompts: PositiveInt | None = None
-    """How many prompts the file must hold; tells a mistaken layout. None takes what it holds."""
+    """How many prompts the file must hold, which reveals a mistaken layout; None accepts any number."""
 
 
 class PublishedEmbeddingsConfig(PublishedConfig):
-    """(prompts, responses, d) or (responses, prompts, d), float16 or float32."""
+    """A published file of embeddings (prompts, responses, d) or (responses, prompts, d), float16 or float32."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("prompts", "responses", "embedding_dimension")
 
 
 class PublishedRewardsConfig(PublishedConfig):
-    """(prompts, responses, 1), (prompts, responses), or the same with responses first."""
+    """A published file of rewards (prompts, responses, 1), (prompts, responses), or the same with responses first."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return REWARD_METRICS
 
 
 class WorldConfig(Config):
-    """Prompts and responses of a synthetic world; what `world_embeddings` and `world_rewards` must agree in.
+    """Prompts and responses of a synthetic world: the fields that `world_embeddings` and `world_rewards` must agree in.
 
     A response is a vector of independent standard normals: `prompt_dimension` of them belong to its prompt and are
-    shared by all responses of that prompt, the others are its own.
+    shared by all responses to that prompt, the others belong to the response alone.
     """
 
     split: Literal["train", "test"]
-    """Different draws from the same world."""
+    """The splits are different draws from the same world."""
     prompts: PositiveInt
-    """Prompts of the split over all shards."""
+    """Prompts of the split in all shards together."""
     responses: PositiveInt
     """Responses per prompt (paper: 10 for train prompts, 500 for test prompts)."""
     dimension: Annotated[int, Field(ge=2)] = 64
@@ -130,14 +134,15 @@ class AnnotateConfig(Config):
 
     sampling: Literal["random", "similar", "diversified", "d_optimal"]
     """Which responses of a prompt are candidates, by rank of golden reward: two at random, the two middle ranks
-    (4 and 5 of 10), or the first and the last (0 and 9 of 10). d_optimal knows no rewards: the two whose embeddings
-    tell most about a linear reward that the pairs before them do not (the input `embeddings`; not in the paper)."""
+    (4 and 5 of 10), or the first and the last (0 and 9 of 10). d_optimal uses no rewards: the two whose embeddings add
+    most information about a linear reward to the pairs before them (the input `embeddings`; not in the paper)."""
     pairing: Literal["cross", "same"] = "cross"
     """cross: a candidate of prompt i against a candidate of a prompt drawn uniformly; same: the two candidates of i."""
     beta: FiniteFloat
     """Annotator quality; large is accurate, negative is noise-free (released scripts)."""
     scale: PositiveFloat | Literal["std"] = 1.0
-    """s above: 6.0 for helpful and 1.0 for harmless in the released scripts, `std` of all rewards in the follow-up."""
+    """s above: 6.0 for helpful and 1.0 for harmless in the released scripts, `std` (of all rewards) in the follow-up
+    holarissun/embedding-based-llm-alignment."""
     annotations: PositiveInt
     """One per prompt: the first n prompts are annotated."""
     seed: Seed
@@ -147,29 +152,38 @@ class AnnotateConfig(Config):
 
 
 class FitMlpConfig(Config):
-    """BT-MLP and CLF-MLP: d -> 1024 -> 512 -> 1 with ReLU, Adam 1e-3, at most 30 epochs, patience 3."""
+    """BT-MLP and CLF-MLP. Defaults are those of the released scripts (`step5_train_rms.py`, `networks.py`).
+
+    Only `members` is not: they train ten and evaluate the last.
+    """
 
     loss: Literal["bt", "clf"]
-    """bt: sigmoid(f(x1) - f(x2)), each annotation in both orders. clf: winners 1, losers 0, each row by itself."""
+    """bt: p = sigmoid(f(x1) - f(x2)), each annotation in both orders. clf: p = sigmoid(f(x)), winners 1, losers 0, each
+    response by itself."""
     training: Literal["paper", "clean"] = "paper"
     """paper: the released procedure (80/20 split of mirrored rows; each epoch ceil(rows / batch_size) steps on fresh
     random subsets; stop when the validation loss exceeds each of the previous `patience`; last weights).
     clean: partitioned minibatches, split by annotation, no improvement in `patience` epochs, best weights."""
     hidden: tuple[PositiveInt, ...] = (1024, 512)
+    """Widths of the layers between embedding and reward, with ReLU after each."""
     learning_rate: PositiveFloat = 1e-3
+    """Learning rate of Adam."""
     epochs: PositiveInt = 30
+    """Most epochs."""
     patience: PositiveInt = 3
     batch_size: PositiveInt = 10_240
     validation: Fraction = 0.2
+    """Share that is held out for validation."""
     member: NonNegativeInt = 0
-    """The first, or only, ensemble member; the paper's row split uses random_state 42 + member."""
+    """The first, or only, member of the ensemble; the released row split uses random_state 42 + member."""
     members: PositiveInt = 1
-    """How many members are trained, each with a split, initial weights and batches of its own."""
+    """How many members are trained, each with its own split, initial weights and batches."""
     aggregation: Literal["mean", "min"] = "mean"
-    """The reward of several members: their mean, or the most cautious one (Coste et al. 2023)."""
+    """The reward of several members: their mean, or the least (worst-case optimisation of Coste et al., arXiv
+    2310.02743)."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the factors of matrix products; sums and weights are float32. Hardware that lacks tf32 (CPUs) or bfloat16
-    (CPUs without AVX-512 BF16 or AMX) keeps to float32."""
+    """Type of the factors of matrix products; sums and weights are float32. Hardware that lacks tf32 (CPUs) or bfloat16
+    (CPUs without AVX-512 BF16 or AMX) uses float32."""
     seed: Seed
 
     def metrics(self) -> tuple[str | Metric, ...]:
@@ -177,10 +191,10 @@ class FitMlpConfig(Config):
 
 
 class FitLightgbmConfig(Config):
-    """CLF-LGB: LightGBM on the 2n pointwise rows, objective binary, library defaults."""
+    """CLF-LGB: LightGBM on the 2n pointwise rows, objective binary. All defaults are LightGBM's."""
 
     num_boost_round: PositiveInt = 100
-    """100 is the library default; the author's notebook says 1000."""
+    """1000 in the author's notebook."""
     num_leaves: Annotated[int, Field(ge=2)] = 31
     learning_rate: PositiveFloat = 0.1
     min_data_in_leaf: PositiveInt = 20
@@ -191,31 +205,35 @@ class FitLightgbmConfig(Config):
 
 
 class FitLinearConfig(Config):
-    """Reward models that are linear in the embedding; not in the paper."""
+    """Reward models that are linear in the embedding; they are not in the paper."""
 
     method: Literal["logistic", "ridge"] = "logistic"
     """logistic: maximum likelihood. ridge: least squares on targets 1 and -1."""
     loss: Literal["bt", "clf"]
     """bt: on differences of the two embeddings, each annotation in both orders. clf: winners 1, losers 0."""
     penalty: PositiveFloat = 1.0
-    """lambda. logistic: minimises sum of cross-entropies + lambda/2 |w|^2 (scikit-learn's C is 1/lambda); ridge: sum of
-    squared errors + lambda |w|^2. w belongs to features of deviation 1; scikit-learn's default is 1 in both."""
+    """lambda. logistic minimises the sum of cross-entropies + lambda/2 |w|^2 (scikit-learn's C is 1/lambda), ridge the
+    sum of squared errors + lambda |w|^2. w applies to features of standard deviation 1; scikit-learn's default is 1 in
+    both."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("train_loss",)
 
 
 class EvaluateConfig(Config):
-    """Best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts."""
+    """Best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts.
+
+    `best_of` and `repeats` are the paper's; the pairwise accuracies are this project's addition.
+    """
 
     best_of: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAPER_BEST_OF
-    """N values, none above the number of responses per test prompt."""
+    """Values of N, none above the number of responses per test prompt."""
     repeats: PositiveInt = 100
     """Permutations of the responses, shared by all prompts; the first N of each are the candidates (nested in N)."""
     pairs: PositiveInt = 20_000
     """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the factors of an MLP's matrix products; hardware that lacks tf32 or bfloat16 keeps to float32."""
+    """Type of the factors of an MLP's matrix products; hardware that lacks tf32 or bfloat16 uses float32."""
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""Golden rewards and embeddings of several shards, read as one.
+"""Embeddings and golden rewards of several shards, read as one, and annotations of them.
 
 Prompts are counted over all shards in order; the *flat row* of a response is `prompt * responses + response`.
-Embeddings stay memory-mapped (a paper-sized test set is 9.3 GB): only the rows that are asked for are copied and
-checked.
+Embeddings stay memory-mapped (a test set as large as the paper's has 9.3 GB): only the rows that are needed are copied
+and checked.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers import tables
+from workers.reward_models.pairs import Pairs, Rows
 
 EMBEDDINGS_FILE = "embeddings.npy"
-#: Stands in for `embeddings.npy` where the embeddings lie elsewhere: a paper-sized file is never copied.
+#: Written instead of `embeddings.npy` where the embeddings lie elsewhere: a published file is never copied.
 REFERENCE_FILE = "reference.json"
 SCORES_FILE = "scores.npy"
 ANNOTATIONS_FILE = "annotations.parquet"
 
 #: Rows copied at once: bounds the temporary of a gather to 32 MiB at d = 2,048.
 GATHER_ROWS = 4096
+#: Values of a block, whatever the shape of the embeddings: 64 MiB as float32.
+BLOCK_VALUES = 2**24
 
 Floats = NDArray[np.floating[Any]]
-Rows = NDArray[np.int64]
 
 
 def write_scores(scores: NDArray[np.float32], out: Path) -> dict[str, float]:
     """Write golden rewards (prompts, responses) to `scores.npy`.
 
     Returns:
-        `scored_responses`: how many; `mean_reward` and `sd_reward` (population) over all of them.
+        `scored_responses`, their number; `mean_reward` and `sd_reward`, their mean and population standard deviation,
+        in units of the golden reward.
     """
     np.save(out / SCORES_FILE, scores)
     wide = scores.astype(np.float64)
@@ -44,7 +47,7 @@ def write_scores(scores: NDArray[np.float32], out: Path) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of all responses, one memory map (prompts, responses, d) per shard.
+    """The embeddings of all responses, one memory map (prompts, responses, d) per shard.
 
     A map of a published file may be a transposed view, so no shard is ever reshaped as a whole.
     """
@@ -54,12 +57,12 @@ class Embeddings:
 
     @property
     def prompts(self) -> int:
-        """Prompts over all shards."""
+        """Number of prompts in all shards."""
         return sum(shard.shape[0] for shard in self.shards)
 
     @property
     def responses(self) -> int:
-        """Responses per prompt."""
+        """Number of responses per prompt."""
         return int(self.shards[0].shape[1])
 
     @property
@@ -71,7 +74,7 @@ class Embeddings:
         """Copy the embeddings of flat `rows` (n,), in that order and with repetitions, as float32 (n, d).
 
         Raises:
-            ValueError: a row lies outside, or is not finite; the message names the file.
+            ValueError: a row lies outside the embeddings, or an embedding is not finite; names the file.
         """
         total = self.prompts * self.responses
         if rows.size and (rows.min() < 0 or rows.max() >= total):
@@ -81,7 +84,7 @@ class Embeddings:
                 " on other responses than these embeddings"
             )
         gathered = np.empty((len(rows), self.dimension), dtype=np.float32)
-        # In ascending order the memory map is read front to back, whatever order was asked for.
+        # In ascending order the memory map is read front to back, whatever the order of `rows`.
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         first = 0
@@ -97,29 +100,38 @@ class Embeddings:
             first += size
         return gathered
 
-    def blocks(self, prompts: int) -> Iterator[tuple[int, Floats]]:
+    @property
+    def block_prompts(self) -> int:
+        """Number of prompts whose embeddings make a block of at most `BLOCK_VALUES` values; at least one."""
+        return max(1, BLOCK_VALUES // (self.responses * self.dimension))
+
+    def blocks(self, prompts: int | None = None) -> Iterator[tuple[int, Floats]]:
         """Yield (first prompt, view (<= `prompts`, responses, d)) over all prompts in order.
 
+        Args:
+            prompts: how many at once; `block_prompts` unless given.
+
         Raises:
-            ValueError: an embedding of the block is not finite; the message names the file.
+            ValueError: an embedding of the block is not finite; names the file.
         """
+        prompts = prompts or self.block_prompts
         first = 0
         for shard, file in zip(self.shards, self.files, strict=True):
             for start in range(0, len(shard), prompts):
                 block = shard[start : start + prompts]
                 flat = block.reshape(-1, self.dimension)
-                require_finite(flat, file, np.arange(len(flat)) + start * self.responses)
+                require_finite(flat, file, range(start * self.responses, (start + len(block)) * self.responses))
                 yield first + start, block
             first += len(shard)
 
 
 def open_embeddings(folders: Sequence[Path]) -> Embeddings:
-    """Memory-map `embeddings.npy` (prompts, responses, d), float16 or float32, of each shard folder or what it names.
+    """Memory-map `embeddings.npy` (prompts, responses, d), float16 or float32, of each shard, or the file it refers to.
 
     Raises:
         FileNotFoundError: a shard has no such file.
-        ValueError: no shard at all, a damaged file, one that changed since it was referred to, another type or shape,
-            or shards that disagree; names the file.
+        ValueError: there is no shard, a file is damaged, has changed since it was referred to, or has another type or
+            shape, or shards disagree; names the file.
     """
     opened = [_open_shard(folder) for folder in folders]
     shards, files = [shard for shard, _ in opened], [file for _, file in opened]
@@ -127,12 +139,12 @@ def open_embeddings(folders: Sequence[Path]) -> Embeddings:
 
 
 def write_reference(file: Path, transposed: bool, out: Path) -> None:
-    """Make `out` an embeddings artifact that refers to a file.
+    """Make `out` an `embeddings` artifact that refers to a file, with its size and time of change.
 
     Args:
-        file: (prompts, responses, d), or (responses, prompts, d) if it is transposed.
-        transposed: whether it is.
-        out: the folder.
+        file: `.npy` of shape (prompts, responses, d), or (responses, prompts, d) if transposed.
+        transposed: which of the two shapes it has.
+        out: folder of the artifact.
     """
     stat = file.stat()
     reference = {"path": str(file), "transposed": transposed, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
@@ -140,7 +152,7 @@ def write_reference(file: Path, transposed: bool, out: Path) -> None:
 
 
 def _open_shard(folder: Path) -> tuple[Floats, Path]:
-    """The map of a shard and the file that it is a map of."""
+    """Map a shard; return the map (prompts, responses, d) and the mapped file."""
     file, transposed = folder / EMBEDDINGS_FILE, False
     if (folder / REFERENCE_FILE).is_file():
         reference = json.loads((folder / REFERENCE_FILE).read_text(encoding="utf-8"))
@@ -164,13 +176,13 @@ def read_scores(folders: Sequence[Path]) -> NDArray[np.float32]:
 
     Raises:
         FileNotFoundError: a shard has no such file.
-        ValueError: no shard at all, a damaged file, another type or shape, shards that disagree, or a reward that is
+        ValueError: there is no shard, a file is damaged or has another type or shape, shards disagree, or a reward is
             not finite; names the file.
     """
     files = tuple(folder / SCORES_FILE for folder in folders)
     shards = _alike([open_npy(file) for file in files], files, 2, ("float32",), "(prompts, responses)")
     for shard, file in zip(shards, files, strict=True):
-        require_finite(shard, file, np.arange(len(shard)))
+        require_finite(shard, file, range(len(shard)))
     return np.concatenate(shards).astype(np.float32, copy=False)
 
 
@@ -193,12 +205,12 @@ def require_aligned(embeddings: Sequence[Path], scores: Sequence[Path]) -> None:
             )
 
 
-def read_pairs(annotations: Path) -> tuple[Rows, Rows]:
-    """Read the flat rows of winners (n,) and losers (n,) from an annotations folder.
+def read_pairs(annotations: Path) -> Pairs:
+    """Read the winners and losers of an `annotations` artifact.
 
     Raises:
         FileNotFoundError: the folder has no `annotations.parquet`.
-        ValueError: the table has another shape, or no rows; names the file.
+        ValueError: the table has other columns, or no rows; names the file.
     """
     file = annotations / ANNOTATIONS_FILE
     table = tables.read_table(file, tables.ANNOTATIONS)
@@ -206,14 +218,14 @@ def read_pairs(annotations: Path) -> tuple[Rows, Rows]:
         raise ValueError(f"{file}: no annotations")
     # to_numpy would import pandas, of which a fit needs nothing: 0.3 s and 27 MB of its process.
     winner, loser = (np.from_dlpack(table[name].combine_chunks()) for name in ("winner", "loser"))
-    return np.asarray(winner, np.int64), np.asarray(loser, np.int64)
+    return Pairs(np.asarray(winner, np.int64), np.asarray(loser, np.int64))
 
 
 def open_npy(file: Path) -> Floats:
-    """Memory-map a file.
+    """Memory-map a `.npy` file, read-only.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         ValueError: it is no `.npy` file, or a truncated one; names the file.
     """
     try:
@@ -226,7 +238,7 @@ def open_npy(file: Path) -> Floats:
 def _alike(
     shards: Sequence[Floats], files: Sequence[Path], dimensions: int, dtypes: Sequence[str], shape: str
 ) -> tuple[Floats, ...]:
-    """The shards, once it is sure that they fit together."""
+    """Check that the shards have the given type and shape and agree in all but their first axis; return them."""
     if not files:
         raise ValueError("no shards given")
     for shard, file in zip(shards, files, strict=True):
@@ -239,13 +251,13 @@ def _alike(
     return tuple(shards)
 
 
-def require_finite(values: Floats, file: Path, rows: Rows) -> None:
-    """Refuse `values` (n, k) that hold NaN or infinity; `rows` (n,) says where in the file they come from.
+def require_finite(values: Floats, file: Path, rows: Rows | range) -> None:
+    """Check that `values` (n, k) hold neither NaN nor infinity; `rows` (n,) are their rows in the file.
 
     Raises:
-        ValueError: with the file and the first such row.
+        ValueError: they do; names the file and the first such row.
     """
     finite = np.isfinite(values)
     if not finite.all():
-        row = rows[~finite.all(axis=1)][0]
+        row = rows[int(np.argmin(finite.all(axis=1)))]
         raise ValueError(f"{file}: row {row} is not finite")

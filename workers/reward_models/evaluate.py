@@ -1,4 +1,4 @@
-"""Stage `evaluate`: how good are the responses that a reward model chooses, by golden reward, on the test prompts.
+"""Stage `evaluate`: the golden rewards of the responses that a reward model chooses, on the test prompts.
 
 Permutations and held-out pairs depend on the seed alone, so all reward models face the same draws.
 """
@@ -14,20 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
 from workers.device import device
 from workers.metric import Undefined
 from workers.model_cache import resident
 from workers.reward_models import metrics
 from workers.reward_models.configs import EvaluateConfig
-from workers.reward_models.embeddings import Embeddings, Rows, open_embeddings, read_scores, require_aligned
+from workers.reward_models.embeddings import Embeddings, Floats, open_embeddings, read_scores, require_aligned
 from workers.reward_models.heads import MlpHead, RewardHead, as_tensor, factor_type, load_reward_head, matmul_precision
+from workers.reward_models.pairs import Rows, two_different
 from workers.seeding import generator
 from workers.stage import Call
-
-#: Embedding values predicted at once: 64 MiB as float32, whatever the shape of the test set.
-BLOCK_VALUES = 2**24
 
 #: best_of.parquet: mean over repeats of the mean golden reward, and its standard deviation over repeats (as in the
 #: released plots, divided by the number of repeats and not by one less).
@@ -49,7 +46,7 @@ PROMPTS = pa.schema(
     ]
 )
 
-Floats = NDArray[np.floating[Any]]
+#: Metrics by name.
 Measured = dict[str, float | Undefined]
 
 _NO_ORDER = "within each of the {} test prompts, all predicted or all golden rewards are equal"
@@ -58,14 +55,22 @@ _NO_ORDER = "within each of the {} test prompts, all predicted or all golden rew
 def evaluate(
     config: EvaluateConfig, out: Path, *, reward_model: Path, embeddings: list[Path], scores: list[Path]
 ) -> Measured:
-    """Write `best_of.parquet` (`BEST_OF`) and `prompts.parquet` (`PROMPTS`).
+    """Evaluate a reward model on the test prompts, as in section 4 of arXiv 2411.04991.
 
-    Metrics, in golden reward units unless said otherwise: `best_of_<N>` (mean over prompts, then repeats),
-    `mean_golden_reward` of all responses, `improvement` (reward of the response chosen among all, minus that mean),
-    `spearman` (mean over the prompts where it is defined; undefined for a reward model that gives all responses of
-    each prompt the same reward), `quantile` (mean share of a prompt's rewards that are at most the chosen one),
-    `pairwise_accuracy` and `pairwise_accuracy_cross` (share of held-out noise-free pairs ordered rightly, within a
-    prompt and over all).
+    Args:
+        config: what to draw.
+        out: receives `best_of.parquet` (`BEST_OF`) and `prompts.parquet` (`PROMPTS`).
+        reward_model: artifact of the reward model.
+        embeddings: artifacts of the test responses.
+        scores: artifacts of their golden rewards.
+
+    Returns:
+        Numbers in units of the golden reward: `best_of_<N>` (mean over prompts, then repeats), `mean_golden_reward` of
+        all responses, `improvement` (reward of the response chosen among all, minus that mean). And `spearman` (mean
+        over the prompts where it is defined; undefined for a reward model that gives all responses of each prompt the
+        same reward), `quantile` (mean share of a prompt's rewards that are at most the chosen one),
+        `pairwise_accuracy` and `pairwise_accuracy_cross` (share of held-out noise-free pairs in the right order, within
+        a prompt and over all).
 
     Raises:
         ValueError: an N above the number of responses, embeddings that do not fit the scores or the reward model, a
@@ -79,24 +84,31 @@ def evaluate(
 
 
 def evaluate_all(calls: Sequence[Call]) -> Iterator[Measured | None]:
-    """What `evaluate` writes and returns for each of several calls, None for one that fails.
+    """Evaluate several reward models on the same embeddings, which are read once.
 
-    They agree in embeddings and precision: the embeddings are read once for all reward models.
+    Args:
+        calls: of `evaluate`; they agree in embeddings and precision.
+
+    Yields:
+        The metrics of each call in turn, bit for bit those of `evaluate`; None for one that fails.
+
+    Raises:
+        ValueError: the embeddings do not fit the scores or one of the reward models.
     """
     embeddings = calls[0].paths("embeddings")
     source = open_embeddings(embeddings)
     heads = [_fitting_head(call.path("reward_model"), source) for call in calls]
     predictions = predict(heads, source, calls[0].config.precision)
+    draws: list[Hashable] = [(call.config, *call.paths("scores")) for call in calls]
     tests: dict[Hashable, _Test] = {}
-    for call in calls:
-        drawn = (call.config, *call.paths("scores"))
-        tests[drawn] = tests.get(drawn) or _Test(call.config, embeddings, call.paths("scores"))
+    for call, draw in zip(calls, draws, strict=True):
+        tests[draw] = tests.get(draw) or _Test(call.config, embeddings, call.paths("scores"))
 
     def measure(number: int) -> Measured | None:
         call = calls[number]
         try:
             _require_finite(predictions[number], call.path("reward_model"))
-            return tests[call.config, *call.paths("scores")].measure(predictions[number], call.out)
+            return tests[draws[number]].measure(predictions[number], call.out)
         except ValueError:
             return None
 
@@ -109,7 +121,7 @@ def _in_threads(measure: Callable[[int], Measured | None], count: int) -> Iterat
 
 
 class _Test:
-    """The test prompts with their golden rewards and everything that is drawn, the same for all reward models."""
+    """The test prompts with their golden rewards and all draws, the same for all reward models."""
 
     def __init__(self, config: EvaluateConfig, embeddings: list[Path], scores: list[Path]) -> None:
         require_aligned(embeddings, scores)
@@ -123,7 +135,7 @@ class _Test:
         self.cross = any_pairs(prompts * responses, config)
 
     def measure(self, predictions: Floats, out: Path) -> Measured:
-        """Write the tables and return the metrics of the reward model that made `predictions` (prompts, responses)."""
+        """Write the tables and return the metrics of a reward model, given its `predictions` (prompts, responses)."""
         best_of_n, rewards = self.config.best_of, self.rewards
         prompts = len(rewards)
         best_of = metrics.best_of_n(predictions, rewards, best_of_n, self.permutations)
@@ -150,10 +162,10 @@ class _Test:
 
 
 def require_responses(config: EvaluateConfig, responses: int) -> None:
-    """Check that there are enough test responses for what is asked.
+    """Check that there are enough responses per test prompt.
 
     Raises:
-        ValueError: an N of `best_of` above `responses`, or fewer than the two that a pair needs.
+        ValueError: an N of `best_of` is above `responses`, or they are fewer than the two of a pair.
     """
     if max(config.best_of) > responses:
         raise ValueError(
@@ -165,25 +177,24 @@ def require_responses(config: EvaluateConfig, responses: int) -> None:
 
 
 def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> Floats:
-    """Predicted rewards (heads, prompts, responses).
+    """Predict rewards (heads, prompts, responses), float64.
 
-    On a CPU, a few prompts at a time for all heads: the embeddings never lie in memory whole. A GPU that they fit into
-    keeps them, and the next bundle need not read them again.
+    On a CPU, a few prompts at a time for all heads: the embeddings are never in memory as a whole. A GPU that they fit
+    into keeps them, and the next bundle need not read them again.
     """
-    shape = (len(heads), source.prompts, source.responses)
-    predictions = np.empty(shape)
-    prompts = max(1, BLOCK_VALUES // (source.responses * source.dimension))
+    predictions = np.empty((len(heads), source.prompts, source.responses))
+    prompts = source.block_prompts
     dtype = factor_type(precision)
     networks = {number: head for number, head in enumerate(heads) if isinstance(head, MlpHead)}
     others = {number: head for number, head in enumerate(heads) if number not in networks}
     with matmul_precision(precision):
         if networks and device().type == "cuda" and _fits_on_gpu(source, dtype):
-            whole = resident((source.files, dtype), lambda: _upload(source, dtype, prompts))
+            whole = resident((source.files, dtype), lambda: _upload(source, dtype))
             for first in range(0, source.prompts, prompts):
                 features = whole[first * source.responses : (first + prompts) * source.responses]
                 _predict_block(networks, features, predictions[:, first : first + prompts])
             networks = {}
-        for first, block in source.blocks(prompts) if networks or others else ():
+        for first, block in source.blocks() if networks or others else ():
             flat, here = block.reshape(-1, source.dimension), predictions[:, first : first + len(block)]
             for number, head in others.items():
                 here[number] = head.predict(flat).reshape(block.shape[:2])
@@ -193,22 +204,23 @@ def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> 
 
 
 def _predict_block(networks: Mapping[int, MlpHead], features: torch.Tensor, predictions: Floats) -> None:
-    """Fill in the predictions (heads, prompts, responses) of a block by those heads that are networks."""
+    """Fill in what the networks among the heads predict for a block: `predictions` (heads, prompts, responses)."""
     for number, head in networks.items():
         predictions[number] = head.rewards(features).cpu().numpy().reshape(predictions.shape[1:])
 
 
 def _fits_on_gpu(source: Embeddings, dtype: torch.dtype) -> bool:
-    """Whether a GPU takes the embeddings, with a third left for the work."""
+    """Whether the embeddings fit into two thirds of a GPU's memory; the rest is for the work."""
     _, total = torch.cuda.mem_get_info()
     needed = source.prompts * source.responses * source.dimension * dtype.itemsize
     return bool(needed < total * 2 / 3)
 
 
-def _upload(source: Embeddings, dtype: torch.dtype, prompts: int) -> torch.Tensor:
+def _upload(source: Embeddings, dtype: torch.dtype) -> torch.Tensor:
+    """Copy all embeddings to the device, block by block: (prompts * responses, d)."""
     rows = source.prompts * source.responses
     whole = torch.empty(rows, source.dimension, dtype=dtype, device=device())
-    for first, block in source.blocks(prompts):
+    for first, block in source.blocks():
         part = as_tensor(block.reshape(-1, source.dimension), dtype)
         whole[first * source.responses : first * source.responses + len(part)] = part
     return whole
@@ -232,28 +244,22 @@ def _require_finite(predictions: Floats, reward_model: Path) -> None:
 
 
 def permutations(config: EvaluateConfig, responses: int) -> Rows:
-    """The orders (repeats, responses) in which candidates are taken; more repeats continue fewer."""
+    """Draw the orders (repeats, responses) in which candidates are taken; more repeats continue fewer."""
     random = generator(config.seed, "evaluate/permutations")
     return np.stack([random.permutation(responses) for _ in range(config.repeats)])
 
 
 def same_prompt_pairs(prompts: int, responses: int, config: EvaluateConfig) -> tuple[Rows, Rows]:
-    """Flat rows (pairs,) and (pairs,) of two different responses of one prompt, both drawn uniformly."""
+    """Draw pairs of two different responses of one prompt, uniformly, as flat rows (pairs,) and (pairs,)."""
     random = generator(config.seed, "evaluate/same_prompt_pairs")
     prompt = random.integers(prompts, size=config.pairs)
-    left, right = _two_different(responses, config.pairs, random)
+    left, right = two_different(random, responses, config.pairs)
     return prompt * responses + left, prompt * responses + right
 
 
 def any_pairs(rows: int, config: EvaluateConfig) -> tuple[Rows, Rows]:
-    """Flat rows (pairs,) and (pairs,) of two different responses among all `rows`, of whichever prompts."""
-    return _two_different(rows, config.pairs, generator(config.seed, "evaluate/cross_prompt_pairs"))
-
-
-def _two_different(count: int, size: int, random: np.random.Generator) -> tuple[Rows, Rows]:
-    left = random.integers(count, size=size)
-    right = random.integers(count - 1, size=size)
-    return left, right + (right >= left)
+    """Draw pairs of two different responses among all `rows`, of any prompts, as flat rows (pairs,) and (pairs,)."""
+    return two_different(generator(config.seed, "evaluate/cross_prompt_pairs"), rows, config.pairs)
 
 
 def _write(schema: pa.Schema, columns: list[Any], file: Path) -> None:

@@ -1,7 +1,7 @@
 """Stage `fit_lightgbm`: the reward model CLF-LGB on frozen embeddings.
 
-Gradient-boosted trees that tell winners from losers, with the library's defaults as in "Rethinking Reward Modeling"
-(ICLR 2025): objective binary, metric binary_logloss.
+Gradient-boosted trees tell winners from losers, with the library's defaults as in "Rethinking Reward Modeling" (arXiv
+2411.04991, ICLR 2025): objective binary, metric binary_logloss.
 """
 
 from __future__ import annotations
@@ -15,21 +15,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.reward_models.configs import FitLightgbmConfig
-from workers.reward_models.embeddings import Rows, open_embeddings, read_pairs
+from workers.reward_models.embeddings import open_embeddings, read_pairs
 from workers.reward_models.heads import save_lightgbm
+from workers.reward_models.metrics import log_loss
+from workers.reward_models.pairs import Rows
 from workers.seeding import derive_seed
 from workers.stage import Call
+
+Labels = NDArray[np.bool_]
 
 
 def fit_lightgbm(
     config: FitLightgbmConfig, out: Path, *, annotations: Path, embeddings: list[Path]
 ) -> dict[str, float]:
-    """Write a reward_model folder: a booster trained on the 2n pointwise rows, whose reward is the raw score (logit).
+    """Train a booster on the 2n pointwise rows of n annotations; its reward is the raw score, a logit.
 
-    Metrics: `train_loss`, the binary cross-entropy of the 2n training rows in nats per row.
+    Args:
+        config: how to train.
+        out: receives `reward_model.json` and `model.txt`.
+        annotations: artifact of the annotations.
+        embeddings: artifacts of the annotated responses.
+
+    Returns:
+        `train_loss`, the binary cross-entropy of the 2n training rows in nats per row.
 
     Raises:
-        ValueError: annotations of other embeddings, or an embedding that is not finite.
+        ValueError: the annotations are of other embeddings, or an embedding is not finite.
     """
     rows, labels = examples(annotations)
     features = open_embeddings(embeddings).gather(rows)
@@ -37,9 +48,9 @@ def fit_lightgbm(
 
 
 def fit_lightgbms(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
-    """What `fit_lightgbm` writes and returns for each of several calls on the same embeddings.
+    """Train several boosters on the same embeddings; yield the metrics of each call of `fit_lightgbm` in turn.
 
-    Annotations of the same pairs, with other labels, follow each other in a sweep whose last axis is the noise; their
+    Annotations of the same pairs with other labels follow each other in a sweep whose last axis is the noise; their
     features are binned once.
     """
     source = open_embeddings(calls[0].paths("embeddings"))
@@ -53,16 +64,19 @@ def fit_lightgbms(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
         yield _fit(features, data, labels, call.config, call.out)
 
 
-def examples(annotations: Path) -> tuple[Rows, NDArray[np.float64]]:
-    """Flat rows (2n,) and labels (2n,) of the responses, ascending: an order that the labels have no part in."""
-    winner, loser = read_pairs(annotations)
-    rows, labels = np.concatenate([winner, loser]), np.repeat([1.0, 0.0], len(winner))
-    order = np.lexsort((labels, rows))
-    return rows[order], labels[order]
+def examples(annotations: Path) -> tuple[Rows, Labels]:
+    """Read the annotated responses as flat rows (2n,) in ascending order, and whether each is a winner (2n,).
+
+    Annotations of the same pairs with other labels give the same rows.
+    """
+    pairs = read_pairs(annotations)
+    rows, wins = pairs.rows, pairs.wins
+    order = np.lexsort((wins, rows))
+    return rows[order], wins[order]
 
 
 def binned(features: NDArray[np.float32], config: FitLightgbmConfig) -> lightgbm.Dataset:
-    """The features (rows, d) as LightGBM's histograms see them."""
+    """Bin the features (rows, d) for LightGBM's histograms."""
     labels = np.zeros(len(features))
     return lightgbm.Dataset(features, labels, params=parameters(config), free_raw_data=True).construct()
 
@@ -70,7 +84,7 @@ def binned(features: NDArray[np.float32], config: FitLightgbmConfig) -> lightgbm
 def _fit(
     features: NDArray[np.float32],
     data: lightgbm.Dataset,
-    labels: NDArray[np.float64],
+    labels: Labels,
     config: FitLightgbmConfig,
     out: Path,
 ) -> dict[str, float]:
@@ -79,17 +93,15 @@ def _fit(
     return {"train_loss": log_loss(np.asarray(booster.predict(features, raw_score=True)), labels)}
 
 
-def boost(
-    data: lightgbm.Dataset, labels: NDArray[np.float64], config: FitLightgbmConfig, threads: int = 0
-) -> lightgbm.Booster:
-    """Train on binned features and `labels` (rows,); 0 threads means LightGBM's own choice.
+def boost(data: lightgbm.Dataset, labels: Labels, config: FitLightgbmConfig, threads: int = 0) -> lightgbm.Booster:
+    """Train on binned features and `labels` (rows,); 0 threads leave the number to LightGBM.
 
     The trees do not depend on the number of threads. Where no split is found, the model gives every response the same
-    reward: that is what this number of annotations teaches it, and its evaluation says so.
+    reward: no more can be learned from this number of annotations, and its evaluation shows it.
     """
     booster = lightgbm.train(
         parameters(config) | {"num_threads": threads},
-        data.set_label(labels),
+        data.set_label(labels.astype(np.float64)),
         num_boost_round=config.num_boost_round,
     )
     if not booster.feature_importance("split").any():
@@ -102,7 +114,7 @@ def boost(
 
 
 def parameters(config: FitLightgbmConfig) -> dict[str, Any]:
-    """LightGBM's parameters; those not named keep the library's defaults."""
+    """Return LightGBM's parameters; those not named keep the library's defaults."""
     return {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -111,13 +123,8 @@ def parameters(config: FitLightgbmConfig) -> dict[str, Any]:
         "min_data_in_leaf": config.min_data_in_leaf,
         "seed": derive_seed(config.seed, "fit_lightgbm", bits=31),
         "deterministic": True,
-        # Left to itself, LightGBM times both layouts and takes the faster; and only column-wise is each histogram
-        # summed by one thread, hence in one order.
+        # By default LightGBM times both layouts and takes the faster; and only column-wise is each histogram summed by
+        # one thread, hence in one order.
         "force_col_wise": True,
         "verbosity": -1,
     }
-
-
-def log_loss(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """Mean binary cross-entropy of `logits` (rows,) against `labels` (rows,) of 0 and 1, in nats."""
-    return float(np.logaddexp(0.0, np.where(labels == 1, -logits, logits)).mean())

@@ -1,8 +1,9 @@
 """Stage `fit_mlp`: the reward models BT-MLP and CLF-MLP on frozen embeddings.
 
 `training: paper` is the procedure of the released `step5_train_rms.py` and `networks.py` of "Rethinking Reward
-Modeling" (ICLR 2025), whose small step budget is part of the method, with every draw seeded. `training: clean` is an
-ordinary procedure without its quirks. Initial weights, split and batches depend on (seed, member), not on the loss.
+Modeling" (arXiv 2411.04991, ICLR 2025), whose small step budget is part of the method, with every draw seeded.
+`training: clean` is an ordinary procedure without its quirks. Initial weights, split and batches depend on (seed,
+member), not on the loss.
 """
 
 from __future__ import annotations
@@ -19,25 +20,23 @@ import torch
 
 from workers.device import device
 from workers.reward_models.configs import FitMlpConfig
-from workers.reward_models.embeddings import Embeddings, Rows, open_embeddings, read_pairs
+from workers.reward_models.embeddings import Embeddings, open_embeddings, read_pairs
 from workers.reward_models.heads import build_mlp, factor_type, matmul_precision, save_mlp
 from workers.reward_models.mlp import Batch, Mlp
+from workers.reward_models.pairs import Rows
 from workers.seeding import derive_seed, generator
 from workers.stage import Call
 
-#: Members that are trained side by side on a GPU: while one waits for its batches to be drawn the others compute.
+#: Fits that run side by side on a GPU: while one waits for its batches to be drawn the others compute.
 SIDE_BY_SIDE = 4
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The 2n rows a reward model learns from.
-
-    Row r < n and its twin r + n come from annotation r.
-    """
+    """The 2n examples of n annotations; example r < n and its twin r + n are of annotation r."""
 
     responses: torch.Tensor
-    """(2n, 2) or (2n, 1), int64: which rows of the features. The logit of a pair is f(first) - f(second)."""
+    """(2n, 2) or (2n, 1), int64: rows of the features. The logit of a pair is f(first) - f(second)."""
     labels: torch.Tensor
     """(2n,), float32: 1 or 0."""
 
@@ -47,39 +46,51 @@ class Examples:
 
 @dataclass(frozen=True)
 class Training:
-    """How a training went."""
+    """The figures of a training; losses are binary cross-entropies in nats per example."""
 
     epochs: int
     steps: int
     train_loss: float
-    """Mean over the rows seen in the last epoch, each before the step it took part in."""
+    """Mean over the examples seen in the last epoch, each before the step that it took part in."""
     validation_loss: float
-    """Of the weights that are kept."""
+    """Loss of the weights that are kept."""
 
 
 def fit_mlp(config: FitMlpConfig, out: Path, *, annotations: Path, embeddings: list[Path]) -> dict[str, float]:
-    """Write a reward_model folder: an MLP d -> hidden... -> 1 trained on the annotations, or several.
+    """Train an MLP d -> hidden... -> 1 on the annotations, or an ensemble of several.
 
-    Metrics: `epochs` and `steps` (Adam steps) that were run, `train_loss` (mean of the last epoch) and
-    `validation_loss` (of the kept weights), both binary cross-entropies in nats per row; of several members the means.
+    Args:
+        config: how to train.
+        out: receives `reward_model.json` and `weights.safetensors`.
+        annotations: artifact of the annotations.
+        embeddings: artifacts of the annotated responses.
+
+    Returns:
+        `epochs` and `steps` (of Adam) that were run, `train_loss` (mean of the last epoch) and `validation_loss` (of
+        the kept weights), both binary cross-entropies in nats per example; of several members their means.
 
     Raises:
-        ValueError: annotations of other embeddings, an embedding that is not finite, too few annotations to hold any
-            out, or a training that diverged.
+        ValueError: the annotations are of other embeddings, an embedding is not finite, there are too few annotations
+            to hold any out, or the training diverged.
     """
-    winner, loser = read_pairs(annotations)
-    features, place = _used(open_embeddings(embeddings), np.concatenate([winner, loser]), config.precision)
+    features, place = _used(open_embeddings(embeddings), read_pairs(annotations).rows, config.precision)
     with matmul_precision(config.precision):
         return _fit(config, out, features, place)
 
 
 def fit_mlps(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]:
-    """What `fit_mlp` writes and returns for each of several calls, None for one that fails.
+    """Train several MLPs on the same embeddings, which are copied once.
 
-    They agree in embeddings and precision, so that the features are copied once. Nothing of a network depends on which
-    others are fitted with it.
+    Args:
+        calls: of `fit_mlp`; they agree in embeddings and precision.
+
+    Yields:
+        The metrics of each call in turn, None for one that fails. Artifacts are bit for bit those of `fit_mlp`.
+
+    Raises:
+        ValueError: some annotations are of other embeddings, or an embedding is not finite.
     """
-    pairs = [np.concatenate(read_pairs(call.path("annotations"))) for call in calls]
+    pairs = [read_pairs(call.path("annotations")).rows for call in calls]
     source = open_embeddings(calls[0].paths("embeddings"))
     features, place = _used(source, np.concatenate(pairs), calls[0].config.precision)
     places = np.split(place, np.cumsum([len(each) for each in pairs])[:-1])
@@ -108,14 +119,14 @@ def _side_by_side(fit: Callable[[int], dict[str, float] | None], count: int) -> 
 
 
 def _used(source: Embeddings, rows: Rows, precision: str) -> tuple[torch.Tensor, Rows]:
-    """The features (m, d) of the responses that take part, each once, and which of them each row is."""
+    """Copy the features (m, d) of the distinct responses among flat `rows`, and find the place of each row in them."""
     used, place = np.unique(rows, return_inverse=True)
     features = torch.from_numpy(source.gather(used))
     return features.to(device(), factor_type(precision)), place
 
 
 def _fit(config: FitMlpConfig, out: Path, features: torch.Tensor, place: Rows) -> dict[str, float]:
-    """Train and save; `place` (2n,) says which features the winners are, then the losers."""
+    """Train and save; `place` (2n,) holds the rows of `features` of all winners, then of all losers."""
     examples = mirror(place[: len(place) // 2], place[len(place) // 2 :], config.loss)
     networks, trainings = [], []
     for member in range(config.member, config.member + config.members):
@@ -132,7 +143,7 @@ def _fit(config: FitMlpConfig, out: Path, features: torch.Tensor, place: Rows) -
 
 
 def mirror(winner: Rows, loser: Rows, loss: str) -> Examples:
-    """The 2n examples of n annotations; `winner` and `loser` (n,) are rows of the features.
+    """Make the 2n examples of n annotations; `winner` and `loser` (n,) are rows of the features.
 
     bt: (winner, loser) with label 1, then (loser, winner) with label 0. clf: the winners with label 1, then the losers
     with label 0.
@@ -147,17 +158,17 @@ def mirror(winner: Rows, loser: Rows, loss: str) -> Examples:
 
 
 def initial_network(dimension: int, config: FitMlpConfig) -> torch.nn.Sequential:
-    """The untrained network on the CPU, a function of (seed, member) that leaves torch's own generator as it was."""
+    """Make the untrained network of (seed, member) on the CPU, and leave torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(config.seed, f"fit_mlp/weights/{config.member}"))
         return build_mlp(dimension, config.hidden)
 
 
 def split_rows(annotations: int, config: FitMlpConfig) -> tuple[Rows, Rows]:
-    """Train rows and validation rows of the 2n examples; ceil(validation * size) are held out, as in scikit-learn.
+    """Split the 2n examples into rows for training and for validation, the latter ceil(validation * size).
 
-    paper: the mirrored rows are shuffled (the script does so unseeded; here by `seed`) and then given to
-    `train_test_split(random_state=42 + member)`, so the twin of a validation row is mostly in training. clean:
+    paper: the examples are shuffled (the script does so unseeded; here by `seed`) and then split as by scikit-learn's
+    `train_test_split(random_state=42 + member)`, so the twin of a validation example is mostly in training. clean:
     annotations are split, so twins stay together.
 
     Raises:
@@ -181,15 +192,15 @@ def split_rows(annotations: int, config: FitMlpConfig) -> tuple[Rows, Rows]:
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """ceil(rows / batch_size): 1, 2, 4, 7 for the 80 % of 2n rows of n = 5k, 10k, 20k, 40k and batches of 10,240."""
+    """Return ceil(rows / batch_size): 1, 2, 4, 7 for 80 % of 2n examples, n = 5k, 10k, 20k, 40k, batches of 10,240."""
     return math.ceil(rows / batch_size)
 
 
 def epoch_batches(rows: int, config: FitMlpConfig, random: torch.Generator) -> Iterator[torch.Tensor]:
-    """Positions among the train rows of each step of one epoch.
+    """Draw the batches of one epoch, as positions among the training rows.
 
     paper: every step draws min(batch_size, rows) of all rows afresh, without replacement. clean: the shuffled rows are
-    cut into as many parts, equal to within one row, so that none is a leftover of a few rows.
+    cut into as many parts, equal to within one row, so that no batch is a remainder of a few rows.
     """
     steps = steps_per_epoch(rows, config.batch_size)
     if config.training == "paper":
@@ -200,7 +211,7 @@ def epoch_batches(rows: int, config: FitMlpConfig, random: torch.Generator) -> I
 
 
 def should_stop(losses: Sequence[float], config: FitMlpConfig) -> bool:
-    """Whether training ends after the validation losses so far, one per epoch.
+    """Decide whether training ends, given the validation losses so far, one per epoch.
 
     paper: the last exceeds each of the `patience` before it. clean: the best is `patience` epochs old.
     """

@@ -1,6 +1,6 @@
-"""Fitted reward models as files: what a fit stage saves and evaluation loads.
+"""Reward heads, functions from embeddings to rewards, and their files: a fit stage saves them, evaluation loads them.
 
-A reward_model folder holds `reward_model.json` (kind and shape) and the weights: `weights.safetensors` of an MLP,
+A `reward_model` artifact holds `reward_model.json` (kind and shape) and the weights: `weights.safetensors` of an MLP,
 `model.txt` of LightGBM, or `linear.npz`. torch and lightgbm are imported only by the functions that need them.
 """
 
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,41 +28,44 @@ MLP_FILE = "weights.safetensors"
 LIGHTGBM_FILE = "model.txt"
 LINEAR_FILE = "linear.npz"
 
+Features = NDArray[np.floating[Any]]
+Aggregation = Literal["mean", "min"]
+
 
 class RewardHead(Protocol):
     """A function from embeddings to rewards."""
 
     @property
     def dimension(self) -> int:
-        """Length d of the embeddings it takes."""
+        """Length d of the embeddings that it takes."""
 
-    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Rewards (n,), as logits, of `features` (n, d) of type float16 or float32."""
-
-
-@dataclass(frozen=True)
-class MlpHead:
-    """One MLP or several, on the GPU where there is one."""
-
-    networks: tuple[torch.nn.Sequential, ...]
-    dimension: int
-    aggregation: str = "mean"
-    """Of the rewards of several: their mean, or the least (`min`)."""
-
-    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Rewards (n,), float32, of `features` (n, d) of type float16 or float32.
+    def predict(self, features: Features) -> NDArray[np.floating[Any]]:
+        """Return the rewards (n,), as logits, of `features` (n, d) of type float16 or float32.
 
         Raises:
             ValueError: `features` is not (n, d).
         """
+
+
+@dataclass(frozen=True)
+class MlpHead:
+    """An MLP or an ensemble of several, on `device()`."""
+
+    networks: tuple[torch.nn.Sequential, ...]
+    dimension: int
+    aggregation: Aggregation = "mean"
+    """The reward of an ensemble: the mean of its members, or the least (Coste et al., arXiv 2310.02743)."""
+
+    def predict(self, features: Features) -> NDArray[np.float32]:
+        """Return the rewards (n,), float32, as `RewardHead.predict`."""
         _require_width(features, self.dimension)
         rewards: NDArray[np.float32] = self.rewards(as_tensor(features)).cpu().numpy()
         return rewards
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
-        """Rewards (n,), float32, of `features` (n, d) on the networks' device.
+        """Return the rewards (n,), float32, of `features` (n, d) on the networks' device.
 
-        The factors of matrix products are of the features' type.
+        The factors of matrix products have the type of the features.
         """
         import torch
 
@@ -78,19 +81,15 @@ class LightgbmHead:
     booster: lightgbm.Booster
     dimension: int
 
-    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Rewards (n,), float64, of `features` (n, d) of type float16 or float32.
-
-        Raises:
-            ValueError: `features` is not (n, d).
-        """
+    def predict(self, features: Features) -> NDArray[np.float64]:
+        """Return the rewards (n,), float64, as `RewardHead.predict`."""
         _require_width(features, self.dimension)
         return np.asarray(self.booster.predict(features.astype(np.float32, copy=False), raw_score=True), np.float64)
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear reward."""
+    """A reward that is linear in the embedding."""
 
     weights: NDArray[np.float64]
     """(d,)"""
@@ -98,22 +97,21 @@ class LinearHead:
 
     @property
     def dimension(self) -> int:
-        """Length d of the embeddings it takes."""
+        """Length d of the embeddings that it takes."""
         return len(self.weights)
 
-    def predict(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Rewards (n,), float64, of `features` (n, d) of type float16 or float32.
-
-        Raises:
-            ValueError: `features` is not (n, d).
-        """
+    def predict(self, features: Features) -> NDArray[np.float64]:
+        """Return the rewards (n,), float64, as `RewardHead.predict`."""
         _require_width(features, self.dimension)
         rewards: NDArray[np.float64] = features.astype(np.float64) @ self.weights + self.bias
         return rewards
 
 
 def build_mlp(dimension: int, hidden: Sequence[int]) -> torch.nn.Sequential:
-    """The paper's network with torch's default initialisation: d -> hidden... -> 1, ReLU between, linear output."""
+    """Make a network d -> hidden... -> 1 with ReLU between layers, as torch initialises it.
+
+    That is `networks.py` of holarissun/RewardModelingBeyondBradleyTerry with other widths.
+    """
     import torch
 
     layers: list[torch.nn.Module] = []
@@ -126,7 +124,7 @@ def build_mlp(dimension: int, hidden: Sequence[int]) -> torch.nn.Sequential:
 
 @contextlib.contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Lets a GPU round the factors of float32 matrix products to TF32 if that is the precision."""
+    """Let a GPU round the factors of float32 matrix products to TF32 within the context, if `precision` is "tf32"."""
     import torch
 
     flags = torch.backends.cuda.matmul
@@ -139,15 +137,15 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 def factor_type(precision: str) -> torch.dtype:
-    """The type of the factors of matrix products. Hardware without bfloat16 takes 200 times as long, so not there."""
+    """Return the type of the factors of matrix products: bfloat16 only where hardware has it, else 200 times slower."""
     import torch
 
     has_it = device().type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if precision == "bfloat16" and has_it else torch.float32
 
 
-def as_tensor(features: NDArray[np.floating[Any]], dtype: torch.dtype | None = None) -> torch.Tensor:
-    """A copy (n, d) on `device()`, float32 unless said otherwise."""
+def as_tensor(features: Features, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Copy `features` (n, d) to `device()`, as float32 unless `dtype` is given."""
     import torch
 
     # Copied, since torch cannot hold a read-only memory map; widened on the device, to move half the bytes.
@@ -159,9 +157,9 @@ def save_mlp(
     dimension: int,
     hidden: Sequence[int],
     folder: Path,
-    aggregation: str = "mean",
+    aggregation: Aggregation = "mean",
 ) -> None:
-    """Write networks made by `build_mlp(dimension, hidden)` into `folder`."""
+    """Write the members of an ensemble, each made by `build_mlp(dimension, hidden)`, into `folder`."""
     from safetensors.torch import save_file
 
     weights = {
@@ -170,28 +168,27 @@ def save_mlp(
         for name, tensor in network.state_dict().items()
     }
     save_file(weights, folder / MLP_FILE)
-    description = {"dimension": dimension, "hidden": list(hidden), "members": len(networks), "aggregation": aggregation}
-    _describe(folder, {"kind": "mlp", **description})
+    _describe(folder, "mlp", dimension, hidden=list(hidden), members=len(networks), aggregation=aggregation)
 
 
 def save_lightgbm(booster: lightgbm.Booster, folder: Path) -> None:
     """Write a booster into `folder`."""
     booster.save_model(folder / LIGHTGBM_FILE)
-    _describe(folder, {"kind": "lightgbm", "dimension": booster.num_feature()})
+    _describe(folder, "lightgbm", booster.num_feature())
 
 
 def save_linear(weights: NDArray[np.float64], bias: float, folder: Path) -> None:
-    """Write a linear reward, weights (d,) and bias, into `folder`."""
+    """Write weights (d,) and bias of a linear reward into `folder`."""
     np.savez(folder / LINEAR_FILE, weights=weights, bias=np.float64(bias))
-    _describe(folder, {"kind": "linear", "dimension": len(weights)})
+    _describe(folder, "linear", len(weights))
 
 
 def load_reward_head(folder: Path) -> RewardHead:
-    """Load what `save_mlp`, `save_lightgbm` or `save_linear` wrote.
+    """Load a reward head that `save_mlp`, `save_lightgbm` or `save_linear` wrote.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the description is not understood, or the weights do not have the shape it states; names the file.
+        ValueError: the description cannot be read, or the weights do not have the shape that it states; names the file.
     """
     file = folder / DESCRIPTION_FILE
     try:
@@ -209,7 +206,7 @@ def load_reward_head(folder: Path) -> RewardHead:
 
 
 def _forward(network: torch.nn.Sequential, features: torch.Tensor) -> torch.Tensor:
-    """What the network makes of features of any floating type, as that type."""
+    """Apply the network to features (n, d) of any floating type; return (n, 1) of that type."""
     import torch
 
     for layer in network:
@@ -268,10 +265,11 @@ def _load_linear(folder: Path, dimension: int) -> LinearHead:
     return LinearHead(weights, bias)
 
 
-def _describe(folder: Path, description: dict[str, object]) -> None:
+def _describe(folder: Path, kind: str, dimension: int, **shape: object) -> None:
+    description = {"kind": kind, "dimension": dimension, **shape}
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
 
 
-def _require_width(features: NDArray[np.floating[Any]], dimension: int) -> None:
+def _require_width(features: Features, dimension: int) -> None:
     if features.ndim != 2 or features.shape[1] != dimension:
         raise ValueError(f"features of shape {features.shape}, but the reward model takes (n, {dimension})")

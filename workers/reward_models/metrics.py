@@ -1,7 +1,7 @@
-"""How well predicted rewards choose and order responses. Arrays in, arrays out; numpy only.
+"""How well predicted rewards choose and order responses: functions of numpy arrays.
 
-Throughout, `predictions` and `rewards` (golden) are (prompts, responses) and finite; a larger prediction is preferred.
-Definitions follow "Rethinking Reward Modeling" (Sun, Shen, Ton; ICLR 2025), section 4, and its script
+`predictions` and `rewards` (golden) are (prompts, responses) and finite; a larger prediction is preferred. Definitions
+follow "Rethinking Reward Modeling" (Sun, Shen, Ton; arXiv 2411.04991, ICLR 2025), section 4, and its script
 `step6_eval_rms.py`.
 """
 
@@ -21,10 +21,17 @@ Integers = NDArray[np.integer[Any]]
 def best_of_n(
     predictions: Floats, rewards: Floats, sizes: Sequence[int], permutations: Integers
 ) -> NDArray[np.float64]:
-    """Mean golden reward of the response chosen among the first N of each permutation: (repeats, len(sizes)).
+    """Average the golden reward of the response chosen among the first N of each permutation, over all prompts.
 
-    `permutations` (repeats, responses) are shared by all prompts, so candidates are nested in N. Of equally predicted
-    candidates the first in the permutation is chosen.
+    Args:
+        predictions: choose the response.
+        rewards: are averaged.
+        sizes: values of N.
+        permutations: (repeats, responses), shared by all prompts, so that candidates are nested in N. Of equally
+            predicted candidates the first in the permutation is chosen.
+
+    Returns:
+        (repeats, len(sizes)), in units of `rewards`.
 
     Raises:
         ValueError: a size is below 1 or above the number of responses.
@@ -55,10 +62,10 @@ def best_of_n(
 
 
 def spearman(predictions: Floats, rewards: Floats, ranks: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Spearman correlation of each prompt (prompts,), ties at their average rank as in `scipy.stats.spearmanr`.
+    """Correlate the ranks of predictions and rewards of each prompt (prompts,), ties as in `scipy.stats.spearmanr`.
 
-    NaN marks a prompt where it is undefined: all its predictions, or all its rewards, are equal. `ranks` are
-    `centred_ranks(rewards)`, for whoever has them already.
+    NaN marks a prompt where the correlation is undefined, since all its predictions, or all its rewards, are equal.
+    `ranks` are `centred_ranks(rewards)`, if they are known already.
     """
     left = centred_ranks(predictions)
     right = centred_ranks(rewards) if ranks is None else ranks
@@ -70,20 +77,20 @@ def spearman(predictions: Floats, rewards: Floats, ranks: NDArray[np.float64] | 
 
 
 def chosen(predictions: Floats) -> NDArray[np.int64]:
-    """Index of the response with the highest prediction of each prompt (prompts,); the first of equals."""
+    """Return the index of the response with the highest prediction of each prompt (prompts,); the first of equals."""
     index: NDArray[np.int64] = predictions.argmax(axis=1).astype(np.int64, copy=False)
     return index
 
 
 def quantile(predictions: Floats, rewards: Floats) -> NDArray[np.float64]:
-    """Share of each prompt's rewards that are at most the reward of the chosen response (prompts,), in (0, 1]."""
+    """Return the share of each prompt's rewards that are at most that of the chosen response (prompts,), in (0, 1]."""
     reward = np.take_along_axis(rewards, chosen(predictions)[:, None], axis=1)
     share: NDArray[np.float64] = np.mean(rewards <= reward, axis=1)
     return share
 
 
 def pairwise_accuracy(predictions: Floats, rewards: Floats, left: Integers, right: Integers) -> float:
-    """Share of noise-free pairs that the predictions order as the rewards do, in [0, 1].
+    """Return the share of noise-free pairs that the predictions order as the rewards do, in [0, 1].
 
     `left` and `right` (pairs,) are flat rows. Pairs with equal rewards are dropped; equal predictions count one half.
 
@@ -99,8 +106,13 @@ def pairwise_accuracy(predictions: Floats, rewards: Floats, left: Integers, righ
     return float((agreement + 1).mean() / 2)
 
 
+def log_loss(logits: Floats, labels: NDArray[np.bool_]) -> float:
+    """Return the mean binary cross-entropy of `logits` (rows,) against `labels` (rows,), in nats, without overflow."""
+    return float(np.logaddexp(0.0, np.where(labels, -logits, logits)).mean())
+
+
 def _dense_ranks(values: Floats) -> NDArray[np.int64]:
-    """Ranks within each row, 0 for the highest; equal values share one and leave no gap."""
+    """Rank within each row, 0 for the highest; equal values share a rank and leave no gap."""
     order = np.argsort(-values, axis=1)
     descending = np.take_along_axis(values, order, axis=1)
     rises = np.zeros(values.shape, np.int64)
@@ -111,7 +123,7 @@ def _dense_ranks(values: Floats) -> NDArray[np.int64]:
 
 
 def centred_ranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks within each row, equal values sharing the mean of their ranks, shifted so that each row sums to 0."""
+    """Rank within each row, equal values sharing the mean of their ranks, and shift so that each row sums to 0."""
     order = np.argsort(values, axis=1)
     ascending = np.take_along_axis(values, order, axis=1)
     position = np.broadcast_to(np.arange(values.shape[1]), values.shape)

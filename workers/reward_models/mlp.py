@@ -1,9 +1,9 @@
 """One MLP in training, at the speed of its matrix products.
 
 The gradient of so small a graph is written out instead of recorded, and every large matrix lies in a buffer that is
-made once: autograd, and memory that is asked for anew in every step, cost a tenth of a step and more. Members of a
-bundle are trained one after another (on a GPU side by side) and never share an operation, so a network is the same bit
-for bit whoever else is in the bundle.
+allocated once: autograd, and allocating in every step, cost a tenth of a step and more
+(`orchestrator/decisions/0010-together-and-bit-for-bit-alone.md`). Networks of a bundle are trained one after another
+(on a GPU side by side) and never share an operation, so each is the same bit for bit whatever else is in the bundle.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch.optim.adam import adam
 
 
 class Batch:
-    """Which responses some examples ask for, each once: twins and repetitions go through the network together."""
+    """The distinct responses of some examples: twins and repetitions go through the network once."""
 
     def __init__(self, responses: torch.Tensor, labels: torch.Tensor, count: int, device: torch.device) -> None:
-        """Sort out a batch.
+        """Find the distinct responses.
 
         Args:
-            responses: (b, 1) or (b, 2), int64, on the CPU: which rows of the features. The logit of a pair is
+            responses: (b, 1) or (b, 2), int64, on the CPU: rows of the features. The logit of a pair is
                 f(first) - f(second).
             labels: (b,), float, on the CPU.
-            count: how many rows the features have.
+            count: number of rows of the features.
             device: where the network is.
         """
-        asked = torch.zeros(count, dtype=torch.bool)
-        asked[responses.reshape(-1)] = True
-        place = asked.cumsum(0)
-        self.distinct = asked.nonzero().squeeze(1).to(device, non_blocking=True)
+        used = torch.zeros(count, dtype=torch.bool)
+        used[responses.reshape(-1)] = True
+        place = used.cumsum(0)
+        self.distinct = used.nonzero().squeeze(1).to(device, non_blocking=True)
         """(u,): rows of the features, ascending."""
         self.place = (place[responses] - 1).to(device, non_blocking=True)
         """Like `responses`, but into `distinct`."""
@@ -41,26 +41,29 @@ class Batch:
         return len(self.labels)
 
     def loss(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Mean binary cross-entropy (scalar) given the rewards (u,) of `distinct`."""
+        """Return the mean binary cross-entropy (scalar), in nats, given the rewards (u,) of `distinct`."""
         return binary_cross_entropy_with_logits(self._logits(rewards), self.labels.to(rewards))
 
     def slope(self, rewards: torch.Tensor) -> torch.Tensor:
-        """The derivative of `loss` by each reward (u,)."""
+        """Return the derivative of `loss` by each reward (u,)."""
         by_logit = (torch.sigmoid(self._logits(rewards)) - self.labels.to(rewards)) / len(self)
         slope = torch.zeros_like(rewards)
-        # Unlike index_add_, the same on a GPU every time.
+        # Unlike index_add_, deterministic on a GPU.
         slope.index_put_((self.place[:, 0],), by_logit, accumulate=True)
         if self.place.shape[1] == 2:
             slope.index_put_((self.place[:, 1],), -by_logit, accumulate=True)
         return slope
 
     def _logits(self, rewards: torch.Tensor) -> torch.Tensor:
-        asked = rewards[self.place]
-        return asked[:, 0] - asked[:, 1] if asked.shape[1] == 2 else asked[:, 0]
+        given = rewards[self.place]
+        return given[:, 0] - given[:, 1] if given.shape[1] == 2 else given[:, 0]
 
 
 class Adam:
-    """`torch.optim.Adam` as torch has it, of one vector; that class imports torch's compiler: a second and 68 MiB."""
+    """Adam (arXiv 1412.6980) with the defaults of `torch.optim.Adam`, on one vector.
+
+    That class would import torch's compiler: a second and 68 MiB.
+    """
 
     def __init__(self, parameters: torch.Tensor, learning_rate: float) -> None:
         self._parameters = parameters
@@ -69,7 +72,7 @@ class Adam:
         self._steps = torch.zeros((), device=parameters.device)
 
     def step(self, gradient: torch.Tensor) -> None:
-        """One step along a gradient."""
+        """Take one step along a gradient."""
         adam(
             [self._parameters], [gradient], [self._mean], [self._square], [], [self._steps],
             fused=True, amsgrad=False, maximize=False, lr=self._learning_rate, beta1=0.9, beta2=0.999, eps=1e-8,
@@ -81,12 +84,12 @@ class Mlp:
     """An MLP d -> hidden... -> 1 with ReLU, its gradient and its optimizer (Adam)."""
 
     def __init__(self, network: torch.nn.Sequential, learning_rate: float, rows: int, precision: torch.dtype) -> None:
-        """Take the weights over from a network, to whose device everything belongs.
+        """Copy the weights of a network, and allocate all buffers on its device.
 
         Args:
             network: linear layers with ReLU between them.
-            learning_rate: of Adam; all else as torch has it.
-            rows: how many responses may go through at once.
+            learning_rate: of Adam.
+            rows: most responses of one pass.
             precision: of the features, and of the factors of all matrix products.
         """
         linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
@@ -95,11 +98,11 @@ class Mlp:
         self.precision = precision
         self._network = network
         self.gradient = torch.zeros_like(self.parameters)
-        """Of the last step."""
+        """Gradient of the last step."""
         self._adam = Adam(self.parameters, learning_rate)
         narrow = self.precision != self.parameters.dtype
         self._factors = self.parameters.to(self.precision) if narrow else self.parameters
-        """What is multiplied: the weights, or a narrower copy of them."""
+        """The factors of matrix products: the weights, or a narrower copy of them."""
         self._slopes = torch.zeros_like(self._factors) if narrow else self.gradient
         self._weights = _views(self._factors, linear)
         self._weight_slopes = _views(self._slopes, linear)
@@ -109,7 +112,7 @@ class Mlp:
         self._by_outputs = [torch.empty(rows, layer.out_features, **like) for layer in linear[:-1]]
 
     def step(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """One step of Adam; returns the mean loss (scalar) of the batch before it."""
+        """Take one step of Adam, and return the mean loss (scalar) of the batch before it."""
         rewards = self._forward(features, batch.distinct)
         loss = batch.loss(rewards)
         self._backward(batch.slope(rewards))
@@ -117,37 +120,37 @@ class Mlp:
         return loss
 
     def loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Mean binary cross-entropy (scalar) of a batch of any size."""
+        """Return the mean binary cross-entropy (scalar), in nats, of a batch of any size."""
         rows = len(self._inputs)
         # Copied: the next part goes through the same buffers.
         return batch.loss(torch.cat([self._forward(features, part).clone() for part in batch.distinct.split(rows)]))
 
     def give_back(self, parameters: torch.Tensor) -> None:
-        """Set the network's weights."""
+        """Set the weights of the network to `parameters`."""
         torch.nn.utils.vector_to_parameters(parameters, self._network.parameters())
 
     def _forward(self, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Rewards (u,) of some rows (u,) of the features; what `_backward` needs stays in the buffers."""
+        """Return the rewards (u,) of some rows (u,) of the features; keep what `_backward` needs in the buffers."""
         if self._factors is not self.parameters:
             self._factors.copy_(self.parameters)
-        self._asked = len(rows)
-        inputs = torch.index_select(features, 0, rows, out=self._inputs[: self._asked])
+        self._rows = len(rows)
+        inputs = torch.index_select(features, 0, rows, out=self._inputs[: self._rows])
         for layer, (weight, bias) in enumerate(self._weights):
             if layer:
                 inputs.relu_()
-            inputs = torch.addmm(bias, inputs, weight.t(), out=self._outputs[layer][: self._asked])
+            inputs = torch.addmm(bias, inputs, weight.t(), out=self._outputs[layer][: self._rows])
         return inputs.squeeze(1).to(self.parameters.dtype)
 
     def _backward(self, slope: torch.Tensor) -> None:
-        """The gradient of the weights, given the derivative of the loss by each reward of the last `_forward`."""
+        """Compute `gradient`, given the derivative of the loss by each reward of the last `_forward`."""
         by_output = slope.to(self.precision).unsqueeze(1)
         for layer in reversed(range(len(self._weights))):
-            inputs = (self._outputs[layer - 1] if layer else self._inputs)[: self._asked]
+            inputs = (self._outputs[layer - 1] if layer else self._inputs)[: self._rows]
             by_weight, by_bias = self._weight_slopes[layer]
             torch.mm(by_output.t(), inputs, out=by_weight)
             torch.sum(by_output, 0, out=by_bias)
             if layer:
-                buffer = self._by_outputs[layer - 1][: self._asked]
+                buffer = self._by_outputs[layer - 1][: self._rows]
                 by_output = torch.mm(by_output, self._weights[layer][0], out=buffer)
                 # The outputs went through ReLU, which is flat where they are 0.
                 torch.ops.aten.threshold_backward.grad_input(by_output, inputs, 0, grad_input=by_output)
@@ -156,7 +159,7 @@ class Mlp:
 
 
 def _views(vector: torch.Tensor, linear: Sequence[torch.nn.Linear]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Weight (out, in) and bias (out,) of each layer within the vector of all."""
+    """Return views of the weight (out, in) and the bias (out,) of each layer in the vector of all."""
     views, at = [], 0
     for layer in linear:
         middle = at + layer.weight.numel()

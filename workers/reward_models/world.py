@@ -1,8 +1,8 @@
-"""Stages `world_embeddings` and `world_rewards`: a synthetic source of any shape with a known golden reward.
+"""Stages `world_embeddings` and `world_rewards`: synthetic embeddings of any shape with a known golden reward.
 
-A response of a prompt is a vector z = (u, v) of d independent standard normals: u (m,) belongs to the prompt and is
-shared by its responses, v (d - m,) is the response's own. Its embedding is z Q with a random orthogonal Q, so no
-coordinate is special. Its golden reward is
+The world is this project's own; no paper has it. A response to a prompt is a vector z = (u, v) of d independent
+standard normals: u (m,) belongs to the prompt and is shared by its responses, v (d - m,) belongs to the response alone.
+Its embedding is z Q with a random orthogonal Q, so no coordinate is special. Its golden reward is
 
     r = mean + sd * (sqrt(s) g(u) + sqrt(1 - s - n) h(u, v) + sqrt(n) e),        e standard normal
     g(u)    ~ sum_j a_j tanh(gain * p_j u)
@@ -11,8 +11,8 @@ coordinate is special. Its golden reward is
 with s = `prompt_share`, n = `noise`, and g and h scaled to variance 1. Both are odd, in u and in v, so their means are
 0, and that of h is 0 for every prompt: exactly the share s of the variance lies between prompts.
 
-The two stages see the same responses where they agree in the fields of `WorldConfig`. A prompt's numbers depend on
-(seed, split, its place) and on nothing else: shards, and prompts behind it, do not matter.
+The two stages see the same responses where they agree in the fields of `WorldConfig`. The numbers of a prompt depend on
+(seed, split, its index) and on nothing else: shards, and prompts after it, do not matter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from workers.reward_models.configs import WorldConfig, WorldEmbeddingsConfig, Wo
 from workers.reward_models.embeddings import EMBEDDINGS_FILE, write_scores
 from workers.seeding import generator
 
-#: Responses by which g and h are scaled, each of a prompt of its own: the deviation comes out to within about 0.5 %.
+#: Responses by which g and h are scaled, each to a prompt of its own: their deviation is then known to about 0.5 %.
 _REFERENCE_RESPONSES = 65_536
 #: Values of the reference drawn at once: 8 MiB.
 _BLOCK_VALUES = 2**20
@@ -40,27 +40,38 @@ Reals = NDArray[np.float64]
 
 
 def world_embeddings(config: WorldEmbeddingsConfig, out: Path) -> dict[str, float]:
-    """Write `embeddings.npy`, `stored_dtype` of shape (prompts of the shard, responses, d), through a memory map.
+    """Embed the responses of a shard.
 
-    Metrics: `embedding_dimension`, d.
+    Args:
+        config: the world and the shard.
+        out: receives `embeddings.npy`, `stored_dtype` of shape (prompts of the shard, responses, d). It is written
+            through a memory map.
+
+    Returns:
+        `embedding_dimension`, d.
     """
     block = shard_prompts(config)
     shape = (len(block), config.responses, config.dimension)
     stored = open_memmap(out / EMBEDDINGS_FILE, mode="w+", dtype=config.stored_dtype, shape=shape)
-    turned = rotation(config)
+    orthogonal = rotation(config)
     for row, prompt in _with_progress(block):
         topic, answers = latents(config, prompt)
         whole = np.concatenate([np.broadcast_to(topic, (config.responses, len(topic))), answers], axis=1)
-        stored[row] = whole @ turned
+        stored[row] = whole @ orthogonal
     stored.flush()
     return {"embedding_dimension": float(config.dimension)}
 
 
 def world_rewards(config: WorldRewardsConfig, out: Path) -> dict[str, float]:
-    """Write `scores.npy`, float32 of shape (prompts of the shard, responses).
+    """Score the responses of a shard.
 
-    Metrics: those of `embeddings.write_scores`. Mean and deviation differ from the config's `mean` and `sd`, which are
-    those of the world, as a sample does.
+    Args:
+        config: the world, its golden reward and the shard.
+        out: receives `scores.npy`, float32 of shape (prompts of the shard, responses).
+
+    Returns:
+        The metrics of `embeddings.write_scores`. Mean and deviation are those of a sample; `mean` and `sd` of the
+        config are those of the world.
     """
     block = shard_prompts(config)
     reward = GoldenReward(config)
@@ -73,20 +84,20 @@ def world_rewards(config: WorldRewardsConfig, out: Path) -> dict[str, float]:
 
 
 def shard_prompts(config: WorldConfig) -> range:
-    """The prompts of the shard, a contiguous block as in stage `generate` (`numpy.array_split`)."""
+    """Return the prompts of the shard, a contiguous block as in stage `generate` (`numpy.array_split`)."""
     block = np.array_split(np.arange(config.prompts), config.shards)[config.shard]
     return range(int(block[0]), int(block[-1]) + 1)
 
 
 def latents(config: WorldConfig, prompt: int) -> tuple[Reals, Reals]:
-    """u (m,) of a prompt and v (responses, d - m) of its responses; more responses continue fewer."""
+    """Draw u (m,) of a prompt and v (responses, d - m) of its responses; more responses continue fewer."""
     random = generator(config.seed, f"world/{config.split}/{prompt}")
     topic = random.standard_normal(config.prompt_dimension)
     return topic, random.standard_normal((config.responses, config.dimension - config.prompt_dimension))
 
 
 def rotation(config: WorldConfig) -> Reals:
-    """Q (d, d), orthogonal: the Q factor of a normal matrix. Turning it further would give the same worlds."""
+    """Draw Q (d, d), the orthogonal factor of a normal matrix; another rotation would give an equivalent world."""
     normal = generator(config.seed, "world/rotation").standard_normal((config.dimension, config.dimension))
     orthogonal: Reals = np.linalg.qr(normal)[0]
     return orthogonal
@@ -99,7 +110,7 @@ class GoldenReward:
     config: WorldRewardsConfig
 
     def __call__(self, topics: Reals, answers: Reals, unseen: Reals) -> Reals:
-        """Rewards (k,) of responses v (k, d - m) to prompts u (k, m) or (1, m), given the noise e (k,)."""
+        """Return the rewards (k,) of responses v (k, d - m) to prompts u (k, m) or (1, m), given the noise e (k,)."""
         share, noise = self.config.prompt_share, self.config.noise
         prompt_sd, answer_sd = self.deviations
         standard = (
@@ -112,7 +123,7 @@ class GoldenReward:
 
     @cached_property
     def deviations(self) -> tuple[float, float]:
-        """Standard deviations of g and h before scaling, about their mean 0, over a sample that is the world's own."""
+        """Standard deviations of g and h before scaling, about their mean 0, over a sample of the seed."""
         random = generator(self.config.seed, "world/reference")
         own = self.config.dimension - self.config.prompt_dimension
         at_once = max(1, _BLOCK_VALUES // self.config.dimension)
@@ -157,14 +168,14 @@ class GoldenReward:
         return generator(self.config.seed, "world/reward/answer/effects").standard_normal(self.config.units)
 
     def _weights(self, layer: str, inputs: int) -> Reals:
-        """Columns (inputs, units) of length `gain`: of standard normals each makes a normal of that deviation."""
+        """Draw columns (inputs, units) of length `gain`: each maps standard normals to a normal of that deviation."""
         normal = generator(self.config.seed, f"world/reward/{layer}").standard_normal((inputs, self.config.units))
         weights: Reals = self.config.gain * normal / np.linalg.norm(normal, axis=0)
         return weights
 
 
 def _with_progress(prompts: range) -> Iterator[tuple[int, int]]:
-    """(row of the shard, prompt), with a line of progress now and then."""
+    """Yield (row of the shard, prompt), and print lines of progress."""
     progress = Progress("prompts", len(prompts))
     for row, prompt in enumerate(prompts):
         yield row, prompt

@@ -1,6 +1,8 @@
-"""What the stages of scalar models can be told; see `workers.config`."""
+"""Configs of the stages of scalar reward models; see `workers.config`."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -11,7 +13,7 @@ from workers.reward_models.configs import REWARD_METRICS
 
 
 class RewardTraining(Config):
-    """Training of a golden reward model with TRL's RewardTrainer."""
+    """Training of a golden reward model, with TRL's RewardTrainer. Defaults are this project's choices."""
 
     learning_rate: PositiveFloat = 1e-3
     epochs: PositiveFloat = 1
@@ -20,6 +22,11 @@ class RewardTraining(Config):
     held_out: Fraction = 0.1
     """Share of the preferences kept out of training, on which `golden_accuracy` is measured."""
     seed: Seed = 0
+
+    # What a golden reward model is never trained with; `workers.language_models.training` reads it from every config.
+    gradient_accumulation: ClassVar[int] = 1
+    lora: ClassVar[Lora | None] = None
+    dtype: ClassVar[Dtype] = "float32"
 
 
 class GoldenConfig(Config):
@@ -40,39 +47,44 @@ class GoldenConfig(Config):
         return ("golden_accuracy", "golden_loss") if self.train else ()
 
 
-class ScoreConfig(Config):
-    """Golden rewards of responses."""
+class ScoringConfig(Config):
+    """The way in which a scalar reward model reads prompts and answers."""
 
     max_tokens: PositiveInt = 512
+    """Prompt and answer together; 512 in the scripts of arXiv 2411.04991 (`step3_reward_annotation.py`). Longer texts
+    lose their beginning."""
     batch_size: PositiveInt = 64
-    cut_at: str | None = "\n\nHuman"
-    """The response is cut where this text begins (paper's scripts: "\\n\\nHuman")."""
-    strip: bool = False
-    """White space around the response is removed, as the paper's scripts do (step3_reward_annotation.py), so that no
-    space parts it from "Assistant:"."""
     chat: bool = False
-    """Put prompts and responses into the chat template of the tokenizer, as messages, as the golden model wants it."""
+    """Put prompts and answers into the chat template of the tokenizer, as messages, as the model wants it."""
     dtype: Dtype = "float32"
+    """Of all weights but those of the head, which computes in float32."""
+
+
+class ScoreConfig(ScoringConfig):
+    """Golden rewards of responses."""
+
+    cut_at: str | None = "\n\nHuman"
+    """The response is cut where this text begins ("\\n\\nHuman" in `step3_reward_annotation.py`)."""
+    strip: bool = False
+    """White space around the response is removed, as in `step3_reward_annotation.py`, so that no space separates it
+    from "Assistant:"."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return REWARD_METRICS
 
 
-class MarginsConfig(Config):
-    """Golden reward of the chosen answer minus that of the rejected one."""
-
-    max_tokens: PositiveInt = 512
-    batch_size: PositiveInt = 64
-    chat: bool = False
-    """Put prompts and answers into the chat template of the tokenizer, as messages, as the golden model wants it."""
-    dtype: Dtype = "float32"
+class MarginsConfig(ScoringConfig):
+    """Margins: the golden reward of the chosen answer minus that of the rejected one."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("mean_reward_gap",)
 
 
 class ScalarTrainConfig(Config):
-    """A scalar (Bradley-Terry) reward model with TRL's RewardTrainer; defaults are those of Con-J's baseline SM."""
+    """Training of a scalar (Bradley-Terry) reward model, with TRL's RewardTrainer.
+
+    Defaults are those of the baseline SM of Con-J (arXiv 2410.03742).
+    """
 
     learning_rate: PositiveFloat = 9e-6
     epochs: PositiveFloat = 1
@@ -91,13 +103,11 @@ class ScalarTrainConfig(Config):
         return ("scalar_loss", "scalar_steps", "scalar_rows", "long_rows")
 
 
-class ScalarVerdictsConfig(Config):
+class ScalarVerdictsConfig(ScoringConfig):
     """Verdicts of a scalar reward model: the strictly greater reward; a tie counts against the label."""
 
     max_tokens: PositiveInt = 4096
-    batch_size: PositiveInt = 64
-    chat: bool = False
-    dtype: Dtype = "float32"
+    """Prompt and answer together (default: that of `ScalarTrainConfig`). Longer texts lose their beginning."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("verdicts", "ties")

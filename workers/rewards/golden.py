@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
-from transformers import set_seed
-from trl import RewardConfig, RewardTrainer
 
-from workers.history import write_history
-from workers.language_models import models
-from workers.language_models.training import RequireUpdates, ShowProgress, arguments
-from workers.rewards import scoring as scalar
+from workers.config import HubModel, LocalPath
+from workers.language_models.models import write_reference
 from workers.rewards.configs import GoldenConfig, RewardTraining
-from workers.seeding import derive_seed, generator
+from workers.rewards.scalar_model import ScalarModel
+from workers.rewards.training import answer_ids, load_start, train
+from workers.seeding import generator
 from workers.tables import PREFERENCES, read_table
 
 
 def golden(
     config: GoldenConfig, out: Path, *, preferences: Path | None = None, policy: Path | None = None
 ) -> dict[str, float]:
-    """Refer to a published reward model, or train one on preferences with TRL's RewardTrainer.
+    """Refer to a published reward model, or train one on preferences.
 
-    Training minimises -log sigmoid(r(chosen) - r(rejected)) (Bradley-Terry) in float32 over all weights, with TRL's
-    defaults otherwise. Texts are prompt + response without an EOS token, exactly as the `score` stage reads them;
-    rows longer than `max_tokens` lose their beginning, and none is dropped.
+    Trains all weights in float32, as `workers.rewards.training` says. Texts are prompt + response, exactly as the
+    stage `score` reads them; rows longer than `max_tokens` lose their beginning, and none is dropped.
 
     Args:
         config: a model, or how to train one.
@@ -36,7 +31,7 @@ def golden(
 
     Returns:
         Nothing for a reference. After training, on held-out rows: `golden_accuracy`, the share with a strictly
-        greater reward for the chosen response, and `golden_loss`, the mean of the loss above in nats.
+        greater reward for the chosen response, and `golden_loss`, the mean of the Bradley-Terry loss in nats.
 
     Raises:
         ValueError: no preferences, too few of them to hold some out, or nothing to start from.
@@ -44,61 +39,32 @@ def golden(
     """
     if config.train is None:
         assert config.model is not None, "GoldenConfig refuses a config with neither model nor train"
-        models.write_reference(config.model, out)
+        write_reference(config.model, out)
         return {}
     if preferences is None:
         raise ValueError("training a golden reward model needs a `preferences` input")
-    start = config.model or policy
-    if start is None:
+    named = config.model or policy
+    if named is None:
         raise ValueError("training a golden reward model starts from a model: give `model`, or a `policy` input")
-    return _train(config.train, out, preferences, models.locate(start))
+    return _train(config.train, out, preferences, named)
 
 
-def _train(training: RewardTraining, out: Path, preferences: Path, source: models.Source) -> dict[str, float]:
+def _train(
+    config: RewardTraining, out: Path, preferences: Path, named: Path | LocalPath | HubModel
+) -> dict[str, float]:
     path = preferences / "preferences.parquet"
     table = read_table(path, PREFERENCES)
-    held = round(training.held_out * table.num_rows)
+    held = round(config.held_out * table.num_rows)
     if not 0 < held < table.num_rows:
-        raise ValueError(f"{path}: {table.num_rows} preferences are too few to hold out {training.held_out:.0%}")
-
-    tokenizer = models.load_tokenizer(source)
-    set_seed(derive_seed(training.seed, "golden/head", bits=32))
-    new = tuple(f"{name}." for name in scalar.HEADS)
-    model = scalar.load_scalar(source, tokenizer, dtype="float32", new=new)
-    limit = models.token_limit(model, tokenizer, training.max_tokens)
-    prompts = table.column("prompt").to_pylist()
-    ids = {
-        answer: models.tokenise(
-            tokenizer, [p + a for p, a in zip(prompts, table.column(answer).to_pylist(), strict=True)], limit
-        )
-        for answer in ("chosen", "rejected")
-    }
-    order = generator(training.seed, "golden/held_out").permutation(table.num_rows)
-    kept = np.sort(order[held:])
-    rows = Dataset.from_dict({f"{answer}_ids": [ids[answer][i] for i in kept] for answer in ids})
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        trainer = RewardTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=rows,
-            callbacks=[ShowProgress(), RequireUpdates()],
-            args=RewardConfig(
-                **arguments(
-                    scratch,
-                    learning_rate=training.learning_rate,
-                    epochs=training.epochs,
-                    batch_size=training.batch_size,
-                    seed=derive_seed(training.seed, "golden", bits=32),
-                )
-            ),
-        )
-        trainer.train()
-    model.eval()
+        raise ValueError(f"{path}: {table.num_rows} preferences are too few to hold out {config.held_out:.0%}")
+    start = load_start(named, config, "golden")
+    ids = answer_ids(table, start.tokenizer, max_tokens=start.limit)
+    order = generator(config.seed, "golden/held_out").permutation(table.num_rows)
+    trained = train(config, start, ids, np.sort(order[held:]), out, "golden")
+    scalar = ScalarModel(start.tokenizer, trained.model)
     chosen, rejected = (
-        models.rewards(model, tokenizer, [ids[answer][i] for i in order[:held]], training.batch_size)
+        scalar.rewards([ids[answer][row] for row in order[:held]], config.batch_size)
         for answer in ("chosen", "rejected")
     )
-    models.save_model(model, tokenizer, out)
-    write_history(trainer.state.log_history, out)
     gap = chosen.astype(np.float64) - rejected
     return {"golden_accuracy": float((gap > 0).mean()), "golden_loss": float(np.logaddexp(0.0, -gap).mean())}

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from datasets import Dataset
-from transformers import set_seed
-from trl import RewardConfig, RewardTrainer
-
-from workers.history import write_history
-from workers.language_models import models, training
-from workers.language_models.transcripts import transcript_ids
-from workers.rewards import scoring as scalar
 from workers.rewards.configs import ScalarTrainConfig
-from workers.seeding import derive_seed
+from workers.rewards.training import answer_ids, load_start, train
 from workers.tables import PREFERENCES, read_table
 
 
 def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
-    """Train a reward head on `policy` with TRL's RewardTrainer, and write the (merged) model.
+    """Train a reward head on `policy`, and write the (merged) model: the baseline SM of Con-J (arXiv 2410.03742).
 
-    Minimises the mean of -log sigmoid(r(chosen) - r(rejected)) (Bradley-Terry): the baseline SM of Con-J (arXiv
-    2410.03742). The head starts out random and computes in float32; with LoRA it is trained whole. In plain text there
-    is no EOS token, as in the stages `golden`, `score` and `margins`, which read such models too; those know no
-    chats. The rest is as `workers.language_models.training` says.
+    The head starts out random. The rest is as `workers.rewards.training` says. The stages `score`, `margins` and
+    `scalar_verdicts` read the model.
 
     Args:
         config: how to train.
@@ -41,54 +30,21 @@ def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferen
         ValueError: no row is short enough, or `chat` without a chat template.
         FileNotFoundError: the policy cannot be read.
     """
-    source = models.locate(policy)
-    tokenizer = models.load_tokenizer(source)
-    set_seed(derive_seed(config.seed, "scalar_train/head", bits=32))
-    weights = training.weights_dtype(config.dtype, config.lora)
-    new = (*(f"{name}." for name in scalar.HEADS), "pooler.")
-    model = scalar.load_scalar(source, tokenizer, dtype=weights, new=new)
-    limit = models.token_limit(model, tokenizer, config.max_tokens)
-
+    start = load_start(policy, config, "scalar_train")
     path = preferences / "preferences.parquet"
     table = read_table(path, PREFERENCES)
-    prompts = table.column("prompt").to_pylist()
-    ids = {
-        answer: transcript_ids(tokenizer, prompts, table.column(answer).to_pylist(), chat=config.chat)
-        for answer in ("chosen", "rejected")
-    }
-    kept = [i for i in range(table.num_rows) if max(len(each[i]) for each in ids.values()) <= limit]
+    ids = answer_ids(table, start.tokenizer, chat=config.chat)
+    longest = [max(map(len, pair)) for pair in zip(*ids.values(), strict=True)]
+    kept = [row for row, length in enumerate(longest) if length <= start.limit]
     if not kept:
         raise ValueError(
-            f"{path}: none of its {table.num_rows} rows has at most {limit} tokens: raise max_tokens, or train a model"
-            " that reads more"
+            f"{path}: none of its {table.num_rows} rows has at most {start.limit} tokens: raise max_tokens, or train a "
+            "model that reads more"
         )
-    rows = Dataset.from_dict({f"{answer}_ids": [each[i] for i in kept] for answer, each in ids.items()})
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        trainer = RewardTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=rows,
-            callbacks=[training.ShowProgress(), training.RequireUpdates()],
-            peft_config=training.adapter(config.lora, "SEQ_CLS", modules_to_save=scalar.heads(model)),
-            args=RewardConfig(
-                **training.arguments(
-                    scratch,
-                    learning_rate=config.learning_rate,
-                    epochs=config.epochs,
-                    batch_size=config.batch_size,
-                    gradient_accumulation=config.gradient_accumulation,
-                    seed=derive_seed(config.seed, "scalar_train", bits=32),
-                    dtype=config.dtype,
-                )
-            ),
-        )
-        result = trainer.train()
-    trained = training.trained(trainer, config.lora, config.dtype)
-    models.save_model(scalar.head_in_float32(trained), tokenizer, out)
-    write_history(trainer.state.log_history, out)
+    trained = train(config, start, ids, kept, out, "scalar_train")
     return {
-        "scalar_loss": float(result.training_loss),
-        "scalar_steps": float(result.global_step),
+        "scalar_loss": trained.loss,
+        "scalar_steps": float(trained.steps),
         "scalar_rows": float(len(kept)),
         "long_rows": float(table.num_rows - len(kept)),
     }

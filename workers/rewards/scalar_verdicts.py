@@ -6,12 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.language_models import models
-from workers.language_models.transcripts import transcript_ids
-from workers.progress import Progress
 from workers.rewards.configs import ScalarVerdictsConfig
-from workers.rewards.scoring import load_reward_model
-from workers.tables import PREFERENCES, VERDICTS, read_table, write_table
+from workers.rewards.scoring import score_pairs
+from workers.tables import VERDICTS, write_table
 
 
 def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, preferences: Path) -> dict[str, float]:
@@ -35,30 +32,10 @@ def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, pr
             chat template.
         FileNotFoundError: the model cannot be read.
     """
-    source = models.locate(scalar)
-    tokenizer, model = load_reward_model(source, config.dtype)
-    limit = models.token_limit(model, tokenizer, config.max_tokens)
-    table = read_table(preferences / "preferences.parquet", PREFERENCES)
-    if table.num_rows == 0:
-        raise ValueError(f"{preferences}: no preferences")
-    rewards = {"chosen": np.empty(table.num_rows), "rejected": np.empty(table.num_rows)}
-    size = config.batch_size * models.WINDOW
-    progress = Progress("rows", table.num_rows)
-    for start in range(0, table.num_rows, size):
-        part = table.slice(start, size)
-        prompts = part.column("prompt").to_pylist()
-        for answer, found in rewards.items():
-            answers = part.column(answer).to_pylist()
-            ids = transcript_ids(tokenizer, prompts, answers, chat=config.chat, max_tokens=limit)
-            found[start : start + len(prompts)] = models.rewards(model, tokenizer, ids, config.batch_size)
-        progress.show(start + len(prompts))
-    for answer, found in rewards.items():
-        if not np.isfinite(found).all():
-            row = int(np.flatnonzero(~np.isfinite(found))[0])
-            raise ValueError(f"{preferences}: row {row}: the reward of the {answer} answer is not finite")
+    table, rewards = score_pairs(scalar, preferences, [["chosen"], ["rejected"]], config)
     prompts, chosen, rejected = (table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected"))
     rows = table.num_rows
-    right = rewards["chosen"] > rewards["rejected"]
+    right = rewards[0] > rewards[1]
     columns: dict[str, object] = {
         "prompt": prompts * 2,
         "first": chosen + rejected,
@@ -72,4 +49,4 @@ def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, pr
         "verdict": np.concatenate([np.where(right, 1, 2), np.where(right, 2, 1)]).astype(np.int8),
     }
     write_table(columns, VERDICTS, out / "verdicts.parquet")
-    return {"verdicts": float(2 * rows), "ties": float((rewards["chosen"] == rewards["rejected"]).sum())}
+    return {"verdicts": float(2 * rows), "ties": float((rewards[0] == rewards[1]).sum())}

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from workers.language_models import models
-from workers.language_models.transcripts import transcript_ids
-from workers.model_cache import resident
-from workers.progress import Progress
 from workers.reward_models.embeddings import write_scores
 from workers.rewards.configs import ScoreConfig
-from workers.rewards.scoring import load_reward_model
+from workers.rewards.scoring import score_answers
 
 
 def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> dict[str, float]:
@@ -28,30 +23,19 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
         responses: artifact of the responses.
 
     Returns:
-        What `embeddings.write_scores` does, in units of the reward model.
+        The metrics of `embeddings.write_scores`, in units of the reward model.
 
     Raises:
         ValueError: the golden model is no one-label classifier, a score is not finite (prompt and response named), or
             `chat` without a chat template.
         FileNotFoundError: the golden model cannot be read.
     """
-    source = models.locate(golden)
-    tokenizer, model = resident(
-        ("score", source.state(), config.dtype), lambda: load_reward_model(source, config.dtype)
-    )
-    limit = models.token_limit(model, tokenizer, config.max_tokens)
+
+    def read(response: str) -> str:
+        if config.cut_at:
+            response = response.partition(config.cut_at)[0]
+        return response.strip() if config.strip else response
 
     rows = models.read_responses(responses)
-    scores = np.empty(rows.table.num_rows, dtype=np.float32)
-    progress = Progress("responses", len(scores))
-    for start, prompts, answers in rows.windows(config.batch_size, config.cut_at):
-        if config.strip:
-            answers = [answer.strip() for answer in answers]
-        ids = transcript_ids(tokenizer, prompts, answers, chat=config.chat, max_tokens=limit)
-        part = models.rewards(model, tokenizer, ids, config.batch_size)
-        if not np.isfinite(part).all():
-            row = start + int(np.flatnonzero(~np.isfinite(part))[0])
-            raise ValueError(f"{rows.name(row)}: the reward is not finite (dtype {config.dtype})")
-        scores[start : start + len(part)] = part
-        progress.show(start + len(part))
+    scores = score_answers(golden, rows.table, [["response"]], config, name=rows.name, unit="responses", edit=read)
     return write_scores(scores.reshape(rows.prompts, rows.responses), out)

@@ -1,80 +1,92 @@
-"""Scalar reward models: sequence classifiers with one label, whose head computes in float32.
-
-A reward in bfloat16 has 8 significant bits: two answers with rewards near 5 differ by 1/32 or are a tie.
-"""
+"""The rewards that a scalar reward model gives to the answers of a table, computed window by window."""
 
 from __future__ import annotations
 
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from workers.config import Dtype
-from workers.device import device
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from workers.language_models import models
-
-#: Names of the head in transformers: `score` of causal language models, `classifier` of encoders.
-HEADS = ("score", "classifier")
-
-
-class Float32Linear(torch.nn.Linear):
-    """A linear layer that computes in float32 whatever the type of its input, and also under autocast."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(…, in_features) of any type to (…, out_features) in float32."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+from workers.language_models.transcripts import transcript_ids
+from workers.progress import Progress
+from workers.rewards.configs import ScoringConfig
+from workers.rewards.scalar_model import load_scalar_model
+from workers.tables import PREFERENCES, read_table
 
 
-def load_scalar(
-    source: models.Source, tokenizer: PreTrainedTokenizerBase, *, dtype: Dtype, new: tuple[str, ...] = ()
-) -> PreTrainedModel:
-    """Load a scalar reward model, or make one of a language model if its head may be `new`.
+def score_answers(
+    golden: Path,
+    table: pa.Table,
+    batches: Sequence[Sequence[str]],
+    config: ScoringConfig,
+    *,
+    name: Callable[[int], str],
+    unit: str = "rows",
+    edit: Callable[[str], str] = str,
+) -> NDArray[np.float32]:
+    """Return the rewards (columns, rows) of answers, each read after the prompt of its row.
+
+    The texts of a window, `WINDOW` batches of rows, are tokenised and sorted by length together, which saves padding;
+    no other texts are in memory. Texts longer than `max_tokens`, or than the model can read, lose their beginning.
+
+    Args:
+        golden: artifact of a sequence classifier with one label.
+        table: has a column `prompt` and the columns of answers.
+        batches: columns of answers. Those that are named together share batches, which shows in the last bits of their
+            rewards.
+        config: how to read the texts.
+        name: gives what an error message calls a row.
+        unit: what lines of progress call rows.
+        edit: gives what is read of an answer.
 
     Raises:
+        ValueError: the model is no one-label classifier, a reward is not finite, or `chat` without a chat template.
         FileNotFoundError: the model cannot be read.
-        ValueError: it lacks weights that are not `new`, has more than one label, or a head that cannot be found in
-            order to be kept in float32.
     """
-    model = models.load_model(
-        source,
-        AutoModelForSequenceClassification,
-        tokenizer,
-        dtype=dtype,
-        new=new,
-        **({"num_labels": 1} if new else {}),
-    )
-    if model.config.num_labels != 1:
-        raise ValueError(f"{source.name}: a reward model has one label, this has {model.config.num_labels}")
-    if dtype != "float32" and not heads(model):
-        raise ValueError(
-            f"{source.name}: {type(model).__name__} has no head called {' or '.join(HEADS)}, so it cannot be kept in "
-            f"float32 beside dtype {dtype}: use dtype: float32"
-        )
-    for name in heads(model):
-        for layer in getattr(model, name).modules():
-            # Not a new module: names and values of the weights stay those of the checkpoint.
-            if type(layer) is torch.nn.Linear:
-                layer.__class__ = Float32Linear
-    return head_in_float32(model)
+    scalar = load_scalar_model(golden, config.dtype)
+    limit = models.token_limit(scalar.model, scalar.tokenizer, config.max_tokens)
+    columns = [column for together in batches for column in together]
+    rewards = np.empty((len(columns), table.num_rows), dtype=np.float32)
+    at_once = config.batch_size * models.WINDOW
+    progress = Progress(unit, table.num_rows)
+    for start in range(0, table.num_rows, at_once):
+        part = table.slice(start, at_once)
+        prompts = part["prompt"].to_pylist()
+        found = []
+        for together in batches:
+            answers = [edit(answer) for column in together for answer in part[column].to_pylist()]
+            ids = transcript_ids(scalar.tokenizer, prompts * len(together), answers, chat=config.chat, max_tokens=limit)
+            found.append(scalar.rewards(ids, config.batch_size))
+        window = np.concatenate(found).reshape(len(columns), len(prompts))
+        if not np.isfinite(window).all():
+            row, column = np.argwhere(~np.isfinite(window.T))[0]
+            which = f" of the {columns[column]} answer" if len(columns) > 1 else ""
+            raise ValueError(f"{name(start + int(row))}: the reward{which} is not finite (dtype {config.dtype})")
+        rewards[:, start : start + len(prompts)] = window
+        progress.show(start + len(prompts))
+    return rewards
 
 
-def load_reward_model(source: models.Source, dtype: Dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model of a scalar reward model that is only asked, on `device()`.
+def score_pairs(
+    golden: Path, preferences: Path, batches: Sequence[Sequence[str]], config: ScoringConfig
+) -> tuple[pa.Table, NDArray[np.float32]]:
+    """Return the rows of a `preferences` artifact, and the rewards (2, rows) of their chosen and rejected answers.
+
+    Args:
+        golden: artifact of a sequence classifier with one label.
+        preferences: artifact of the rows.
+        batches: "chosen" and "rejected" in this order, as `score_answers` has it.
+        config: how to read the texts.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_scalar`.
+        ValueError: there are no rows; and as `score_answers`.
+        FileNotFoundError: the model cannot be read.
     """
-    tokenizer = models.load_tokenizer(source)
-    return tokenizer, load_scalar(source, tokenizer, dtype=dtype).to(device())
-
-
-def heads(model: PreTrainedModel) -> list[str]:
-    """The name of the head, in a list."""
-    return [name for name in HEADS if hasattr(model, name)]
-
-
-def head_in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, the weights of its head in float32."""
-    for name in heads(model):
-        getattr(model, name).float()
-    return model
+    path = preferences / "preferences.parquet"
+    table = read_table(path, PREFERENCES)
+    if table.num_rows == 0:
+        raise ValueError(f"{path}: no preferences")
+    return table, score_answers(golden, table, batches, config, name=lambda row: f"{path}: row {row + 1}")

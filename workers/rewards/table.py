@@ -1,4 +1,4 @@
-"""The stages of scalar models."""
+"""The stages of scalar reward models."""
 
 from __future__ import annotations
 
@@ -46,5 +46,6 @@ STAGES: Mapping[str, Stage] = {
         configs.ScalarVerdictsConfig,
         "verdicts",
         {"scalar": Input("golden"), "preferences": Input("preferences")},
+        loads=("scalar", "dtype"),
     ),
 }

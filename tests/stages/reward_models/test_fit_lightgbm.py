@@ -11,8 +11,9 @@ import pytest
 from reward_artifacts import linear_world, write_annotations, write_embeddings
 
 from workers.reward_models.configs import FitLightgbmConfig
-from workers.reward_models.fit_lightgbm import binned, boost, fit_lightgbm, fit_lightgbms, log_loss, parameters
+from workers.reward_models.fit_lightgbm import binned, boost, fit_lightgbm, fit_lightgbms, parameters
 from workers.reward_models.heads import load_reward_head
+from workers.reward_models.metrics import log_loss
 from workers.stage import Call
 
 

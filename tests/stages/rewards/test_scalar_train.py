@@ -23,9 +23,9 @@ from workers.language_models import models
 from workers.language_models.configs import Lora, PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.rewards.configs import ScalarTrainConfig, ScalarVerdictsConfig
+from workers.rewards.scalar_model import ScalarModel, load_classifier
 from workers.rewards.scalar_train import scalar_train
 from workers.rewards.scalar_verdicts import scalar_verdicts
-from workers.rewards.scoring import load_scalar
 
 pytestmark = pytest.mark.train
 
@@ -164,14 +164,14 @@ def test_the_head_is_float32_where_the_rest_is_bfloat16(
     source = models.locate(tmp_path)
     stored = AutoModelForSequenceClassification.from_pretrained(source.name, dtype="auto").state_dict()
     tokenizer = models.load_tokenizer(source)
-    model = load_scalar(source, tokenizer, dtype="bfloat16")
+    model = load_classifier(source, tokenizer, "bfloat16")
     assert {weight.dtype for name, weight in model.state_dict().items() if "score" not in name} == {torch.bfloat16}
     assert model.score.weight.dtype == torch.float32
     assert set(stored) == set(model.state_dict())
     ids = models.tokenise(tokenizer, [HI + f" {word}" for word in ("yes", "no", "boat", "bike", "door")], 50)
     for autocast in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            found = models.rewards(model, tokenizer, ids, 8)
+            found = ScalarModel(tokenizer, model).rewards(ids, 8)
         assert not np.array_equal(found, torch.from_numpy(found).bfloat16().float().numpy())
 
 

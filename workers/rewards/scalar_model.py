@@ -1,0 +1,110 @@
+"""Scalar reward models: sequence classifiers with one label, whose head computes in float32.
+
+A reward in bfloat16 has 8 significant bits: two answers with rewards near 5 differ by 1/32 or are a tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from workers.config import Dtype
+from workers.device import device
+from workers.language_models import models
+from workers.model_cache import resident
+
+#: Names of the head in transformers: `score` of causal language models, `classifier` of encoders.
+HEADS = ("score", "classifier")
+
+
+class Float32Linear(torch.nn.Linear):
+    """A linear layer that computes in float32 whatever the type of its input, and also under autocast."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (…, in_features) of any type to (…, out_features) in float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class ScalarModel:
+    """A scalar reward model and its tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    """On `device()`."""
+
+    @torch.inference_mode()
+    def rewards(self, rows: Sequence[Sequence[int]], batch_size: int) -> NDArray[np.float32]:
+        """Return the reward (rows,) of each row of token ids, in their order.
+
+        transformers reads the logit at the last token that is not the pad token. Padding is on the right because the
+        classifiers derive no positions from the attention mask.
+        """
+        rewards = np.empty(len(rows), dtype=np.float32)
+        for chosen, ids, mask in models.length_batches(rows, batch_size, self.tokenizer.pad_token_id):
+            rewards[chosen] = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float().cpu().numpy()
+        return rewards
+
+
+def load_scalar_model(golden: Path, dtype: Dtype) -> ScalarModel:
+    """Load the model of a `golden` artifact for scoring, or return it if this process loaded it last.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_classifier`.
+    """
+    source = models.locate(golden)
+
+    def load() -> ScalarModel:
+        tokenizer = models.load_tokenizer(source)
+        return ScalarModel(tokenizer, load_classifier(source, tokenizer, dtype).to(device()))
+
+    return resident(("scalar", source.state(), dtype), load)
+
+
+def load_classifier(
+    source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: Dtype, *, new_head: bool = False
+) -> PreTrainedModel:
+    """Load a sequence classifier with one label onto the CPU, its head in float32.
+
+    Args:
+        source: a classifier, or with `new_head` any language model.
+        tokenizer: its tokenizer.
+        dtype: of all weights but those of the head.
+        new_head: draw the head from torch's global generator where the checkpoint has none.
+
+    Raises:
+        FileNotFoundError: the model cannot be read.
+        ValueError: it lacks other weights, has more than one label, or a head that cannot be found in order to be kept
+            in float32.
+    """
+    # Encoders have a pooler as well, which the checkpoint of a bare language model may lack.
+    new = (*(f"{name}." for name in HEADS), "pooler.") if new_head else ()
+    options = {"num_labels": 1} if new_head else {}
+    model = models.load_model(source, AutoModelForSequenceClassification, tokenizer, dtype=dtype, new=new, **options)
+    if model.config.num_labels != 1:
+        raise ValueError(f"{source.name}: a reward model has one label, this has {model.config.num_labels}")
+    heads = head_names(model)
+    if dtype != "float32" and not heads:
+        raise ValueError(
+            f"{source.name}: {type(model).__name__} has no head called {' or '.join(HEADS)}, so it cannot be kept in "
+            f"float32 beside dtype {dtype}: use dtype: float32"
+        )
+    for name in heads:
+        head = getattr(model, name).float()
+        for layer in head.modules():
+            # Not a new module: names and values of the weights stay those of the checkpoint.
+            if type(layer) is torch.nn.Linear:
+                layer.__class__ = Float32Linear
+    return model
+
+
+def head_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of the modules that are the head: one, or none where it is called otherwise."""
+    return [name for name in HEADS if hasattr(model, name)]
