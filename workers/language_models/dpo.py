@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+import trl
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
-from trl import DPOConfig as TrlConfig
-from trl import DPOTrainer
+from transformers import PreTrainedTokenizerBase
 
 from workers.data.chat import messages
-from workers.history import write_history
-from workers.language_models import models, training
+from workers.language_models import training
 from workers.language_models.configs import DpoConfig
 from workers.language_models.transcripts import answer_message, transcript_ids
-from workers.seeding import derive_seed
 from workers.tables import PREFERENCES, read_table
 
 
@@ -53,46 +49,29 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
         ValueError: no row is short enough, or `chat` without a chat template.
         FileNotFoundError: the policy cannot be read.
     """
-    source = models.locate(policy)
-    tokenizer = models.load_tokenizer(source)
-    weights = training.weights_dtype(config.dtype, config.lora)
-    model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=weights)
-    limit = models.token_limit(model, tokenizer, config.max_tokens)
-    rows, long_rows = _rows(config, preferences, tokenizer, limit)
+    start = training.load_start(policy, config)
+    rows, long_rows = _rows(config, preferences, start.tokenizer, start.limit)
     weighted = {"sigmoid": config.dpo_weight, "sft": config.sft_weight}
     terms = {name: weight for name, weight in weighted.items() if weight}
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        trainer = DPOTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=rows,
-            callbacks=[training.ShowProgress(), training.RequireUpdates()],
-            peft_config=training.adapter(config.lora, "CAUSAL_LM"),
-            args=TrlConfig(
-                **training.arguments(
-                    scratch,
-                    learning_rate=config.learning_rate,
-                    epochs=config.epochs,
-                    batch_size=config.batch_size,
-                    gradient_accumulation=config.gradient_accumulation,
-                    seed=derive_seed(config.seed, "dpo", bits=32),
-                    dtype=config.dtype,
-                ),
-                beta=config.beta,
-                loss_type=list(terms),
-                loss_weights=list(terms.values()),
-                lr_scheduler_type="cosine",
-                warmup_steps=config.warmup,
-                # Otherwise TRL keeps a second model in memory for it.
-                precompute_ref_log_probs=True,
-            ),
-        )
-        result = trainer.train()
-    models.save_model(training.trained(trainer, config.lora, config.dtype), tokenizer, out)
-    write_history(trainer.state.log_history, out)
+    trained = training.train(
+        trl.DPOTrainer,
+        trl.DPOConfig,
+        config,
+        start,
+        rows,
+        out,
+        label="dpo",
+        beta=config.beta,
+        loss_type=list(terms),
+        loss_weights=list(terms.values()),
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup,
+        # Otherwise TRL keeps a second model in memory for it.
+        precompute_ref_log_probs=True,
+    )
     return {
-        "dpo_loss": float(result.training_loss),
-        "dpo_steps": float(result.global_step),
+        "dpo_loss": trained.loss,
+        "dpo_steps": float(trained.steps),
         "dpo_rows": float(len(rows)),
         "long_rows": float(long_rows),
     }

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+import trl
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
-from trl import SFTConfig as TrlConfig
-from trl import SFTTrainer
+from transformers import PreTrainedTokenizerBase
 
-from workers.history import write_history
-from workers.language_models import models, training
+from workers.language_models import training
 from workers.language_models.configs import SftConfig
 from workers.language_models.transcripts import prompt_ids, transcript_ids
-from workers.seeding import derive_seed
 from workers.tables import DEMONSTRATIONS, read_table
 
 #: Label that the loss leaves out (torch.nn.CrossEntropyLoss).
@@ -42,36 +38,11 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
         ValueError: there are no demonstrations, or all are left out; or `chat` without a chat template.
         FileNotFoundError: the policy cannot be read.
     """
-    source = models.locate(policy)
-    tokenizer = models.load_tokenizer(source)
-    weights = training.weights_dtype(config.dtype, config.lora)
-    model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=weights)
-    limit = models.token_limit(model, tokenizer, config.max_tokens)
-    rows, long_rows = _rows(config, demonstrations, tokenizer, limit)
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
-        trainer = SFTTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=rows,
-            callbacks=[training.ShowProgress(), training.RequireUpdates()],
-            peft_config=training.adapter(config.lora, "CAUSAL_LM"),
-            args=TrlConfig(
-                **training.arguments(
-                    scratch,
-                    learning_rate=config.learning_rate,
-                    epochs=config.epochs,
-                    batch_size=config.batch_size,
-                    gradient_accumulation=config.gradient_accumulation,
-                    seed=derive_seed(config.seed, "sft", bits=32),
-                    dtype=config.dtype,
-                )
-            ),
-        )
-        result = trainer.train()
-    models.save_model(training.trained(trainer, config.lora, config.dtype), tokenizer, out)
-    write_history(trainer.state.log_history, out)
+    start = training.load_start(policy, config)
+    rows, long_rows = _rows(config, demonstrations, start.tokenizer, start.limit)
+    trained = training.train(trl.SFTTrainer, trl.SFTConfig, config, start, rows, out, label="sft")
     left_out = {"long_rows": float(long_rows)} if config.long_rows == "leave_out" else {}
-    return {"sft_loss": float(result.training_loss), "sft_steps": float(result.global_step), **left_out}
+    return {"sft_loss": trained.loss, "sft_steps": float(trained.steps), **left_out}
 
 
 def _rows(

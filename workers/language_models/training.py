@@ -1,4 +1,6 @@
-"""What the trainings with TRL have in common: arguments, LoRA, precision, and the model that is stored.
+"""The skeleton of every training with TRL: load a model, train it, check that it changed, store it with its curve.
+
+A stage prepares its rows and names a trainer of TRL; `load_start` and `train` do the rest, the same for all of them.
 
 With a dtype other than float32, LoRA keeps the frozen weights in that type. Training all weights keeps them in float32
 under autocast, because steps of 5e-5 vanish in 16 bits. Both store the model in that type.
@@ -6,16 +8,182 @@ under autocast, because steps of 5e-5 vanish in 16 bits. Both store the model in
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
+from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
-from workers.config import Dtype
+from workers.config import Dtype, HubModel, LocalPath
 from workers.device import device
+from workers.history import write_history
+from workers.language_models import models
 from workers.language_models.configs import Lora
 from workers.progress import Progress
+from workers.seeding import derive_seed
+
+
+class TrainingConfig(Protocol):
+    """The fields that every training reads from the config of its stage.
+
+    A config that does not offer one of them as a field has it as a class variable.
+    """
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the rows."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows per forward pass."""
+
+    @property
+    def gradient_accumulation(self) -> int:
+        """Forward passes per optimizer step."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest row in tokens."""
+
+    @property
+    def lora(self) -> Lora | None:
+        """LoRA, or None to train all weights."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """Type that the model computes and is stored in."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of every draw."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that a training starts from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    limit: int
+    """Longest row in tokens: `max_tokens` of the config, or fewer where the model reads fewer."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after its training, and the figures of that."""
+
+    model: PreTrainedModel
+    """As it is stored, in evaluation mode."""
+    loss: float
+    """Mean of the loss over the training steps."""
+    steps: int
+    """Optimizer steps."""
+
+
+def load_causal(source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: Dtype) -> PreTrainedModel:
+    """Load a causal language model; see `models.load_model`."""
+    return models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=dtype)
+
+
+def load_start(
+    named: Path | LocalPath | HubModel,
+    config: TrainingConfig,
+    load: Callable[[models.Source, PreTrainedTokenizerBase, Dtype], PreTrainedModel] = load_causal,
+) -> Start:
+    """Load the model that a training starts from, its weights in the type that they are trained in.
+
+    Args:
+        named: folder of a model artifact, or a model that a config names.
+        config: of the training.
+        load: makes the model of a source, its tokenizer and the type of its weights.
+
+    Raises:
+        FileNotFoundError: the model cannot be read.
+        ValueError: the checkpoint lacks weights.
+    """
+    source = models.locate(named)
+    tokenizer = models.load_tokenizer(source)
+    model = load(source, tokenizer, weights_dtype(config.dtype, config.lora))
+    return Start(model, tokenizer, models.token_limit(model, tokenizer, config.max_tokens))
+
+
+def train(
+    trainer_class: type[Trainer],
+    arguments_class: type[TrainingArguments],
+    config: TrainingConfig,
+    start: Start,
+    rows: Dataset,
+    out: Path,
+    *,
+    label: str,
+    task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM",
+    head: Sequence[str] = (),
+    **options: Any,
+) -> Trained:
+    """Train a model with TRL, and write `model/` (LoRA merged) and `history.parquet`.
+
+    Args:
+        trainer_class: trainer of TRL.
+        arguments_class: class of its arguments.
+        config: how to train.
+        start: what to train; the model is changed.
+        rows: what to train on, with the columns that the trainer reads.
+        out: folder of the artifact.
+        label: the seed of the trainer is `derive_seed(config.seed, label)`.
+        task: what peft calls the kind of model.
+        head: names of modules on top of the language model, which started out random: LoRA trains them whole, and they
+            are stored in float32.
+        **options: further arguments of TRL; see `arguments` for those that are set here.
+
+    Raises:
+        ValueError: the training changed nothing, or several GPUs are visible.
+    """
+    peft_options = {"modules_to_save": list(head)} if head else {}
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        trainer = trainer_class(
+            model=start.model,
+            processing_class=start.tokenizer,
+            train_dataset=rows,
+            callbacks=[ShowProgress(), RequireUpdates()],
+            peft_config=adapter(config.lora, task, **peft_options),
+            args=arguments_class(
+                **arguments(
+                    scratch,
+                    learning_rate=config.learning_rate,
+                    epochs=config.epochs,
+                    batch_size=config.batch_size,
+                    gradient_accumulation=config.gradient_accumulation,
+                    seed=derive_seed(config.seed, label, bits=32),
+                    dtype=config.dtype,
+                ),
+                **options,
+            ),
+        )
+        result = trainer.train()
+    model = trained(trainer, config.lora, config.dtype).eval()
+    for name in head:
+        getattr(model, name).float()
+    models.save_model(model, start.tokenizer, out)
+    write_history(trainer.state.log_history, out)
+    return Trained(model, float(result.training_loss), int(result.global_step))
 
 
 def weights_dtype(dtype: Dtype, lora: Lora | None) -> Dtype:
