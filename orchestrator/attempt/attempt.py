@@ -45,8 +45,8 @@ from orchestrator.sweep.outputs import code_digest
 from orchestrator.texts import plain_text
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
 from workers.config import Config
+from workers.device import NoGpuError, promise_gpu
 from workers.metric import Metric, Undefined
-from workers.promise import NoGpuError, promise_gpu
 from workers.stage import Call
 from workers.stages import STAGES
 

@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 from workers.device import device
 from workers.language_models import models
 from workers.language_models.configs import EmbedConfig
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.progress import Progress
 
 #: For the texts of one window: positions in the window, and their vectors, float32 of shape (positions, d).
@@ -78,7 +78,7 @@ def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
         model = models.load_model(source, AutoModel, tokenizer, dtype=config.dtype, new=("pooler.",))
         return tokenizer, model.to(device())
 
-    tokenizer, model = resident(("embed", source.state(), config.dtype), load)
+    tokenizer, model = cached_model(("embed", source.state(), config.dtype), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
     @torch.inference_mode()
@@ -102,7 +102,7 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
         model = SentenceTransformer(source.name, revision=source.revision, device=str(device()), model_kwargs=options)
         return model, model.max_seq_length
 
-    model, published = resident(("sentences", source.state(), config.dtype), load)
+    model, published = cached_model(("sentences", source.state(), config.dtype), load)
     model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
     model.tokenizer.truncation_side = "left"
 

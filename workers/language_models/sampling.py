@@ -20,7 +20,7 @@ from transformers import (
 from workers.data.chat import render
 from workers.device import device
 from workers.language_models import models
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.progress import Progress
 from workers.seeding import generator
 
@@ -55,7 +55,7 @@ def sample(
     vLLM draws with a generator of its own per text, seeded with (seed, label).
 
     Texts end at EOS (the tokenizer's, or those of the model's generation config, from which nothing else is taken) or
-    after `max_new_tokens`; they are whole, and may be empty. The model stays resident.
+    after `max_new_tokens`; they are whole, and may be empty. The model stays in `workers.model_cache`.
 
     Args:
         source: the model.
@@ -164,7 +164,7 @@ def _new_tokens(
         model.generation_config = GenerationConfig()  # `generate` would fill gaps with the model's own defaults
         return tokenizer, model, ends
 
-    tokenizer, model, ends = resident(("sampling", source.state(), how.dtype), load)
+    tokenizer, model, ends = cached_model(("sampling", source.state(), how.dtype), load)
     limit = models.token_limit(model, tokenizer, how.max_prompt_tokens + how.max_new_tokens)
     rows = prompt_tokens(tokenizer, prompts, limit, how)
     new: list[list[int]] = []

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from workers.device import device
 from workers.language_models import models, sampling
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.seeding import derive_seed
 
 
@@ -57,7 +57,7 @@ def new_tokens(
             enable_chunked_prefill=not cpu,
         )
 
-    llm = resident(("vllm", source.state(), how.dtype, limit), load)
+    llm = cached_model(("vllm", source.state(), how.dtype, limit), load)
     settings = [
         SamplingParams(
             temperature=how.temperature,

@@ -8,7 +8,7 @@ import numpy as np
 
 from workers.language_models import models
 from workers.language_models.transcripts import transcript_ids
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.progress import Progress
 from workers.rewards.configs import MarginsConfig
 from workers.rewards.scoring import load_reward_model
@@ -36,7 +36,7 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
     """
     source = models.locate(golden)
     # The identity that `score` uses, for the same thing.
-    tokenizer, model = resident(
+    tokenizer, model = cached_model(
         ("score", source.state(), config.dtype), lambda: load_reward_model(source, config.dtype)
     )
     limit = models.token_limit(model, tokenizer, config.max_tokens)

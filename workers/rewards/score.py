@@ -8,7 +8,7 @@ import numpy as np
 
 from workers.language_models import models
 from workers.language_models.transcripts import transcript_ids
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.progress import Progress
 from workers.reward_models.embeddings import write_scores
 from workers.rewards.configs import ScoreConfig
@@ -36,7 +36,7 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
         FileNotFoundError: the golden model cannot be read.
     """
     source = models.locate(golden)
-    tokenizer, model = resident(
+    tokenizer, model = cached_model(
         ("score", source.state(), config.dtype), lambda: load_reward_model(source, config.dtype)
     )
     limit = models.token_limit(model, tokenizer, config.max_tokens)
