@@ -11,6 +11,7 @@ from numpy.lib.format import open_memmap
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from workers.data.responses import read_responses
 from workers.device import device
 from workers.language_models import models
 from workers.language_models.configs import EmbedConfig
@@ -47,11 +48,11 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
         raise ValueError("embed needs a model: give `model`, or a `policy` input")
     source = models.locate(named)
     embedder = _sentence_embedder(source, config) if _is_sentence_model(source) else _last_token(source, config)
-    rows = models.read_responses(responses)
+    rows = read_responses([responses])
     total = rows.table.num_rows
     progress = Progress("responses", total)
     flat: np.ndarray | None = None
-    for start, prompts, answers in rows.windows(config.batch_size):
+    for start, prompts, answers in rows.windows(config.batch_size * models.WINDOW):
         texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         for chosen, vectors in embedder(texts):
             if flat is None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from workers.data.responses import write_responses
 from workers.language_models import models
 from workers.language_models.configs import GenerateConfig
-from workers.language_models.sampling import Sampling, sample
-from workers.tables import PROMPTS, RESPONSES, read_table, write_table
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling
+from workers.tables import PROMPTS, read_table
 
 
 def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) -> dict[str, float]:
@@ -37,7 +39,6 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         ImportError: the engine is vllm, and it is not installed here.
     """
     prompt_ids, texts = _shard(config, prompts)
-    rows = [(prompt, response) for prompt in range(len(texts)) for response in range(config.responses)]
     how = Sampling(
         temperature=config.temperature,
         top_p=config.top_p,
@@ -49,19 +50,11 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         dtype=config.dtype,
         batch_size=config.batch_size,
     )
-    labels = [f"generate/{config.split}/{prompt_ids[p]}/{r}" for p, r in rows]
-    answers, tokens = sample(models.locate(policy), [texts[p] for p, _ in rows], labels, how, "responses")
-    write_table(
-        {
-            "prompt_id": [prompt_ids[p] for p, _ in rows],
-            "response_id": [r for _, r in rows],
-            "prompt": [texts[p] for p, _ in rows],
-            "response": answers,
-        },
-        RESPONSES,
-        out / "responses.parquet",
-    )
-    return {"responses": float(len(rows)), "mean_response_tokens": tokens / len(rows)}
+    labels = [f"generate/{config.split}/{prompt_id}/{r}" for prompt_id in prompt_ids for r in range(config.responses)]
+    asked = [text for text in texts for _ in range(config.responses)]
+    answers, tokens = sample(models.locate(policy), asked, labels, how, "responses")
+    write_responses(prompt_ids, texts, answers, out)
+    return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 
 
 def _shard(config: GenerateConfig, prompts: Path) -> tuple[list[int], list[str]]:

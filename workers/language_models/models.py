@@ -1,4 +1,4 @@
-"""Language models as artifacts: save, refer to, find and load them, and feed them prompts and responses.
+"""Language models as artifacts: save, refer to, find and load them, and make batches of texts for them.
 
 A `model` or `golden` artifact holds either a folder `model/` (`save_pretrained`, tokenizer included) or a
 `reference.json` that names a Hub model or a local folder, so that no 17 GB model is ever copied.
@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import transformers
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.config import HubModel, LocalPath
-from workers.data.responses import read_rectangle
 from workers.device import device
 
 FOLDER = "model"
@@ -140,9 +138,17 @@ def load_model(
 
 
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
-    """The smallest of `max_tokens` and the longest sequences that the model and its tokenizer allow."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(min(max_tokens, tokenizer.model_max_length, positions or max_tokens))
+    """Return the smallest of `max_tokens` and the longest sequences that the model and its tokenizer allow."""
+    return _token_limit(model.config, tokenizer, max_tokens)
+
+
+def read_token_limit(source: Source, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
+    """Return what `token_limit` does, from the config of a model that is not loaded.
+
+    Raises:
+        FileNotFoundError: the model cannot be read.
+    """
+    return _token_limit(_read(AutoConfig, source), tokenizer, max_tokens)
 
 
 def tokenise(
@@ -209,41 +215,17 @@ def rewards(
     return result
 
 
-@dataclass(frozen=True)
-class Responses:
-    """A `responses` artifact: `prompts` x `responses` rows, sorted by prompt and response."""
-
-    table: pa.Table
-    prompts: int
-    responses: int
-
-    def name(self, row: int) -> str:
-        """How error messages call a row."""
-        cell = self.table.slice(row, 1).to_pylist()[0]
-        return f"prompt {cell['prompt_id']}, response {cell['response_id']}"
-
-    def windows(self, batch_size: int, cut_at: str | None = None) -> Iterator[tuple[int, list[str], list[str]]]:
-        """First row, prompts and responses (cut where `cut_at` begins), `WINDOW` batches at once."""
-        size = batch_size * WINDOW
-        for start in range(0, self.table.num_rows, size):
-            part = self.table.slice(start, size)
-            answers = part.column("response").to_pylist()
-            if cut_at:
-                answers = [answer.partition(cut_at)[0] for answer in answers]
-            yield start, part.column("prompt").to_pylist(), answers
-
-
-def read_responses(folder: Path) -> Responses:
-    """Read a `responses` artifact; raises what `read_rectangle` raises."""
-    return Responses(*read_rectangle(folder))
-
-
 def _folder(path: str, named_by: str) -> Source:
     if not Path(path).is_dir():
         raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, is not there (moved or deleted?)")
     if not any((Path(path) / file).is_file() for file in ("config.json", "modules.json")):
         raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, holds no config.json: not a saved model")
     return Source(path, local=True)
+
+
+def _token_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(min(max_tokens, tokenizer.model_max_length, positions or max_tokens))
 
 
 def _read(auto: Any, source: Source, **options: Any) -> Any:

@@ -12,13 +12,14 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from workers.device import device
-from workers.language_models import models, sampling
+from workers.language_models import models
+from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
 from workers.seeding import derive_seed
 
 
 def new_tokens(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], how: sampling.Sampling
+    source: models.Source, prompts: Sequence[str], labels: Sequence[str], how: Sampling
 ) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
     """The tokenizer, and the new tokens of each prompt; see `sampling.sample`.
 
@@ -38,9 +39,9 @@ def new_tokens(
         ) from error
 
     tokenizer = models.load_tokenizer(source)
-    limit = sampling.context(source, tokenizer, how)
-    rows = sampling.prompt_tokens(tokenizer, prompts, limit, how)
-    ends = sampling.end_tokens(tokenizer, _generation_config(source))
+    limit = models.read_token_limit(source, tokenizer, how.max_tokens)
+    rows = prompt_tokens(tokenizer, prompts, limit, how)
+    ends = end_tokens(tokenizer, _generation_config(source))
 
     cpu = device().type == "cpu"
 
@@ -71,7 +72,7 @@ def new_tokens(
         for label in labels
     ]
     outputs = llm.generate([{"prompt_token_ids": row} for row in rows], settings)
-    return tokenizer, [sampling.until_end(list(output.outputs[0].token_ids), ends) for output in outputs]
+    return tokenizer, [until_end(list(output.outputs[0].token_ids), ends) for output in outputs]
 
 
 def _generation_config(source: models.Source) -> GenerationConfig:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from workers.data.responses import read_responses
 from workers.language_models import models
 from workers.language_models.transcripts import transcript_ids
 from workers.model_cache import cached_model
@@ -41,10 +42,10 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
     )
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
-    rows = models.read_responses(responses)
+    rows = read_responses([responses], config.cut_at)
     scores = np.empty(rows.table.num_rows, dtype=np.float32)
     progress = Progress("responses", len(scores))
-    for start, prompts, answers in rows.windows(config.batch_size, config.cut_at):
+    for start, prompts, answers in rows.windows(config.batch_size * models.WINDOW):
         if config.strip:
             answers = [answer.strip() for answer in answers]
         ids = transcript_ids(tokenizer, prompts, answers, chat=config.chat, max_tokens=limit)

@@ -20,7 +20,8 @@ from workers.judges.sample import judge_sample
 from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
-from workers.language_models.sampling import Sampling, sample
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling
 from workers.seeding import generator
 
 pytestmark = pytest.mark.train

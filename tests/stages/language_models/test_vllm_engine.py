@@ -10,7 +10,8 @@ import pytest
 from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
-from workers.language_models.sampling import Sampling, sample
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling
 
 pytestmark = pytest.mark.train
 
