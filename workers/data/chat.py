@@ -1,4 +1,4 @@
-"""Dialogues as messages, and messages in the words of a chat model's template."""
+"""Dialogues as messages, and in the chat template of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROLES = {HUMAN: "user", ASSISTANT: "assistant"}
 
 
 def messages(dialogue: str) -> list[dict[str, str]]:
-    """The turns of "\\n\\nHuman: …\\n\\nAssistant: …" as `{"role": "user" or "assistant", "content": …}`.
+    """Split "\\n\\nHuman: …\\n\\nAssistant: …" into turns, `{"role": "user" or "assistant", "content": …}`.
 
     White space around a turn is removed, and so are empty turns, such as the open one at the end of a prompt. Turns of
     the same speaker in a row (hh-rlhf has some) become one, because templates want speakers to alternate. What stands
@@ -38,7 +38,7 @@ def messages(dialogue: str) -> list[dict[str, str]]:
 
 
 def render(tokenizer: Any, dialogue: str) -> str:
-    """`dialogue` in the chat template of `tokenizer`, open for an answer of the assistant.
+    """Write `dialogue` in the chat template of `tokenizer`, open for an answer of the assistant.
 
     The template writes its own special tokens: tokenise the text with `add_special_tokens=False`.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from workers.config import Data, LocalPath, NamedModel
 from workers.data.configs import PromptsConfig
-from workers.data.dialogues import read_dialogues, shuffle_key
+from workers.data.dialogue_rows import read_dialogues
+from workers.seeding import shuffle_key
 from workers.tables import PROMPTS, write_table
 
 

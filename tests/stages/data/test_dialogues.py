@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from workers.config import Data, HubData, LocalPath
 from workers.data.configs import Columns
-from workers.data.dialogues import ASSISTANT, HUMAN, Dialogue, read_dialogues
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.dialogues import ASSISTANT, HUMAN, Dialogue
 from workers.data.rows import read_rows
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
