@@ -32,7 +32,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
 
     In plain text an answer ends with the EOS token; in a chat as the template ends a turn. A token that straddles
     prompt and answer belongs to the answer. The learning rate rises over `warmup` of the steps and falls as a cosine
-    to 0; the rest is as `workers.language_models.training` says. Progress is TRL's, every 10 steps.
+    to 0; for the rest, see `workers.language_models.training`. TRL logs every 10 steps.
 
     Args:
         config: how to train.
@@ -78,7 +78,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
 
 
 def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[Dataset, int]:
-    """Rows as TRL tokenises them, and how many are longer than `limit` tokens.
+    """Make the rows that TRL tokenises, and count those longer than `limit` tokens.
 
     Columns `prompt`, `chosen`, `rejected` are texts (TRL adds EOS), or lists of messages.
     """

@@ -18,7 +18,7 @@ from workers.language_models.configs import EmbedConfig
 from workers.model_cache import cached_model
 from workers.progress import Progress
 
-#: For the texts of one window: positions in the window, and their vectors, float32 of shape (positions, d).
+#: A function from the texts of one window to positions in it and their vectors, float32 of shape (positions, d).
 Embedder = Callable[[list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 

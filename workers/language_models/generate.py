@@ -20,7 +20,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
 
     A shard is a contiguous block of the split's prompts in the order of prompt_id (`numpy.array_split`). A text depends
     on (seed, split, prompt_id, response_id), prompt, policy and sampling settings (`language_models.sampling`); batch,
-    shard and number of responses matter only through rounding in the forward pass. All policies of one seed see the
+    shard and number of responses matter only through rounding in the forward pass. All policies of one seed use the
     same uniforms. Texts are stored whole, and may be empty.
 
     Args:
@@ -30,7 +30,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         prompts: artifact of the prompts.
 
     Returns:
-        `responses`: rows written; `mean_response_tokens`: mean new tokens, EOS not counted.
+        `responses`: rows written; `mean_response_tokens`: mean number of new tokens, without EOS.
 
     Raises:
         ValueError: the shard is empty, no room is left for a prompt, the policy gives NaN, or `chat` without a chat
@@ -39,7 +39,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         ImportError: the engine is vllm, and it is not installed here.
     """
     prompt_ids, texts = _shard(config, prompts)
-    how = Sampling(
+    settings = Sampling(
         temperature=config.temperature,
         top_p=config.top_p,
         max_new_tokens=config.max_new_tokens,
@@ -52,13 +52,13 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
     )
     labels = [f"generate/{config.split}/{prompt_id}/{r}" for prompt_id in prompt_ids for r in range(config.responses)]
     asked = [text for text in texts for _ in range(config.responses)]
-    answers, tokens = sample(models.locate(policy), asked, labels, how, "responses")
+    answers, tokens = sample(models.locate(policy), asked, labels, settings, "responses")
     write_responses(prompt_ids, texts, answers, out)
     return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 
 
 def _shard(config: GenerateConfig, prompts: Path) -> tuple[list[int], list[str]]:
-    """Ids and texts of the shard's prompts."""
+    """Read the ids and texts of the prompts of the shard."""
     path = prompts / "prompts.parquet"
     table = read_table(path, PROMPTS)
     table = table.filter(pc.equal(table.column("split"), config.split)).sort_by("prompt_id")

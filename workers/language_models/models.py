@@ -23,20 +23,20 @@ from workers.device import device
 FOLDER = "model"
 REFERENCE = "reference.json"
 
-#: Batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
+#: Number of batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
 WINDOW = 64
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is read from: a local folder, or a name on the Hub."""
+    """A place that a model is read from: a local folder, or a name on the Hub."""
 
     name: str
     local: bool
     revision: str | None = None
 
     def state(self) -> tuple[object, ...]:
-        """Changes when the files of a local model do; for `workers.model_cache`."""
+        """Return what changes when the files of a local model do, for `workers.model_cache`."""
         if not self.local:
             return (self.name, self.revision)
         files = sorted(path for path in Path(self.name).rglob("*") if path.is_file())
@@ -65,7 +65,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: 
 
 
 def locate(model: Path | LocalPath | HubModel) -> Source:
-    """The source behind a `model`/`golden` artifact folder, or behind a model named in a config.
+    """Find the source of a `model` or `golden` artifact, or of a model that a config names.
 
     Raises:
         FileNotFoundError: the folder referred to is gone, or holds no model.
@@ -86,7 +86,7 @@ def locate(model: Path | LocalPath | HubModel) -> Source:
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer of `source`, with a pad token (the EOS token where the model brings none).
+    """Load the tokenizer of `source`, with a pad token (the EOS token where the model has none).
 
     Raises:
         FileNotFoundError: the model cannot be read; the message says what to do.
@@ -111,7 +111,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Load with the transformers auto class `auto`, on the CPU, in evaluation mode.
 
-    The model learns the pad token of `tokenizer`: sequence classifiers look for their last real token with it.
+    The config of the model gets the pad token of `tokenizer`: sequence classifiers find their last real token by it.
 
     Args:
         source: what to load.
@@ -154,7 +154,7 @@ def read_token_limit(source: Source, tokenizer: PreTrainedTokenizerBase, max_tok
 def tokenise(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, special: bool = True
 ) -> list[list[int]]:
-    """Token ids of each text, with the special tokens of the tokenizer unless `special` is false.
+    """Tokenise each text, with the special tokens of the tokenizer unless `special` is false.
 
     Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
     is the response, and it comes last.
@@ -173,7 +173,7 @@ def tokenise(
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, each int64 of shape (rows, longest row), padded on `side` ("left" or "right")."""
+    """Pad on `side` ("left" or "right"); return token ids and attention mask, int64 of shape (rows, longest row)."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -187,7 +187,7 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Te
 def length_batches(
     rows: Sequence[Sequence[int]], batch_size: int, pad_id: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-    """Right-padded batches, longest rows first so that too little memory shows at once.
+    """Make right-padded batches, longest rows first so that too little memory shows at once.
 
     Yields:
         Positions in `rows` (int64, at most `batch_size`), token ids and attention mask of these rows, on `device()`.
@@ -204,7 +204,7 @@ def length_batches(
 def rewards(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], batch_size: int
 ) -> np.ndarray:
-    """Output of a one-label sequence classifier for each row of token ids: float32 of shape (rows,), in order.
+    """Compute the output of a one-label sequence classifier for rows of token ids: float32 of shape (rows,), in order.
 
     transformers reads the logit at the last token that is not the pad token. Padding is on the right because the
     classifiers derive no positions from the attention mask.
@@ -241,5 +241,5 @@ def _read(auto: Any, source: Source, **options: Any) -> Any:
             f"first (`hf download {source.name}`, after `hf auth login` for a gated one), set HF_HOME to a cache that "
             f"holds it, or give a local folder: {{path: …}}. ({reason})"
         ) from error
-    except ValueError as error:  # an unknown architecture, or no tokenizer: transformers does not say of which model
+    except ValueError as error:  # an unknown architecture, or no tokenizer: transformers does not name the model
         raise ValueError(f"{source.name}: {error}") from error

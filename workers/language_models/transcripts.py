@@ -11,7 +11,7 @@ from workers.language_models.models import tokenise
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:
-    """Token ids of each prompt, with the special tokens that stand before an answer.
+    """Tokenise each prompt, with the special tokens that stand before an answer.
 
     Raises:
         ValueError: `chat`, but the tokenizer has no chat template.
@@ -29,7 +29,7 @@ def transcript_ids(
     chat: bool,
     max_tokens: int | None = None,
 ) -> list[list[int]]:
-    """Token ids of each prompt with its answer.
+    """Tokenise each prompt with its answer.
 
     Plain text has no EOS token; of a chat, the template ends the answer as it ends every turn.
 
@@ -53,5 +53,5 @@ def transcript_ids(
 
 
 def answer_message(answer: str) -> list[dict[str, str]]:
-    """The answer as a turn of a chat, without the space that parts it from the prompt in plain text."""
+    """Make the answer a turn of a chat, without the space that separates it from the prompt in plain text."""
     return [{"role": "assistant", "content": answer.removeprefix(" ")}]
