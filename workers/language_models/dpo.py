@@ -8,10 +8,10 @@ import trl
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from workers.data.chat import messages
+from workers.data.chat import answer_message, messages
 from workers.language_models import training
 from workers.language_models.configs import DpoConfig
-from workers.language_models.transcripts import answer_message, transcript_ids
+from workers.language_models.transcripts import transcript_ids
 from workers.tables import PREFERENCES, read_table
 
 
@@ -101,7 +101,7 @@ def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBa
         )
     columns: dict[str, list[object]] = {
         "prompt": [messages(prompts[row]) if config.chat else prompts[row] for row in kept],
-        "chosen": [answer_message(chosen[row]) if config.chat else chosen[row] for row in kept],
-        "rejected": [answer_message(rejected[row]) if config.chat else rejected[row] for row in kept],
+        "chosen": [[answer_message(chosen[row])] if config.chat else chosen[row] for row in kept],
+        "rejected": [[answer_message(rejected[row])] if config.chat else rejected[row] for row in kept],
     }
     return Dataset.from_dict(columns), len(longest) - len(kept)

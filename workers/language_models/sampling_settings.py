@@ -8,8 +8,8 @@ from typing import Literal
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from workers.data.chat import render
 from workers.language_models import models
+from workers.language_models.transcripts import prompt_ids
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,11 @@ def prompt_tokens(
     room = _room(limit, settings)
     # Samples of one prompt are tokenised once.
     distinct = list(dict.fromkeys(prompts))
-    texts = _rendered(tokenizer, distinct, settings)
-    rows = models.tokenise(tokenizer, texts, room + 1, special=not settings.chat)
+    rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room + 1)
     # One token more than there is room for tells which ones are too long.
     if long := [i for i, row in enumerate(rows) if len(row) > room]:
         print(f"{len(long)} of {len(rows)} prompts have more than {room} tokens and lose their beginning")
-        cut = models.tokenise(tokenizer, [texts[i] for i in long], room, special=not settings.chat)
+        cut = prompt_ids(tokenizer, [distinct[i] for i in long], chat=settings.chat, max_tokens=room)
         for i, row in zip(long, cut, strict=True):
             rows[i] = row
     ids = dict(zip(distinct, rows, strict=True))
@@ -69,16 +68,12 @@ def too_long_prompts(source: models.Source, prompts: Sequence[str], settings: Sa
     tokenizer = models.load_tokenizer(source)
     room = _room(models.read_token_limit(source, tokenizer, settings.max_tokens), settings)
     distinct = list(dict.fromkeys(prompts))
-    rows = models.tokenise(tokenizer, _rendered(tokenizer, distinct, settings), None, special=not settings.chat)
+    rows = prompt_ids(tokenizer, distinct, chat=settings.chat)
     return {
         prompt: f"{len(row):,} tokens, {room:,} allowed"
         for prompt, row in zip(distinct, rows, strict=True)
         if len(row) > room
     }
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompts: list[str], settings: Sampling) -> list[str]:
-    return [render(tokenizer, prompt) for prompt in prompts] if settings.chat else prompts
 
 
 def _room(limit: int, settings: Sampling) -> int:
