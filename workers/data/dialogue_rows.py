@@ -65,7 +65,7 @@ def read_dialogues(
         FileNotFoundError: no such file on this machine.
         OSError: the Hub data set could not be loaded.
         ValueError: rows are incomplete and `incomplete_rows` is "error"; or nothing usable is in the file; or it has
-            none of the forms above, or none with a rejected answer although `pairs`; or its labels have more than two
+            none of the known forms, or none with a rejected answer although `pairs`; or its labels have more than two
             values; or its content is not the one that the sweep was planned with.
     """
     name = source.path if isinstance(source, LocalPath) else source.hub
@@ -196,8 +196,8 @@ def _answered(row: Row, column: str, prompt_column: str | None) -> tuple[str, st
         if len(turns) > 1:
             prompt = join_turns(turns[:-1])
             # As text it may be the last question only; as messages it is all that the model was shown.
-            asked = row.values.get(prompt_column) if prompt_column else None
-            if isinstance(asked, list) and _question(row, str(prompt_column)) != prompt:
+            own = row.values.get(prompt_column) if prompt_column else None
+            if isinstance(own, list) and _question(row, str(prompt_column)) != prompt:
                 raise _IncompleteRowError(f"{prompt_column} and {column} begin with different messages")
             return prompt, _own_response(turns[-1][1], column)
         value = turns[0][1]

@@ -89,9 +89,9 @@ def _token_counts(texts: list[str], named: NamedModel | None) -> list[int]:
     return counts
 
 
-def _enough(split: str, found: int, asked: int | None, long: int) -> None:
-    if found < (asked or 1):
+def _enough(split: str, found: int, limit: int | None, long: int) -> None:
+    if found < (limit or 1):
         raise ValueError(
-            f"{found} {split} prompts, but {asked or 'at least 1'} asked for (distinct prompts; {long} over max_tokens "
+            f"{found} {split} prompts, but {limit or 'at least 1'} asked for (distinct prompts; {long} over max_tokens "
             f"were dropped, test prompts are taken first): lower `{split}` or give more data"
         )

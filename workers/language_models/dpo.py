@@ -24,7 +24,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
     of the batch, and their ends, of -log p. A weight of 0 leaves its term out, and does not only multiply it by 0.
 
     Log-probabilities, both terms and their sum are float32, also under autocast; the reference is the policy before
-    its first step, asked once per row. Yet Con-J's sft_weight of 1e-6 changes the loss and hardly the model: a token
+    its first step, computed once per row. Yet Con-J's sft_weight of 1e-6 changes the loss and hardly the model: a token
     of a chosen answer has a gradient of about beta/2 per row from L_DPO, and of sft_weight per token of the batch
     from L_SFT. In float32 that difference is in the last bits, in bfloat16 it is lost on the way back through the
     network. (Con-J's scripts take a step on the SFT loss alone, with weight 1e-3, once in 1,000 steps, and leave

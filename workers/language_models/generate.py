@@ -51,8 +51,8 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         batch_size=config.batch_size,
     )
     labels = [f"generate/{config.split}/{prompt_id}/{r}" for prompt_id in prompt_ids for r in range(config.responses)]
-    asked = [text for text in texts for _ in range(config.responses)]
-    answers, tokens = sample(models.locate(policy), asked, labels, settings, "responses")
+    repeated = [text for text in texts for _ in range(config.responses)]
+    answers, tokens = sample(models.locate(policy), repeated, labels, settings, "responses")
     write_responses(prompt_ids, texts, answers, out)
     return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 

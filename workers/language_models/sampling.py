@@ -31,7 +31,7 @@ def sample(
 
     Sampling is by temperature and nucleus (Holtzman et al. 2020, arXiv 1904.09751). With transformers, token t of a
     text comes from the t-th uniform of `generator(seed, label)`, by inversion of the cumulative nucleus, so a text
-    depends on seed, label, prompt, model and settings; its company matters only through rounding in the forward pass.
+    depends on seed, label, prompt, model and settings; its batch matters only through rounding in the forward pass.
     vLLM has a generator of its own for each text, seeded with (seed, label).
 
     Texts end at EOS (the tokenizer's, or those of the model's generation config, from which nothing else is taken) or

@@ -32,7 +32,7 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
 
     Returns:
         `sft_loss`: mean over the training steps of the loss, in nats per response token; `sft_steps`: optimizer steps.
-        `long_rows`: rows left out, where that is asked for.
+        `long_rows`: rows left out, if the config leaves rows out.
 
     Raises:
         ValueError: there are no demonstrations, or all are left out; or `chat` without a chat template.

@@ -1,4 +1,4 @@
-"""The vLLM engine, where vLLM is installed; elsewhere, that its absence is said clearly."""
+"""The vLLM engine, where vLLM is installed; elsewhere, the error that names what to install."""
 
 from __future__ import annotations
 
