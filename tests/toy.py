@@ -19,7 +19,7 @@ import workers
 from workers import config as configs
 from workers.device import device
 from workers.metric import Metric, Undefined
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.stage import Call, Input, Stage
 
 Behaviour = Literal[
@@ -150,7 +150,7 @@ def ask(config: AskConfig, out: Path) -> dict[str, float]:
         return len(config.model)
 
     time.sleep(0.05)
-    return {"answer": float(resident(config.model, load) + config.question)}
+    return {"answer": float(cached_model(config.model, load) + config.question)}
 
 
 def band(config: BandConfig, out: Path) -> Metrics:

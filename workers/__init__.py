@@ -1,1 +1,1 @@
-"""The work itself: one plain function per stage. Nothing here knows Ray, MLflow, sweeps, keys or caching."""
+"""The work itself: one plain function per stage, which knows nothing of Ray, MLflow, sweeps, keys or caching."""

@@ -1,7 +1,7 @@
 """The simulated annotator: labels that follow a golden reward with Bradley-Terry noise.
 
 Section 4 of "Rethinking Reward Modeling in Preference-based LLM Alignment" (ICLR 2025); for `annotate` and `perturb`.
-Which label comes out depends on one uniform number per pair, so that noise levels can be compared with the same luck.
+A label depends on one uniform number per pair, so that noise levels are compared with the same draws.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 def second_wins(gap: Floats, uniform: Floats, beta: float, scale: float) -> NDArray[np.bool_]:
-    """Whether b is preferred, given `gap` = r_b - r_a (n,) and a uniform number in [0, 1) for each pair.
+    """Decide whether b is preferred, given `gap` = r_b - r_a (n,) and a uniform number in [0, 1) for each pair.
 
     b wins where uniform < sigmoid(beta * gap / scale). Negative `beta` is noise-free: the larger reward wins, and equal
     rewards are decided by uniform < 0.5.
@@ -28,15 +28,15 @@ def second_wins(gap: Floats, uniform: Floats, beta: float, scale: float) -> NDAr
 
 
 def sigmoid(logit: Floats) -> Floats:
-    """1 / (1 + exp(-logit)) without overflow: the exponential is only ever taken of a non-positive number."""
+    """Compute 1 / (1 + exp(-logit)) without overflow: no exponential of a positive number is taken."""
     small = np.exp(-np.abs(logit))
     return np.where(logit >= 0, 1.0, small) / (1.0 + small)
 
 
 def reward_scale(rewards: Floats, scale: float | str) -> float:
-    """The divisor s of reward differences: the given number, or for "std" the standard deviation of all `rewards`.
+    """Return the divisor s of reward differences: a given number, or for "std" the standard deviation of all `rewards`.
 
-    Where the differences themselves are all that is known, they stand for the rewards.
+    Where only the differences are known, they stand for the rewards.
 
     Raises:
         ValueError: "std" when all rewards are equal.

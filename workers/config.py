@@ -1,9 +1,9 @@
-"""What each stage can be told: one frozen pydantic model per stage.
+"""Base types of the configs of all stages: each stage has one frozen pydantic model, in `configs.py` of its family.
 
-Every field here is part of a step's *identity*: two configs that mean the same give the same key. How a step is run
-(CPUs, GPUs, memory, timeouts, where things are stored) is deliberately not sayable here.
+Every field is part of a step's *identity*: two configs that mean the same give the same key. How a step is run (CPUs,
+GPUs, memory, timeouts, where things are stored) is no field of a config.
 
-This module imports neither torch nor ray, so planning 12,960 cells does not either.
+No module of configs imports torch or ray, so planning does not either.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Config(BaseModel):
-    """Base of every config: immutable, and an unknown field is an error."""
+    """Base class of every config: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def identity(self) -> dict[str, Any]:
-        """The JSON-like value that is hashed: every field, defaults included, local files by content."""
+        """Return the JSON-like value that is hashed: every field, defaults included, local files by content."""
         return self.model_dump(mode="json", context={"identity": True})
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        """The scalar metrics that the stage must return with this config; a plain name is a finite number."""
+        """Return the metrics that the stage must return with this config; a plain name stands for a finite number."""
         return ()
 
     def declared(self) -> dict[str, Metric]:
-        """The metrics by name."""
+        """Return the metrics by name."""
         metrics = (Metric(each) if isinstance(each, str) else each for each in self.metrics())
         return {each.name: each for each in metrics}
 
 
 class LocalPath(Config):
-    """A local file or folder, written `{path: …}` in a sweep. Its content is its identity; where it lies is not."""
+    """A local file or folder, written `{path: …}` in a sweep; its content is its identity, its place is not."""
 
     path: str
     sha256: str
-    """Hex digest of the content, filled in when the sweep is loaded."""
+    """Hex digest of the content, computed when the sweep is loaded."""
 
     @model_serializer(mode="wrap")
     def _content_only_in_identity(
@@ -90,7 +90,7 @@ class HubData(Config):
 
 
 def hub_name(value: object) -> object:
-    """Let a plain text stand for `{hub: …}`."""
+    """Read a plain text as `{hub: …}`."""
     return {"hub": value} if isinstance(value, str) else value
 
 

@@ -1,17 +1,36 @@
-"""The device that a stage computes on: a GPU where one was promised, else the CPU; never one in place of the other."""
+"""The device that a stage computes on: a GPU where one was promised, else the CPU; never one in place of the other.
+
+Importing this does not import torch: processes that run steps without torch import it to say what they promise.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workers.promise import NoGpuError, gpu_promised
-
 if TYPE_CHECKING:
     import torch
 
+#: Whether the step computes on a GPU; None where nobody said anything.
+_gpu: bool | None = None
+
+
+class NoGpuError(RuntimeError):
+    """A GPU was promised, and torch sees none."""
+
+
+def promise_gpu(promised: bool | None) -> None:
+    """Set whether the stages that are called from now on compute on a GPU; None leaves it to what torch finds."""
+    global _gpu
+    _gpu = promised
+
+
+def gpu_promised() -> bool | None:
+    """Return what was last given to `promise_gpu`, None at first."""
+    return _gpu
+
 
 def device() -> torch.device:
-    """The GPU that was promised, else the CPU; where nobody promised anything, a GPU if torch sees one.
+    """Return the GPU if one was promised, else the CPU; where nobody promised anything, a GPU if torch sees one.
 
     Steps with and without a GPU may share a process, and then all of them can see its GPUs.
 
@@ -20,12 +39,11 @@ def device() -> torch.device:
     """
     import torch
 
-    promised = gpu_promised()
-    if promised is False:
+    if _gpu is False:
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
-    if promised:
+    if _gpu:
         raise NoGpuError(
             f"the step asks for a GPU, and torch {torch.__version__} sees none here: see to the driver of this machine "
             "(nvidia-smi) and to a torch with CUDA, or compute on the CPU: device: cpu under runtime, for the entry or "

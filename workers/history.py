@@ -1,4 +1,4 @@
-"""The training curve that a long step leaves beside its result."""
+"""The training curve that a stage writes beside its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from workers.tables import HISTORY, write_table
 
-#: What the trainers of transformers tell once at the end: of the clock, or of the whole training.
+#: What the trainers of transformers log once at the end: about the clock, or about the whole training.
 _TOTALS = ("train_", "total_flos")
 
 
@@ -17,14 +17,14 @@ def write_history(log: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Write `history.parquet` (`tables.HISTORY`).
 
     What depends on the clock is left out, so that the same training gives the same bytes; so is what is not finite, as
-    the gradient norm of a step that mixed precision skipped. A metric has one value at a training step, the last told.
+    the gradient norm of a step that mixed precision skipped. A metric has one value per training step, the last logged.
 
     Args:
         log: `trainer.state.log_history` of a trainer of transformers: one mapping per logged training step, with
             "step" among its names.
         out: the folder of the artifact.
     """
-    # The last entry repeats what the one of the last step has told already.
+    # The last entry repeats values of the last training step.
     points = {
         (int(entry["step"]), name): float(value)
         for entry in log

@@ -1,4 +1,4 @@
-"""What a stage declares of the numbers that it returns, and says where one of them is undefined."""
+"""Declarations of the numbers that stages return, and the value of one that is undefined."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ class Metric:
     nullable: bool = False
     """A sound result may leave it undefined: the stage then returns `Undefined` in its place."""
     shards: Literal["sum", "mean", "sd", "same"] | None = None
-    """What it is of an entry that is cut into shards: the sum over them; their mean, weighted by `weight`; the
-    population standard deviation of all that the shards counted together; or a number that is the same in all of them.
+    """Its value for an entry that is cut into shards: their sum; their mean, weighted by `weight`; the population
+    standard deviation of everything that the shards counted together; or a number that is the same in all of them.
     None where nothing follows from the numbers of the shards: such an entry cannot be among a sweep's `results`."""
     weight: str = ""
-    """The metric that counts what a shard's mean or standard deviation was taken over."""
+    """The metric that counts what the mean or standard deviation of a shard was taken over."""
     mean: str = ""
-    """For "sd": the metric that is the mean of the same."""
+    """For "sd": the metric that is the mean of the same numbers."""
     averaged: bool = True
     """False for a p value and the end of an interval: means of them over cells mean nothing, so none are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undefined:
-    """Stands in the place of a nullable metric that has no value for a sound result."""
+    """The value of a nullable metric that is undefined for a sound result."""
 
     reason: str
-    """Why, for people."""
+    """Why it is undefined, for people."""
 
 
 def over_shards(declared: Mapping[str, Metric], shards: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of an entry from those of its shards, all of them.
+    """Combine the metrics of all shards of an entry into those of the entry.
 
     A metric that is undefined in a shard, whose shards counted nothing, or that differs between shards where it should
     be the same, is left out.
 
     Args:
-        declared: by name.
-        shards: name -> value of each shard; what is undefined in a shard is not in it.
+        declared: the metrics by name.
+        shards: name -> value for each shard; a metric that is undefined there is missing.
     """
     found = {}
     for name, metric in declared.items():

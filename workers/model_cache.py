@@ -11,20 +11,20 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from workers.promise import gpu_promised
+from workers.device import gpu_promised
 
 T = TypeVar("T")
 
-#: What is kept, and what it is.
+#: The identity of what is kept, and the thing itself.
 _kept: tuple[Hashable, Any] | None = None
 
 
-def resident(identity: Hashable, load: Callable[[], T]) -> T:
-    """What `load` made when it was last asked for by this identity, or makes now.
+def cached_model(identity: Hashable, load: Callable[[], T]) -> T:
+    """Return what is kept under `identity`, or load it and keep it in place of what was kept before.
 
     Args:
-        identity: everything that the loaded thing depends on. Whoever uses it leaves it as it was.
-        load: makes it. What was kept before is dropped first, since two models may not fit into memory.
+        identity: everything that the model depends on. Its users leave the model as it was.
+        load: loads the model. What was kept before is dropped first, since two models may not fit into memory.
     """
     global _kept
     # Of two steps that share a process, one may compute on its GPU and the other not.

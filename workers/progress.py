@@ -1,4 +1,4 @@
-"""Lines of progress in the log of a step, and what they say of the time that it will take."""
+"""Lines of progress in the log of a step, and the time to its end that follows from them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 #: Seconds between two lines.
 EVERY = 15.0
-#: Anybody may print into a log: no zeros to divide by, no numbers beyond a float's.
+#: Anything may be printed into a log: no zeros to divide by, no numbers too large for a float.
 _LINE = re.compile(r": ([1-9]\d{0,11}) of ([1-9]\d{0,11}) in (\d{1,9}) s, about [^\n]* left$", re.MULTILINE)
 
 
 class Progress:
-    """Prints how far a step is and how long the rest takes, at most every `EVERY` seconds."""
+    """A printer of how far a step is and how long the rest takes, at most every `EVERY` seconds."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what = what
@@ -21,11 +21,11 @@ class Progress:
         self._start = self._printed = time.monotonic()
 
     def show(self, done: int) -> None:
-        """`done` of the total are done, at least one."""
+        """Report that `done` of the total, at least one, are done."""
         now = time.monotonic()
         if now - self._printed > EVERY:
             took = now - self._start
-            left = _spelled(took * (self.total - done) / done)
+            left = _format(took * (self.total - done) / done)
             print(f"{self.what}: {done} of {self.total} in {took:.0f} s, about {left} left", flush=True)
             self._printed = now
 
@@ -34,13 +34,13 @@ class Headway(NamedTuple):
     """How far a step is."""
 
     share: float
-    """Of it is done."""
+    """Share that is done, at most 1."""
     seconds: float
-    """The whole will probably take."""
+    """Expected duration of the whole step."""
 
 
 def read_headway(log: str) -> Headway | None:
-    """What the last line of progress in a log says; None if there is none."""
+    """Read the last line of progress in a log; None if there is none."""
     found = _LINE.findall(log)
     if not found:
         return None
@@ -48,7 +48,7 @@ def read_headway(log: str) -> Headway | None:
     return Headway(min(done / total, 1.0), took * total / done)
 
 
-def _spelled(seconds: float) -> str:
+def _format(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

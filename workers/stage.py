@@ -1,4 +1,4 @@
-"""What a stage is: the one seam between the orchestrator and the work.
+"""Stage: the seam between the orchestrator and the work.
 
 A stage is named by string, so that planning never imports torch, transformers, trl or lightgbm. To add a stage, see
 `workers/README.md`.
@@ -16,12 +16,13 @@ from workers.config import Config
 
 @dataclass(frozen=True)
 class Input:
-    """An input of a stage: the kind of artifact it reads."""
+    """An input of a stage."""
 
     kind: str
+    """The kind of artifact that it reads."""
     optional: bool = False
     many: bool = False
-    """Reads all shards of its source at once, in order. Otherwise a stage fed by shards is run once per shard."""
+    """It reads all shards of its source at once, in order; otherwise the stage runs once per shard."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,22 @@ class Stage:
 
     function: str
     version: int
-    """Raised whenever the meaning of the output changes; part of the key."""
+    """A number that is raised whenever the meaning of the output changes; part of the key."""
     config: type[Config]
     output: str
-    """The kind of artifact it writes; see `workers/README.md` for the files of each kind."""
+    """The kind of artifact that it writes; see `workers/README.md` for the files of each kind."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     loads: tuple[str, ...] = ()
-    """Fields of the config and inputs that name a model which it loads (by `workers.model_cache`). Steps that agree
-    in them are run one after another by a process that keeps it."""
+    """Fields of the config and inputs that determine the model that it loads (by `workers.model_cache`). Steps that
+    agree in them are run one after another by a process that keeps the model."""
     history: bool = False
-    """Writes its training curve, `history.parquet` (`tables.HISTORY`), where it trains at all."""
+    """It writes its training curve, `history.parquet` (`tables.HISTORY`), where it trains at all."""
     together: str = ""
-    """"module:name" of a function that does several steps which agree in `loads` at less than their cost:
+    """"module:name" of a function that runs several steps that agree in `loads` for less than they cost one by one:
     `def name(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]`. It does what they share and returns an
     iterator that does the rest of each in turn, like `function`. None stands for a step that failed: it is then tried
-    by itself, and so are all that are left if the function or the iterator raises. Results do not depend on who is
-    in the company."""
+    by itself, and so are all that are left if the function or the iterator raises. The result of a step does not
+    depend on the others."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ class Call:
     inputs: Mapping[str, Path | list[Path]]
 
     def path(self, name: str) -> Path:
-        """The folder of an input that is one artifact."""
+        """Return the folder of an input that is one artifact."""
         found = self.inputs[name]
         assert isinstance(found, Path), f"{name} has shards"
         return found
 
     def paths(self, name: str) -> list[Path]:
-        """The folders of an input that gathers all shards."""
+        """Return the folders of an input that gathers all shards."""
         found = self.inputs[name]
         assert isinstance(found, list), f"{name} is one artifact"
         return found

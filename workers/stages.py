@@ -1,4 +1,4 @@
-"""The table of all stages that this package has; to add one, see `workers/README.md`.
+"""The table of all stages of this package; to add one, see `workers/README.md`.
 
 Nothing here imports torch, transformers, trl or lightgbm: a stage names its function by string.
 """

@@ -1,7 +1,7 @@
-"""Arrow schemas of the tables that stages hand to each other, one per kind of artifact.
+"""Arrow schemas of the tables that stages pass to each other, one per kind of artifact.
 
-A stage writes with `write_table(rows, SCHEMA, path)` and reads with `read_table(path, SCHEMA)`; both refuse a table of
-another shape, naming the file and the column.
+A stage writes with `write_table(columns, SCHEMA, path)` and reads with `read_table(path, SCHEMA)`; both refuse a table
+of another shape, naming the file and the column.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PROMPTS = pa.schema(
 DEMONSTRATIONS = pa.schema(
     [pa.field("prompt", pa.string(), nullable=False), pa.field("response", pa.string(), nullable=False)]
 )
-#: preferences/preferences.parquet. `subset` says where a row comes from, "" where nobody asks: the subset of a test
-#: set as "rewardbench/llmbar-natural", or the type of a contrastive pair.
+#: preferences/preferences.parquet. `subset` says where a row comes from: the subset of a test set, as
+#: "rewardbench/llmbar-natural", the type of a contrastive pair, or "".
 PREFERENCES = pa.schema(
     [
         pa.field("prompt", pa.string(), nullable=False),
@@ -33,13 +33,13 @@ PREFERENCES = pa.schema(
         pa.field("subset", pa.string(), nullable=False),
     ]
 )
-#: judgments/judgments.parquet: what a judge wrote about two answers, shown in this order. Rows stand for themselves: a
-#: judgment belongs to a preference through the texts `prompt`, `first` and `second`, so that label noise upstream
-#: changes nothing here. `drawn` marks the order that was drawn for the pair; the other one is there only where both
-#: were asked for. `hint` is 0, or the answer (1 or 2) of which the judge was told that it is the better one. `request`
-#: is the dialogue that asks for a judgment, without any hint, ending with "\n\nAssistant:". `text` begins with a space.
-#: `unread` is "" where the judge wrote the text. Else there is none, and it says why: "too long: …", "refused: …",
-#: "filtered: …" (the content) or "garbled: …" (the reply).
+#: judgments/judgments.parquet: what a judge wrote about two answers, shown in this order. A judgment belongs to a
+#: preference through the texts `prompt`, `first` and `second`, so that label noise upstream changes nothing here.
+#: `drawn` marks the order that was drawn for the pair; the other one is there only where both were asked for. `hint` is
+#: 0, or the answer (1 or 2) of which the judge was told that it is the better one. `request` is the dialogue that asks
+#: for a judgment, without any hint, ending with "\n\nAssistant:". `text` begins with a space. `unread` is "" where the
+#: judge wrote the text. Else there is none, and it says why: "too long: …", "refused: …", "filtered: …" (the content)
+#: or "garbled: …" (the reply).
 JUDGMENTS = pa.schema(
     [
         pa.field("prompt", pa.string(), nullable=False),

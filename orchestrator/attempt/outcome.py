@@ -16,7 +16,7 @@ from orchestrator.store.claims import ClaimedError
 from orchestrator.store.errors import passes
 from orchestrator.texts import plain_text
 from orchestrator.types import Attempt, Manifest, Outcome
-from workers.promise import NoGpuError
+from workers.device import NoGpuError
 
 
 class CodeChangedError(Exception):

@@ -14,7 +14,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.redact import redact
 from orchestrator.store import Store
 from orchestrator.sweep.outputs import code_digest
-from workers.promise import promise_gpu
+from workers.device import promise_gpu
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from make_data import CLOSE, CURT, RAMBLE, VAGUE, WARM
 
 from workers.config import LocalPath
-from workers.data.dialogues import pair_order, read_dialogues
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.dialogues import pair_order
 
 #: Of each file.
 PAIRS = 120

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from workers.device import device
+from workers.device import NoGpuError, device, promise_gpu
 from workers.language_models.training import arguments
-from workers.model_cache import resident
-from workers.promise import NoGpuError, promise_gpu
+from workers.model_cache import cached_model
 
 pytestmark = pytest.mark.train
 
@@ -43,7 +42,7 @@ def test_a_model_that_one_step_put_on_the_gpu_is_not_that_of_a_step_without() ->
     loaded = []
     for promised in (True, True, False):
         promise_gpu(promised)
-        loaded.append(resident("model", object))
+        loaded.append(cached_model("model", object))
     assert loaded[0] is loaded[1]
     assert loaded[1] is not loaded[2]
 

@@ -14,15 +14,15 @@ from workers.stages import STAGES
 REWARDS = {metric.name: metric for metric in REWARD_METRICS}
 
 
-def told(values: list[float]) -> dict[str, float]:
-    """What a stage tells of the rewards of its shard."""
+def metrics(values: list[float]) -> dict[str, float]:
+    """The metrics of the rewards of a shard."""
     return dict(zip(REWARDS, (float(len(values)), float(np.mean(values)), float(np.std(values))), strict=True))
 
 
 @given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_count_mean_and_deviation_over_shards_are_those_of_all_together(shards: list[list[float]]) -> None:
-    found = over_shards(REWARDS, [told(each) for each in shards])
-    assert found == pytest.approx(told([value for each in shards for value in each]), abs=1e-6)
+    found = over_shards(REWARDS, [metrics(each) for each in shards])
+    assert found == pytest.approx(metrics([value for each in shards for value in each]), abs=1e-6)
 
 
 def test_costs_of_shards_add_up() -> None:

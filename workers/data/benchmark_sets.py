@@ -6,15 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 from workers.data.configs import TestSetsConfig
-from workers.data.dialogues import Dialogue, pair_order, read_dialogues, write_pairs
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.dialogues import Dialogue, pair_order, write_pairs
 
 
 def test_sets(config: TestSetsConfig, out: Path) -> dict[str, float]:
     """Write `preferences.parquet`: the sets one after another, in the order of the config.
 
     Within a set rows are shuffled by its seed and their content, and the first `limit` are kept. `subset` is
-    "<name>/<subset>" with the subset that the row names, or "<name>" where it names none; where the config says
-    "<name>/<subset>", it is that.
+    "<name>/<subset>" with the subset that the row names, or "<name>" where it names none; where the config names the
+    set "<name>/<subset>", it is that name.
 
     Returns:
         <name>_rows: rows of each set, all its subsets together. skipped_test_rows: incomplete rows of all the sets.

@@ -1,4 +1,4 @@
-"""Dialogues as messages, and messages in the words of a chat model's template."""
+"""Dialogues as messages, and in the chat template of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROLES = {HUMAN: "user", ASSISTANT: "assistant"}
 
 
 def messages(dialogue: str) -> list[dict[str, str]]:
-    """The turns of "\\n\\nHuman: …\\n\\nAssistant: …" as `{"role": "user" or "assistant", "content": …}`.
+    """Split "\\n\\nHuman: …\\n\\nAssistant: …" into turns, `{"role": "user" or "assistant", "content": …}`.
 
     White space around a turn is removed, and so are empty turns, such as the open one at the end of a prompt. Turns of
     the same speaker in a row (hh-rlhf has some) become one, because templates want speakers to alternate. What stands
@@ -37,17 +37,23 @@ def messages(dialogue: str) -> list[dict[str, str]]:
     return found
 
 
-def render(tokenizer: Any, dialogue: str) -> str:
-    """`dialogue` in the chat template of `tokenizer`, open for an answer of the assistant.
+def answer_message(answer: str) -> dict[str, str]:
+    """Make the answer a message, without the space that separates it from the prompt in plain text."""
+    return {"role": "assistant", "content": answer.removeprefix(" ")}
+
+
+def render(tokenizer: Any, prompt: str, answer: str | None = None) -> str:
+    """Write `prompt` and its answer in the chat template of `tokenizer`; without one, open for an answer.
 
     The template writes its own special tokens: tokenise the text with `add_special_tokens=False`.
 
     Raises:
-        ValueError: the tokenizer has no chat template, or the dialogue no human turn.
+        ValueError: the tokenizer has no chat template, or the prompt no human turn.
     """
     if not tokenizer.chat_template:
         raise ValueError(
             f"{tokenizer.name_or_path}: chat is true, but the tokenizer has no chat template; take an instruct model, "
             "or set chat: false"
         )
-    return str(tokenizer.apply_chat_template(messages(dialogue), tokenize=False, add_generation_prompt=True))
+    turns = messages(prompt) + ([] if answer is None else [answer_message(answer)])
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))

@@ -1,4 +1,4 @@
-"""What the stages of data can be told; see `workers.config`."""
+"""Configs of the stages of data; see `workers.config`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from workers.metric import Metric
 
 
 class Columns(Config):
-    """Where a source keeps a pair of answers, if its columns bear other names than those that are known.
+    """Names of the columns of a pair of answers, for a source whose columns have other names than the known ones.
 
-    Either `chosen` and `rejected`, or `first`, `second` and `label`.
+    Either `chosen` and `rejected` are given, or `first`, `second` and `label`.
     """
 
     prompt: str = "prompt"
-    """Rows may lack it where the answers are whole dialogues."""
+    """Column of the prompt; rows may lack it where the answers are whole dialogues."""
     chosen: str | None = None
+    """Column of the better answer."""
     rejected: str | None = None
+    """Column of the worse answer."""
     first: str | None = None
+    """Column of the first answer."""
     second: str | None = None
+    """Column of the second answer."""
     label: str | None = None
     """Column that says which of `first` and `second` is the better one."""
     label_of_first: int | str = 1
-    """Its value where the first is the better one (LLMBar: 1, PKU-SafeRLHF's better_response_id: 0). There can be only
-    one other value."""
+    """Value of `label` where the first is the better one (LLMBar: 1, PKU-SafeRLHF's better_response_id: 0). There can
+    be only one other value."""
     subset: str | None = None
     """Column that names the subset of a row."""
 
@@ -40,30 +44,32 @@ class Columns(Config):
 
 
 class DataConfig(Config):
-    """What the three data stages share."""
+    """Fields that the configs of all stages of data share."""
 
     source: Data
-    """JSONL or JSON file (gzipped or not), Parquet file, or Hub data set. Forms of rows: `workers.data.dialogues`."""
+    """JSONL or JSON file (gzipped or not), Parquet file, or Hub data set; for the forms of its rows, see
+    `workers.data.dialogue_rows`."""
     columns: Columns | None = None
-    """Needed where the columns bear other names than those of a form or of a set that is known there."""
+    """Names of the columns, where they are none of the known ones."""
     incomplete_rows: Literal["error", "skip"] = "error"
-    """A row without a prompt or an answer stops the step with its line number, or is counted and skipped."""
+    """Whether a row without a prompt or an answer is an error with its line number, or is counted and skipped."""
     seed: Seed = 0
+    """Seed of the order of the rows."""
 
 
 class PromptsConfig(DataConfig):
-    """Distinct prompts, split into train and test."""
+    """Config of `prompts`: distinct prompts, split into train and test."""
 
     train: PositiveInt | None = None
-    """Number of train prompts; None takes all that are left after the test prompts."""
+    """Number of train prompts; None takes all that the test prompts leave."""
     test: PositiveInt | None = None
-    """Number of test prompts; None is allowed only with `test_source` and takes all of it."""
+    """Number of test prompts; None takes all of `test_source`, and is allowed only with it."""
     test_source: Data | None = None
-    """Where test prompts come from; without it they are held out of `source`."""
+    """Source of the test prompts; without it they are held out of `source`."""
     max_tokens: PositiveInt | None = 450
-    """Longer prompts are dropped and counted (paper: 450)."""
+    """Longest prompt; longer ones are dropped and counted (paper: 450)."""
     tokenizer: NamedModel | None = None
-    """Counts `max_tokens`; without it, whitespace-separated words are counted."""
+    """Tokenizer that counts `max_tokens`; without it, words between white space are counted."""
 
     @model_validator(mode="after")
     def _test_prompts_are_defined(self) -> PromptsConfig:
@@ -76,42 +82,45 @@ class PromptsConfig(DataConfig):
 
 
 class DemonstrationsConfig(DataConfig):
-    """(prompt, response) pairs for supervised fine-tuning; of preference rows the chosen response is taken."""
+    """Config of `demonstrations`: (prompt, response) pairs; of preference rows the chosen response is taken."""
 
     limit: PositiveInt | None = None
+    """Number of rows; None takes all."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("demonstrations", "skipped_rows", "held_out_rows")
 
 
 class PreferencesConfig(DataConfig):
-    """(prompt, chosen, rejected) rows."""
+    """Config of `preferences`: (prompt, chosen, rejected) rows."""
 
     limit: PositiveInt | None = None
+    """Number of rows; None takes all."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("preferences", "skipped_rows", "held_out_rows")
 
 
 class TestSet(DataConfig):
-    """One of the sets that judges are tested on."""
+    """One of the sets that judges and reward models are tested on."""
 
-    # Not a test, whatever pytest thinks of its name.
+    # Otherwise pytest takes it for a test.
     __test__ = False
 
     limit: PositiveInt | None = None
+    """Number of rows; None takes all."""
 
 
 class TestSetsConfig(Config):
-    """Preference sets to test judges and reward models on, gathered in one table."""
+    """Config of `test_sets`: preference sets to test judges and reward models on, gathered in one table."""
 
     __test__ = False
 
     sets: Annotated[
         dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")], TestSet], Field(min_length=1)
     ]
-    """Name -> where it comes from. The name is the first part of `subset`, and of the metrics' names. A source that is
-    one subset of a set is named `llmbar/llmbar-natural`."""
+    """Name -> source. The name is the first part of `subset`, and of the names of the metrics. A source that is one
+    subset of a set is named `llmbar/llmbar-natural`."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         names = dict.fromkeys(name.partition("/")[0] for name in self.sets)
@@ -119,24 +128,27 @@ class TestSetsConfig(Config):
 
 
 class PerturbConfig(Config):
-    """Less, biased or noisier preferences: a share of the rows, then a bias, then label noise."""
+    """Config of `perturb`, fewer, biased or noisier preferences: a share of the rows, then a bias, then label noise."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the rows that is kept."""
+    """Share of the rows that is kept, before the bias."""
     bias: Literal["verbosity", "formatting"] | None = None
-    """Of the first `biased` share of those rows only the ones stay that the bias explains. verbosity: the chosen answer
-    is more than twice as long as the rejected one in characters (Con-J, section 4.4; unit not published). formatting:
-    only the chosen one has Markdown (lists, headings, bold, code, tables); what Con-J counted is not published."""
+    """Bias that explains the label of every row that stays of the first `biased` share. verbosity: the chosen answer is
+    more than twice as long as the rejected one in characters (Con-J, section 4.4; unit not published). formatting: only
+    the chosen one has Markdown (lists, headings, bold, code, tables); what Con-J counted is not published."""
     biased: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the kept rows to which the bias applies."""
     reversed: bool = False
-    """Keeps the rows that the bias contradicts: for reversed test sets."""
+    """Whether the rows stay that the bias contradicts, for reversed test sets."""
     flip_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Each label is turned round with this probability."""
+    """Probability with which each label is flipped."""
     beta: FiniteFloat | None = None
-    """Or each is kept with probability sigmoid(beta * golden margin / scale); negative is noise-free."""
+    """Inverse noise in place of `flip_rate`: a label is kept with probability sigmoid(beta * golden margin / scale).
+    Negative is noise-free."""
     scale: PositiveFloat | Literal["std"] = 1.0
-    """s above; `std` of all the margins."""
+    """Divisor of the margins; `std` is the standard deviation of all of them."""
     seed: Seed = 0
+    """Seed of which rows are kept, and of the noise."""
 
     @model_validator(mode="after")
     def _one_kind_of_noise(self) -> PerturbConfig:

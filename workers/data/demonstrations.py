@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.data.configs import DemonstrationsConfig
-from workers.data.dialogues import read_dialogues, shuffle_key, without_held_out
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.held_out import without_held_out
+from workers.seeding import shuffle_key
 from workers.tables import DEMONSTRATIONS, write_table
 
 

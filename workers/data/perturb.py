@@ -1,9 +1,9 @@
-"""Stage `perturb`: less, biased or noisier preferences.
+"""Stage `perturb`: fewer, biased or noisier preferences.
 
 First a share of the rows, then a bias in the first of these, then label noise. Which rows, and the uniform number that
-decides a label, depend on nothing but the seed and the row's prompt and two answers, in whatever order. So there is a
-paired design: smaller fractions lie within larger ones, what is flipped at a rate is flipped at every higher one, and
-all flip rates, betas and biases of a seed share their luck. A flip rate of 0.5 is a beta of 0.
+decides a label, depend on nothing but the seed and the row's prompt and two answers, in whatever order. So designs
+are paired: smaller fractions lie within larger ones, what is flipped at a rate is flipped at every higher one, and all
+flip rates, betas and biases of a seed share their draws. A flip rate of 0.5 is a beta of 0.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from workers.annotator import reward_scale, second_wins
 from workers.data.configs import PerturbConfig
-from workers.data.dialogues import shuffle_key
-from workers.seeding import derive_seed
+from workers.seeding import derive_seed, shuffle_key
 from workers.tables import PREFERENCES, read_table, write_table
 
 #: Markdown: headings, list items and table rows at the beginning of a line; bold; code. Not 2**3, nor `__init__`.
@@ -40,7 +39,7 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
         margins: artifact of their golden margins (n,); read for `beta` only.
 
     Returns:
-        kept_preferences: rows written. flip_rate: share of them that is turned round. bias_removed_rows: rows that the
+        kept_preferences: rows written. flip_rate: share of them that is flipped. bias_removed_rows: rows that the
         bias left out.
 
     Raises:
@@ -49,7 +48,7 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
     """
     path = preferences / "preferences.parquet"
     rows = read_table(path, PREFERENCES).to_pylist()
-    # Without the label, so that noise upstream changes neither the order nor the luck.
+    # Without the label, so that noise upstream changes neither the order nor the draws.
     contents = [(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: shuffle_key(config.seed, "perturb/rows", *contents[i]))
     kept = order[: round(config.fraction * len(rows))]
@@ -74,7 +73,7 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
 
 
 def has_markdown(text: str) -> bool:
-    """Whether a text has a heading, a list, a table, bold text or code in Markdown."""
+    """Find out whether a text has a heading, a list, a table, bold text or code in Markdown."""
     return _MARKDOWN.search(text) is not None
 
 
@@ -95,7 +94,7 @@ def _flips(
     contents: list[tuple[str, ...]],
     margins: Path | None,
 ) -> NDArray[np.bool_]:
-    """Whether each of the rows `left` of all the `rows` is turned round."""
+    """Whether each of the rows `left` of all the `rows` is flipped."""
     label = "perturb/noise/"
     uniform = np.array([derive_seed(config.seed, label + json.dumps(each), bits=53) / 2**53 for each in contents])
     if config.beta is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.data.configs import PreferencesConfig
-from workers.data.dialogues import pair_order, read_dialogues, without_held_out, without_test_prompts, write_pairs
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.dialogues import pair_order, write_pairs
+from workers.data.held_out import without_held_out, without_test_prompts
 
 
 def preferences(
@@ -20,7 +22,7 @@ def preferences(
         out: receives the table.
         held_out: a prompts artifact: rows with exactly one of its test prompts are left out first.
         test_sets: a preferences artifact: rows whose prompt occurs in it are left out first, whatever their white
-            space (`workers.data.dialogues.without_test_prompts`).
+            space (`workers.data.held_out.without_test_prompts`).
 
     Returns:
         preferences: rows written. skipped_rows: incomplete rows. held_out_rows: rows left out for their prompt.

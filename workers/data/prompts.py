@@ -6,7 +6,8 @@ from pathlib import Path
 
 from workers.config import Data, LocalPath, NamedModel
 from workers.data.configs import PromptsConfig
-from workers.data.dialogues import read_dialogues, shuffle_key
+from workers.data.dialogue_rows import read_dialogues
+from workers.seeding import shuffle_key
 from workers.tables import PROMPTS, write_table
 
 
@@ -88,9 +89,9 @@ def _token_counts(texts: list[str], named: NamedModel | None) -> list[int]:
     return counts
 
 
-def _enough(split: str, found: int, asked: int | None, long: int) -> None:
-    if found < (asked or 1):
+def _enough(split: str, found: int, limit: int | None, long: int) -> None:
+    if found < (limit or 1):
         raise ValueError(
-            f"{found} {split} prompts, but {asked or 'at least 1'} asked for (distinct prompts; {long} over max_tokens "
+            f"{found} {split} prompts, but {limit or 'at least 1'} asked for (distinct prompts; {long} over max_tokens "
             f"were dropped, test prompts are taken first): lower `{split}` or give more data"
         )

@@ -1,4 +1,4 @@
-"""Rows of a source as they lie there: a local JSONL, JSON or Parquet file, or a data set of the Hugging Face Hub."""
+"""Rows of a source, unchanged: a local JSONL, JSON or Parquet file, or a data set of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Row:
     """"line 87" or "row 87", counted from 1."""
     values: Mapping[str, Any]
     fault: str | None = None
-    """Why it could not be parsed at all."""
+    """Why it could not be parsed."""
 
 
 def read_rows(source: Data) -> list[Row]:
-    """The rows of `source` in its order.
+    """Read the rows of `source` in its order.
 
     A file is recognised by its content: Parquet; JSON lines; a JSON array of objects; or a JSON object whose values are
     such arrays, read one after another. JSON may be gzipped.
@@ -37,7 +37,7 @@ def read_rows(source: Data) -> list[Row]:
     Raises:
         FileNotFoundError: no such file on this machine.
         OSError: the Hub data set could not be loaded.
-        ValueError: it is a folder, cannot be read, or its content is not the one that the sweep was planned with.
+        ValueError: it is a folder, cannot be read, or its content changed since the sweep was planned.
     """
     return list(_hub_rows(source) if isinstance(source, HubData) else _file_rows(source))
 
@@ -52,7 +52,7 @@ def _file_rows(source: LocalPath) -> Iterator[Row]:
             "not only where the sweep was planned."
         )
     content = path.read_bytes()
-    # The digest is the file's identity in the key: an edit after planning must not be stored under the old one.
+    # The digest is the file's identity in the key: an edit after planning must not be stored under the old key.
     if (found := hashlib.sha256(content).hexdigest()) != source.sha256:
         raise ValueError(
             f"{path}: sha256 {found[:12]}…, but the sweep was planned with {source.sha256[:12]}…. The file changed "
@@ -87,7 +87,7 @@ def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
 
 
 def _is_array_of_rows(value: object) -> bool:
-    """Whether it is an array of objects, but not a dialogue: a file may be one line with lists of messages."""
+    """Whether it is an array of objects, but no dialogue: a file may be one line with lists of messages."""
     return isinstance(value, list) and all(isinstance(each, dict) and "role" not in each for each in value)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workers.data.responses import read_texts
+from workers.data.responses import read_responses
 from workers.reward_models.embeddings import read_pairs
 
 
@@ -24,7 +24,7 @@ def read_annotated(annotations: Path, responses: Sequence[Path], cut_at: str | N
     Raises:
         ValueError: an annotation compares answers to different prompts, or points outside the responses.
     """
-    texts = read_texts(responses, cut_at)
+    texts = read_responses(responses, cut_at)
     winners, losers = read_pairs(annotations)
     rows = texts.prompts * texts.responses
     if min(winners.min(), losers.min()) < 0 or max(winners.max(), losers.max()) >= rows:

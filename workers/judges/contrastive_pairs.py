@@ -6,10 +6,10 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from workers.data.dialogues import shuffle_key
 from workers.judges.configs import JudgePairsConfig
 from workers.judges.judged import Judged, Judgment, read_judged
 from workers.progress import Progress
+from workers.seeding import shuffle_key
 from workers.tables import PREFERENCES, write_table
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from workers.data.dialogues import shuffle_key
 from workers.judges.configs import JudgeDemonstrationsConfig
 from workers.judges.judged import Judgment, read_judged
+from workers.seeding import shuffle_key
 from workers.tables import DEMONSTRATIONS, read_table, write_table
 
 

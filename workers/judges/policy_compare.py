@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from workers.data.responses import Texts, read_texts
+from workers.data.responses import Responses, read_responses
 from workers.judges.configs import PolicyCompareConfig
 from workers.reward_models.embeddings import read_scores
 
@@ -93,9 +93,9 @@ def length_controlled_win_rate(wins: Floats, difference: Floats) -> tuple[float,
     return float(1 / (1 + np.exp(-theta))), {"theta": theta, "phi": phi}
 
 
-def _read(responses: list[Path], scores: list[Path], cut_at: str | None) -> tuple[Texts, Floats]:
+def _read(responses: list[Path], scores: list[Path], cut_at: str | None) -> tuple[Responses, Floats]:
     """Texts and flat golden rewards of a policy's responses."""
-    texts, rewards = read_texts(responses, cut_at), read_scores(scores)
+    texts, rewards = read_responses(responses, cut_at), read_scores(scores)
     if rewards.shape != (texts.prompts, texts.responses):
         raise ValueError(
             f"{scores[0]}: scores of (prompts, responses) {rewards.shape}, but {responses[0]} has"
@@ -104,7 +104,9 @@ def _read(responses: list[Path], scores: list[Path], cut_at: str | None) -> tupl
     return texts, rewards.ravel().astype(np.float64)
 
 
-def _require_same_prompts(texts: Texts, start: Texts, responses: list[Path], start_responses: list[Path]) -> None:
+def _require_same_prompts(
+    texts: Responses, start: Responses, responses: list[Path], start_responses: list[Path]
+) -> None:
     if texts.prompt != start.prompt:
         raise ValueError(
             f"{responses[0]} and {start_responses[0]} do not answer the same prompts equally often"

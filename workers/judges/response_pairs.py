@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers import tables
-from workers.data.responses import read_texts
+from workers.data.responses import read_responses
 from workers.judges.configs import ResponsePairsConfig
 
 
@@ -18,7 +18,7 @@ def response_pairs(config: ResponsePairsConfig, out: Path, *, responses: list[Pa
     Raises:
         ValueError: too few responses per prompt, or no pair of two different ones.
     """
-    texts = read_texts(responses, config.cut_at)
+    texts = read_responses(responses, config.cut_at)
     if 2 * config.pairs > texts.responses:
         raise ValueError(
             f"{config.pairs} pairs per prompt need {2 * config.pairs} responses, but there are {texts.responses}: raise"

@@ -15,7 +15,8 @@ from workers.judges.backends.recorded import Shown, recorded_judgments
 from workers.judges.configs import EndpointJudge, JudgeSampleConfig, LocalJudge, RecordedJudge
 from workers.judges.requests import TOO_LONG, Written, hinted_request, judgment, request
 from workers.language_models import models
-from workers.language_models.sampling import Sampling, sample, too_long_prompts
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling, too_long_prompts
 from workers.seeding import generator
 from workers.tables import JUDGMENTS, PREFERENCES, read_table, write_table
 

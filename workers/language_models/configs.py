@@ -1,4 +1,4 @@
-"""What the stages of language models can be told; see `workers.config`."""
+"""Configs of the stages of language models; see `workers.config`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ class TinyLlama(Config):
     """A small Llama whose tokenizer and weights are made from the demonstrations: a policy with no download."""
 
     layers: PositiveInt = 2
+    """Number of transformer layers."""
     hidden: PositiveInt = 128
+    """Width of the hidden states, a multiple of twice the heads."""
     heads: PositiveInt = 4
+    """Attention heads per layer."""
     vocabulary: PositiveInt = 2048
     """Size of the byte-level BPE vocabulary, special tokens included."""
     context: PositiveInt = 512
@@ -47,7 +50,7 @@ class TinyLlama(Config):
 
 
 class TinyModel(Config):
-    """`{tiny: {…}}`"""
+    """A small Llama to be made here, written `{tiny: {…}}` in a sweep."""
 
     tiny: TinyLlama
 
@@ -56,7 +59,7 @@ AnyModel = Annotated[LocalPath | HubModel | TinyModel, BeforeValidator(hub_name)
 
 
 class PolicyConfig(Config):
-    """The policy before any fine-tuning by the sweep."""
+    """Config of `policy`, the language model before any fine-tuning by the sweep."""
 
     model: AnyModel
 
@@ -65,12 +68,15 @@ class Lora(Config):
     """LoRA through peft; r = 32, alpha = 32, dropout 0 in the paper's scripts."""
 
     r: PositiveInt = 32
+    """Rank of the update."""
     alpha: PositiveInt = 32
+    """The update is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the input of the update."""
 
 
 class SftConfig(Config):
-    """Supervised fine-tuning with TRL's SFTTrainer, loss on the response only (paper: after "Assistant:")."""
+    """Config of `sft`, with TRL's SFTTrainer and the loss on the response only (paper: after "Assistant:")."""
 
     lora: Lora | None = None
     """None trains all weights. With LoRA the merged model is stored."""
@@ -80,9 +86,9 @@ class SftConfig(Config):
     gradient_accumulation: PositiveInt = 1
     max_tokens: PositiveInt = 1024
     long_rows: Literal["cut", "leave_out"] = "cut"
-    """What becomes of a row that is longer. cut: it loses the beginning of its prompt, that is the oldest turns of a
-    dialogue. leave_out: it is not trained on, and counted; for judgments, whose prompts begin with what is to be done,
-    the question and the first answer."""
+    """Treatment of longer rows. cut: they lose the beginning of their prompt, that is the oldest turns of a dialogue.
+    leave_out: they are counted, and not trained on; for judgments, whose prompts begin with the task, the question and
+    the first answer."""
     chat: bool = False
     """Put prompts into the chat template of the tokenizer, as messages; otherwise they stay plain text."""
     dtype: Dtype = "float32"
@@ -103,7 +109,7 @@ class SftConfig(Config):
 
 
 class DpoConfig(Config):
-    """Direct preference optimisation with TRL's DPOTrainer: loss = dpo_weight * L_DPO + sft_weight * L_SFT.
+    """Config of `dpo`, with TRL's DPOTrainer and loss = dpo_weight * L_DPO + sft_weight * L_SFT.
 
     L_DPO = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) against the policy it starts from
     (Rafailov et al. 2023, eq. 7); L_SFT is the mean negative log-likelihood of the chosen tokens. Defaults are
@@ -111,17 +117,19 @@ class DpoConfig(Config):
     """
 
     beta: PositiveFloat = 0.1
+    """Strength of the pull towards the policy that training starts from."""
     dpo_weight: NonNegativeFloat = 1.0
-    """0 leaves supervised fine-tuning on the chosen answers."""
+    """Weight of L_DPO; with 0 only supervised fine-tuning on the chosen answers is left."""
     sft_weight: NonNegativeFloat = 0.0
-    """alpha; Con-J: 1e-6, which moves the weights by their rounding at most. 0 leaves the term out exactly."""
+    """Weight of L_SFT, Con-J's alpha (1e-6, which moves the weights by their rounding at most). 0 leaves the term out
+    exactly."""
     learning_rate: PositiveFloat = 5e-7
     epochs: PositiveFloat = 1
     batch_size: PositiveInt = 24
     """Rows per forward pass; with `gradient_accumulation` g an optimizer step sees g times as many."""
     gradient_accumulation: PositiveInt = 1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises; after that it falls as a cosine."""
+    """Share of the steps in which the learning rate rises; afterwards it falls as a cosine."""
     max_tokens: PositiveInt = 4096
     """Prompt and answer together. Longer rows are left out and counted."""
     lora: Lora | None = None
@@ -141,7 +149,7 @@ class DpoConfig(Config):
 
 
 class GenerateConfig(Config):
-    """Responses sampled from a policy. Defaults are the paper's: temperature 1.0, top_p 0.95, 128 new tokens."""
+    """Config of `generate`; defaults are the paper's: temperature 1.0, top_p 0.95, 128 new tokens."""
 
     split: Literal["train", "test"]
     responses: PositiveInt
@@ -150,17 +158,19 @@ class GenerateConfig(Config):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_new_tokens: PositiveInt = 128
     max_prompt_tokens: PositiveInt = 512
-    """Longer prompts lose their beginning."""
+    """Longest prompt; longer ones lose their beginning."""
     batch_size: PositiveInt = 64
-    """Sequences per forward pass; it can change a text only through rounding."""
+    """Sequences per forward pass; they can change a text only through rounding."""
     chat: bool = False
     """Put prompts into the chat template of the tokenizer, as messages."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """The two sample from the same distribution, but not the same texts."""
+    """Library that samples; both sample from the same distribution, but not the same texts."""
     dtype: Dtype = "float32"
     seed: Seed = 0
     shard: NonNegativeInt = 0
+    """Number of this shard of the prompts, from 0."""
     shards: PositiveInt = 1
+    """Number of shards."""
 
     @model_validator(mode="after")
     def _shard_exists(self) -> GenerateConfig:
@@ -174,14 +184,15 @@ class GenerateConfig(Config):
 
 
 class EmbedConfig(Config):
-    """Last-layer hidden state at the last real token of prompt + response (paper: gemma-2b, 512 tokens, fp32)."""
+    """Config of `embed`: the last hidden state at the last real token (paper: gemma-2b, 512 tokens, fp32)."""
 
     model: NamedModel | None = None
-    """A causal or encoder model, or a sentence-transformers folder; without it the `policy` input embeds."""
+    """Causal or encoder model, or sentence-transformers folder; without it the `policy` input embeds."""
     max_tokens: PositiveInt = 512
+    """Longest text; longer ones lose their beginning."""
     batch_size: PositiveInt = 64
     dtype: Dtype = "float32"
-    """In which the model computes."""
+    """Type that the model computes in."""
     stored_dtype: Literal["float16", "float32"] = "float32"
 
     def metrics(self) -> tuple[str | Metric, ...]:

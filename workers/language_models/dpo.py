@@ -8,10 +8,10 @@ import trl
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from workers.data.chat import messages
+from workers.data.chat import answer_message, messages
 from workers.language_models import training
 from workers.language_models.configs import DpoConfig
-from workers.language_models.transcripts import answer_message, transcript_ids
+from workers.language_models.transcripts import transcript_ids
 from workers.tables import PREFERENCES, read_table
 
 
@@ -24,7 +24,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
     of the batch, and their ends, of -log p. A weight of 0 leaves its term out, and does not only multiply it by 0.
 
     Log-probabilities, both terms and their sum are float32, also under autocast; the reference is the policy before
-    its first step, asked once per row. Yet Con-J's sft_weight of 1e-6 changes the loss and hardly the model: a token
+    its first step, computed once per row. Yet Con-J's sft_weight of 1e-6 changes the loss and hardly the model: a token
     of a chosen answer has a gradient of about beta/2 per row from L_DPO, and of sft_weight per token of the batch
     from L_SFT. In float32 that difference is in the last bits, in bfloat16 it is lost on the way back through the
     network. (Con-J's scripts take a step on the SFT loss alone, with weight 1e-3, once in 1,000 steps, and leave
@@ -32,7 +32,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
 
     In plain text an answer ends with the EOS token; in a chat as the template ends a turn. A token that straddles
     prompt and answer belongs to the answer. The learning rate rises over `warmup` of the steps and falls as a cosine
-    to 0; the rest is as `workers.language_models.training` says. Progress is TRL's, every 10 steps.
+    to 0; for the rest, see `workers.language_models.training`. TRL logs every 10 steps.
 
     Args:
         config: how to train.
@@ -78,7 +78,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
 
 
 def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[Dataset, int]:
-    """Rows as TRL tokenises them, and how many are longer than `limit` tokens.
+    """Make the rows that TRL tokenises, and count those longer than `limit` tokens.
 
     Columns `prompt`, `chosen`, `rejected` are texts (TRL adds EOS), or lists of messages.
     """
@@ -101,7 +101,7 @@ def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBa
         )
     columns: dict[str, list[object]] = {
         "prompt": [messages(prompts[row]) if config.chat else prompts[row] for row in kept],
-        "chosen": [answer_message(chosen[row]) if config.chat else chosen[row] for row in kept],
-        "rejected": [answer_message(rejected[row]) if config.chat else rejected[row] for row in kept],
+        "chosen": [[answer_message(chosen[row])] if config.chat else chosen[row] for row in kept],
+        "rejected": [[answer_message(rejected[row])] if config.chat else rejected[row] for row in kept],
     }
     return Dataset.from_dict(columns), len(longest) - len(kept)

@@ -11,13 +11,14 @@ from numpy.lib.format import open_memmap
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from workers.data.responses import read_responses
 from workers.device import device
 from workers.language_models import models
 from workers.language_models.configs import EmbedConfig
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.progress import Progress
 
-#: For the texts of one window: positions in the window, and their vectors, float32 of shape (positions, d).
+#: A function from the texts of one window to positions in it and their vectors, float32 of shape (positions, d).
 Embedder = Callable[[list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
@@ -47,11 +48,11 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
         raise ValueError("embed needs a model: give `model`, or a `policy` input")
     source = models.locate(named)
     embedder = _sentence_embedder(source, config) if _is_sentence_model(source) else _last_token(source, config)
-    rows = models.read_responses(responses)
+    rows = read_responses([responses])
     total = rows.table.num_rows
     progress = Progress("responses", total)
     flat: np.ndarray | None = None
-    for start, prompts, answers in rows.windows(config.batch_size):
+    for start, prompts, answers in rows.windows(config.batch_size * models.WINDOW):
         texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         for chosen, vectors in embedder(texts):
             if flat is None:
@@ -78,7 +79,7 @@ def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
         model = models.load_model(source, AutoModel, tokenizer, dtype=config.dtype, new=("pooler.",))
         return tokenizer, model.to(device())
 
-    tokenizer, model = resident(("embed", source.state(), config.dtype), load)
+    tokenizer, model = cached_model(("embed", source.state(), config.dtype), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
     @torch.inference_mode()
@@ -102,7 +103,7 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
         model = SentenceTransformer(source.name, revision=source.revision, device=str(device()), model_kwargs=options)
         return model, model.max_seq_length
 
-    model, published = resident(("sentences", source.state(), config.dtype), load)
+    model, published = cached_model(("sentences", source.state(), config.dtype), load)
     model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
     model.tokenizer.truncation_side = "left"
 

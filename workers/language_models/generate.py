@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from workers.data.responses import write_responses
 from workers.language_models import models
 from workers.language_models.configs import GenerateConfig
-from workers.language_models.sampling import Sampling, sample
-from workers.tables import PROMPTS, RESPONSES, read_table, write_table
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling
+from workers.tables import PROMPTS, read_table
 
 
 def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) -> dict[str, float]:
@@ -18,7 +20,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
 
     A shard is a contiguous block of the split's prompts in the order of prompt_id (`numpy.array_split`). A text depends
     on (seed, split, prompt_id, response_id), prompt, policy and sampling settings (`language_models.sampling`); batch,
-    shard and number of responses matter only through rounding in the forward pass. All policies of one seed see the
+    shard and number of responses matter only through rounding in the forward pass. All policies of one seed use the
     same uniforms. Texts are stored whole, and may be empty.
 
     Args:
@@ -28,7 +30,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         prompts: artifact of the prompts.
 
     Returns:
-        `responses`: rows written; `mean_response_tokens`: mean new tokens, EOS not counted.
+        `responses`: rows written; `mean_response_tokens`: mean number of new tokens, without EOS.
 
     Raises:
         ValueError: the shard is empty, no room is left for a prompt, the policy gives NaN, or `chat` without a chat
@@ -37,8 +39,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         ImportError: the engine is vllm, and it is not installed here.
     """
     prompt_ids, texts = _shard(config, prompts)
-    rows = [(prompt, response) for prompt in range(len(texts)) for response in range(config.responses)]
-    how = Sampling(
+    settings = Sampling(
         temperature=config.temperature,
         top_p=config.top_p,
         max_new_tokens=config.max_new_tokens,
@@ -49,23 +50,15 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         dtype=config.dtype,
         batch_size=config.batch_size,
     )
-    labels = [f"generate/{config.split}/{prompt_ids[p]}/{r}" for p, r in rows]
-    answers, tokens = sample(models.locate(policy), [texts[p] for p, _ in rows], labels, how, "responses")
-    write_table(
-        {
-            "prompt_id": [prompt_ids[p] for p, _ in rows],
-            "response_id": [r for _, r in rows],
-            "prompt": [texts[p] for p, _ in rows],
-            "response": answers,
-        },
-        RESPONSES,
-        out / "responses.parquet",
-    )
-    return {"responses": float(len(rows)), "mean_response_tokens": tokens / len(rows)}
+    labels = [f"generate/{config.split}/{prompt_id}/{r}" for prompt_id in prompt_ids for r in range(config.responses)]
+    repeated = [text for text in texts for _ in range(config.responses)]
+    answers, tokens = sample(models.locate(policy), repeated, labels, settings, "responses")
+    write_responses(prompt_ids, texts, answers, out)
+    return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 
 
 def _shard(config: GenerateConfig, prompts: Path) -> tuple[list[int], list[str]]:
-    """Ids and texts of the shard's prompts."""
+    """Read the ids and texts of the prompts of the shard."""
     path = prompts / "prompts.parquet"
     table = read_table(path, PROMPTS)
     table = table.filter(pc.equal(table.column("split"), config.split)).sort_by("prompt_id")

@@ -1,4 +1,4 @@
-"""Language models as artifacts: save, refer to, find and load them, and feed them prompts and responses.
+"""Language models as artifacts: save, refer to, find and load them, and make batches of texts for them.
 
 A `model` or `golden` artifact holds either a folder `model/` (`save_pretrained`, tokenizer included) or a
 `reference.json` that names a Hub model or a local folder, so that no 17 GB model is ever copied.
@@ -13,32 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import transformers
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.config import HubModel, LocalPath
-from workers.data.responses import read_rectangle
 from workers.device import device
 
 FOLDER = "model"
 REFERENCE = "reference.json"
 
-#: Batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
+#: Number of batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
 WINDOW = 64
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is read from: a local folder, or a name on the Hub."""
+    """A place that a model is read from: a local folder, or a name on the Hub."""
 
     name: str
     local: bool
     revision: str | None = None
 
     def state(self) -> tuple[object, ...]:
-        """Changes when the files of a local model do; for `workers.model_cache`."""
+        """Return what changes when the files of a local model do, for `workers.model_cache`."""
         if not self.local:
             return (self.name, self.revision)
         files = sorted(path for path in Path(self.name).rglob("*") if path.is_file())
@@ -67,7 +65,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: 
 
 
 def locate(model: Path | LocalPath | HubModel) -> Source:
-    """The source behind a `model`/`golden` artifact folder, or behind a model named in a config.
+    """Find the source of a `model` or `golden` artifact, or of a model that a config names.
 
     Raises:
         FileNotFoundError: the folder referred to is gone, or holds no model.
@@ -88,7 +86,7 @@ def locate(model: Path | LocalPath | HubModel) -> Source:
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer of `source`, with a pad token (the EOS token where the model brings none).
+    """Load the tokenizer of `source`, with a pad token (the EOS token where the model has none).
 
     Raises:
         FileNotFoundError: the model cannot be read; the message says what to do.
@@ -113,7 +111,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Load with the transformers auto class `auto`, on the CPU, in evaluation mode.
 
-    The model learns the pad token of `tokenizer`: sequence classifiers look for their last real token with it.
+    The config of the model gets the pad token of `tokenizer`: sequence classifiers find their last real token by it.
 
     Args:
         source: what to load.
@@ -140,15 +138,23 @@ def load_model(
 
 
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
-    """The smallest of `max_tokens` and the longest sequences that the model and its tokenizer allow."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(min(max_tokens, tokenizer.model_max_length, positions or max_tokens))
+    """Return the smallest of `max_tokens` and the longest sequences that the model and its tokenizer allow."""
+    return _token_limit(model.config, tokenizer, max_tokens)
+
+
+def read_token_limit(source: Source, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
+    """Return what `token_limit` does, from the config of a model that is not loaded.
+
+    Raises:
+        FileNotFoundError: the model cannot be read.
+    """
+    return _token_limit(_read(AutoConfig, source), tokenizer, max_tokens)
 
 
 def tokenise(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, special: bool = True
 ) -> list[list[int]]:
-    """Token ids of each text, with the special tokens of the tokenizer unless `special` is false.
+    """Tokenise each text, with the special tokens of the tokenizer unless `special` is false.
 
     Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
     is the response, and it comes last.
@@ -167,7 +173,7 @@ def tokenise(
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, each int64 of shape (rows, longest row), padded on `side` ("left" or "right")."""
+    """Pad on `side` ("left" or "right"); return token ids and attention mask, int64 of shape (rows, longest row)."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -181,7 +187,7 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Te
 def length_batches(
     rows: Sequence[Sequence[int]], batch_size: int, pad_id: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-    """Right-padded batches, longest rows first so that too little memory shows at once.
+    """Make right-padded batches, longest rows first so that too little memory shows at once.
 
     Yields:
         Positions in `rows` (int64, at most `batch_size`), token ids and attention mask of these rows, on `device()`.
@@ -194,41 +200,17 @@ def length_batches(
         yield chosen, ids.to(where), mask.to(where)
 
 
-@dataclass(frozen=True)
-class Responses:
-    """A `responses` artifact: `prompts` x `responses` rows, sorted by prompt and response."""
-
-    table: pa.Table
-    prompts: int
-    responses: int
-
-    def name(self, row: int) -> str:
-        """How error messages call a row."""
-        cell = self.table.slice(row, 1).to_pylist()[0]
-        return f"prompt {cell['prompt_id']}, response {cell['response_id']}"
-
-    def windows(self, batch_size: int, cut_at: str | None = None) -> Iterator[tuple[int, list[str], list[str]]]:
-        """First row, prompts and responses (cut where `cut_at` begins), `WINDOW` batches at once."""
-        size = batch_size * WINDOW
-        for start in range(0, self.table.num_rows, size):
-            part = self.table.slice(start, size)
-            answers = part.column("response").to_pylist()
-            if cut_at:
-                answers = [answer.partition(cut_at)[0] for answer in answers]
-            yield start, part.column("prompt").to_pylist(), answers
-
-
-def read_responses(folder: Path) -> Responses:
-    """Read a `responses` artifact; raises what `read_rectangle` raises."""
-    return Responses(*read_rectangle(folder))
-
-
 def _folder(path: str, named_by: str) -> Source:
     if not Path(path).is_dir():
         raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, is not there (moved or deleted?)")
     if not any((Path(path) / file).is_file() for file in ("config.json", "modules.json")):
         raise FileNotFoundError(f"model folder {path!r}, named by {named_by}, holds no config.json: not a saved model")
     return Source(path, local=True)
+
+
+def _token_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(min(max_tokens, tokenizer.model_max_length, positions or max_tokens))
 
 
 def _read(auto: Any, source: Source, **options: Any) -> Any:
@@ -244,5 +226,5 @@ def _read(auto: Any, source: Source, **options: Any) -> Any:
             f"first (`hf download {source.name}`, after `hf auth login` for a gated one), set HF_HOME to a cache that "
             f"holds it, or give a local folder: {{path: …}}. ({reason})"
         ) from error
-    except ValueError as error:  # an unknown architecture, or no tokenizer: transformers does not say of which model
+    except ValueError as error:  # an unknown architecture, or no tokenizer: transformers does not name the model
         raise ValueError(f"{source.name}: {error}") from error

@@ -34,7 +34,7 @@ def policy(config: PolicyConfig, out: Path, *, demonstrations: Path | None = Non
     Args:
         config: which model.
         out: receives `model/` or `reference.json`.
-        demonstrations: text of the small Llama; not read otherwise.
+        demonstrations: text for the small Llama; not read otherwise.
 
     Raises:
         ValueError: a tiny model without demonstrations, or with sizes that cannot be built.
@@ -122,7 +122,7 @@ def _train(model: LlamaForCausalLM, rows: list[list[int]], tiny: TinyLlama) -> N
 
 
 def _batches(rows: int, tiny: TinyLlama) -> Iterator[np.ndarray]:
-    """Endless batches of row numbers: one shuffled pass over the rows after the other, incomplete batches left out."""
+    """Yield batches of row numbers without end: shuffled passes over the rows, incomplete batches left out."""
     draws = generator(tiny.seed, "policy/batches")
     size = min(tiny.batch_size, rows)
     while True:

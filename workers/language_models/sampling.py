@@ -1,15 +1,12 @@
-"""Texts sampled from a language model: what `generate` and `judge_sample` share."""
+"""Texts sampled from a language model, for `generate` and `judge_sample`; here with transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     LogitsProcessor,
@@ -17,52 +14,35 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from workers.data.chat import render
 from workers.device import device
-from workers.language_models import models
-from workers.model_cache import resident
+from workers.language_models import models, vllm
+from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
+from workers.model_cache import cached_model
 from workers.progress import Progress
 from workers.seeding import generator
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How texts are sampled; names as in `GenerateConfig` and `JudgeSampleConfig`."""
-
-    temperature: float
-    """0 takes the most likely token."""
-    top_p: float
-    max_new_tokens: int
-    max_prompt_tokens: int
-    seed: int
-    repetition_penalty: float = 1.0
-    """Logits of tokens that the prompt or the text has already are divided by it where positive, multiplied where
-    negative (Keskar et al. 2019, arXiv 1909.05858, as in transformers and vLLM)."""
-    chat: bool = False
-    engine: Literal["transformers", "vllm"] = "transformers"
-    dtype: str = "float32"
-    batch_size: int = 64
+_NAN = "the model gives NaN instead of probabilities (float16 overflow? try bfloat16)"
 
 
 def sample(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], how: Sampling, what: str
+    source: models.Source, prompts: Sequence[str], labels: Sequence[str], settings: Sampling, what: str
 ) -> tuple[list[str], int]:
-    """One continuation of each prompt.
+    """Sample one continuation of each prompt.
 
     Sampling is by temperature and nucleus (Holtzman et al. 2020, arXiv 1904.09751). With transformers, token t of a
     text comes from the t-th uniform of `generator(seed, label)`, by inversion of the cumulative nucleus, so a text
-    depends on seed, label, prompt, model and settings; its company matters only through rounding in the forward pass.
-    vLLM draws with a generator of its own per text, seeded with (seed, label).
+    depends on seed, label, prompt, model and settings; its batch matters only through rounding in the forward pass.
+    vLLM has a generator of its own for each text, seeded with (seed, label).
 
     Texts end at EOS (the tokenizer's, or those of the model's generation config, from which nothing else is taken) or
-    after `max_new_tokens`; they are whole, and may be empty. The model stays resident.
+    after `max_new_tokens`; they are whole, and may be empty. The model stays in `workers.model_cache`.
 
     Args:
         source: the model.
         prompts: dialogues; longer ones than there is room for lose their beginning, which is printed.
         labels: name the random stream of each text.
-        how: settings.
-        what: what the texts are called in lines of progress.
+        settings: how to sample.
+        what: name of the texts in lines of progress.
 
     Returns:
         The texts, and how many new tokens they have together, EOS not counted.
@@ -72,159 +52,87 @@ def sample(
         FileNotFoundError: the model cannot be read.
         ImportError: the engine is vllm, and it is not installed here.
     """
-    if how.engine == "vllm":
-        from workers.language_models import vllm as vllm_engine
-
-        tokenizer, new = vllm_engine.new_tokens(source, prompts, labels, how)
+    if settings.engine == "vllm":
+        tokenizer, new = vllm.new_tokens(source, prompts, labels, settings)
     else:
-        tokenizer, new = _new_tokens(source, prompts, labels, how, what)
+        tokenizer, new = _new_tokens(source, prompts, labels, settings, what)
     texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return texts, sum(map(len, new))
 
 
-def prompt_tokens(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], limit: int, how: Sampling
-) -> list[list[int]]:
-    """Token ids of each prompt, in the chat template if asked for, with room for the new tokens.
-
-    Raises:
-        ValueError: `limit`, the context in tokens, is used up by the new ones; or there is no chat template.
-    """
-    room = _room(limit, how)
-    # Samples of one prompt are tokenised once.
-    distinct = list(dict.fromkeys(prompts))
-    texts = [render(tokenizer, prompt) for prompt in distinct] if how.chat else distinct
-    rows = models.tokenise(tokenizer, texts, room + 1, special=not how.chat)
-    # One token more than there is room for tells which ones are too long.
-    if long := [i for i, row in enumerate(rows) if len(row) > room]:
-        print(f"{len(long)} of {len(rows)} prompts have more than {room} tokens and lose their beginning")
-        cut = models.tokenise(tokenizer, [texts[i] for i in long], room, special=not how.chat)
-        for i, row in zip(long, cut, strict=True):
-            rows[i] = row
-    ids = dict(zip(distinct, rows, strict=True))
-    return [ids[prompt] for prompt in prompts]
-
-
-def too_long_prompts(source: models.Source, prompts: Sequence[str], how: Sampling) -> dict[str, str]:
-    """The prompts that `sample` would cut -> "5,210 tokens, 4,096 allowed". The model itself is not loaded.
-
-    Raises:
-        ValueError: no room is left for a prompt, or `chat` without a chat template.
-        FileNotFoundError: the model cannot be read.
-    """
-    tokenizer = models.load_tokenizer(source)
-    room = _room(context(source, tokenizer, how), how)
-    distinct = list(dict.fromkeys(prompts))
-    texts = [render(tokenizer, prompt) for prompt in distinct] if how.chat else distinct
-    rows = models.tokenise(tokenizer, texts, None, special=not how.chat)
-    return {
-        prompt: f"{len(row):,} tokens, {room:,} allowed"
-        for prompt, row in zip(distinct, rows, strict=True)
-        if len(row) > room
-    }
-
-
-def context(source: models.Source, tokenizer: PreTrainedTokenizerBase, how: Sampling) -> int:
-    """Tokens of prompt and text together that settings, tokenizer and model allow, told without loading the model."""
-    config = AutoConfig.from_pretrained(source.name, revision=source.revision)
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    longest = tokenizer.model_max_length
-    return int(min(how.max_prompt_tokens + how.max_new_tokens, longest, positions or longest))
-
-
-def _room(limit: int, how: Sampling) -> int:
-    """Tokens that a prompt may have in a context of `limit`."""
-    room = min(limit - how.max_new_tokens, how.max_prompt_tokens)
-    if room <= 0:
-        raise ValueError(f"max_new_tokens ({how.max_new_tokens}) leaves no room in {limit} tokens of context")
-    return room
-
-
-def end_tokens(tokenizer: PreTrainedTokenizerBase, own: GenerationConfig) -> list[int]:
-    """Ids of the tokens that end a text: the tokenizer's, and those of the model's generation config."""
-    named = own.eos_token_id
-    ends = {tokenizer.eos_token_id} | set(named if isinstance(named, list) else [named])
-    return sorted(end for end in ends if end is not None)
-
-
-def until_end(row: list[int], ends: list[int]) -> list[int]:
-    """The tokens before the first that ends a text."""
-    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
-
-
 def _new_tokens(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], how: Sampling, what: str
+    source: models.Source, prompts: Sequence[str], labels: Sequence[str], settings: Sampling, what: str
 ) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
-    """With transformers: the tokenizer, and the new tokens of each prompt."""
+    """Sample with transformers; return the tokenizer and the new tokens of each prompt."""
 
     def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel, list[int]]:
         tokenizer = models.load_tokenizer(source)
-        model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=how.dtype).to(device())
+        model = models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=settings.dtype).to(device())
         ends = end_tokens(tokenizer, model.generation_config)
         model.generation_config = GenerationConfig()  # `generate` would fill gaps with the model's own defaults
         return tokenizer, model, ends
 
-    tokenizer, model, ends = resident(("sampling", source.state(), how.dtype), load)
-    limit = models.token_limit(model, tokenizer, how.max_prompt_tokens + how.max_new_tokens)
-    rows = prompt_tokens(tokenizer, prompts, limit, how)
+    tokenizer, model, ends = cached_model(("sampling", source.state(), settings.dtype), load)
+    limit = models.token_limit(model, tokenizer, settings.max_tokens)
+    rows = prompt_tokens(tokenizer, prompts, limit, settings)
     new: list[list[int]] = []
     progress = Progress(what, len(rows))
-    for start in range(0, len(rows), how.batch_size):
-        batch = slice(start, start + how.batch_size)
-        uniforms = np.stack([generator(how.seed, label).random(how.max_new_tokens) for label in labels[batch]])
+    for start in range(0, len(rows), settings.batch_size):
+        batch = slice(start, start + settings.batch_size)
+        uniforms = np.stack(
+            [generator(settings.seed, label).random(settings.max_new_tokens) for label in labels[batch]]
+        )
         ids, mask = models.pad(rows[batch], tokenizer.pad_token_id, "left")
-        new += [until_end(row, ends) for row in _batch(model, ids, mask, uniforms, how, ends, tokenizer.pad_token_id)]
+        sampled = _batch(model, ids, mask, uniforms, settings, ends, tokenizer.pad_token_id)
+        new += [until_end(row, ends) for row in sampled]
         progress.show(len(new))
     return tokenizer, new
 
 
 class _Draw(LogitsProcessor):
-    """Leaves one token a row: the one that the row's next uniform falls on, or the most likely one."""
+    """A processor that leaves one token per row: the one that the next uniform falls on, or the most likely one."""
 
-    def __init__(self, uniforms: np.ndarray, prompts: torch.Tensor, mask: torch.Tensor, how: Sampling) -> None:
+    def __init__(self, uniforms: np.ndarray, prompts: torch.Tensor, mask: torch.Tensor, settings: Sampling) -> None:
         self.uniforms = torch.as_tensor(uniforms, dtype=torch.float32, device=prompts.device)
         self.prompts = prompts
         self.mask = mask
-        self.how = how
+        self.settings = settings
         self.seen: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = input_ids.shape[1] - self.prompts.shape[1]
-        if self.how.repetition_penalty != 1:
+        if self.settings.repetition_penalty != 1:
             scores = self._penalised(input_ids, scores.float())
-        if self.how.temperature == 0:
+        if self.settings.temperature == 0:
             token = scores.argmax(-1, keepdim=True)
             if scores.gather(-1, token).isnan().any():  # NaN counts as the greatest
                 raise ValueError(_NAN)
             return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
-        share, order = torch.softmax(scores.float() / self.how.temperature, -1).sort(
+        share, order = torch.softmax(scores.float() / self.settings.temperature, -1).sort(
             dim=-1, descending=True, stable=True
         )
         total = share.cumsum(-1)
         if total[:, -1].isnan().any():
             raise ValueError(_NAN)
         # The nucleus is the shortest head with at least top_p: tokens that have less than top_p before them.
-        last = ((total - share) < self.how.top_p).sum(-1, keepdim=True).clamp(min=1) - 1
+        last = ((total - share) < self.settings.top_p).sum(-1, keepdim=True).clamp(min=1) - 1
         drawn = self.uniforms[:, step : step + 1] * total.gather(-1, last)
         token = order.gather(-1, torch.minimum(torch.searchsorted(total, drawn, right=True), last))
         return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
 
     def _penalised(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """As `RepetitionPenaltyLogitsProcessor` of transformers, but padding was not seen.
+        """Apply the penalty as `RepetitionPenaltyLogitsProcessor` of transformers does, but do not count padding.
 
         That one takes the pad token, often EOS, for a part of the prompt in rows that are padded, so that a text would
-        depend on its company.
+        depend on the other rows of its batch.
         """
         if self.seen is None:
             padded = torch.zeros_like(scores).scatter_add_(1, self.prompts, self.mask.to(scores.dtype))
             self.seen = padded > 0
         else:
             self.seen.scatter_(1, input_ids[:, -1:], True)
-        penalty = self.how.repetition_penalty
+        penalty = self.settings.repetition_penalty
         return torch.where(self.seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
-
-
-_NAN = "the model gives NaN instead of probabilities (float16 overflow? try bfloat16)"
 
 
 @torch.inference_mode()
@@ -233,20 +141,20 @@ def _batch(
     ids: torch.Tensor,
     mask: torch.Tensor,
     uniforms: np.ndarray,
-    how: Sampling,
+    settings: Sampling,
     ends: list[int],
     pad_id: int,
 ) -> list[list[int]]:
-    """New tokens of each row of the left-padded batch, padded behind the first EOS."""
+    """Sample the new tokens of each row of a left-padded batch, padded behind the first EOS."""
     ids, mask = ids.to(device()), mask.to(device())
     whole = model.generate(
         input_ids=ids,
         attention_mask=mask,
         # Greedy, because the processor has already drawn.
         generation_config=GenerationConfig(
-            do_sample=False, max_new_tokens=how.max_new_tokens, eos_token_id=ends, pad_token_id=pad_id
+            do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=ends, pad_token_id=pad_id
         ),
-        logits_processor=[_Draw(uniforms, ids, mask, how)],
+        logits_processor=[_Draw(uniforms, ids, mask, settings)],
     )
     sampled: list[list[int]] = whole[:, ids.shape[1] :].tolist()
     return sampled

@@ -13,7 +13,7 @@ from workers.language_models.configs import SftConfig
 from workers.language_models.transcripts import prompt_ids, transcript_ids
 from workers.tables import DEMONSTRATIONS, read_table
 
-#: Label that the loss leaves out (torch.nn.CrossEntropyLoss).
+#: Label that torch.nn.CrossEntropyLoss ignores.
 IGNORED = -100
 
 
@@ -21,8 +21,8 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
     """Fine-tune `policy` with TRL's SFTTrainer and write the (merged) model.
 
     Each row is prompt + response + EOS, and only the response and EOS enter the loss; of a chat, the response ends as
-    the template ends a turn. What becomes of a row longer than `max_tokens`, `long_rows` says. Optimizer, LoRA and
-    precision are as `workers.language_models.training` says.
+    the template ends a turn. A row longer than `max_tokens` is cut or left out, as `long_rows` says. Optimizer,
+    LoRA and precision: see `workers.language_models.training`.
 
     Args:
         config: how to train.
@@ -32,7 +32,7 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
 
     Returns:
         `sft_loss`: mean over the training steps of the loss, in nats per response token; `sft_steps`: optimizer steps.
-        `long_rows`: rows left out, where that is asked for.
+        `long_rows`: rows left out, if the config leaves rows out.
 
     Raises:
         ValueError: there are no demonstrations, or all are left out; or `chat` without a chat template.
@@ -48,7 +48,7 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
 def _rows(
     config: SftConfig, demonstrations: Path, tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> tuple[Dataset, int]:
-    """Columns `input_ids` and `labels`, at most `limit` tokens a row, and how many rows are longer."""
+    """Make columns `input_ids` and `labels` of at most `limit` tokens a row, and count longer rows."""
     path = demonstrations / "demonstrations.parquet"
     table = read_table(path, DEMONSTRATIONS)
     if table.num_rows == 0:

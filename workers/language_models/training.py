@@ -78,7 +78,7 @@ class TrainingConfig(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """A model that a training starts from."""
+    """A model before its training."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -88,10 +88,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model after its training, and the figures of that."""
+    """A model after its training, and figures of the training."""
 
     model: PreTrainedModel
-    """As it is stored, in evaluation mode."""
+    """The model as it is stored, in evaluation mode."""
     loss: float
     """Mean of the loss over the training steps."""
     steps: int
@@ -187,7 +187,7 @@ def train(
 
 
 def weights_dtype(dtype: Dtype, lora: Lora | None) -> Dtype:
-    """The type of the weights while they are trained."""
+    """Return the type of the weights while they are trained."""
     return dtype if lora else "float32"
 
 
@@ -201,18 +201,18 @@ def arguments(
     gradient_accumulation: int = 1,
     dtype: Dtype = "float32",
 ) -> dict[str, Any]:
-    """Arguments for the config class of any TRL trainer; what is not named here is TRL's default.
+    """Return arguments for the config class of any TRL trainer; all others keep TRL's defaults.
 
-    That is AdamW without weight decay, linear decay of the learning rate without warm-up, gradient norm clipped at 1.
+    These are AdamW without weight decay, linear decay of the learning rate without warm-up, gradient norm clipped at 1.
 
     Args:
-        scratch: folder that is thrown away.
-        learning_rate: peak.
+        scratch: folder for the trainer, deleted afterwards.
+        learning_rate: peak learning rate.
         epochs: passes over the rows.
         batch_size: rows per forward pass.
-        seed: 32 bits; of the order of the rows, and of LoRA's initial weights.
+        seed: 32 bits, for the order of the rows and the initial weights of LoRA.
         gradient_accumulation: forward passes per optimizer step.
-        dtype: of autocast.
+        dtype: type of autocast.
 
     Raises:
         ValueError: several GPUs are visible. transformers would give each of them a batch of `batch_size` rows, so
@@ -247,16 +247,16 @@ def arguments(
 
 
 class RequireUpdates(TrainerCallback):
-    """An error for a training that changes nothing, since no step was taken with a learning rate above 0."""
+    """A callback that raises where training changed nothing: no step was taken with a learning rate above 0."""
 
     def __init__(self) -> None:
-        """No step was taken yet."""
+        """Count from 0."""
         self._updates = self._skipped = 0
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any
     ) -> None:
-        """As transformers has it."""
+        """Count the step, unless mixed precision skipped it or its learning rate is 0."""
         optimizer = found["optimizer"]
         if optimizer.step_was_skipped:
             self._skipped += 1
@@ -264,7 +264,7 @@ class RequireUpdates(TrainerCallback):
             self._updates += 1
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any) -> None:
-        """As transformers has it.
+        """Require that a step was counted.
 
         Raises:
             ValueError: the weights are those that training began with.
@@ -285,27 +285,27 @@ class RequireUpdates(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """Lines of progress in the log of a training."""
+    """A callback that prints lines of progress."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """As transformers has it."""
+        """Start the clock."""
         self._progress = Progress("optimizer steps", state.max_steps)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """As transformers has it."""
+        """Print a line now and then."""
         self._progress.show(state.global_step)
 
 
 def adapter(lora: Lora | None, task: str, **options: Any) -> LoraConfig | None:
-    """LoRA on the modules that peft names for the architecture (query and value projections of Llama and Gemma)."""
+    """Return LoRA on the modules that peft names for the architecture (Llama, Gemma: query and value projections)."""
     if lora is None:
         return None
     return LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type=task, **options)
 
 
 def trained(trainer: Trainer, lora: Lora | None, dtype: Dtype) -> PreTrainedModel:
-    """The model after training, LoRA merged, in the type that it is stored in."""
+    """Return the model after training, LoRA merged, in the type that it is stored in."""
     model = trainer.model.merge_and_unload() if lora else trainer.model
     return model.to(getattr(torch, dtype))

@@ -12,17 +12,18 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from workers.device import device
-from workers.language_models import models, sampling
-from workers.model_cache import resident
+from workers.language_models import models
+from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
+from workers.model_cache import cached_model
 from workers.seeding import derive_seed
 
 
 def new_tokens(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], how: sampling.Sampling
+    source: models.Source, prompts: Sequence[str], labels: Sequence[str], settings: Sampling
 ) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
-    """The tokenizer, and the new tokens of each prompt; see `sampling.sample`.
+    """Sample with vLLM; return the tokenizer and the new tokens of each prompt, as `sampling.sample` describes.
 
-    Each text has a generator of its own, seeded with (seed, label), so its company matters only through rounding.
+    Each text has a generator of its own, seeded with (seed, label), so the others matter only through rounding.
     `batch_size` is not used: vLLM makes its own batches.
 
     Raises:
@@ -38,9 +39,9 @@ def new_tokens(
         ) from error
 
     tokenizer = models.load_tokenizer(source)
-    limit = sampling.context(source, tokenizer, how)
-    rows = sampling.prompt_tokens(tokenizer, prompts, limit, how)
-    ends = sampling.end_tokens(tokenizer, _generation_config(source))
+    limit = models.read_token_limit(source, tokenizer, settings.max_tokens)
+    rows = prompt_tokens(tokenizer, prompts, limit, settings)
+    ends = end_tokens(tokenizer, _generation_config(source))
 
     cpu = device().type == "cpu"
 
@@ -49,7 +50,7 @@ def new_tokens(
             model=source.name,
             revision=source.revision,
             tokenizer_revision=source.revision,
-            dtype=how.dtype,
+            dtype=settings.dtype,
             max_model_len=limit,
             generation_config="vllm",  # not the model's own defaults of sampling
             enforce_eager=cpu,  # compiling for a CPU takes minutes
@@ -57,25 +58,25 @@ def new_tokens(
             enable_chunked_prefill=not cpu,
         )
 
-    llm = resident(("vllm", source.state(), how.dtype, limit), load)
-    settings = [
+    llm = cached_model(("vllm", source.state(), settings.dtype, limit), load)
+    parameters = [
         SamplingParams(
-            temperature=how.temperature,
-            top_p=how.top_p,
-            repetition_penalty=how.repetition_penalty,
-            max_tokens=how.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+            max_tokens=settings.max_new_tokens,
             stop_token_ids=ends,
-            seed=derive_seed(how.seed, label),
+            seed=derive_seed(settings.seed, label),
             detokenize=False,
         )
         for label in labels
     ]
-    outputs = llm.generate([{"prompt_token_ids": row} for row in rows], settings)
-    return tokenizer, [sampling.until_end(list(output.outputs[0].token_ids), ends) for output in outputs]
+    outputs = llm.generate([{"prompt_token_ids": row} for row in rows], parameters)
+    return tokenizer, [until_end(list(output.outputs[0].token_ids), ends) for output in outputs]
 
 
 def _generation_config(source: models.Source) -> GenerationConfig:
-    """The generation config of a model, or an empty one where it has none."""
+    """Read the generation config of a model; an empty one where it has none."""
     try:
         return GenerationConfig.from_pretrained(source.name, revision=source.revision)
     except OSError:

@@ -17,7 +17,7 @@ import torch
 
 from workers.device import device
 from workers.metric import Undefined
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 from workers.reward_models import metrics
 from workers.reward_models.configs import EvaluateConfig
 from workers.reward_models.embeddings import Embeddings, Floats, open_embeddings, read_scores, require_aligned
@@ -189,7 +189,7 @@ def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> 
     others = {number: head for number, head in enumerate(heads) if number not in networks}
     with matmul_precision(precision):
         if networks and device().type == "cuda" and _fits_on_gpu(source, dtype):
-            whole = resident((source.files, dtype), lambda: _upload(source, dtype))
+            whole = cached_model((source.files, dtype), lambda: _upload(source, dtype))
             for first in range(0, source.prompts, prompts):
                 features = whole[first * source.responses : (first + prompts) * source.responses]
                 _predict_block(networks, features, predictions[:, first : first + prompts])

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from workers.config import Dtype
 from workers.device import device
 from workers.language_models import models
-from workers.model_cache import resident
+from workers.model_cache import cached_model
 
 #: Names of the head in transformers: `score` of causal language models, `classifier` of encoders.
 HEADS = ("score", "classifier")
@@ -65,7 +65,7 @@ def load_scalar_model(golden: Path, dtype: Dtype) -> ScalarModel:
         tokenizer = models.load_tokenizer(source)
         return ScalarModel(tokenizer, load_classifier(source, tokenizer, dtype).to(device()))
 
-    return resident(("scalar", source.state(), dtype), load)
+    return cached_model(("scalar", source.state(), dtype), load)
 
 
 def load_classifier(

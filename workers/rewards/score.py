@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.language_models import models
+from workers.data.responses import read_responses
 from workers.reward_models.embeddings import write_scores
 from workers.rewards.configs import ScoreConfig
 from workers.rewards.scoring import score_answers
@@ -36,6 +36,6 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
             response = response.partition(config.cut_at)[0]
         return response.strip() if config.strip else response
 
-    rows = models.read_responses(responses)
+    rows = read_responses([responses])
     scores = score_answers(golden, rows.table, [["response"]], config, name=rows.name, unit="responses", edit=read)
     return write_scores(scores.reshape(rows.prompts, rows.responses), out)

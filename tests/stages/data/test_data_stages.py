@@ -18,7 +18,8 @@ from workers import tables
 from workers.config import HubData, LocalPath
 from workers.data.configs import DemonstrationsConfig, PreferencesConfig, PromptsConfig
 from workers.data.demonstrations import demonstrations
-from workers.data.dialogues import as_prompt, read_dialogues
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.dialogues import as_prompt
 from workers.data.preferences import preferences
 from workers.data.prompts import prompts
 

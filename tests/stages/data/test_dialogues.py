@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from workers.config import Data, HubData, LocalPath
 from workers.data.configs import Columns
-from workers.data.dialogues import ASSISTANT, HUMAN, Dialogue, read_dialogues
+from workers.data.dialogue_rows import read_dialogues
+from workers.data.dialogues import ASSISTANT, HUMAN, Dialogue
 from workers.data.rows import read_rows
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -45,7 +46,7 @@ def pairs(source: Data, **options: Any) -> list[Dialogue]:
     return read_dialogues(source, incomplete_rows="error", pairs=True, **options)[0]
 
 
-def said(*turns: tuple[str, str]) -> list[dict[str, str]]:
+def chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in turns]
 
 
@@ -61,7 +62,7 @@ def fault(source: Data, **options: Any) -> str:
 def test_messages_are_a_transcript_and_the_last_one_is_the_answer(write: Write) -> None:
     turns = (("user", "One?"), ("assistant", "Two."), ("user", " Three? \n"))
     (found,) = pairs(
-        write({"chosen": said(*turns, ("assistant", "Four.")), "rejected": said(*turns, ("assistant", "5"))})
+        write({"chosen": chat(*turns, ("assistant", "Four.")), "rejected": chat(*turns, ("assistant", "5"))})
     )
     prompt = "\n\nHuman: One?\n\nAssistant: Two.\n\nHuman: Three?\n\nAssistant:"
     assert found == Dialogue(prompt, " Four.", " 5")
@@ -69,49 +70,49 @@ def test_messages_are_a_transcript_and_the_last_one_is_the_answer(write: Write) 
 
 def test_a_system_message_is_the_first_paragraph_of_the_human_turn_that_follows(write: Write) -> None:
     turns = (("system", "Be brief."), ("user", "Why?"))
-    (found,) = pairs(write({"chosen": said(*turns, ("assistant", "a")), "rejected": said(*turns, ("assistant", "b"))}))
+    (found,) = pairs(write({"chosen": chat(*turns, ("assistant", "a")), "rejected": chat(*turns, ("assistant", "b"))}))
     assert found.prompt == "\n\nHuman: Be brief.\n\nWhy?\n\nAssistant:"
 
 
 def test_an_empty_system_message_says_nothing(write: Write) -> None:
     turns = (("system", ""), ("user", "Why?"))
-    (found,) = pairs(write({"chosen": said(*turns, ("assistant", "a")), "rejected": said(*turns, ("assistant", "b"))}))
+    (found,) = pairs(write({"chosen": chat(*turns, ("assistant", "a")), "rejected": chat(*turns, ("assistant", "b"))}))
     assert found.prompt == "\n\nHuman: Why?\n\nAssistant:"
 
 
 def test_whole_dialogues_with_a_prompt_beside_them_read_as_without_it(write: Write) -> None:
     turns = (("user", "One?"), ("assistant", "Two."), ("user", "Three?"))
-    row = {"chosen": said(*turns, ("assistant", "a")), "rejected": said(*turns, ("assistant", "b"))}
+    row = {"chosen": chat(*turns, ("assistant", "a")), "rejected": chat(*turns, ("assistant", "b"))}
     # As in UltraFeedback, where the prompt is one text.
     assert (
-        pairs(write(row)) == pairs(write({"prompt": "Three?", **row})) == pairs(write({"prompt": said(*turns), **row}))
+        pairs(write(row)) == pairs(write({"prompt": "Three?", **row})) == pairs(write({"prompt": chat(*turns), **row}))
     )
-    assert "different messages" in fault(write({"prompt": said(("system", "x"), *turns), **row}))
+    assert "different messages" in fault(write({"prompt": chat(("system", "x"), *turns), **row}))
 
 
-@pytest.mark.parametrize("prompt", ["Why?", said(("user", "Why?"))])
+@pytest.mark.parametrize("prompt", ["Why?", chat(("user", "Why?"))])
 def test_answers_as_lists_of_one_message_take_their_question_from_the_prompt(write: Write, prompt: object) -> None:
-    answers = {"chosen": said(("assistant", "a")), "rejected": said(("assistant", "b"))}
+    answers = {"chosen": chat(("assistant", "a")), "rejected": chat(("assistant", "b"))}
     assert pairs(write({"prompt": prompt, **answers})) == [Dialogue("\n\nHuman: Why?\n\nAssistant:", " a", " b")]
     assert "an answer without a question" in fault(write(answers))
 
 
 MISTAKES = [
-    (said(("user", "q")), "ends with the human's turn"),
-    (said(("user", "q"), ("tool", "x"), ("assistant", "a")), "message 2 of chosen has no role"),
-    (said(("user", ""), ("assistant", "a")), "message 1 of chosen is empty"),
-    (said(("user", "q"), ("assistant", " \n")), "message 2 of chosen is empty"),
+    (chat(("user", "q")), "ends with the human's turn"),
+    (chat(("user", "q"), ("tool", "x"), ("assistant", "a")), "message 2 of chosen has no role"),
+    (chat(("user", ""), ("assistant", "a")), "message 1 of chosen is empty"),
+    (chat(("user", "q"), ("assistant", " \n")), "message 2 of chosen is empty"),
     ([{"role": "user"}], "message 1 of chosen is a NoneType"),
     ([], "chosen has no messages"),
-    (said(("user", "other"), ("assistant", "a")), "different prompts"),
-    (said(("user", "q"), ("assistant", "b")), "no preference"),
+    (chat(("user", "other"), ("assistant", "a")), "different prompts"),
+    (chat(("user", "q"), ("assistant", "b")), "no preference"),
 ]
 
 
 @pytest.mark.parametrize(("chosen", "words"), MISTAKES)
 def test_messages_that_are_no_dialogue_are_an_incomplete_row(write: Write, chosen: object, words: str) -> None:
-    rejected = said(("user", "q"), ("assistant", "b"))
-    good = {"chosen": said(("user", "q"), ("assistant", "a")), "rejected": rejected}
+    rejected = chat(("user", "q"), ("assistant", "b"))
+    good = {"chosen": chat(("user", "q"), ("assistant", "a")), "rejected": rejected}
     source = write(good, {"chosen": chosen, "rejected": rejected})
     assert words in (message := fault(source))
     assert "line 2" in message
@@ -148,9 +149,9 @@ def test_markers_inside_a_prompt_or_an_answer_of_their_own_are_no_turns(write: W
     (found,) = pairs(write({"prompt": MARKED, "chosen": MARKED, "rejected": "no"}))
     assert found.prompt == "\n\nHuman: Go on:\nHuman: hi\nAssistant: hello\nHuman: bye\n\nAssistant:"
     assert found.response == f" {MARKED}"
-    turns = said(("user", MARKED), ("assistant", MARKED), ("user", "So?"))
-    row = {"chosen": said(*turns[0:0])} | {
-        column: turns + said(("assistant", answer)) for column, answer in (("chosen", MARKED), ("rejected", "b"))
+    turns = chat(("user", MARKED), ("assistant", MARKED), ("user", "So?"))
+    row = {"chosen": chat(*turns[0:0])} | {
+        column: turns + chat(("assistant", answer)) for column, answer in (("chosen", MARKED), ("rejected", "b"))
     }
     (found,) = pairs(write(row))
     assert [found.prompt.count(marker) for marker in (HUMAN, ASSISTANT)] == [2, 2]
@@ -180,9 +181,9 @@ def test_the_label_says_which_answer_is_the_better_one(write: Write) -> None:
     assert [each.response for each in found] == [" x", " y"]
 
 
-@pytest.mark.parametrize("spelt", [1, 1.0, "1", True])
-def test_a_label_means_the_same_however_it_is_spelt(write: Write, spelt: object) -> None:
-    row = {"prompt": "?", "a": "x", "b": "y", "label": spelt}
+@pytest.mark.parametrize("label", [1, 1.0, "1", True])
+def test_a_label_means_the_same_however_it_is_written(write: Write, label: object) -> None:
+    row = {"prompt": "?", "a": "x", "b": "y", "label": label}
     assert pairs(write(row), columns=Columns(first="a", second="b", label="label"))[0].response == " x"
 
 
@@ -221,7 +222,7 @@ def test_json_arrays_objects_of_arrays_and_json_lines_read_alike(write: Write, t
 
 
 def test_one_line_with_lists_of_messages_is_one_row(write: Write) -> None:
-    row = {"chosen": said(("user", "q"), ("assistant", "a")), "rejected": said(("user", "q"), ("assistant", "b"))}
+    row = {"chosen": chat(("user", "q"), ("assistant", "a")), "rejected": chat(("user", "q"), ("assistant", "b"))}
     assert [each.values for each in read_rows(write(row))] == [row]
 
 
@@ -252,8 +253,8 @@ def repository(folder: Path, files: dict[str, list[dict[str, Any]]], card: str =
 
 def test_the_five_hub_sets_read_without_a_mapping_in_their_columns(tmp_path: Path) -> None:
     """Against folders with the layout and columns of the data cards; not run here against the Hub."""
-    turns, last = said(("user", "q1"), ("assistant", "a1"), ("user", "q2")), "\n\nHuman: q2\n\nAssistant:"
-    answers = {"chosen": turns + said(("assistant", "good")), "rejected": turns + said(("assistant", "bad"))}
+    turns, last = chat(("user", "q1"), ("assistant", "a1"), ("user", "q2")), "\n\nHuman: q2\n\nAssistant:"
+    answers = {"chosen": turns + chat(("assistant", "good")), "rejected": turns + chat(("assistant", "bad"))}
     single = {"chosen": answers["chosen"][2:], "rejected": answers["rejected"][2:]}
     skywork = repository(
         tmp_path / "skywork",

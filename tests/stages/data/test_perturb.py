@@ -1,4 +1,4 @@
-"""Less, biased and noisier preferences: nested in each other, with the same luck at every level."""
+"""Fewer, biased and noisier preferences: nested in each other, with the same draws at every level."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Perturb:
         return read_table(out / "preferences.parquet", PREFERENCES).to_pylist(), metrics
 
     def flipped(self, **settings: Any) -> set[str]:
-        """The rejected answers, as they were, of the rows that are turned round."""
+        """The rejected answers, as they were, of the rows that are flipped."""
         rows, metrics = self(**settings)
         found = {row["chosen"] for row in rows if "bad" in row["chosen"]}
         assert metrics["flip_rate"] == pytest.approx(len(found) / len(rows))

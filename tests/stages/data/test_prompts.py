@@ -14,7 +14,7 @@ from workers import tables
 from workers.config import HubModel, LocalPath
 from workers.data.configs import DemonstrationsConfig, PreferencesConfig, PromptsConfig
 from workers.data.demonstrations import demonstrations
-from workers.data.dialogues import read_dialogues
+from workers.data.dialogue_rows import read_dialogues
 from workers.data.preferences import preferences
 from workers.data.prompts import prompts
 

@@ -20,7 +20,8 @@ from workers.judges.sample import judge_sample
 from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
-from workers.language_models.sampling import Sampling, sample
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling
 from workers.seeding import generator
 
 pytestmark = pytest.mark.train
@@ -317,10 +318,10 @@ def test_a_local_backend_without_a_judge_and_an_empty_shard_are_errors(tiny_judg
 def test_the_model_stays_resident_for_the_next_shard(tiny_judge: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_judge / "model", tmp_path / "model")
     preferences = write_pairs(tmp_path, pairs(2))
-    from workers import model_cache as resident
+    from workers import model_cache
 
     run(tmp_path, preferences, tmp_path, shards=2, shard=0)
-    kept = resident._kept
+    kept = model_cache._kept
     run(tmp_path, preferences, tmp_path, shards=2, shard=1, hints=True)
     assert kept is not None
-    assert resident._kept is kept
+    assert model_cache._kept is kept

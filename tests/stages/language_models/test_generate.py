@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from workers import tables
+from workers.data.responses import read_responses
 from workers.language_models import models
 from workers.language_models.configs import GenerateConfig
 from workers.language_models.generate import generate
@@ -50,7 +51,7 @@ def test_each_prompt_of_the_split_has_its_responses_in_order(
     ]
     assert all(row["prompt"] == known[row["prompt_id"]] for row in rows)
     assert len(set(texts(rows))) > 6
-    assert models.read_responses(tmp_path).responses == 3
+    assert read_responses([tmp_path]).responses == 3
 
 
 def test_the_seed_fixes_the_text_whatever_ran_before(tiny_policy: Path, tiny_prompts: Path, tmp_path: Path) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from workers import tables
 from workers.config import HubModel, LocalPath
 from workers.language_models import models
 
@@ -114,39 +111,3 @@ def test_models_are_loaded_for_evaluation_in_the_wanted_dtype(tiny_policy: Path)
     model = models.load_model(source, AutoModelForCausalLM, models.load_tokenizer(source), dtype="bfloat16")
     assert not model.training
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize(
-    ("prompt_ids", "response_ids", "message"),
-    [
-        ([], [], "no responses"),
-        ([0, 0, 1], [0, 1, 0], "same number of responses"),
-        ([0, 0, 0, 1], [0, 1, 2, 0], "same number of responses"),
-        ([1, 1, 0, 0], [0, 1, 0, 1], "sorted by prompt_id"),
-        ([0, 0, 1, 1], [1, 0, 0, 1], "sorted by response_id"),
-    ],
-)
-def test_ragged_or_unsorted_responses_are_refused(
-    prompt_ids: list[int], response_ids: list[int], message: str, tmp_path: Path
-) -> None:
-    text = ["x"] * len(prompt_ids)
-    columns = {"prompt_id": prompt_ids, "response_id": response_ids, "prompt": text, "response": text}
-    tables.write_table(columns, tables.RESPONSES, tmp_path / "responses.parquet")
-    with pytest.raises(ValueError, match=message):
-        models.read_responses(tmp_path)
-
-
-def test_windows_cover_all_rows_in_order(
-    tiny_write_responses: Callable[[list[list[str]]], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "WINDOW", 2)
-    rows = models.read_responses(tiny_write_responses([[f" {p}{r}" for r in range(3)] for p in range(3)]))
-    found = [
-        (start + i, prompt + response)
-        for start, prompts, responses in rows.windows(2)
-        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
-    ]
-    assert [row for row, _ in found] == list(range(9))
-    assert [text[-2:] for _, text in found] == [f"{p}{r}" for p in range(3) for r in range(3)]
-    assert (rows.prompts, rows.responses, rows.name(4)) == (3, 3, "prompt 11, response 1")
-    assert np.all([text.startswith("\n\nHuman: ") for _, text in found])

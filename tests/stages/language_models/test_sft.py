@@ -78,10 +78,10 @@ def test_the_log_says_how_far_the_training_is(
     monkeypatch.setattr(progress, "EVERY", 0.0)
     metrics = sft(SftConfig(epochs=1, batch_size=8), tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
     steps = int(metrics["sft_steps"])
-    said = capsys.readouterr().out
-    assert f"optimizer steps: 1 of {steps} in " in said
-    assert f"optimizer steps: {steps} of {steps} in " in said
-    headway = progress.read_headway(said)
+    printed = capsys.readouterr().out
+    assert f"optimizer steps: 1 of {steps} in " in printed
+    assert f"optimizer steps: {steps} of {steps} in " in printed
+    headway = progress.read_headway(printed)
     assert headway
     assert headway.share == 1
 
@@ -160,7 +160,7 @@ def test_long_rows_are_left_out_and_counted_where_a_prompt_is_nothing_without_it
     assert metrics["sft_loss"] == pytest.approx(response_loss(tiny_policy, one), abs=1e-4)
     with pytest.raises(ValueError, match=rf"none of its 1 rows has at most {limit} tokens: raise max_tokens"):
         sft(config, tmp_path / "out", policy=tiny_policy, demonstrations=write(tmp_path / "two", [long]))
-    assert "long_rows" not in SftConfig().identity(), "it was never said, and means the same"
+    assert "long_rows" not in SftConfig().identity(), "the default is what was trained before there was a choice"
     assert config.identity()["long_rows"] == "leave_out"
 
 

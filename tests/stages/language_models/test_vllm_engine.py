@@ -1,4 +1,4 @@
-"""The vLLM engine, where vLLM is installed; elsewhere, that its absence is said clearly."""
+"""The vLLM engine, where vLLM is installed; elsewhere, the error that names what to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
-from workers.language_models.sampling import Sampling, sample
+from workers.language_models.sampling import sample
+from workers.language_models.sampling_settings import Sampling
 
 pytestmark = pytest.mark.train
 

@@ -1,0 +1,96 @@
+"""Settings of sampling, and what follows from them for any engine: prompts that fit, and tokens that end a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from workers.language_models import models
+from workers.language_models.transcripts import prompt_ids
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of sampling; names as in `GenerateConfig` and `JudgeSampleConfig`."""
+
+    temperature: float
+    """Divisor of the logits; 0 takes the most likely token."""
+    top_p: float
+    max_new_tokens: int
+    max_prompt_tokens: int
+    seed: int
+    repetition_penalty: float = 1.0
+    """Divisor of positive, factor of negative logits of tokens that the prompt or the text has already (Keskar et al.
+    2019, arXiv 1909.05858, as in transformers and vLLM)."""
+    chat: bool = False
+    engine: Literal["transformers", "vllm"] = "transformers"
+    dtype: str = "float32"
+    batch_size: int = 64
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of prompt and text together."""
+        return self.max_prompt_tokens + self.max_new_tokens
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], limit: int, settings: Sampling
+) -> list[list[int]]:
+    """Tokenise each prompt, in the chat template if `chat`, with room for the new tokens.
+
+    Raises:
+        ValueError: `limit`, the context in tokens, is used up by the new ones; or there is no chat template.
+    """
+    room = _room(limit, settings)
+    # Samples of one prompt are tokenised once.
+    distinct = list(dict.fromkeys(prompts))
+    rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room + 1)
+    # One token more than there is room for tells which ones are too long.
+    if long := [i for i, row in enumerate(rows) if len(row) > room]:
+        print(f"{len(long)} of {len(rows)} prompts have more than {room} tokens and lose their beginning")
+        cut = prompt_ids(tokenizer, [distinct[i] for i in long], chat=settings.chat, max_tokens=room)
+        for i, row in zip(long, cut, strict=True):
+            rows[i] = row
+    ids = dict(zip(distinct, rows, strict=True))
+    return [ids[prompt] for prompt in prompts]
+
+
+def too_long_prompts(source: models.Source, prompts: Sequence[str], settings: Sampling) -> dict[str, str]:
+    """Find the prompts that `sample` would cut, each with "5,210 tokens, 4,096 allowed"; the model is not loaded.
+
+    Raises:
+        ValueError: no room is left for a prompt, or `chat` without a chat template.
+        FileNotFoundError: the model cannot be read.
+    """
+    tokenizer = models.load_tokenizer(source)
+    room = _room(models.read_token_limit(source, tokenizer, settings.max_tokens), settings)
+    distinct = list(dict.fromkeys(prompts))
+    rows = prompt_ids(tokenizer, distinct, chat=settings.chat)
+    return {
+        prompt: f"{len(row):,} tokens, {room:,} allowed"
+        for prompt, row in zip(distinct, rows, strict=True)
+        if len(row) > room
+    }
+
+
+def _room(limit: int, settings: Sampling) -> int:
+    """Most tokens of a prompt in a context of `limit`."""
+    room = min(limit - settings.max_new_tokens, settings.max_prompt_tokens)
+    if room <= 0:
+        raise ValueError(f"max_new_tokens ({settings.max_new_tokens}) leaves no room in {limit} tokens of context")
+    return room
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, own: GenerationConfig) -> list[int]:
+    """Return the ids of the tokens that end a text: the tokenizer's, and those of the model's generation config."""
+    named = own.eos_token_id
+    ends = {tokenizer.eos_token_id} | set(named if isinstance(named, list) else [named])
+    return sorted(end for end in ends if end is not None)
+
+
+def until_end(row: list[int], ends: list[int]) -> list[int]:
+    """Return the tokens before the first that ends a text."""
+    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
