@@ -32,6 +32,7 @@ from orchestrator.explain.eta import Left
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.redact import bare
 from orchestrator.results.blocks import Blocks, Codes, complete_blocks
+from orchestrator.results.heartbeat import unpack_codes
 from orchestrator.results.table import (
     STATUSES,
     ErrorGroup,
@@ -39,7 +40,6 @@ from orchestrator.results.table import (
     error_groups,
     read_results,
     reported_metrics,
-    unpack_codes,
 )
 from orchestrator.run.failures import read_failures
 from orchestrator.session import Session, open_session

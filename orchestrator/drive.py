@@ -25,8 +25,9 @@ from orchestrator.explain.eta import Pace
 from orchestrator.explain.forecast import past_steps
 from orchestrator.explain.progress import listen
 from orchestrator.redact import redact
+from orchestrator.results.heartbeat import pack_codes
 from orchestrator.results.summary import summarise
-from orchestrator.results.table import STATUSES, Results, error_groups, pack_codes, write_results
+from orchestrator.results.table import STATUSES, Results, error_groups, write_results
 from orchestrator.run.executors import Executor, ExecutorLostError, Standing
 from orchestrator.run.hooks import call_hook
 from orchestrator.run.loop import run_plan

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -298,16 +296,6 @@ class Results:
                 if variant:
                     metrics |= variant.configs[0].declared()
         return declared
-
-
-def pack_codes(codes: npt.NDArray[np.uint8]) -> str:
-    """The statuses of all cells (`Results.codes`) as a short text: 12,960 of them take some hundred characters."""
-    return base64.b64encode(zlib.compress(codes.tobytes(), 1)).decode()
-
-
-def unpack_codes(text: str) -> npt.NDArray[np.uint8]:
-    """The inverse of `pack_codes`."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
 
 
 class ErrorGroup(NamedTuple):

@@ -41,7 +41,8 @@ from dashboards.live_data import (
 )
 from orchestrator.drive import drive, synchronise
 from orchestrator.explain.eta import Pace
-from orchestrator.results.table import STATUSES, Results, pack_codes, read_results, unpack_codes, write_results
+from orchestrator.results.heartbeat import pack_codes, unpack_codes
+from orchestrator.results.table import STATUSES, Results, read_results, write_results
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
