@@ -46,10 +46,10 @@ test-long: setup
 	$(MAKE) --no-print-directory -j2 test-long-ray test-long-others
 
 test-light-workers: setup
-	.venv/bin/python -m pytest -m "$(LIGHT)" tests/workers
+	.venv/bin/python -m pytest -m "$(LIGHT)" tests/stages
 
 test-light-others: setup
-	.venv/bin/python -m pytest -m "$(LIGHT)" --ignore=tests/workers
+	.venv/bin/python -m pytest -m "$(LIGHT)" --ignore=tests/stages
 
 test-train: setup
 	.venv/bin/python -m pytest -m "$(TRAIN)"

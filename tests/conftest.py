@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 TESTS = Path(__file__).parent
-# Tests of one room use what those of another define; the folders of `tests/workers` have helpers of their own.
-sys.path[:0] = [str(TESTS), *(str(each) for each in TESTS.iterdir() if each.is_dir() and each.name != "workers")]
+# Tests of one room use what those of another define; the folders of `tests/stages` have helpers of their own.
+sys.path[:0] = [str(TESTS), *(str(each) for each in TESTS.iterdir() if each.is_dir() and each.name != "stages")]
 # Nothing may be downloaded in a test; the surroundings of the person who runs them must not leak in.
 os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
 # Several test processes share the cores: threads that wait must not spin, and one per process is enough.

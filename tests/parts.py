@@ -5,7 +5,7 @@ ray               those that use `local_ray` or `head`, or start a Ray of their 
 s3                those that use `s3`
 mlflow            those that use `mlflow_server` or `start_mlflow`, and all of test_tracking.py
 browser           those that use `chromium`
-train             those below tests/workers that need transformers: they train or run a language model
+train             those below tests/stages that need transformers: they train or run a language model
 faults            those that kill, corrupt or starve something on purpose
 long              those that are left to `make test-long`
 
@@ -27,7 +27,7 @@ import pytest
 from _pytest.mark.expression import Expression
 
 TESTS = Path(__file__).parent
-WORKERS = TESTS / "workers"
+WORKERS = TESTS / "stages"
 
 MARKER_OF = {
     "local_ray": "ray",
@@ -94,7 +94,7 @@ def mark(items: Sequence[pytest.Item]) -> None:
         allowed = OF_WORKERS if item.path.is_relative_to(WORKERS) else OF_OTHERS
         if wrong := names - allowed:
             raise pytest.UsageError(
-                f"{item.nodeid} is marked {', '.join(sorted(wrong))}. Tests below tests/workers use no Ray, S3, MLflow "
+                f"{item.nodeid} is marked {', '.join(sorted(wrong))}. Tests below tests/stages use no Ray, S3, MLflow "
                 "or browser, and no others train: move it (see tests/parts.py)."
             )
 

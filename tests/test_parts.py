@@ -16,14 +16,14 @@ NAMED = dict(re.findall(r"^([A-Z_]+) := (.*)$", MAKEFILE, re.MULTILINE))
 PARTS = {
     target: (NAMED[name], where)
     for target, name, where in re.findall(
-        r'^([\w-]+): setup\n\t.*pytest -m "\$\((\w+)\)"( tests/workers| --ignore=tests/workers|)$', MAKEFILE, re.M
+        r'^([\w-]+): setup\n\t.*pytest -m "\$\((\w+)\)"( tests/stages| --ignore=tests/stages|)$', MAKEFILE, re.M
     )
 }
 LIGHT = NAMED["LIGHT"]
 
 
 def test_whatever_its_markers_a_test_is_in_exactly_one_part() -> None:
-    for possible, elsewhere in ((OF_WORKERS, " --ignore=tests/workers"), (OF_OTHERS, " tests/workers")):
+    for possible, elsewhere in ((OF_WORKERS, " --ignore=tests/stages"), (OF_OTHERS, " tests/stages")):
         for count in range(len(possible) + 1):
             for markers in combinations(sorted(possible), count):
                 found = [
@@ -52,16 +52,16 @@ def test_every_marker_is_described_and_has_a_place(pytestconfig: pytest.Config) 
 
 
 def test_a_file_of_which_nothing_is_wanted_is_not_imported() -> None:
-    trained = WORKERS / "test_sft.py"
+    trained = WORKERS / "language_models" / "test_sft.py"
     assert is_left_out(trained, LIGHT)
     assert not is_left_out(trained, "train")
     assert not is_left_out(trained, "long")
     assert not is_left_out(trained, "")
     assert is_left_out(WORKERS, "ray and not long")
     assert not is_left_out(WORKERS, LIGHT)
-    assert is_left_out(TESTS / "test_gc.py", "train and not long")
-    assert is_left_out(TESTS / "test_full_disk.py", LIGHT)
-    assert not is_left_out(TESTS / "test_full_disk.py", "ray and faults")
+    assert is_left_out(TESTS / "maintenance" / "test_gc.py", "train and not long")
+    assert is_left_out(TESTS / "store" / "test_full_disk.py", LIGHT)
+    assert not is_left_out(TESTS / "store" / "test_full_disk.py", "ray and faults")
     # Nothing is known of markers that are not ours.
     assert not is_left_out(trained, "skipif")
 

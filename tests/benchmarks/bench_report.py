@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from dashboards.report import write_report
-from orchestrator.results.table import Results, reported_metrics
+from orchestrator.results.parquet import reported_metrics
+from orchestrator.results.table import Results
 from orchestrator.session import Session, open_session
 
 FULL = Path(__file__).parents[2] / "sweeps" / "full.yaml"

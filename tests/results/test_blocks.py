@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from dashboards.live_data import blocks, tiles
 from orchestrator.results.blocks import complete_blocks
+from orchestrator.results.parquet import averaged_metrics
 from orchestrator.results.summary import left_out, summarise
-from orchestrator.results.table import averaged_metrics
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 from orchestrator.tracking.runs import aggregates
@@ -224,7 +224,7 @@ def test_groups_in_mlflow_are_compared_over_complete_blocks() -> None:
 
 def test_the_squares_of_the_live_page_are_compared_over_complete_blocks(tmp_path: Path) -> None:
     from dashboards.live_data import Subject, Watch
-    from orchestrator.results.table import write_results
+    from orchestrator.results.parquet import write_results
 
     session = opened(tmp_path)
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 import orchestrator
 from orchestrator.cli.app import app
 from orchestrator.drive import drive
-from orchestrator.results import table as results
+from orchestrator.results import parquet
 from orchestrator.results.format import Format, export, interval, percent, signed
+from orchestrator.results.parquet import read_results, write_results
 from orchestrator.results.summary import query, spread
-from orchestrator.results.table import read_results, write_results
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
 
@@ -35,7 +35,7 @@ AWKWARD = pa.table(
 def table_of(rows: int) -> pa.Table:
     axes = {"x": list(range(rows))}
     columns = {"x": pa.array(axes["x"], pa.int64()), "gain": pa.array([0.5 * x for x in axes["x"]])}
-    metadata = {"schema_version": str(results.SCHEMA_VERSION), "axes": json.dumps(axes), "metrics": '["gain"]'}
+    metadata = {"schema_version": str(parquet.SCHEMA_VERSION), "axes": json.dumps(axes), "metrics": '["gain"]'}
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
@@ -54,7 +54,7 @@ def test_reading_results_starts_no_thread_that_could_abort_a_process_that_ends_a
 def test_a_large_table_is_a_folder_of_parts_that_all_read_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "PART_ROWS", 4)
+    monkeypatch.setattr(parquet, "PART_ROWS", 4)
     table, path = table_of(10), tmp_path / "results.parquet"
     write_results(table, path)
     assert sorted(part.name for part in path.iterdir()) == [f"part-0000{number}.parquet" for number in range(3)]
@@ -69,7 +69,7 @@ def test_a_large_table_is_a_folder_of_parts_that_all_read_alike(
 def test_a_table_grows_into_parts_loses_some_and_shrinks_into_a_file_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "PART_ROWS", 4)
+    monkeypatch.setattr(parquet, "PART_ROWS", 4)
     path = tmp_path / "results.parquet"
     for rows in (4, 10, 5, 3, 0):
         write_results(table_of(rows), path)
@@ -81,7 +81,7 @@ def test_a_table_grows_into_parts_loses_some_and_shrinks_into_a_file_again(
 def test_a_large_table_lies_in_a_bucket_just_so(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from upath import UPath
 
-    monkeypatch.setattr(results, "PART_ROWS", 4)
+    monkeypatch.setattr(parquet, "PART_ROWS", 4)
     for rows in (10, 5, 3, 9):
         write_results(table_of(rows), UPath(f"{s3}/results.parquet", use_listings_cache=False))
         assert read_results(s3).equals(table_of(rows))

@@ -12,8 +12,9 @@ import pytest
 import toy
 
 from orchestrator.drive import drive
+from orchestrator.results.parquet import read_results, reported_metrics
 from orchestrator.results.summary import summarise
-from orchestrator.results.table import error_groups, read_results, reported_metrics
+from orchestrator.run.failures import error_groups
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
+from orchestrator.results.parquet import SCHEMA_VERSION
 from orchestrator.results.statistics import (
     axis_effects,
     bootstrap_intervals,
@@ -25,7 +26,6 @@ from orchestrator.results.statistics import (
     read_grid,
     seeds_needed,
 )
-from orchestrator.results.table import SCHEMA_VERSION
 from orchestrator.sweep.document import SweepError
 
 pytestmark = pytest.mark.usefixtures("quick_collector")

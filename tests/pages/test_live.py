@@ -42,7 +42,9 @@ from dashboards.live_data import (
 from orchestrator.drive import drive, synchronise
 from orchestrator.explain.eta import Pace
 from orchestrator.results.heartbeat import pack_codes, unpack_codes
-from orchestrator.results.table import STATUSES, Results, read_results, write_results
+from orchestrator.results.parquet import read_results, write_results
+from orchestrator.results.status import STATUSES
+from orchestrator.results.table import Results
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError

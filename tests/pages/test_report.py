@@ -14,7 +14,8 @@ from dashboards.report import write_report
 from dashboards.report_figures import Axis, Figure, curves
 from dashboards.report_sections import Section, Study, sections
 from orchestrator.drive import drive
-from orchestrator.results.table import Results, reported_metrics
+from orchestrator.results.parquet import reported_metrics
+from orchestrator.results.table import Results
 from orchestrator.session import Session, open_session
 
 if TYPE_CHECKING:
