@@ -20,7 +20,8 @@ from dashboards.live_charts import CLICK, COLOURS, grid_chart
 from orchestrator.command import repeat_options, spell
 from orchestrator.explain.eta import spell_left, spell_seconds
 from orchestrator.results.format import percent
-from orchestrator.results.table import STATUSES, UNKNOWN_ERROR
+from orchestrator.results.status import STATUSES
+from orchestrator.run.failures import UNKNOWN_ERROR
 from orchestrator.sweep.document import SweepError
 
 #: While a driver is alive the page looks so often (seconds); else it looks so often whether one came alive.

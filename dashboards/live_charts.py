@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.results.table import STATUSES
+from orchestrator.results.status import STATUSES
 
 #: Okabe & Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/: told apart with any colour vision.
 COLOURS = {

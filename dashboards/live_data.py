@@ -33,15 +33,9 @@ from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.redact import bare
 from orchestrator.results.blocks import Blocks, Codes, complete_blocks
 from orchestrator.results.heartbeat import unpack_codes
-from orchestrator.results.table import (
-    STATUSES,
-    ErrorGroup,
-    averaged_metrics,
-    error_groups,
-    read_results,
-    reported_metrics,
-)
-from orchestrator.run.failures import read_failures
+from orchestrator.results.parquet import averaged_metrics, read_results, reported_metrics
+from orchestrator.results.status import STATUSES
+from orchestrator.run.failures import ErrorGroup, error_groups, read_failures
 from orchestrator.session import Session, open_session
 from orchestrator.texts import plain_text
 

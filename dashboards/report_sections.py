@@ -21,9 +21,10 @@ from dashboards.report_figures import Axis, Figure, beside, curves, spell_name, 
 from orchestrator.plan.select import spell_coords
 from orchestrator.results import statistics
 from orchestrator.results.format import interval, p_value, percent, signed, spell
+from orchestrator.results.parquet import averaged_metrics
 from orchestrator.results.statistics import SEED, AxisEffect, Comparison
 from orchestrator.results.summary import for_people, left_out, summarise
-from orchestrator.results.table import averaged_metrics, error_groups, unnamed_error
+from orchestrator.run.failures import error_groups, unnamed_error
 from orchestrator.session import Session
 from orchestrator.types import Artifact, Manifest, Scalar
 

@@ -37,8 +37,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.results import statistics
+from orchestrator.results.parquet import read_results, reported_metrics
 from orchestrator.results.statistics import estimate, holm
-from orchestrator.results.table import read_results, reported_metrics
 from orchestrator.types import Scalar as Label
 
 Reals = statistics.Reals

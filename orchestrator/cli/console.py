@@ -152,7 +152,7 @@ def show_cells(session: Session, rows: Sequence[dict[str, Any]], metrics: Sequen
 
 def show_missing(table: pa.Table, chosen: set[str]) -> None:
     """Cells that are missing, grouped by error, with an example and the path of its log."""
-    from orchestrator.results.table import error_groups
+    from orchestrator.run.failures import error_groups
 
     rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
     kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)

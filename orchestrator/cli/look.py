@@ -290,7 +290,7 @@ def _refuse(given: Mapping[str, bool], why: str) -> None:
 
 def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
     """The table with these metrics only; with all of them if none are named."""
-    from orchestrator.results.table import reported_metrics
+    from orchestrator.results.parquet import reported_metrics
 
     known = reported_metrics(table)
     problems = [
@@ -305,7 +305,7 @@ def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
 
 def _rebuilt(session: Session) -> pa.Table:
     """The results table as the store tells it, written down, and narrowed to the selected cells."""
-    from orchestrator.results.table import write_results
+    from orchestrator.results.parquet import write_results
 
     table = session.results().table()
     write_results(table, session.outputs.results)

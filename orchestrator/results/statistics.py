@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from orchestrator.plan.grid import Mask
 from orchestrator.results.blocks import complete_blocks
-from orchestrator.results.table import averaged_metrics, reported_metrics
+from orchestrator.results.parquet import averaged_metrics, reported_metrics
 from orchestrator.sweep.document import Problem, SweepError, nearest
 from orchestrator.types import Scalar
 

@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.redact import redact
+from orchestrator.results.parquet import unaveraged_metrics
 from orchestrator.results.summary import left_out, spread_of
-from orchestrator.results.table import Results, unaveraged_metrics
+from orchestrator.results.table import Results
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, StoreError
 from orchestrator.sweep.outputs import code_commit

@@ -19,7 +19,7 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Numbers
 from orchestrator.redact import redact
 from orchestrator.results.blocks import Codes, complete_blocks
-from orchestrator.results.table import column_type, reported_metrics
+from orchestrator.results.parquet import column_type, reported_metrics
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.tracking.sent import Run
 from orchestrator.types import Scalar

@@ -16,8 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import toy
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from servers import free_port
 from streamlit.testing.v1 import AppTest
 
@@ -41,7 +39,7 @@ from dashboards.live_data import (
 )
 from orchestrator.drive import drive, synchronise
 from orchestrator.explain.eta import Pace
-from orchestrator.results.heartbeat import pack_codes, unpack_codes
+from orchestrator.results.heartbeat import pack_codes
 from orchestrator.results.parquet import read_results, write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.table import Results
@@ -298,29 +296,6 @@ def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path, mlflow_
     assert run_address(mlflow_server, "live", "0" * 12) is None
     assert run_address(mlflow_server, "another", cell) is None
     assert run_address(f"http://127.0.0.1:{free_port()}", "live", cell) is None
-
-
-@given(st.lists(st.integers(0, len(STATUSES) - 1), max_size=200))
-def test_packed_statuses_come_back_as_they_were(codes: list[int]) -> None:
-    assert unpack_codes(pack_codes(np.array(codes, np.uint8))).tolist() == codes
-
-
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    text = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2]").replace("results: [total]", "results: [source, total]")
-    return opened(planned(tmp_path_factory.mktemp("blank"), text))
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_the_statuses_of_all_cells_at_once_are_those_of_each(blank: Session, data: st.DataObject) -> None:
-    results = Results(blank.plan, blank.store, blank.schedule)
-    size = len(blank.plan)
-    states = [State.COMMITTED, State.PENDING, State.RUNNING, State.FAILED, State.BLOCKED, State.ELSEWHERE]
-    blank.schedule.codes[:] = data.draw(st.lists(st.sampled_from(states), min_size=size, max_size=size))
-    assert [STATUSES[code] for code in results.codes()] == [
-        results.status_of(index)[0] for index in range(len(blank.plan.points))
-    ]
 
 
 # --- the page

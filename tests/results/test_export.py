@@ -43,7 +43,7 @@ def table_of(rows: int) -> pa.Table:
 def test_reading_results_starts_no_thread_that_could_abort_a_process_that_ends_at_once(tmp_path: Path) -> None:
     write_results(table_of(2000), tmp_path / "results.parquet")
     script = (
-        "import os, sys; from orchestrator.results.table import read_results; import pyarrow.parquet\n"
+        "import os, sys; from orchestrator.results.parquet import read_results; import pyarrow.parquet\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "before = count(); read_results(sys.argv[1]); print(count() - before)"
     )
