@@ -140,13 +140,13 @@ def show_summary(session: Session, summary: pa.Table) -> None:
 
 def show_cells(session: Session, rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> None:
     """One line per cell, with some metrics."""
-    from orchestrator.results.format import spell
+    from orchestrator.results.format import format_value
 
     table = _table("cell_id", *session.spec.axes, "status", *metrics, "seconds", left=len(session.spec.axes) + 2)
     for row in rows:
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
         coords = (str(row[axis]) for axis in session.spec.axes)
-        table.add_row(row["cell_id"], *coords, row["status"], *(spell(row[name]) for name in metrics), seconds)
+        table.add_row(row["cell_id"], *coords, row["status"], *(format_value(row[name]) for name in metrics), seconds)
     console.print(table)
 
 

@@ -81,8 +81,8 @@ def dashboard(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show the sweep in the browser, live: grid, stages with rates, errors, resources, every cell. Writes nothing."""
-    from dashboards.live_data import Subject, watch
-    from dashboards.live_server import serve
+    from dashboards.live.server import serve
+    from dashboards.live.watch import Subject, watch
 
     subject = Subject(file, tuple(set_ or ()), outputs, store, tracking_uri).dump()
     serve(subject, watch(subject).look().session.spec.name, host, port, not no_browser)
@@ -196,7 +196,8 @@ def compare(
     from dataclasses import asdict
 
     from orchestrator.plan.select import read_values
-    from orchestrator.results import statistics
+    from orchestrator.results import axis_effects, comparisons
+    from orchestrator.results.metric_grid import missing_cells
 
     if not values:
         given = {"--within": bool(within), "--confidence": confidence is not None, "--width": width is not None}
@@ -205,13 +206,13 @@ def compare(
     session = open_session(file, set_, only, exclude, outputs, store)
     axis, chosen = read_values(session.spec, "AXIS=V1,V2", values) if values and "=" in values else (values, [])
     table = _rebuilt(session)
-    warnings = statistics.missing_cells(table)
+    warnings = missing_cells(table)
     measured = names(metrics) or session.spec.summary.metrics
-    found: list[statistics.Comparison] | list[statistics.AxisEffect]
+    found: list[comparisons.Comparison] | list[axis_effects.AxisEffect]
     if axis is None:
-        found = statistics.axis_effects(table, measured)
+        found = axis_effects.axis_effects(table, measured)
     else:
-        found = statistics.compare(table, axis, chosen, measured, names(within), confidence, width)
+        found = comparisons.compare(table, axis, chosen, measured, names(within), confidence, width)
     if as_json:
         print(json.dumps({"lines": [asdict(each) for each in found], "warnings": warnings}))
         return
@@ -242,7 +243,7 @@ def report(
     What was run, figures, means ± sd, comparisons, winners, failures, cost, provenance. The same store gives the same
     bytes.
     """
-    from dashboards.report import write_report
+    from dashboards.report.write import write_report
     from orchestrator.cli import console as screen
 
     if tracking_uri and not mlflow:
@@ -290,7 +291,7 @@ def _refuse(given: Mapping[str, bool], why: str) -> None:
 
 def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
     """The table with these metrics only; with all of them if none are named."""
-    from orchestrator.results.parquet import reported_metrics
+    from orchestrator.results.metrics import reported_metrics
 
     known = reported_metrics(table)
     problems = [

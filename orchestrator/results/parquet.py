@@ -1,7 +1,4 @@
-"""The results table as Parquet: its schema, what its metadata say, and how it is written and read.
-
-This module is imported to read a table, so it imports nothing that plans.
-"""
+"""The results table as Parquet: its schema, and how it is written and read."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from upath import UPath
 
+from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.sweep.outputs import explained, replace_file
 from orchestrator.types import Scalar
 
 if TYPE_CHECKING:
     from orchestrator.plan.columns import Plan
     from orchestrator.sweep.spec import SweepSpec
-    from workers.metric import Metric
 
 #: Raised when a column changes its name, type or meaning.
 SCHEMA_VERSION = 1
@@ -67,36 +64,6 @@ def column_type(spec: SweepSpec, axis: str) -> pa.DataType:
     if found == {int, float}:
         return pa.float64()
     return kinds.get(found.pop(), pa.string()) if len(found) == 1 else pa.string()
-
-
-def declared_metrics(plan: Plan) -> dict[str, dict[str, Metric]]:
-    """Return for each entry that the table reports, in the order of the plan, its metrics by name."""
-    reported = plan.spec.results or plan.targets
-    declared: dict[str, dict[str, Metric]] = {name: {} for name in plan.entries if name in reported}
-    for name, metrics in declared.items():
-        for variant in plan.by_entry[name].wired.variants:
-            if variant:
-                metrics |= variant.configs[0].declared()
-    return declared
-
-
-def unaveraged_metrics(plan: Plan) -> list[str]:
-    """Return the reported metrics of which no means are taken: p values and ends of intervals."""
-    declared = declared_metrics(plan)
-    metrics = (metric for name in plan.spec.results or plan.targets for metric in declared[name].values())
-    return list(dict.fromkeys(metric.name for metric in metrics if not metric.averaged))
-
-
-def reported_metrics(table: pa.Table) -> list[str]:
-    """Return the names of the metric columns of a results table."""
-    names: list[str] = json.loads(table.schema.metadata[b"metrics"])
-    return names
-
-
-def averaged_metrics(table: pa.Table) -> list[str]:
-    """Return the metric columns of which means are taken: all but p values and ends of intervals."""
-    never = json.loads(table.schema.metadata.get(b"unaveraged", b"[]"))
-    return [name for name in reported_metrics(table) if name not in never]
 
 
 # --- files

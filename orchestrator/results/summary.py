@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import spell_coords
-from orchestrator.results.blocks import Blocks, Codes, complete_blocks
-from orchestrator.results.parquet import averaged_metrics, reported_metrics
+from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
+from orchestrator.results.format import format_mean_sd
+from orchestrator.results.metrics import averaged_metrics, metric_problems
 from orchestrator.sweep.document import Problem, SweepError, nearest
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
@@ -57,9 +58,12 @@ def summarise(
     if by is None:
         by = spec.summary.by or tuple(axis for axis in spec.axes if axis != "seed")[-2:]
     metrics = metrics or spec.summary.metrics or tuple(averaged_metrics(table))
-    _check(table, spec, (*within, *by), metrics)
+    unknown = [axis for axis in (*within, *by) if axis not in spec.axes]
+    problems = [Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, spec.axes)}") for axis in unknown]
+    if problems := problems + metric_problems(table, metrics):
+        raise SweepError(problems)
     axes, others = (*within, *by), tuple(axis for axis in spec.axes if axis not in (*within, *by))
-    positions = {axis: _positions(table, spec, axis) for axis in spec.axes}
+    positions = {axis: label_codes(table[axis], spec.labels(axis)) for axis in spec.axes}
     row, block, group = (_combined(positions, spec, names) for names in (axes, others, within))
     unit = positions["seed"] if "seed" in others else np.arange(len(row))
     statuses = np.array(table["status"].to_pylist(), np.str_)
@@ -77,7 +81,7 @@ def summarise(
         if there.tobytes() not in found:
             found[there.tobytes()] = complete_blocks(there, row, block, statuses, group)
         blocks = found[there.tobytes()]
-        if sentence := blocks.told(by):
+        if sentence := blocks.left_out(by):
             told.setdefault(sentence, []).append(name)
         kept = np.flatnonzero(blocks.kept)
         mean, sd, counts, units = _moments(values[kept], np.searchsorted(shown, row[kept]), unit[kept], len(shown))
@@ -113,38 +117,10 @@ def spread_of(summary: pa.Table) -> str:
     return "mean ± sd over cells"
 
 
-def _check(table: pa.Table, spec: SweepSpec, axes: Sequence[str], metrics: Sequence[str]) -> None:
-    known, averaged = reported_metrics(table), averaged_metrics(table)
-    problems = [
-        *(
-            Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, spec.axes)}")
-            for axis in axes
-            if axis not in spec.axes
-        ),
-        *(Problem("--metrics", "", _unknown(name, known)) for name in metrics if name not in averaged),
-    ]
-    if problems:
-        raise SweepError(problems)
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    if name in known:
-        return f"{name!r} is a p value or the end of an interval, of which no mean is taken; --cells shows it"
-    return f"there is no metric {name!r}; {nearest(name, known)}"
-
-
-def _positions(table: pa.Table, spec: SweepSpec, axis: str) -> Codes:
-    """Of each row the position of its value among those of an axis, in the order of the sweep file."""
-    position = {label: place for place, label in enumerate(spec.labels(axis))}
-    return np.array([position[label] for label in table[axis].to_pylist()], np.int64)
-
-
-def _combined(positions: dict[str, Codes], spec: SweepSpec, axes: Sequence[str]) -> Codes:
-    """One number per combination of axes, in the order of the sweep file."""
-    code = np.zeros(len(next(iter(positions.values()))), np.int64)
-    for axis in axes:
-        code = code * len(spec.axes[axis]) + positions[axis]
-    return code
+def _combined(positions: Mapping[str, Codes], spec: SweepSpec, axes: Sequence[str]) -> Codes:
+    """The combination of some axes that each row has, in the order of the sweep file."""
+    rows = len(next(iter(positions.values())))
+    return combine_codes(rows, ((positions[axis], len(spec.axes[axis])) for axis in axes))
 
 
 def _coords(table: pa.Table, axes: Sequence[str], row: int) -> dict[str, Scalar]:
@@ -210,23 +186,11 @@ def query(table: pa.Table, sql: str) -> pa.Table:
     return found
 
 
-def spread(mean: float | None, sd: float | None) -> str:
-    """One value of a summary as people read it: mean ± sd, empty where there is none."""
-    if mean is None:
-        return ""
-    return _short(mean) if sd is None else f"{_short(mean)} ± {_short(sd)}"
-
-
-def _short(value: float) -> str:
-    """Three decimals; three significant digits of what these would make nothing of."""
-    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"
-
-
 def for_people(summary: pa.Table) -> pa.Table:
-    """A summary with one column of text per metric, `mean ± sd`."""
+    """Return a summary with one column of text per metric, `mean ± sd`."""
     columns = {name: summary[name] for name in summary.column_names if not name.endswith(("_mean", "_sd"))}
     for mean in (name for name in summary.column_names if name.endswith("_mean")):
         metric = mean.removesuffix("_mean")
         pairs = zip(summary[mean].to_pylist(), summary[f"{metric}_sd"].to_pylist(), strict=True)
-        columns[metric] = pa.array([spread(*pair) for pair in pairs], pa.string())
+        columns[metric] = pa.array([format_mean_sd(*pair) for pair in pairs], pa.string())
     return pa.table(columns).replace_schema_metadata(summary.schema.metadata)

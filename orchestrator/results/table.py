@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
-from orchestrator.results.parquet import declared_metrics, results_schema
+from orchestrator.results.metrics import declared_metrics
+from orchestrator.results.parquet import results_schema
 from orchestrator.results.status import STATUSES, failure_of, status_codes
 from orchestrator.run.failures import read_failures, stopped_entries
 from orchestrator.run.schedule import Schedule, State

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.redact import redact
-from orchestrator.results.parquet import unaveraged_metrics
+from orchestrator.results.metrics import unaveraged_metrics
 from orchestrator.results.summary import left_out, spread_of
 from orchestrator.results.table import Results
 from orchestrator.session import Session

@@ -19,7 +19,10 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Numbers
 from orchestrator.redact import redact
 from orchestrator.results.blocks import Codes, complete_blocks
-from orchestrator.results.parquet import column_type, reported_metrics
+from orchestrator.results.format import Format, export
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.results.parquet import column_type
+from orchestrator.results.summary import for_people
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.tracking.sent import Run
 from orchestrator.types import Scalar
@@ -355,23 +358,9 @@ def datasets(spec: SweepSpec) -> tuple[dict[str, str], ...]:
 
 
 def markdown(summary: pa.Table, left_out: Sequence[str] = ()) -> str:
-    """A summary (`orchestrator.results.summary.summarise`), each metric as mean ± sd, below what is not in it."""
-    names = [name.removesuffix("_mean") for name in summary.column_names if not name.endswith("_sd")]
-    lines = [f"{_cell(note)}.\n" for note in left_out]
-    lines += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    for row in summary.to_pylist():
-        cells = [
-            _spread(row[f"{name}_mean"], row[f"{name}_sd"]) if f"{name}_mean" in row else str(row[name])
-            for name in names
-        ]
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    return "\n".join(lines)
-
-
-def _spread(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.4g}" if spread is None else f"{mean:.4g} ± {spread:.2g}"
+    """Write a summary (`orchestrator.results.summary.summarise`) as Markdown, below what is not in it."""
+    notes = "".join(f"{_cell(note)}.\n\n" for note in left_out)
+    return notes + export(for_people(summary), Format.MD).decode()
 
 
 def _short(coords: Mapping[str, Scalar]) -> str:

@@ -20,23 +20,13 @@ from servers import free_port
 from streamlit.testing.v1 import AppTest
 
 import dashboards
-from dashboards.live import plain
-from dashboards.live_charts import COLOURS, grid_chart
-from dashboards.live_data import (
-    Look,
-    Subject,
-    Watch,
-    default_axes,
-    explain,
-    groups,
-    load_subject,
-    run_address,
-    stages_shown,
-    steps_shown,
-    tail,
-    tiles,
-    time_left,
-)
+from dashboards.live.cell_data import explain, steps_shown, tail
+from dashboards.live.charts import COLOURS, grid_chart
+from dashboards.live.mlflow_run import run_address
+from dashboards.live.stages import stages_shown
+from dashboards.live.text import plain
+from dashboards.live.tiles import default_axes, tiles
+from dashboards.live.watch import Look, Subject, Watch, load_subject
 from orchestrator.drive import drive, synchronise
 from orchestrator.explain.eta import Pace
 from orchestrator.results.heartbeat import pack_codes
@@ -47,7 +37,7 @@ from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 
-PAGE = Path(dashboards.__file__).with_name("live.py")
+PAGE = Path(dashboards.__file__).with_name("live") / "page.py"
 HTML = "<img src=x onerror=window.pwned=1>"
 #: Half of the cells fail; names and messages are as nasty as they may be.
 NASTY = toy.SWEEP.replace(
@@ -74,7 +64,7 @@ def planned(folder: Path, text: str = toy.SWEEP) -> Subject:
 
 
 def page(subject: Subject, monkeypatch: pytest.MonkeyPatch, **parameters: str) -> AppTest:
-    monkeypatch.setattr(sys, "argv", ["live.py", subject.dump()])
+    monkeypatch.setattr(sys, "argv", ["page.py", subject.dump()])
     app = AppTest.from_file(str(PAGE), default_timeout=120)
     for name, value in parameters.items():
         app.query_params[name] = value
@@ -118,7 +108,7 @@ def test_without_a_driver_the_table_alone_suffices(nasty: Subject, tmp_path: Pat
     }  # fmt: skip
     done = look.cells[look.cells["status"] == "succeeded"]
     assert done["total"].tolist() == [2 * (x + x + 1) + y for x in (1, 2, 3) for y in (10, 20)]
-    assert [(each.status, each.error_class, each.cells, each.example) for each in groups(look)] == [
+    assert [(each.status, each.error_class, each.cells, each.example) for each in look.errors()] == [
         ("failed", "ValueError", 6, toy.MARKUP)
     ]
 
@@ -131,13 +121,13 @@ def test_the_pulse_of_a_driver_outweighs_the_table(tmp_path: Path) -> None:
     beat(session, states, [0, 1, 2, 2, 3, 4], [error])
     look = watch.look()
     assert look.cells["status"].tolist() == ["succeeded", "running", "pending", "pending", "blocked", "failed"]
-    assert [tuple(each) for each in groups(look)] == [("failed", "E", 1, "said", None)]
+    assert [tuple(each) for each in look.errors()] == [("failed", "E", 1, "said", None)]
     rows = {row["stage"]: row for row in stages_shown(watch.stages(look)).to_dict("records")}
     assert rows["source"]["done"] == 50
     assert rows["source"]["committed"] == "3 / 6"
     assert rows["source"]["seconds"] == "2 s"
     # Three steps of 2 s ± half of it, one after another; nobody knows how long the others take.
-    left = time_left(look)
+    left = look.left
     assert left
     assert (left.low, left.high, left.unknown, left.steps) == (3.0, 12.0, 5, 8)
     assert rows["double"]["left"] == "?"
@@ -333,7 +323,7 @@ def test_a_failed_cell_without_a_log_or_a_message_is_on_the_page(
         table = table.set_column(place, table.schema.field(name), pa.array(kept, pa.string()))
     bare = Subject(nasty.file, outputs=str(tmp_path))
     write_results(table, opened(bare).outputs.results)
-    found = groups(Watch(bare).look())
+    found = Watch(bare).look().errors()
     assert sum(each.cells for each in found) == 6
     assert {each.log for each in found} <= {None, *table["log"].to_pylist()}
     app = page(bare, monkeypatch)

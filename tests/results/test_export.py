@@ -21,9 +21,17 @@ import orchestrator
 from orchestrator.cli.app import app
 from orchestrator.drive import drive
 from orchestrator.results import parquet
-from orchestrator.results.format import Format, export, interval, percent, signed
+from orchestrator.results.format import (
+    Format,
+    export,
+    format_interval,
+    format_mean_sd,
+    format_percent,
+    format_short,
+    format_signed,
+)
 from orchestrator.results.parquet import read_results, write_results
-from orchestrator.results.summary import query, spread
+from orchestrator.results.summary import query
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
 
@@ -236,13 +244,16 @@ def test_every_option_of_results_and_compare_is_honoured_or_refused(ran: list[st
 
 
 def test_numbers_are_not_rounded_into_what_they_are_not() -> None:
-    assert [percent(share) for share in (0, 0.0004, 0.25, 0.99996, 1, None)] == [
+    assert [format_percent(share) for share in (0, 0.0004, 0.25, 0.99996, 1, None)] == [
         "0 %", "<0.1 %", "25.0 %", ">99.9 %", "100 %", "",
     ]  # fmt: skip
-    assert [signed(value) for value in (0.05, -0.0000123, 0.0, None)] == ["+0.0500", "-1.23e-05", "+0.0000", ""]
-    assert interval(-0.00002, 1.5) == "-2e-05 … +1.5000"
-    assert [spread(19.3333, 2.0817), spread(0.0004, 0.00012)] == ["19.333 ± 2.082", "0.0004 ± 0.00012"]
-    assert [spread(0.5, 0.0), spread(0.5, None), spread(None, None)] == ["0.500 ± 0.000", "0.500", ""]
+    assert [format_signed(value) for value in (0.05, -0.0000123, 0.0, None)] == ["+0.0500", "-1.23e-05", "+0.0000", ""]
+    assert format_interval(-0.00002, 1.5) == "-2e-05 … +1.5000"
+    assert [format_mean_sd(19.3333, 2.0817), format_mean_sd(0.0004, 0.00012)] == ["19.333 ± 2.082", "0.0004 ± 0.00012"]
+    pairs = [(0.5, 0.0), (0.5, None), (None, None)]
+    assert [format_mean_sd(*pair) for pair in pairs] == ["0.500 ± 0.000", "0.500", ""]
+    numbers = (0.5, 1234.6, 0.00012, float("nan"), None)
+    assert [format_short(number) for number in numbers] == ["0.500", "1,235", "0.000120", "–", "–"]
 
 
 def test_compare_tells_differences_and_effects_for_people_and_machines(ran: list[str]) -> None:

@@ -12,7 +12,8 @@ import pytest
 import toy
 
 from orchestrator.drive import drive
-from orchestrator.results.parquet import read_results, reported_metrics
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.results.parquet import read_results
 from orchestrator.results.summary import summarise
 from orchestrator.run.failures import error_groups
 from orchestrator.session import Session, open_session

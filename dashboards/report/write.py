@@ -6,16 +6,26 @@ The same results and manifests give the same bytes: nothing is said of when, whe
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from dashboards.report_figures import pdf, png
-from dashboards.report_sections import SHOWN, Study, sections
+import dashboards
+from dashboards.report.curves import best_of_n, metric_curves
+from dashboards.report.figures import pdf, png
+from dashboards.report.record import cost, failures, provenance, read_manifests
+from dashboards.report.section import Section
+from dashboards.report.study import Study
+from dashboards.report.tables import comparisons, means, published
+from dashboards.report.verdict import state, verdict, winner_map
+from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.format import markdown
 from orchestrator.session import Session
 from orchestrator.sweep.outputs import replace_file
+
+#: Lines of a table that are shown on the page; its file has all.
+SHOWN = 60
 
 
 def write_report(
@@ -52,8 +62,8 @@ def write_report(
             replace_file(folder / "tables" / f"{each.name}.md", text.encode())
     # Everything from tables and files is escaped: an error message may hold HTML.
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(Path(dashboards.__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html").render(
         name=session.spec.name, question=session.spec.question, sections=chapters, images=images, shown=SHOWN
@@ -61,3 +71,29 @@ def write_report(
     replace_file(folder / "report.html", page.encode())
     progress(len(figures), len(figures))
     return folder / "report.html"
+
+
+def sections(study: Study) -> Iterator[Section]:
+    """Make the sections of the report in order; those that have nothing to say are left out."""
+    manifests = read_manifests(study)
+    if study.succeeded() and study.metrics:
+        compared = _compared(study)
+        yield verdict(study, compared)
+        yield from best_of_n(study)
+        yield from metric_curves(study)
+        yield from winner_map(study)
+        yield means(study)
+        yield comparisons(study, compared)
+        yield from published(study)
+    else:
+        yield Section("verdict", "What was found", [state(study), "There are no results to report yet."])
+    yield failures(study)
+    yield cost(study, manifests)
+    yield provenance(study, manifests)
+
+
+def _compared(study: Study) -> list[Comparison]:
+    """All pairs of what competes, over everything else."""
+    if study.colour is None:
+        return []
+    return compare(study.table, study.colour.name, metrics=study.metrics)

@@ -107,7 +107,7 @@ class Axis:
         return [str(label) for label in self.labels]
 
 
-def spell_name(name: str) -> str:
+def format_name(name: str) -> str:
     """An axis or metric with its unit, where that is known."""
     if name.startswith("best_of_"):
         return f"golden reward of the best of {name.removeprefix('best_of_')}"
@@ -132,8 +132,8 @@ def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Ax
     ]
     base = alt.Chart(_data(data, x=x, colour=colour, panel=panels))
     scale = alt.Scale(zero=False)
-    middle: dict[str, Any] = {"y": alt.Y("mean:Q", title=spell_name(y), scale=scale)}
-    ends: dict[str, Any] = {"y": alt.Y("low:Q", title=spell_name(y), scale=scale), "y2": alt.Y2("high:Q")}
+    middle: dict[str, Any] = {"y": alt.Y("mean:Q", title=format_name(y), scale=scale)}
+    ends: dict[str, Any] = {"y": alt.Y("low:Q", title=format_name(y), scale=scale), "y2": alt.Y2("high:Q")}
     shaped: dict[str, Any] = {}
     if colour:
         middle["color"] = ends["color"] = _colour(colour)
@@ -181,7 +181,7 @@ def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: 
         x=_named(x, width), color=_colour(colour), opacity=shade
     )
     if y is not None:
-        tiles = tiles.encode(y=alt.Y("y:N", sort=y.texts, title=spell_name(y.name)))
+        tiles = tiles.encode(y=alt.Y("y:N", sort=y.texts, title=format_name(y.name)))
     height = 24 * (len(y.labels) if y else 1)
     return _finished(_in_panels(tiles.properties(width=width, height=height), panels))
 
@@ -201,7 +201,7 @@ def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, titl
     points = alt.Chart(_data(rows, y=Axis(y.name, tuple(y.texts)), colour=colour, panel=panels))
     points = points.mark_point(size=45, strokeWidth=1.6).encode(
         x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False)),
-        y=alt.Y("y:N", sort=y.texts, title=spell_name(y.name)),
+        y=alt.Y("y:N", sort=y.texts, title=format_name(y.name)),
         yOffset=alt.YOffset("colour:N", sort=colour.texts),
         color=_colour(colour),
         shape=alt.Shape("whose:N", title=None, scale=whose),
@@ -239,24 +239,24 @@ def _scaled(x: Axis) -> alt.X:
     # As an expression, because Vega changes the precision of a plain format by the distance of the ticks: 4e+2 for 400.
     label = f"format(datum.value, '{'~s' if thousands else '.12~g'}')"
     axis = alt.Axis(values=numbers, labelExpr=label, labelOverlap="greedy")
-    return alt.X("x:Q", title=spell_name(x.name), scale=scale, axis=axis)
+    return alt.X("x:Q", title=format_name(x.name), scale=scale, axis=axis)
 
 
 def _named(x: Axis, width: int) -> alt.X:
     # At some 6.5 pixels a letter: do the labels fit side by side?
     fits = 6.5 * max(map(len, x.texts)) < width / len(x.labels)
-    return alt.X("x:N", title=spell_name(x.name), sort=x.texts, axis=alt.Axis(labelAngle=0 if fits else -35))
+    return alt.X("x:N", title=format_name(x.name), sort=x.texts, axis=alt.Axis(labelAngle=0 if fits else -35))
 
 
 def _colour(axis: Axis) -> alt.Color:
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(axis.labels))]
     scale = alt.Scale(domain=axis.texts, range=colours)
-    return alt.Color("colour:N", title=spell_name(axis.name), scale=scale)
+    return alt.Color("colour:N", title=format_name(axis.name), scale=scale)
 
 
 def _shape(axis: Axis) -> alt.Shape:
     shapes = [SHAPES[place % len(SHAPES)] for place in range(len(axis.labels))]
-    return alt.Shape("colour:N", title=spell_name(axis.name), scale=alt.Scale(domain=axis.texts, range=shapes))
+    return alt.Shape("colour:N", title=format_name(axis.name), scale=alt.Scale(domain=axis.texts, range=shapes))
 
 
 def _in_panels(chart: Any, panels: Axis | None, shared: bool = True) -> Any:

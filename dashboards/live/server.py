@@ -22,7 +22,7 @@ def serve(subject: str, name: str, host: str, port: int | None, browser: bool) -
     """Show a sweep until Ctrl-C or SIGTERM.
 
     Args:
-        subject: `live_data.Subject.dump`.
+        subject: `live.watch.Subject.dump`.
         name: of the sweep, for the line that tells the address.
         host: where to listen; loopback unless others are to see it.
         port: where to listen; DEFAULT_PORT, or a free one where that is taken, when left out.
@@ -49,10 +49,10 @@ def serve(subject: str, name: str, host: str, port: int | None, browser: bool) -
     from streamlit.web import bootstrap
 
     # Imported now, the first browser need not wait for it.
-    import dashboards.live  # noqa: F401
+    import dashboards.live.page  # noqa: F401
 
     bootstrap.load_config_options(options)
-    bootstrap.run(str(Path(__file__).with_name("live.py")), False, [subject], options)
+    bootstrap.run(str(Path(__file__).with_name("page.py")), False, [subject], options)
 
 
 def choose_port(host: str, port: int | None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.results.format import format_short
 from orchestrator.results.status import STATUSES
 
 #: Okabe & Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/: told apart with any colour vision.
@@ -49,7 +50,7 @@ def grid_chart(
     coloured by the mean over its succeeded cells.
 
     Args:
-        tiles: of `live_data.tiles`.
+        tiles: of `live.tiles.tiles`.
         axes: of columns and rows.
         labels: their labels.
         measure: what `tiles` has the mean of.
@@ -152,7 +153,7 @@ def _means(tiles: pd.DataFrame, place: _Spec, measure: str, room: tuple[float, i
     layers = [
         _layer(tiles[~there], {"type": "rect", "fill": _PALE, "cornerRadius": 3}, place),
         _layer(tiles[there], {"type": "rect", "cornerRadius": 3}, {**place, "color": colour}),
-        *_text(tiles, place, [spell_number(mean) for mean in tiles["mean"]], 0.5 if low else 0.38, 14, ink, room),
+        *_text(tiles, place, [format_short(mean) for mean in tiles["mean"]], 0.5 if low else 0.38, 14, ink, room),
     ]
     if not low:
         said = [_of(n, whole) for n, whole in zip(tiles["n"], tiles["cells"], strict=True)]
@@ -217,10 +218,3 @@ def _titled(measure: str) -> list[str]:
 
 def _of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} cells" if part < whole else f"{whole:,} cells"
-
-
-def spell_number(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable; – where there is no number."""
-    if not np.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
