@@ -52,7 +52,11 @@ def metric_curves(study: Study) -> Iterator[Section]:
                     text.append(f"No figure of {title}: {notes}")
                     continue
                 colour = study.colour
-                same = f"It is the same for all values of {colour.name}." if colour and _same(rows, colour) else ""
+                same = (
+                    f"It is the same for all values of {colour.name}."
+                    if colour and _same(rows, colour, (x, study.panels))
+                    else ""
+                )
                 if same and colour:
                     rows, colour = [row for row in rows if row[colour.name] == colour.labels[0]], None
                 figures.append(
@@ -81,12 +85,12 @@ def _any(rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(row["mean"] is not None for row in rows)
 
 
-def _same(rows: Sequence[Mapping[str, Any]], colour: Axis) -> bool:
+def _same(rows: Sequence[Mapping[str, Any]], colour: Axis, others: Sequence[Axis | None]) -> bool:
     """Whether all values of the colour are there and nothing depends on it, as flip rates not on the reward model."""
     seen: dict[tuple[Any, ...], float] = {}
     known = set()
     for row in rows:
-        where = tuple(row[name] for name in row if name != colour.name and not name.endswith(("mean", "sd")))
+        where = tuple(row[axis.name] for axis in others if axis)
         if row["mean"] is not None:
             known.add(row[colour.name])
             if not np.isclose(seen.setdefault(where, row["mean"]), row["mean"], rtol=1e-9):

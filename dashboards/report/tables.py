@@ -16,7 +16,7 @@ from dashboards.report.study import PAGES, PANELS, Study
 from orchestrator.results.axis_effects import axis_effects
 from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.estimates import seeds_needed
-from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_signed, format_value
+from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
 from orchestrator.results.metric_grid import read_axes
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.results.summary import for_people
@@ -162,9 +162,9 @@ def published(study: Study) -> Iterator[Section]:
             points.append({**row, "whose": "published"})
             if own[mean] is not None:
                 points.append({**row, "value": own[mean], "whose": "ours"})
-            difference = None if own[mean] is None else own[mean] - row["value"]
+            difference = "" if own[mean] is None else f"{own[mean] - row['value']:+.3f}"
             numbers = [f"{row['value']:.3f}", format_value(own[mean]), format_value(own[sd])]
-            lines.append([*map(str, coords), *numbers, format_signed(difference, 3)])
+            lines.append([*map(str, coords), *numbers, difference])
         spread = "sd over seeds" if "seeds" in summary.column_names else "sd over cells"
         columns = [*each["axes"], "published", "ours", spread, "ours - published"]
         numeric = [False] * len(each["axes"]) + [True] * 4

@@ -121,7 +121,8 @@ def results(
     of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store.
     """
     from orchestrator.cli import console as screen
-    from orchestrator.results.summary import for_people, left_out, query, summarise
+    from orchestrator.results.sql import query
+    from orchestrator.results.summary import for_people, left_out, summarise
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}

@@ -119,10 +119,10 @@ def format_effect(each: AxisEffect) -> dict[str, str]:
         "axis": each.axis,
         "lowest at": format_value(each.lowest),
         "highest at": format_value(each.highest),
-        "spread": "" if each.spread is None else f"{each.spread:.4g}",
-        "seed noise": "" if each.noise is None else f"{each.noise:.2g}",
+        "spread": format_value(each.spread),
+        "seed noise": format_value(each.noise),
         "share": format_percent(each.share),
-        "F": "" if each.f is None else f"{each.f:.3g}",
+        "F": format_value(each.f),
         "p": format_p_value(each.p),
         "Holm p": format_p_value(each.holm_p),
     }
@@ -156,18 +156,18 @@ def export(table: pa.Table, form: Format) -> bytes:
         return to_parquet(table)
     rows = [[format_value(value) for value in row.values()] for row in table.to_pylist()]
     numeric = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in table.schema]
-    write = {Format.MD: markdown, Format.LATEX: latex, Format.TABLE: plain}[form]
+    write = {Format.MD: markdown, Format.LATEX: _latex, Format.TABLE: _plain}[form]
     return write(table.column_names, rows, numeric).encode()
 
 
 def markdown(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
     """Write a Markdown table; what would be markup in it is escaped."""
     lines = [columns, ["---:" if right else "---" for right in numeric]]
-    escaped = [[_markdown(value) for value in row] for row in (columns, *rows)]
+    escaped = [[_escape_markdown(value) for value in row] for row in (columns, *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (escaped[0], lines[1], *escaped[1:]))
 
 
-def latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
+def _latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
     """Write a LaTeX `tabular` with the rules of the package booktabs."""
 
     def line(values: list[str]) -> str:
@@ -178,7 +178,7 @@ def latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str
     return f"{head}\\toprule\n{line(columns)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
 
 
-def plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
+def _plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
     """Write columns of equal width, for a terminal."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     lines = []
@@ -188,6 +188,6 @@ def plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str
     return "".join(f"{each.rstrip()}\n" for each in lines)
 
 
-def _markdown(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
     return re.sub(r"\s+", " ", escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))

@@ -1,4 +1,4 @@
-"""Small tables from a results table: mean ± spread over seeds, or what SQL asks for."""
+"""The summary of a results table: means ± standard deviations over seeds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,6 @@ from orchestrator.types import Scalar
 #: So many combinations without a result are named.
 _NAMED = 4
 
-#: A query reads the tables that it is given: no file, no network, no variable of this program, and it writes nothing.
-_CLOSED: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "lock_configuration": "true",
-}
-
 
 def summarise(
     table: pa.Table,
@@ -37,13 +29,13 @@ def summarise(
     metrics: tuple[str, ...] = (),
     within: tuple[str, ...] = (),
 ) -> pa.Table:
-    """Mean and standard deviation of metrics over seeds, for each combination of some axes.
+    """Compute mean and standard deviation of metrics over seeds, for each combination of some axes.
 
     Only complete blocks count (`results.blocks`), so that means can be compared. Within a seed, the cells of a
     combination are averaged first; `<metric>_mean` is the mean of these over the seeds and `<metric>_sd` their sample
     standard deviation (null for one seed). A sweep without an axis `seed` takes the spread over its cells. `cells` says
     from how many cells the mean of a metric is, and `seeds` from how many seeds, for the metric with most of them;
-    `left_out` tells what is not in it. Sums are exact (`math.fsum`): the same cells in any order give the same bits.
+    `left_out` says what is not in it. Sums are exact (`math.fsum`): the same cells in any order give the same bits.
 
     Args:
         table: results table.
@@ -71,7 +63,7 @@ def summarise(
     shown, firsts = np.unique(row[succeeded], return_index=True)
     columns: dict[str, pa.Array] = {axis: table[axis].filter(pa.array(succeeded)).take(firsts) for axis in axes}
     found: dict[bytes, Blocks] = {}
-    told: dict[str, list[str]] = {}
+    sentences: dict[str, list[str]] = {}
     cells, seeds = np.zeros(len(shown), np.int64), np.zeros(len(shown), np.int64)
     means: dict[str, pa.Array] = {}
     # A sweep without metrics still has cells to count.
@@ -82,7 +74,7 @@ def summarise(
             found[there.tobytes()] = complete_blocks(there, row, block, statuses, group)
         blocks = found[there.tobytes()]
         if sentence := blocks.left_out(by):
-            told.setdefault(sentence, []).append(name)
+            sentences.setdefault(sentence, []).append(name)
         kept = np.flatnonzero(blocks.kept)
         mean, sd, counts, units = _moments(values[kept], np.searchsorted(shown, row[kept]), unit[kept], len(shown))
         if name:
@@ -91,7 +83,7 @@ def summarise(
     columns |= {"cells": pa.array(cells), **({"seeds": pa.array(seeds)} if "seed" in others else {}), **means}
     notes = [
         sentence if len(names) >= len(metrics) else f"{', '.join(names)}: {sentence}"
-        for sentence, names in told.items()
+        for sentence, names in sentences.items()
     ]
     absent = np.setdiff1d(row, shown)
     if len(absent):
@@ -105,16 +97,29 @@ def summarise(
 
 
 def left_out(summary: pa.Table) -> list[str]:
-    """What is not in the means of a summary, in sentences without full stop; none where everything is in them."""
+    """Return what is not in the means of a summary, in sentences without full stop; none where everything is."""
     notes: list[str] = json.loads((summary.schema.metadata or {}).get(b"left_out", b"[]"))
     return notes
 
 
 def spread_of(summary: pa.Table) -> str:
-    """What the ± of a summary is."""
+    """Say what the ± of a summary is."""
     if "seeds" in summary.column_names:
         return "mean ± sd over seeds; the cells of a seed are averaged first"
     return "mean ± sd over cells"
+
+
+def for_people(summary: pa.Table) -> pa.Table:
+    """Return a summary with one column of text per metric, `mean ± sd`."""
+    names = summary.column_names
+    # Axes, counts, then two columns for each metric; the name of an axis may end like those of metrics.
+    first = names.index("cells") + 1
+    first += names[first : first + 1] == ["seeds"]
+    columns = {name: summary[name] for name in names[:first]}
+    for mean, sd in zip(names[first::2], names[first + 1 :: 2], strict=True):
+        pairs = zip(summary[mean].to_pylist(), summary[sd].to_pylist(), strict=True)
+        columns[mean.removesuffix("_mean")] = pa.array([format_mean_sd(*pair) for pair in pairs], pa.string())
+    return pa.table(columns).replace_schema_metadata(summary.schema.metadata)
 
 
 def _combined(positions: Mapping[str, Codes], spec: SweepSpec, axes: Sequence[str]) -> Codes:
@@ -127,25 +132,30 @@ def _coords(table: pa.Table, axes: Sequence[str], row: int) -> dict[str, Scalar]
     return {axis: table[axis][row].as_py() for axis in axes}
 
 
+def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Compute mean and sample standard deviation by exact sums; the latter is None for one value, both for none."""
+    if not values:
+        return None, None
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
 def _moments(
     values: np.ndarray, row: Codes, unit: Codes, rows: int
 ) -> tuple[list[float | None], list[float | None], Codes, Codes]:
-    """Of each row mean and sample standard deviation over its units' means, its number of values, and of units."""
+    """Mean and standard deviation of each row over the means of its units; how many values, and units, it has."""
     order = np.lexsort((unit, row))
     values, row, unit = values[order], row[order], unit[order]
     begins = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(unit, prepend=-1))
     by_unit: list[list[float]] = [[] for _ in range(rows)]
     for number, each in zip(row[begins].tolist(), np.split(values, begins[1:]), strict=False):
         by_unit[number].append(math.fsum(each) / len(each))
-    means = [math.fsum(each) / len(each) if each else None for each in by_unit]
-    spreads = [
-        math.sqrt(math.fsum((one - mean) ** 2 for one in each) / (len(each) - 1))
-        if mean is not None and each[1:]
-        else None
-        for each, mean in zip(by_unit, means, strict=True)
-    ]
+    moments = [mean_sd(each) for each in by_unit]
     counts = np.bincount(row, minlength=rows).astype(np.int64)
-    return means, spreads, counts, np.array([len(each) for each in by_unit], np.int64)
+    units = np.array([len(each) for each in by_unit], np.int64)
+    return [mean for mean, _ in moments], [sd for _, sd in moments], counts, units
 
 
 def _uneven(kept: Mask, seed: Codes, group: Codes, rest: Codes) -> bool:
@@ -156,41 +166,3 @@ def _uneven(kept: Mask, seed: Codes, group: Codes, rest: Codes) -> bool:
         if pairs < len(np.unique(seed[mine])) * len(np.unique(rest[mine])):
             return True
     return False
-
-
-def query(table: pa.Table, sql: str) -> pa.Table:
-    """What DuckDB answers to SQL about the table `results`, which is all that it can read.
-
-    Raises:
-        SweepError: it is no SQL, speaks of what is not there, or would read or write a file.
-    """
-    import duckdb
-
-    with duckdb.connect(config=_CLOSED) as connection:
-        # `register` would import pandas, only to see that this is none of its tables.
-        connection.from_arrow(table).create_view("results")
-        try:
-            # Some mistakes show only where rows are made.
-            answer = connection.sql(sql)
-            found: pa.Table | None = None if answer is None else answer.to_arrow_table()
-        except duckdb.PermissionException as error:
-            message = (
-                f"{error}; a query reads the table `results` and nothing else: --output FILE writes the answer, and "
-                "for more, open results.parquet in DuckDB itself"
-            )
-            raise SweepError([Problem("--sql", "", message)]) from error
-        except duckdb.Error as error:
-            raise SweepError([Problem("--sql", "", str(error))]) from error
-    if found is None:
-        raise SweepError([Problem("--sql", "", "asks for no rows; begin with `select`")])
-    return found
-
-
-def for_people(summary: pa.Table) -> pa.Table:
-    """Return a summary with one column of text per metric, `mean ± sd`."""
-    columns = {name: summary[name] for name in summary.column_names if not name.endswith(("_mean", "_sd"))}
-    for mean in (name for name in summary.column_names if name.endswith("_mean")):
-        metric = mean.removesuffix("_mean")
-        pairs = zip(summary[mean].to_pylist(), summary[f"{metric}_sd"].to_pylist(), strict=True)
-        columns[metric] = pa.array([format_mean_sd(*pair) for pair in pairs], pa.string())
-    return pa.table(columns).replace_schema_metadata(summary.schema.metadata)

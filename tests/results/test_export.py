@@ -31,7 +31,7 @@ from orchestrator.results.format import (
     format_signed,
 )
 from orchestrator.results.parquet import read_results, write_results
-from orchestrator.results.summary import query
+from orchestrator.results.sql import query
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
 
