@@ -52,12 +52,9 @@ def metric_curves(study: Study) -> Iterator[Section]:
                     text.append(f"No figure of {title}: {notes}")
                     continue
                 colour = study.colour
-                same = (
-                    f"It is the same for all values of {colour.name}."
-                    if colour and _same(rows, colour, (x, study.panels))
-                    else ""
-                )
-                if same and colour:
+                same = ""
+                if colour and _same(rows, colour, (x, study.panels)):
+                    same = f"It is the same for all values of {colour.name}."
                     rows, colour = [row for row in rows if row[colour.name] == colour.labels[0]], None
                 figures.append(
                     Figure(
