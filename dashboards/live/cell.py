@@ -61,7 +61,7 @@ def show_cell(watch: Watch, name: str) -> None:
     if found["error"]:
         st.subheader(plain(found["error_class"] or "Error"), anchor=False)
         block(found["error"])
-        st.caption("Try it again, or run its step in this very process:")
+        st.caption("Try it again, or run its step in one process, with a debugger:")
         only = [word for axis, label in found["coords"].items() for word in ("--only", f"{axis}={label}")]
         block(watch.subject.command("run", *only))
         block(watch.subject.command("debug", found["cell_id"], "--pdb"))
@@ -112,5 +112,5 @@ def _run(watch: Watch, look: Look, found: dict[str, Any]) -> None:
     if address:
         st.link_button("Open its run", address, icon=":material/open_in_new:")
     else:
-        st.caption("The server does not know its run yet, or does not answer. This writes it:")
+        st.caption("The server has no run of this cell yet, or does not answer. This command writes it:")
         block(watch.subject.command("sync", *repeat_options({"--tracking-uri": watch.subject.tracking_uri})))

@@ -24,9 +24,9 @@ def run_address(uri: str, experiment: str, cell: str) -> str | None:
     api = f"{uri.rstrip('/')}/api/2.0/mlflow"
     try:
         query = urllib.parse.urlencode({"experiment_name": experiment})
-        found = _ask(f"{api}/experiments/get-by-name?{query}")["experiment"]["experiment_id"]
+        found = _request(f"{api}/experiments/get-by-name?{query}")["experiment"]["experiment_id"]
         wanted = {"experiment_ids": [found], "filter": f"tags.`sweep.cell_id` = '{cell}'", "max_results": 1}
-        runs = _ask(f"{api}/runs/search", wanted).get("runs", [])
+        runs = _request(f"{api}/runs/search", wanted).get("runs", [])
         return f"{base}/#/experiments/{found}/runs/{runs[0]['info']['run_id']}" if runs else None
     except (OSError, ValueError, KeyError):
         return None
@@ -38,14 +38,14 @@ def recent_address(uri: str, experiment: str, cell: str, minute: int) -> str | N
     return run_address(uri, experiment, cell)
 
 
-def _ask(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+def _request(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
     body = json.dumps(content).encode() if content is not None else None
     parts = urllib.parse.urlsplit(url)
     headers = {"Content-Type": "application/json"}
     if parts.username is not None:
         known = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(known.encode()).decode()}"
-    request = urllib.request.Request(bare(url), body, headers)
-    with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+    prepared = urllib.request.Request(bare(url), body, headers)
+    with urllib.request.urlopen(prepared, timeout=_PATIENCE) as answer:
         found: dict[str, Any] = json.load(answer)
     return found

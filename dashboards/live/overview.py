@@ -66,14 +66,14 @@ def _headline(watch: Watch, look: Look) -> None:
     st.markdown(plain(spec.question))
     counts = look.cells["status"].value_counts()
     total, done = len(look.cells), int(counts["succeeded"])
-    live, left = look.pulse is not None, look.left
+    live, left = look.heartbeat is not None, look.left
     words = [f"**{done:,} of {total:,} cells finished** ({format_percent(done / total)})"]
     if left:
         words.append(spell_left(left))
-        rates = sum(each["per_minute"] for each in look.pulse["pace"].values()) if look.pulse else 0
+        rates = sum(each["per_minute"] for each in look.heartbeat["pace"].values()) if look.heartbeat else 0
         words.append(f"{rates:,.3g} steps per minute")
-    if look.pulse:
-        words.append(f":green-badge[:material/play_arrow: running] updated {round(age(look.pulse['time']))} s ago")
+    if look.heartbeat:
+        words.append(f":green-badge[:material/play_arrow: running] updated {round(age(look.heartbeat['time']))} s ago")
     elif look.written is not None:
         when = datetime.fromtimestamp(look.written).strftime("%-d %b %Y, %H:%M:%S")
         words.append(f":gray-badge[no driver is running] as of {when} ({ago(look.written)})")
@@ -91,9 +91,9 @@ def _headline(watch: Watch, look: Look) -> None:
         st.info("This sweep has not been run here yet. This is its plan; this command runs it:", icon=":material/info:")
         block(watch.subject.command("run"))
     elif not live and done < total:
-        st.markdown(f"{total - done:,} cells are missing; the same command again goes on:")
+        st.markdown(f"{total - done:,} cells are missing; the same command finishes them:")
         block(watch.subject.command("run"))
-    elif look.pulse and look.written and age(look.written) > 10:
+    elif look.heartbeat and look.written and age(look.written) > 10:
         st.caption(f"Statuses, stages and rates are live; metrics are as of {ago(look.written)}.")
 
 
@@ -151,7 +151,7 @@ def _grid(look: Look, cells: pd.DataFrame, choice: dict[str, Any]) -> pd.Series 
 def _stages(watch: Watch, look: Look) -> None:
     st.subheader("Stages", anchor=False)
     rows = stages_shown(watch.stages(look))
-    live = look.pulse is not None
+    live = look.heartbeat is not None
     column = st.column_config
     config = {
         "stage": column.TextColumn("stage", width=118, pinned=True),
@@ -196,7 +196,7 @@ def _errors(watch: Watch, look: Look) -> None:
 
 def _resources(look: Look) -> None:
     st.subheader("Resources", anchor=False)
-    usage: dict[str, Any] = look.pulse["usage"] if look.pulse else {}
+    usage: dict[str, Any] = look.heartbeat["usage"] if look.heartbeat else {}
     load = usage.get("machine") or machine()
     reserved, used = st.columns(2) if usage.get("cluster") else (None, st.container())
     if reserved:
@@ -205,8 +205,8 @@ def _resources(look: Look) -> None:
             for name, title in (("CPU", "CPUs"), ("GPU", "GPUs"), ("memory", "memory")):
                 part, whole = usage["cluster"].get(name, (0, 0))
                 if whole:
-                    said = _gib(part, whole) if name == "memory" else f"{part:g} of {whole:g}"
-                    st.progress(_share(part, whole), f"{title}: {said}")
+                    amount = _gib(part, whole) if name == "memory" else f"{part:g} of {whole:g}"
+                    st.progress(_share(part, whole), f"{title}: {amount}")
     with used:
         st.caption("In use on the driver's machine" if usage else "In use on this machine; no driver is running")
         count = load["cpus"]

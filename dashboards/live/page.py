@@ -33,14 +33,14 @@ def page() -> None:
         look = watched.look()
     except (SweepError, OSError) as error:
         st.set_page_config(page_title=watched.subject.file.name, layout="wide")
-        st.error("The sweep file cannot be read. The page goes on once it is mended.", icon=":material/error:")
+        st.error("The sweep file cannot be read. The page continues once it is fixed.", icon=":material/error:")
         problems = error.problems if isinstance(error, SweepError) else [error]
         block("\n".join(map(str, problems)))
         st.fragment(_await_change, run_every=_IDLE)(watched, None)
         return
     st.set_page_config(page_title=look.session.spec.name, layout="wide")
     choice = _sidebar(look)
-    live = look.pulse is not None
+    live = look.heartbeat is not None
     cell = st.query_params.get("cell")
     if cell:
         st.fragment(show_cell, run_every=_LIVE if live else None)(watched, cell)
@@ -61,7 +61,7 @@ def _await_change(watched: Watch, before: object) -> None:
 
 def _token(look: Look) -> object:
     """The sweep file, whether a driver lives, what there is to choose from, and without a driver also the table."""
-    live = look.pulse is not None
+    live = look.heartbeat is not None
     return look.session.plan.digest, live, look.metrics, _kinds(look), None if live else look.written
 
 

@@ -1,7 +1,7 @@
-"""A sweep that is followed: what the live page knows of it. Nothing here knows Streamlit, and nothing writes.
+"""A sweep as the live page follows it. Nothing here knows Streamlit, and nothing writes.
 
-While a driver is alive, its pulse (every 2 s) tells the states of steps, the statuses of cells, rates and what is in
-use; the results table tells metrics and errors. Without a driver the table suffices, and one listing of the store per
+While a driver is alive, its heartbeat (every 2 s) has the states of steps, the statuses of cells, rates and what is in
+use; the results table has metrics and errors. Without a driver the table suffices, and one listing of the store per
 table counts the steps. Manifests and attempts are read for one cell at a time (`live.cell_data`).
 """
 
@@ -34,7 +34,7 @@ from orchestrator.session import Session, open_session
 
 @dataclass(frozen=True)
 class Subject:
-    """Which sweep is shown, as the command line said it."""
+    """The sweep that is shown, as the command line named it."""
 
     file: Path
     overrides: tuple[str, ...] = ()
@@ -68,12 +68,12 @@ class Look:
     metrics: tuple[str, ...]
     averaged: tuple[str, ...]
     """Those of which means are taken."""
-    pulse: dict[str, Any] | None
-    """What a live driver says of itself."""
+    heartbeat: dict[str, Any] | None
+    """The heartbeat of a live driver."""
     written: float | None
     """When the table was written, in seconds since the epoch; None if there is none."""
     outdated: int
-    """Cells that the table tells of as they were before the sweep file or its data changed; shown as pending."""
+    """Cells of which the table has what they were before the sweep file or its data changed; shown as pending."""
     trouble: str | None
     """Why the table cannot be read."""
 
@@ -85,7 +85,7 @@ class Look:
     @property
     def updated(self) -> float | None:
         """Return when the newest of what is shown was written."""
-        return self.pulse["time"] if self.pulse else self.written
+        return self.heartbeat["time"] if self.heartbeat else self.written
 
     @property
     def version(self) -> tuple[str, float | None]:
@@ -95,19 +95,19 @@ class Look:
     @property
     def left(self) -> Left | None:
         """Return the time that the whole sweep will still take; None without a driver."""
-        return Left(**self.pulse["left"]) if self.pulse else None
+        return Left(**self.heartbeat["left"]) if self.heartbeat else None
 
     def errors(self) -> list[ErrorGroup]:
         """Group failed and blocked cells by class and cause, the largest group first."""
-        if self.pulse:
-            return [ErrorGroup(**group) for group in self.pulse["errors"]]
+        if self.heartbeat:
+            return [ErrorGroup(**group) for group in self.heartbeat["errors"]]
         bad = self.cells[self.cells["status"].isin(["failed", "blocked"])]
         columns = (bad[name].tolist() for name in ("status", "error_class", "error", "log"))
         return error_groups(zip(*columns, strict=True))
 
 
 class Watch:
-    """Follows a sweep; keeps what did not change. Browsers share one, so it is guarded by a lock."""
+    """A follower of a sweep that keeps what did not change. Browsers share one, so it is guarded by a lock."""
 
     def __init__(self, subject: Subject) -> None:
         """Start with nothing read."""
@@ -139,10 +139,10 @@ class Watch:
         with self._lock:
             session = self._open()
             assert self._blank is not None
-            pulse = session.read_pulse()
-            if pulse and pulse.get("plan") != session.plan.digest:
+            heartbeat = session.read_pulse()
+            if heartbeat and heartbeat.get("plan") != session.plan.digest:
                 # A driver of an older version of the file.
-                pulse = None
+                heartbeat = None
             cells, outdated, written, trouble = self._blank, 0, None, None
             try:
                 cells, outdated, written = self._read_table(session, self._blank)
@@ -150,24 +150,24 @@ class Watch:
                 pass
             except (ValueError, OSError) as error:
                 trouble = str(error)
-            if pulse and pulse["cells"]:
-                cells = cells.assign(status=_statuses(unpack_codes(pulse["cells"])))
+            if heartbeat and heartbeat["cells"]:
+                cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
             elif (cells["status"] == "running").any():
                 # A driver that was killed left the table so.
                 cells = cells.assign(status=cells["status"].replace("running", "pending"))
             metrics, averaged = (tuple(cells.attrs.get(name, ())) for name in ("metrics", "averaged"))
-            return Look(session, cells, metrics, averaged, pulse, written, outdated, trouble)
+            return Look(session, cells, metrics, averaged, heartbeat, written, outdated, trouble)
 
     def stages(self, look: Look) -> list[dict[str, Any]]:
         """Return for each entry its steps in each state and, if known, their rate, seconds each and time left (`Left`).
 
         Without a driver the store is listed, once for each table.
         """
-        if look.pulse:
+        if look.heartbeat:
             return [
-                _stage(name, look.pulse["steps"][name], pace["per_minute"])
+                _stage(name, look.heartbeat["steps"][name], pace["per_minute"])
                 | {"seconds": pace["seconds"], "left": Left(**pace["left"])}
-                for name, pace in look.pulse["pace"].items()
+                for name, pace in look.heartbeat["pace"].items()
             ]
         with self._lock:
             if self._stages is None or self._stages[0] != look.version:
@@ -203,7 +203,7 @@ def watch(subject: str) -> Watch:
 
 
 def machine() -> dict[str, Any]:
-    """Return the load of this machine over the last minute, in the words of a driver's pulse."""
+    """Return the load of this machine over the last minute, in the form of a driver's heartbeat."""
     memory, cpus = psutil.virtual_memory(), psutil.cpu_count() or 1
     return {
         "cpus": cpus, "cpu_percent": min(100 * os.getloadavg()[0] / cpus, 100.0),

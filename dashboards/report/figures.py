@@ -1,4 +1,4 @@
-"""Figures of the report: rows in, a Vega-Lite chart out, and the same chart as SVG, PNG and PDF.
+"""Figures of the report: charts in Vega-Lite made of rows, and the same charts as SVG, PNG and PDF.
 
 Colours are those of Okabe and Ito (2008), which people with any common colour blindness tell apart, and two more at
 the end; shapes repeat them.
@@ -50,7 +50,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its file name, title and what one has to know to read it."""
+    """A chart with its file name, its title, and a caption that says how to read it."""
 
     name: str
     title: str
@@ -60,7 +60,7 @@ class Figure:
     """Two go side by side on a wide screen."""
 
     def svg(self) -> str:
-        """The chart as SVG; the same chart gives the same text."""
+        """Render the chart as SVG; the same chart gives the same text."""
         import vl_convert
 
         svg: str = vl_convert.vegalite_to_svg(self.chart.to_dict())
@@ -68,7 +68,7 @@ class Figure:
 
 
 def png(svg: str) -> bytes:
-    """The chart as PNG, at 192 dots per inch."""
+    """Convert a chart to PNG, at 192 dots per inch."""
     import vl_convert
 
     content: bytes = vl_convert.svg_to_png(svg, scale=PNG_SCALE)
@@ -76,7 +76,7 @@ def png(svg: str) -> bytes:
 
 
 def pdf(svg: str) -> bytes:
-    """The chart as PDF; the same chart gives the same bytes, as long as one font has all its letters.
+    """Convert a chart to PDF; the same chart gives the same bytes, as long as one font has all its letters.
 
     svg2pdf writes the names in a dictionary, and several fonts, in an order that changes from call to call; the names
     are sorted here, and charts have no second font (nor a bold one).
@@ -96,26 +96,26 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
-        """Whether it is drawn to scale: positive numbers (a negative beta is a name for no noise)."""
+        """Return whether it is drawn to scale: positive numbers (a negative beta is a name for no noise)."""
         return all(
             isinstance(label, int | float) and not isinstance(label, bool) and label > 0 for label in self.labels
         )
 
     @property
     def texts(self) -> list[str]:
-        """The labels as they are drawn where they are names."""
+        """Return the labels as they are drawn where they are names."""
         return [str(label) for label in self.labels]
 
 
 def format_name(name: str) -> str:
-    """An axis or metric with its unit, where that is known."""
+    """Return the name of an axis or metric for people, with its unit where that is known."""
     if name.startswith("best_of_"):
         return f"golden reward of the best of {name.removeprefix('best_of_')}"
     return _UNITS.get(name, name.replace("_", " "))
 
 
 def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Axis | None) -> alt.TopLevelMixin:
-    """Mean ± sd against x, by colour, in panels; bands where x is a number, else error bars.
+    """Draw mean ± sd against x, by colour, in panels: bands where x is a number, else error bars.
 
     Args:
         rows: with the names of x, colour and panels, and `mean` and `sd` (None: no spread).
@@ -159,7 +159,7 @@ def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Ax
 
 
 def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: Axis | None) -> alt.TopLevelMixin:
-    """Which value of colour is best at each x and y; pale where it is not clearly ahead of each other one.
+    """Draw which value of colour is best at each x and y: pale where it is not clearly ahead of each other one.
 
     Args:
         rows: with the names of x, y, colour and panels, and `clear` (bool).
@@ -187,7 +187,7 @@ def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: 
 
 
 def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, title: str) -> alt.TopLevelMixin:
-    """Published and own numbers side by side.
+    """Draw published and own numbers side by side.
 
     Args:
         rows: with the names of y, colour and panels, `value` and `whose` ("published" or "ours").
@@ -211,7 +211,7 @@ def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, titl
 
 
 def panel_size(panels: Axis | None) -> tuple[int, int]:
-    """Width and height of a panel, so that a row of panels with its legend fits a page."""
+    """Return width and height of a panel, such that a row of panels with its legend fits a page."""
     count = min(len(panels.labels), COLUMNS) if panels else 1
     return {1: (430, 260), 2: (275, 190), 3: (180, 150)}[count]
 

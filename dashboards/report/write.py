@@ -1,6 +1,6 @@
 """`sweep report`: one HTML file that needs nothing else, the figures as PNG and PDF, the tables as Markdown.
 
-The same results and manifests give the same bytes: nothing is said of when, where or for whom the report was written.
+The same results and manifests give the same bytes: no date, machine or user of the report itself is in it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def write_report(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Write `report.html`, `figures/*.png`, `figures/*.pdf` and `tables/*.md`; returns the HTML file.
+    """Write `report.html`, `figures/*.png`, `figures/*.pdf` and `tables/*.md`; return the HTML file.
 
     Args:
-        session: the sweep; its store tells cost and provenance.
+        session: the sweep; its store has cost and provenance.
         table: its results, or some rows of them.
         folder: made if need be; files in it that an earlier report left stay.
-        progress: is told how many figures are done, of how many.
+        progress: called with the number of figures done and of all.
 
     Raises:
         StoreError: the folder cannot be written.

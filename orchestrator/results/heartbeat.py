@@ -1,4 +1,4 @@
-"""What a driver writes about itself while it runs."""
+"""The heartbeat of a driver: what it tells other processes while it runs."""
 
 from __future__ import annotations
 

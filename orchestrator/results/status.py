@@ -85,12 +85,12 @@ def failure_of(
 
 
 class _Ranges:
-    """Answers for many ranges of steps at once whether one of the steps is marked."""
+    """Marked steps, counted so that many ranges of steps are looked up at once."""
 
     def __init__(self, marks: Mask) -> None:
         self._before: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum(marks)])
 
     def marked(self, first: Numbers, last: Numbers) -> Mask:
-        """For each range whether a step from `first` up to, but not including, `last` is marked."""
+        """Return for each range whether a step from `first` up to, but not including, `last` is marked."""
         found: Mask = self._before[last] > self._before[first]
         return found

@@ -92,7 +92,7 @@ def summarise(
         notes.append(f"no cell has succeeded at {'; '.join(map(spell_coords, named))}{more}")
     rest = _combined(positions, spec, tuple(axis for axis in others if axis != "seed"))
     if "seed" in others and any(_uneven(each.kept, unit, group, rest) for each in found.values()):
-        notes.append("the seeds are not averaged over the same blocks, so ± is not from the seeds alone")
+        notes.append("the seeds are averaged over different blocks, so ± also contains differences between blocks")
     return pa.table(columns).replace_schema_metadata({"left_out": json.dumps(notes)})
 
 

@@ -50,7 +50,7 @@ def read_failures(schedule: Schedule, store: Store) -> dict[int, Attempt]:
 
 
 def stopped_entries(schedule: Schedule, failures: Mapping[int, Attempt]) -> dict[str, Attempt]:
-    """Tell which entries the breaker stops, judged by the failures on record.
+    """Find the entries that the breaker stops, judged by the failures on record.
 
     Returns:
         entry -> one of its failures, with the breaker's reason as its error.

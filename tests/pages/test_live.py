@@ -94,7 +94,7 @@ def test_a_sweep_that_was_never_run_shows_its_plan(tmp_path: Path) -> None:
     assert look.cells["status"].tolist() == ["pending"] * 6
     assert look.cells["x"].tolist() == ["1", "1", "2", "2", "3", "3"]
     assert look.cells["cell_id"].tolist() == [cell.id for cell in look.session.plan.cells]
-    assert (look.pulse, look.written, look.outdated, look.trouble) == (None, None, 0, None)
+    assert (look.heartbeat, look.written, look.outdated, look.trouble) == (None, None, 0, None)
 
 
 def test_without_a_driver_the_table_alone_suffices(nasty: Subject, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_driver_of_another_version_of_the_file_is_not_listened_to(tmp_path: Pa
     subject = planned(tmp_path)
     beat(opened(subject), {}, [0] * 6)
     subject.file.write_text(toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 4]"))
-    assert Watch(subject).look().pulse is None
+    assert Watch(subject).look().heartbeat is None
 
 
 def test_a_table_of_other_code_is_said_to_be_unreadable(tmp_path: Path) -> None:
