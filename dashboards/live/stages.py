@@ -25,7 +25,7 @@ def stages_shown(stages: list[dict[str, Any]]) -> pd.DataFrame:
             "failed": count(each["failed"]),
             "blocked": count(each["blocked"]),
             "per_minute": round(each["per_minute"], 1) or None if each["per_minute"] is not None else None,
-            "seconds": "" if each["seconds"] is None else format_duration(each["seconds"]),
+            "seconds": "" if each["seconds"] is None else format_short_duration(each["seconds"]),
             "left": _format_left(each["left"]),
         }
         for each in stages
@@ -35,10 +35,10 @@ def stages_shown(stages: list[dict[str, Any]]) -> pd.DataFrame:
 def _format_left(left: Left | None) -> str:
     if left is None or (not left.high and not left.unknown):
         return ""
-    return "?" if left.unknown else format_duration(left.high)
+    return "?" if left.unknown else format_short_duration(left.high)
 
 
-def format_duration(seconds: float) -> str:
+def format_short_duration(seconds: float) -> str:
     """Format a duration for a narrow column: 0.11 s, 58 s, 3.0 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.2g} s"
