@@ -1,1 +1,1 @@
-"""Pages over the results table and the attempt records; they read tables only."""
+"""Dashboards: the report, the live page and a board for Grafana. They read, and change nothing of a sweep."""

@@ -23,6 +23,6 @@ def read_results(path: str | Path) -> pa.Table:
         ValueError: the table was written with another schema version.
     """
     # Only now: to import the package must cost nothing.
-    from orchestrator.results import table as results
+    from orchestrator.results import parquet
 
-    return results.read_results(path)
+    return parquet.read_results(path)

@@ -27,9 +27,13 @@ from orchestrator.explain.forecast import past_steps
 from orchestrator.explain.progress import listen
 from orchestrator.plan.needed import needed_steps
 from orchestrator.redact import redact
+from orchestrator.results.heartbeat import pack_codes
+from orchestrator.results.parquet import write_results
+from orchestrator.results.status import STATUSES
 from orchestrator.results.summary import summarise
-from orchestrator.results.table import STATUSES, Results, error_groups, pack_codes, write_results
+from orchestrator.results.table import Results
 from orchestrator.run.executors import Executor, ExecutorLostError, Standing
+from orchestrator.run.failures import error_groups
 from orchestrator.run.hooks import call_hook
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State

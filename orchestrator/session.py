@@ -151,7 +151,8 @@ class Session:
 
     def status(self) -> dict[str, Any]:
         """Steps by state and cells by status; `running` is what a live driver says of itself."""
-        from orchestrator.results.table import Results, error_groups
+        from orchestrator.results.table import Results
+        from orchestrator.run.failures import error_groups
 
         results = Results(self.plan, self.store, self.schedule)
         results.read_failures()

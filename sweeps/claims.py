@@ -36,12 +36,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.results import statistics
-from orchestrator.results.statistics import estimate, holm
-from orchestrator.results.table import read_results, reported_metrics
+from orchestrator.results.estimates import Reals, estimate, holm
+from orchestrator.results.metric_grid import MetricGrid, read_metric_grid
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.results.parquet import read_results
 from orchestrator.types import Scalar as Label
-
-Reals = statistics.Reals
 
 #: The reward models of the paper, as the shipped sweeps name them.
 BT, CLF = "bt_mlp", ("clf_mlp", "clf_lgb")
@@ -78,7 +77,7 @@ class NotTestableError(Exception):
 
 
 @dataclass(frozen=True)
-class Grid(statistics.Grid):
+class Grid(MetricGrid):
     """A finished sweep: the metrics that claims speak of, without a gap."""
 
     def require(self, axis: str, labels: Sequence[Label]) -> None:
@@ -175,7 +174,7 @@ def read_grid(table: pa.Table) -> Grid:
         raise UnfitTableError("the sweep has no axis `seed` of two or more values: without it there is no spread")
     # Others may rightly be empty: a LightGBM model has no epochs.
     try:
-        grid = statistics.read_grid(table, [name for name in reported_metrics(table) if name in METRICS])
+        grid = read_metric_grid(table, [name for name in reported_metrics(table) if name in METRICS])
     except ValueError as error:
         raise UnfitTableError(str(error)) from error
     size = math.prod(map(len, axes.values()))

@@ -41,7 +41,8 @@ def test_the_wheel_holds_every_module_and_what_the_dashboards_read(installed: Pa
 def test_an_installed_command_can_tell_mlflow_from_any_folder(installed: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
-import dashboards.report, orchestrator.run.executors.inline, orchestrator.store.objects, orchestrator.tracking.sync
+import dashboards.report.write, orchestrator.run.executors.inline
+import orchestrator.store.objects, orchestrator.tracking.sync
 ours = [each for name, each in sys.modules.items() if name.partition(".")[0] in {PACKAGES}]
 # Where they were installed for development, a finder would fetch from there what the wheel lacks.
 elsewhere = [each.__file__ for each in ours if not each.__file__.startswith({str(installed)!r})]

@@ -94,7 +94,7 @@ def sync(
     """
     from orchestrator.cli import console as screen
     from orchestrator.drive import synchronise
-    from orchestrator.results.table import write_results
+    from orchestrator.results.parquet import write_results
 
     session = open_session(file, set_, None, None, outputs, store)
     if session.spec.tracking is False:

@@ -104,8 +104,8 @@ def dashboard(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show the sweep live in the browser: grid, stages with rates, errors, resources, every cell (read-only)."""
-    from dashboards.live_data import Subject, watch
-    from dashboards.live_server import serve
+    from dashboards.live.server import serve
+    from dashboards.live.watch import Subject, watch
 
     subject = Subject(file, tuple(set_ or ()), outputs, store, tracking_uri).dump()
     serve(subject, watch(subject).look().session.spec.name, host, port, not no_browser)
@@ -141,7 +141,8 @@ def results(
     """
     from orchestrator.cli.console import say
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
-    from orchestrator.results.summary import for_people, left_out, query, summarise
+    from orchestrator.results.sql import query
+    from orchestrator.results.summary import for_people, left_out, summarise
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}
@@ -211,7 +212,8 @@ def compare(
     from dataclasses import asdict
 
     from orchestrator.plan.select import read_values
-    from orchestrator.results import statistics
+    from orchestrator.results import axis_effects, comparisons
+    from orchestrator.results.metric_grid import missing_cells
 
     if not values:
         given = {"--within": bool(within), "--confidence": confidence is not None, "--width": width is not None}
@@ -219,23 +221,23 @@ def compare(
     confidence = confidence or 0.95
     axis, chosen = read_values(session.spec, "AXIS=V1,V2", values) if values and "=" in values else (values, [])
     table = _rebuilt(session)
-    warnings = statistics.missing_cells(table)
+    warnings = missing_cells(table)
     measured = names(metrics) or session.spec.summary.metrics
-    comparisons: list[statistics.Comparison] = []
-    effects: list[statistics.AxisEffect] = []
+    found: list[comparisons.Comparison] = []
+    effects: list[axis_effects.AxisEffect] = []
     if axis is None:
-        effects = statistics.axis_effects(table, measured)
+        effects = axis_effects.axis_effects(table, measured)
     else:
-        comparisons = statistics.compare(table, axis, chosen, measured, names(within), confidence, width)
+        found = comparisons.compare(table, axis, chosen, measured, names(within), confidence, width)
     if as_json:
-        print(json.dumps({"lines": [*map(asdict, comparisons), *map(asdict, effects)], "warnings": warnings}))
+        print(json.dumps({"lines": [*map(asdict, found), *map(asdict, effects)], "warnings": warnings}))
         return
     from orchestrator.cli.show_results import show_comparisons, show_effects
 
     if axis is None:
         show_effects(effects, warnings)
     else:
-        show_comparisons(comparisons, warnings, confidence, width)
+        show_comparisons(found, warnings, confidence, width)
 
 
 @sweep_command(
@@ -256,7 +258,7 @@ def report(
     What was run, figures, means ± sd, comparisons, winners, failures, cost, provenance. The same store gives the same
     bytes.
     """
-    from dashboards.report import write_report
+    from dashboards.report.write import write_report
     from orchestrator.cli.console import bar, say
 
     if tracking_uri and not mlflow:
@@ -297,7 +299,7 @@ def _refuse(given: Mapping[str, bool], why: str) -> None:
 
 def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
     """Keep only these metrics; all of them if none are named."""
-    from orchestrator.results.table import reported_metrics
+    from orchestrator.results.metrics import reported_metrics
 
     known = reported_metrics(table)
     problems = [
@@ -312,7 +314,7 @@ def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
 
 def _rebuilt(session: Session) -> pa.Table:
     """Rebuild the results table from the store, write it, and narrow it to the selected cells."""
-    from orchestrator.results.table import write_results
+    from orchestrator.results.parquet import write_results
 
     table = session.results().table()
     write_results(table, session.outputs.results)

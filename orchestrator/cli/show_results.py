@@ -9,13 +9,14 @@ from rich.markup import escape
 
 from orchestrator.cli.console import console, first_line, say, table
 from orchestrator.plan.select import spell_coords
-from orchestrator.results.format import interval, p_value, percent, signed, spell
+from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
 from orchestrator.session import Session
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from orchestrator.results.statistics import AxisEffect, Comparison
+    from orchestrator.results.axis_effects import AxisEffect
+    from orchestrator.results.comparisons import Comparison
 
 
 def show_summary(session: Session, summary: pa.Table) -> None:
@@ -23,7 +24,7 @@ def show_summary(session: Session, summary: pa.Table) -> None:
     from orchestrator.results.summary import for_people, left_out, spread_of
 
     spelled = for_people(summary)
-    rows = [[spell(value) for value in row.values()] for row in spelled.to_pylist()]
+    rows = [[format_value(value) for value in row.values()] for row in spelled.to_pylist()]
     console.print(table(spelled.column_names, rows, keys=spelled.column_names.index("cells")))
     say(f"[dim]{spread_of(summary)}[/]")
     for note in left_out(summary):
@@ -35,20 +36,22 @@ def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Seque
     rows = []
     for cell in cells:
         seconds = "" if cell["seconds"] is None else f"{cell['seconds']:.1f}"
-        coords = (spell(cell[axis]) for axis in session.spec.axes)
-        rows.append([cell["cell_id"], *coords, cell["status"], *(spell(cell[name]) for name in metrics), seconds])
+        coords = (format_value(cell[axis]) for axis in session.spec.axes)
+        rows.append(
+            [cell["cell_id"], *coords, cell["status"], *(format_value(cell[name]) for name in metrics), seconds]
+        )
     console.print(table(["cell_id", *session.spec.axes, "status", *metrics, "seconds"], rows))
 
 
 def show_answer(answer: pa.Table) -> None:
     """Print the rows that a query gave."""
-    rows = [["null" if value is None else spell(value) for value in row.values()] for row in answer.to_pylist()]
+    rows = [["null" if value is None else format_value(value) for value in row.values()] for row in answer.to_pylist()]
     console.print(table(answer.column_names, rows) if rows else "no rows")
 
 
 def show_missing(table: pa.Table, chosen: set[str]) -> None:
     """Print the cells that are missing, grouped by error, with an example and the path of its log."""
-    from orchestrator.results.table import error_groups
+    from orchestrator.run.failures import error_groups
 
     rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
     kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)
@@ -75,7 +78,7 @@ def show_comparisons(
 
 def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
     """Print how much each axis moves the metrics, and what to beware of."""
-    _show([_effect_row(each) for each in found], keys=2)
+    _show([format_effect(each) for each in found], keys=2)
     notes = [f"the seeds are the sample{_tested(found)}"]
     if any(each.warning for each in found):
         notes.append("where cells are missing, the lines are of different cells, and their shares do not add up")
@@ -95,38 +98,12 @@ def _tested(found: Sequence[Comparison] | Sequence[AxisEffect]) -> str:
 def _beware(found: Sequence[Comparison] | Sequence[AxisEffect], notes: Sequence[str], warnings: Sequence[str]) -> None:
     for note in notes:
         say(f"[dim]{note}[/]")
-    parts = (part for each in found for part in (each.warning or "").split("; ") if part)
-    for warning in dict.fromkeys([*warnings, *parts]):
+    for warning in dict.fromkeys([*warnings, *distinct_warnings(found)]):
         say(f"[yellow]{escape(warning)}[/]")
 
 
 def _comparison_row(each: Comparison, width: float | None) -> dict[str, str]:
+    row = format_comparison(each)
     needed = "" if width is None or each.seeds_needed is None else f"{each.seeds_needed:,}"
-    return {
-        "metric": each.metric,
-        "difference": f"{each.a} - {each.b}",
-        "at": spell_coords(each.at),
-        "mean": signed(each.difference),
-        "interval (t)": interval(each.low, each.high),
-        "interval (bootstrap)": interval(each.bootstrap_low, each.bootstrap_high),
-        "effect size": signed(each.effect_size, 2),
-        "p": p_value(each.p),
-        "Holm p": p_value(each.holm_p),
-        "seeds": str(each.seeds),
-        "seeds needed": needed,
-    }
-
-
-def _effect_row(each: AxisEffect) -> dict[str, str]:
-    return {
-        "metric": each.metric,
-        "axis": each.axis,
-        "lowest at": spell(each.lowest),
-        "highest at": spell(each.highest),
-        "spread": "" if each.spread is None else f"{each.spread:.4g}",
-        "seed noise": "" if each.noise is None else f"{each.noise:.2g}",
-        "share": percent(each.share),
-        "F": "" if each.f is None else f"{each.f:.3g}",
-        "p": p_value(each.p),
-        "Holm p": p_value(each.holm_p),
-    }
+    at = spell_coords(each.at)
+    return {"metric": each.metric, "difference": row["difference"], "at": at, **row, "seeds needed": needed}

@@ -1,1 +1,1 @@
-"""The results table and what it says."""
+"""The results table, and what is computed from it."""

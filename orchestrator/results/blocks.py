@@ -11,13 +11,16 @@ missing, but its block is incomplete all the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.plan.grid import Mask
+from orchestrator.results.estimates import Reals
+from orchestrator.types import Scalar
 
 #: Numbers that tell apart what cells have in common.
 Codes = NDArray[np.int64]
@@ -39,8 +42,8 @@ class Blocks:
     why: Mapping[str, int]
     """What is wrong with a cell -> how many blocks are left out for it, each counted for the worst."""
 
-    def told(self, compared: Sequence[str]) -> str | None:
-        """What was left out and why, as a sentence without its subject; None where nothing was.
+    def left_out(self, compared: Sequence[str]) -> str | None:
+        """Say what was left out and why, as a sentence without its subject; None where nothing was.
 
         Args:
             compared: the axes whose values are compared.
@@ -62,13 +65,13 @@ def complete_blocks(
     statuses: NDArray[np.str_] | None = None,
     within: Codes | None = None,
 ) -> Blocks:
-    """The complete blocks among cells, of which each is told by one position in these arrays (cells,).
+    """Find the complete blocks among cells; each cell is one position in these arrays (cells,).
 
     Args:
         numbers: whether the cell succeeded with a number of the metric.
         compared: which of the compared values, or combinations of values, it has.
         block: which combination of all other axes.
-        statuses: of the cells; without them nothing is said of why blocks are incomplete.
+        statuses: of the cells; without them it is not said why blocks are incomplete.
         within: its group, where values are compared only within groups.
     """
     group = np.zeros(len(numbers), np.int64) if within is None else within
@@ -94,6 +97,70 @@ def complete_blocks(
     return Blocks(numbers & complete[place], int(counted.sum()), int(complete.sum()), why)
 
 
+def balanced(values: Reals, cells: Mask, labels: Sequence[Scalar]) -> tuple[Reals, str | None]:
+    """Choose the seeds and the combinations of other axes at which no block is incomplete: as many cells as can be.
+
+    All seeds are then averaged over the same combinations. Seeds are given up in order of how much they lack, as long
+    as that keeps more cells.
+
+    Args:
+        values: (seeds, levels, others); NaN where a cell has no number.
+        cells: which of them are cells of the sweep, of the same shape.
+        labels: (levels,), the values that are compared.
+
+    Returns:
+        the values at the chosen seeds and others, with NaN at levels without any number, and what was left out.
+    """
+    there = np.isfinite(values)
+    if there.all():
+        return values, None
+    known: Mask = np.logical_or.reduce(there, axis=(0, 2))
+    seed, level, other = (each.ravel() for each in np.indices(values.shape))
+    kept = complete_blocks(there.ravel(), level, seed * values.shape[2] + other).kept
+    complete: Mask = np.logical_or.reduce(kept.reshape(values.shape), axis=1)
+    order = np.argsort(-complete.sum(axis=1), kind="stable")
+    best, others = order, np.logical_and.reduce(complete, axis=0)
+    for count in range(len(order) - 1, 0, -1):
+        fewer = np.sort(order[:count])
+        common = np.logical_and.reduce(complete[fewer], axis=0)
+        if count * common.sum() > len(best) * others.sum():
+            best, others = fewer, common
+    lacking = [str(label) for label, found in zip(labels, known, strict=True) if not found]
+    warnings = [f"there are no results for {', '.join(lacking)}"] if lacking else []
+    missing = int((cells & ~there)[:, known].sum())
+    absent = int((~cells)[:, known].sum())
+    gaps = [_count(missing, "cell without a number", "cells without a number")] if missing else []
+    gaps += [_count(absent, "combination not in the sweep", "combinations not in the sweep")] if absent else []
+    if known.any() and not others.any():
+        together = " and ".join(str(label) for label, found in zip(labels, known, strict=True) if found)
+        warnings.append(f"{', '.join(gaps)}: no seed has results at {together} that agree in all other axes")
+    elif gaps:
+        seeds = f"{len(best)} of {len(order)} seeds and " if len(order) > 1 else ""
+        used = f"{int(others.sum()):,} of {len(others):,} combinations of the other axes are used"
+        warnings.append(f"{', '.join(gaps)}: {seeds}{used}")
+    chosen: Reals = values[np.sort(best)][:, :, others]
+    return chosen, "; ".join(warnings)
+
+
+def label_codes(column: pa.ChunkedArray, labels: Sequence[Scalar]) -> Codes:
+    """Return for each cell the position of its value among the labels of an axis."""
+    position = {label: place for place, label in enumerate(labels)}
+    return np.array([position[label] for label in column.to_pylist()], np.int64)
+
+
+def combine_codes(cells: int, axes: Iterable[tuple[Codes, int]]) -> Codes:
+    """Return for each cell the number of its combination of labels; the last axis runs fastest.
+
+    Args:
+        cells: how many there are.
+        axes: positions of labels (cells,), and the number of labels.
+    """
+    combined = np.zeros(cells, np.int64)
+    for codes, labels in axes:
+        combined = combined * labels + codes
+    return combined
+
+
 def _numbered(group: Codes, code: Codes) -> tuple[Codes, Codes]:
     """Numbers from 0 on for the pairs of group and code, and the group of each number."""
     width = int(code.max(initial=0)) + 1
@@ -105,3 +172,7 @@ def _marked(places: Codes, count: int) -> Mask:
     marked: Mask = np.zeros(count, np.bool_)
     marked[places] = True
     return marked
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

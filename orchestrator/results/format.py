@@ -1,13 +1,18 @@
-"""A small table as text or bytes for other programs: CSV, Parquet, Markdown, LaTeX."""
+"""How numbers and small tables are written down, for people and for other programs."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from orchestrator.results.axis_effects import AxisEffect
+    from orchestrator.results.comparisons import Comparison
 
 
 class Format(StrEnum):
@@ -33,8 +38,11 @@ _LATEX = {
 }  # fmt: skip
 
 
-def spell(value: Any) -> str:
-    """One value for people: numbers to four significant digits, whole ones whole, nothing for None."""
+# --- values
+
+
+def format_value(value: Any) -> str:
+    """Format a value of a table: numbers with four significant digits, whole ones whole, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -42,25 +50,44 @@ def spell(value: Any) -> str:
     return str(value)
 
 
-def p_value(value: float | None) -> str:
-    """Four digits, or that it is smaller."""
+def format_short(value: float | None) -> str:
+    """Format a number where there is little room: three significant digits, no exponent from 0.0001 on, – for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def format_mean_sd(mean: float | None, sd: float | None) -> str:
+    """Format a mean over seeds as mean ± standard deviation; without ± where there is none, empty without a mean."""
+    if mean is None:
+        return ""
+    return _three_decimals(mean) if sd is None else f"{_three_decimals(mean)} ± {_three_decimals(sd)}"
+
+
+def _three_decimals(value: float) -> str:
+    """Three decimals, or three significant digits where these would leave nothing of the number."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"
+
+
+def format_p_value(value: float | None) -> str:
+    """Format a p value with four decimals; smaller ones as such."""
     return "" if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Both ends with their signs."""
-    return "" if low is None or high is None else f"{signed(low)} … {signed(high)}"
+def format_interval(low: float | None, high: float | None) -> str:
+    """Format both ends of an interval with their signs."""
+    return "" if low is None or high is None else f"{format_signed(low)} … {format_signed(high)}"
 
 
-def signed(value: float | None, digits: int = 4) -> str:
-    """With its sign; a number that so many decimals would make nothing of with three significant digits."""
+def format_signed(value: float | None, digits: int = 4) -> str:
+    """Format a number with its sign and so many decimals; three significant digits where these would leave nothing."""
     if value is None:
         return ""
     return f"{value:+.{digits}f}" if value == 0 or abs(value) >= 10 ** (1 - digits) else f"{value:+.3g}"
 
 
-def percent(share: float | None) -> str:
-    """A share in per cent; 0 % and 100 % only where it is exactly that."""
+def format_percent(share: float | None) -> str:
+    """Format a share in per cent; 0 % and 100 % only where it is exactly that."""
     if share is None:
         return ""
     if share in (0, 1):
@@ -68,8 +95,50 @@ def percent(share: float | None) -> str:
     return "<0.1 %" if share < 0.001 else ">99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
 
 
+# --- lines of statistics
+
+
+def format_comparison(each: Comparison) -> dict[str, str]:
+    """Format a comparison: column -> text."""
+    return {
+        "difference": f"{each.a} - {each.b}",
+        "mean": format_signed(each.difference),
+        "interval (t)": format_interval(each.low, each.high),
+        "interval (bootstrap)": format_interval(each.bootstrap_low, each.bootstrap_high),
+        "effect size": format_signed(each.effect_size, 2),
+        "p": format_p_value(each.p),
+        "Holm p": format_p_value(each.holm_p),
+        "seeds": str(each.seeds),
+    }
+
+
+def format_effect(each: AxisEffect) -> dict[str, str]:
+    """Format the effect of an axis: column -> text."""
+    return {
+        "metric": each.metric,
+        "axis": each.axis,
+        "lowest at": format_value(each.lowest),
+        "highest at": format_value(each.highest),
+        "spread": format_value(each.spread),
+        "seed noise": format_value(each.noise),
+        "share": format_percent(each.share),
+        "F": format_value(each.f),
+        "p": format_p_value(each.p),
+        "Holm p": format_p_value(each.holm_p),
+    }
+
+
+def distinct_warnings(found: Iterable[Comparison | AxisEffect]) -> list[str]:
+    """Return each warning of some comparisons or effects once."""
+    parts = (part for each in found for part in (each.warning or "").split("; ") if part)
+    return list(dict.fromkeys(parts))
+
+
+# --- tables
+
+
 def export(table: pa.Table, form: Format) -> bytes:
-    """The table in a format; the same table gives the same bytes.
+    """Write a table down in a format; the same table gives the same bytes.
 
     CSV and Parquet keep every digit, the others are for people.
     """
@@ -82,26 +151,24 @@ def export(table: pa.Table, form: Format) -> bytes:
         pyarrow.csv.write_csv(table, buffer)
         return buffer.getvalue().to_pybytes()  # type: ignore[no-any-return]
     if form == Format.PARQUET:
-        import pyarrow.parquet
+        from orchestrator.results.parquet import to_parquet
 
-        buffer = pa.BufferOutputStream()
-        pyarrow.parquet.write_table(table, buffer, compression="zstd")
-        return buffer.getvalue().to_pybytes()  # type: ignore[no-any-return]
-    rows = [[spell(value) for value in row.values()] for row in table.to_pylist()]
+        return to_parquet(table)
+    rows = [[format_value(value) for value in row.values()] for row in table.to_pylist()]
     numeric = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in table.schema]
-    spelled = {Format.MD: markdown, Format.LATEX: latex, Format.TABLE: plain}[form]
-    return spelled(table.column_names, rows, numeric).encode()
+    write = {Format.MD: markdown, Format.LATEX: _latex, Format.TABLE: _plain}[form]
+    return write(table.column_names, rows, numeric).encode()
 
 
 def markdown(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
-    """A Markdown table; what would be markup in it is escaped."""
+    """Write a Markdown table; what would be markup in it is escaped."""
     lines = [columns, ["---:" if right else "---" for right in numeric]]
-    escaped = [[_markdown(value) for value in row] for row in (columns, *rows)]
+    escaped = [[_escape_markdown(value) for value in row] for row in (columns, *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (escaped[0], lines[1], *escaped[1:]))
 
 
-def latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
-    """A LaTeX `tabular` with the rules of the package booktabs."""
+def _latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
+    """Write a LaTeX `tabular` with the rules of the package booktabs."""
 
     def line(values: list[str]) -> str:
         return " & ".join("".join(_LATEX.get(each, each) for each in value) for value in values) + r" \\" + "\n"
@@ -111,8 +178,8 @@ def latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str
     return f"{head}\\toprule\n{line(columns)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
 
 
-def plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
-    """Columns of equal width."""
+def _plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
+    """Write columns of equal width, for a terminal."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     lines = []
     for row in (columns, *rows):
@@ -121,6 +188,6 @@ def plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str
     return "".join(f"{each.rstrip()}\n" for each in lines)
 
 
-def _markdown(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
     return re.sub(r"\s+", " ", escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))

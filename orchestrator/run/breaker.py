@@ -1,4 +1,4 @@
-"""Stops a stage that can only fail: a hundred steps need not die one by one of the same missing package."""
+"""The breaker stops a stage that can only fail: a hundred steps need not die one by one of the same missing package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestrator.types import Attempt
 
 
 class Breaker:
-    """Watches the failed steps of each entry of a sweep."""
+    """A counter of alike failures of each entry of a sweep."""
 
     def __init__(self, steps: int) -> None:
         """Break an entry after so many distinct steps failed alike before any of it succeeded."""
@@ -17,11 +17,11 @@ class Breaker:
         self._failed: dict[tuple[str, str], int] = {}
 
     def succeeded(self, entry: str) -> None:
-        """A step of the entry succeeded: it can work, so failures are the affair of single steps."""
+        """Note that a step of the entry succeeded: it can work, so failures are those of single steps."""
         self._works.add(entry)
 
     def failed(self, attempt: Attempt) -> str | None:
-        """Count a step that failed for good; returns why its entry is not to be run any further, if so."""
+        """Count a step that failed for good; return why its entry is not to be run any further, if so."""
         if attempt.entry in self._works:
             return None
         group = (attempt.entry, signature(attempt.error_class, attempt.error))
@@ -36,7 +36,7 @@ class Breaker:
 
 
 def signature(error_class: str | None, error: str | None) -> str:
-    """What failures of one cause have in common: class and message without numbers, paths and quoted names."""
+    """Return what failures of one cause have in common: class and message without numbers, paths and quoted names."""
     text = error or ""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", text)
     text = re.sub(r"(/[^\s:;,]+)+", "/…", text)

@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from orchestrator.keys import digest
 from orchestrator.redact import redact
-from orchestrator.results.summary import left_out, spread_of
-from orchestrator.results.table import column_type, unaveraged_metrics
+from orchestrator.results.format import Format, export
+from orchestrator.results.metrics import unaveraged_metrics
+from orchestrator.results.parquet import column_type
+from orchestrator.results.summary import for_people, left_out, spread_of
 from orchestrator.sweep.outputs import Outputs, code_commit
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.tracking.runs import KIND, Projection
@@ -170,22 +172,8 @@ def markdown(summary: pa.Table, left_out: Sequence[str] = ()) -> str:
         summary: the summary.
         left_out: notes on what is not in it, which come first.
     """
-    names = [name.removesuffix("_mean") for name in summary.column_names if not name.endswith("_sd")]
-    lines = [f"{_cell(note)}.\n" for note in left_out]
-    lines += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    for row in summary.to_pylist():
-        cells = [
-            _spread(row[f"{name}_mean"], row[f"{name}_sd"]) if f"{name}_mean" in row else str(row[name])
-            for name in names
-        ]
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    return "\n".join(lines)
-
-
-def _spread(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.4g}" if spread is None else f"{mean:.4g} ± {spread:.2g}"
+    notes = "".join(f"{_cell(note)}.\n\n" for note in left_out)
+    return notes + export(for_people(summary), Format.MD).decode()
 
 
 def _cell(text: str) -> str:

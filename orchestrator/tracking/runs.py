@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Numbers
-from orchestrator.results.table import reported_metrics
+from orchestrator.results.metrics import reported_metrics
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dashboards.report import write_report
-from orchestrator.results.table import Results, reported_metrics
+from dashboards.report.write import write_report
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.results.table import Results
 from orchestrator.session import Session, open_session
 
 FULL = Path(__file__).parents[2] / "sweeps" / "full.yaml"

@@ -15,7 +15,8 @@ from servers import free_port
 from test_cli import sweep
 from test_executors import Request, Runtime
 
-from dashboards.live_data import Subject, run_address
+from dashboards.live.mlflow_run import run_address
+from dashboards.live.watch import Subject
 from orchestrator.attempt.attempt import run_attempt
 from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.cli.job_server import JobServerError, connect

@@ -22,8 +22,9 @@ from orchestrator.cli import console
 from orchestrator.cli.console import table
 from orchestrator.cli.show_plan import show_plan
 from orchestrator.cli.show_results import show_cells, show_comparisons, show_effects, show_summary
-from orchestrator.results.statistics import AxisEffect, Comparison
-from orchestrator.results.table import averaged_metrics
+from orchestrator.results.axis_effects import AxisEffect
+from orchestrator.results.comparisons import Comparison
+from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

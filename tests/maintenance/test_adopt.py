@@ -15,7 +15,7 @@ from orchestrator.cli.app import app
 from orchestrator.drive import drive
 from orchestrator.maintenance.adopt import Adoption, adopt
 from orchestrator.maintenance.gc import collect
-from orchestrator.results.table import read_results
+from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 from orchestrator.types import Artifact, Manifest

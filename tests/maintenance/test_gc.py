@@ -22,7 +22,7 @@ from test_execute import environment
 from orchestrator.drive import drive
 from orchestrator.maintenance.gc import collect, divide, reach, survey
 from orchestrator.maintenance.pins import list_pins, pin, unpin
-from orchestrator.results.table import read_results
+from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.store.claims import Holder

@@ -104,7 +104,7 @@ def test_the_page_follows_a_running_sweep_and_opens_a_cell(
 def test_a_port_that_is_taken_is_said_so_and_the_default_gives_way(tmp_path: Path) -> None:
     import socket
 
-    from dashboards.live_server import DEFAULT_PORT, choose_port
+    from dashboards.live.server import DEFAULT_PORT, choose_port
     from orchestrator.sweep.document import SweepError
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

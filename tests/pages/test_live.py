@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 import time
@@ -16,37 +15,26 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import toy
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from servers import free_port
 from streamlit.testing.v1 import AppTest
 
 import dashboards
-from dashboards.live import plain
-from dashboards.live_charts import COLOURS, grid_chart
-from dashboards.live_data import (
-    Look,
-    Subject,
-    Watch,
-    default_axes,
-    explain,
-    groups,
-    load_subject,
-    run_address,
-    stages_shown,
-    steps_shown,
-    tail,
-    tiles,
-    time_left,
-)
-from orchestrator.drive import drive, synchronise
+from dashboards.live.cell_data import explain, steps_shown
+from dashboards.live.charts import COLOURS, grid_chart
+from dashboards.live.stages import stages_shown
+from dashboards.live.text import plain
+from dashboards.live.tiles import default_axes, tiles
+from dashboards.live.watch import Look, Subject, Watch, load_subject
+from orchestrator.drive import drive
 from orchestrator.explain.eta import Pace
-from orchestrator.results.table import STATUSES, Results, pack_codes, read_results, unpack_codes, write_results
+from orchestrator.results.heartbeat import pack_codes
+from orchestrator.results.parquet import read_results, write_results
+from orchestrator.results.status import STATUSES
+from orchestrator.results.table import Results
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 
-PAGE = Path(dashboards.__file__).with_name("live.py")
+PAGE = Path(dashboards.__file__).with_name("live") / "page.py"
 HTML = "<img src=x onerror=window.pwned=1>"
 #: Half of the cells fail; names and messages are as nasty as they may be.
 NASTY = toy.SWEEP.replace(
@@ -73,7 +61,7 @@ def planned(folder: Path, text: str = toy.SWEEP) -> Subject:
 
 
 def page(subject: Subject, monkeypatch: pytest.MonkeyPatch, **parameters: str) -> AppTest:
-    monkeypatch.setattr(sys, "argv", ["live.py", subject.dump()])
+    monkeypatch.setattr(sys, "argv", ["page.py", subject.dump()])
     app = AppTest.from_file(str(PAGE), default_timeout=120)
     for name, value in parameters.items():
         app.query_params[name] = value
@@ -103,7 +91,7 @@ def test_a_sweep_that_was_never_run_shows_its_plan(tmp_path: Path) -> None:
     assert look.cells["status"].tolist() == ["pending"] * 6
     assert look.cells["x"].tolist() == ["1", "1", "2", "2", "3", "3"]
     assert look.cells["cell_id"].tolist() == [cell.id for cell in look.session.plan.cells]
-    assert (look.pulse, look.written, look.outdated, look.trouble) == (None, None, 0, None)
+    assert (look.heartbeat, look.written, look.outdated, look.trouble) == (None, None, 0, None)
 
 
 def test_without_a_driver_the_table_alone_suffices(nasty: Subject, tmp_path: Path) -> None:
@@ -117,7 +105,7 @@ def test_without_a_driver_the_table_alone_suffices(nasty: Subject, tmp_path: Pat
     }  # fmt: skip
     done = look.cells[look.cells["status"] == "succeeded"]
     assert done["total"].tolist() == [2 * (x + x + 1) + y for x in (1, 2, 3) for y in (10, 20)]
-    assert [(each.status, each.error_class, each.cells, each.example) for each in groups(look)] == [
+    assert [(each.status, each.error_class, each.cells, each.example) for each in look.errors()] == [
         ("failed", "ValueError", 6, toy.MARKUP)
     ]
 
@@ -130,13 +118,13 @@ def test_the_pulse_of_a_driver_outweighs_the_table(tmp_path: Path) -> None:
     beat(session, states, [0, 1, 2, 2, 3, 4], [error])
     look = watch.look()
     assert look.cells["status"].tolist() == ["succeeded", "running", "pending", "pending", "blocked", "failed"]
-    assert [tuple(each) for each in groups(look)] == [("failed", "E", 1, "said", None)]
+    assert [tuple(each) for each in look.errors()] == [("failed", "E", 1, "said", None)]
     rows = {row["stage"]: row for row in stages_shown(watch.stages(look)).to_dict("records")}
     assert rows["source"]["done"] == 50
     assert rows["source"]["committed"] == "3 / 6"
     assert rows["source"]["seconds"] == "2 s"
     # Three steps of 2 s ± half of it, one after another; nobody knows how long the others take.
-    left = time_left(look)
+    left = look.left
     assert left
     assert (left.low, left.high, left.unknown, left.steps) == (3.0, 12.0, 5, 8)
     assert rows["double"]["left"] == "?"
@@ -178,7 +166,7 @@ def test_a_driver_of_another_version_of_the_file_is_not_listened_to(tmp_path: Pa
     subject = planned(tmp_path)
     beat(opened(subject), {}, [0] * 6)
     subject.file.write_text(toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 4]"))
-    assert Watch(subject).look().pulse is None
+    assert Watch(subject).look().heartbeat is None
 
 
 def test_a_table_of_other_code_is_said_to_be_unreadable(tmp_path: Path) -> None:
@@ -263,63 +251,6 @@ def test_commands_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     assert load_subject(subject.dump()) == subject
 
 
-def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("".join(f"line {number}\n" for number in range(10_000)))
-    text = tail(str(log))
-    assert text.startswith("… the last 20 of 98 kB\nline ")
-    assert text.endswith("line 9999\n")
-    assert "cannot be read: No such file" in tail(str(tmp_path / "gone"))
-
-
-def test_a_log_is_shown_without_what_would_move_a_terminal(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
-    log.write_bytes(b" 10%\r 20%\r\n\x1b[31mred\x1b]0;title\x07\xff\x00")
-    assert tail(str(log)) == " 10%\n 20%\nred\ufffd\\x00"
-
-
-def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path, mlflow_server: str) -> None:
-    import mlflow
-
-    subject = planned(tmp_path, toy.SWEEP.replace("tracking: false", "tracking: {experiment: live}"))
-    session = opened(subject)
-    assert drive(open_session(subject.file, ["tracking=false"], outputs=subject.outputs), None, True, None) == 0
-    assert synchronise(session, read_results(session.outputs.results), mlflow_server)
-    cell = session.plan.cell(3).id
-    address = run_address(mlflow_server, "live", cell)
-    assert address
-    kept = re.fullmatch(rf"{mlflow_server}/#/experiments/(\d+)/runs/(\w+)", address)
-    assert kept
-    run = mlflow.MlflowClient(mlflow_server).get_run(kept[2])
-    assert (run.info.experiment_id, run.data.tags["sweep.cell_id"]) == (kept[1], cell)
-    assert run_address(mlflow_server, "live", "0" * 12) is None
-    assert run_address(mlflow_server, "another", cell) is None
-    assert run_address(f"http://127.0.0.1:{free_port()}", "live", cell) is None
-
-
-@given(st.lists(st.integers(0, len(STATUSES) - 1), max_size=200))
-def test_packed_statuses_come_back_as_they_were(codes: list[int]) -> None:
-    assert unpack_codes(pack_codes(np.array(codes, np.uint8))).tolist() == codes
-
-
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    text = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2]").replace("results: [total]", "results: [source, total]")
-    return opened(planned(tmp_path_factory.mktemp("blank"), text))
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_the_statuses_of_all_cells_at_once_are_those_of_each(blank: Session, data: st.DataObject) -> None:
-    results = Results(blank.plan, blank.store, blank.schedule)
-    size = len(blank.plan)
-    states = [State.COMMITTED, State.PENDING, State.RUNNING, State.FAILED, State.BLOCKED, State.ELSEWHERE]
-    blank.schedule.codes[:] = data.draw(st.lists(st.sampled_from(states), min_size=size, max_size=size))
-    assert [STATUSES[code] for code in results.codes()] == [
-        results.status_of(index)[0] for index in range(len(blank.plan.points))
-    ]
-
-
 # --- the page
 
 
@@ -355,7 +286,7 @@ def test_a_failed_cell_without_a_log_or_a_message_is_on_the_page(
         table = table.set_column(place, table.schema.field(name), pa.array(kept, pa.string()))
     bare = Subject(nasty.file, outputs=str(tmp_path))
     write_results(table, opened(bare).outputs.results)
-    found = groups(Watch(bare).look())
+    found = Watch(bare).look().errors()
     assert sum(each.cells for each in found) == 6
     assert {each.log for each in found} <= {None, *table["log"].to_pylist()}
     app = page(bare, monkeypatch)

@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dashboards.report import write_report
-from dashboards.report_figures import Axis, Figure, curves
-from dashboards.report_sections import Section, Study, sections
+from dashboards.report.figures import Axis, Figure, curves
+from dashboards.report.section import Section
+from dashboards.report.study import Study
+from dashboards.report.write import sections, write_report
 from orchestrator.drive import drive
-from orchestrator.results.table import Results, reported_metrics
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.results.table import Results
 from orchestrator.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -111,10 +113,10 @@ def test_the_report_says_what_was_found_and_what_is_missing(report: Path) -> Non
     best = "reward_model clf_mlp has the best mean over the same 6 combinations of everything else in each of 2 seeds"
     assert f"By improvement (golden reward), of which higher is better, {best}: 0.7" in page
     assert re.search(r"clf_mlp - bt_mlp: \+0\.(19|20|21)\d\d, 95 % interval", page)
-    assert "Beware: 2 of 48 cells have no result (2 failed)." in page
+    assert "Warning: 2 of 48 cells have no result (2 failed)." in page
     assert "Equal in every seed: flip_rate." in page
     # Shares of different cells would not add up.
-    assert "each axis explains is not told while cells lack a number" in page
+    assert "each axis explains is not computed while cells have no result" in page
     assert "the axes by themselves explain" not in page
     assert "No step of these cells is in the store." in page
     assert "sweep run" in page
@@ -176,7 +178,7 @@ def test_a_sweep_of_which_nothing_was_run_has_a_report_that_says_so(tmp_path: Pa
     session = opened(tmp_path)
     table = Results(session.plan, session.store, session.schedule).table()
     text = write_report(session, table, tmp_path / "report").read_text()
-    assert "There is no number to report yet." in text
+    assert "There are no results to report yet." in text
     assert "not run yet" in text
 
 
@@ -249,7 +251,7 @@ def test_an_arm_of_which_nothing_has_come_out_is_not_ranked_and_wins_nothing(tmp
     table = changed(table, status=["failed" if each else "succeeded" for each in failed], **columns)
     found = chapters(session, table)
     assert "has the best mean over everything else: 0.7" in found["verdict"].text[1]
-    assert "Not ranked, for want of any number: clf_lgb." in found["verdict"].text
+    assert "Not ranked, because there are no results: clf_lgb." in found["verdict"].text
     assert any("clf_mlp: best in 8 of 8" in each for each in found["winners"].text)
 
 

@@ -15,10 +15,10 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboards.live_data import blocks, tiles
+from dashboards.live.tiles import blocks, tiles
 from orchestrator.results.blocks import complete_blocks
+from orchestrator.results.metrics import averaged_metrics
 from orchestrator.results.summary import left_out, summarise
-from orchestrator.results.table import averaged_metrics
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 from orchestrator.tracking.groups import aggregates
@@ -108,7 +108,7 @@ def test_a_metric_that_is_null_in_one_cell_leaves_out_its_block_for_that_metric_
     )
     # `cells` is that of the metric with most of them.
     assert found["cells"].to_pylist() == [12, 12, 12]
-    assert "the seeds are not averaged over the same blocks" in left_out(found)[1]
+    assert "the seeds are averaged over different blocks" in left_out(found)[1]
 
 
 def test_excluded_cells_are_not_missing_but_their_blocks_cannot_be_compared(tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_groups_in_mlflow_are_compared_over_complete_blocks() -> None:
 
 
 def test_the_squares_of_the_live_page_are_compared_over_complete_blocks(tmp_path: Path) -> None:
-    from dashboards.live_data import Subject, Watch
-    from orchestrator.results.table import write_results
+    from dashboards.live.watch import Subject, Watch
+    from orchestrator.results.parquet import write_results
 
     session = opened(tmp_path)
 
@@ -237,12 +237,12 @@ def test_the_squares_of_the_live_page_are_compared_over_complete_blocks(tmp_path
     found = tiles(cells, "arm", "seed", "total")
     assert set(found["mean"]) == {30.0}
     assert found["n"].tolist() == [3] * 9
-    told = blocks(cells, "arm", "seed", "total").told(["arm", "seed"])
+    told = blocks(cells, "arm", "seed", "total").left_out(["arm", "seed"])
     assert told == (
         "from 3 of 4 blocks (cells that agree in all but arm, seed); 1 left out because a cell is pending (1)"
     )
     # A filter that leaves the missing ones out leaves nothing to be told.
-    assert blocks(cells[cells["noise"] != "10"], "arm", "seed", "total").told(["arm"]) is None
+    assert blocks(cells[cells["noise"] != "10"], "arm", "seed", "total").left_out(["arm"]) is None
 
 
 def test_what_is_left_out_goes_with_the_table(tmp_path: Path) -> None:

@@ -20,10 +20,18 @@ from typer.testing import CliRunner
 import orchestrator
 from orchestrator.cli.app import app
 from orchestrator.drive import drive
-from orchestrator.results import table as results
-from orchestrator.results.format import Format, export, interval, percent, signed
-from orchestrator.results.summary import query, spread
-from orchestrator.results.table import read_results, write_results
+from orchestrator.results import parquet
+from orchestrator.results.format import (
+    Format,
+    export,
+    format_interval,
+    format_mean_sd,
+    format_percent,
+    format_short,
+    format_signed,
+)
+from orchestrator.results.parquet import read_results, write_results
+from orchestrator.results.sql import query
 from orchestrator.session import open_session
 from orchestrator.sweep.document import SweepError
 
@@ -35,7 +43,7 @@ AWKWARD = pa.table(
 def table_of(rows: int) -> pa.Table:
     axes = {"x": list(range(rows))}
     columns = {"x": pa.array(axes["x"], pa.int64()), "gain": pa.array([0.5 * x for x in axes["x"]])}
-    metadata = {"schema_version": str(results.SCHEMA_VERSION), "axes": json.dumps(axes), "metrics": '["gain"]'}
+    metadata = {"schema_version": str(parquet.SCHEMA_VERSION), "axes": json.dumps(axes), "metrics": '["gain"]'}
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
@@ -43,7 +51,7 @@ def table_of(rows: int) -> pa.Table:
 def test_reading_results_starts_no_thread_that_could_abort_a_process_that_ends_at_once(tmp_path: Path) -> None:
     write_results(table_of(2000), tmp_path / "results.parquet")
     script = (
-        "import os, sys; from orchestrator.results.table import read_results; import pyarrow.parquet\n"
+        "import os, sys; from orchestrator.results.parquet import read_results; import pyarrow.parquet\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "before = count(); read_results(sys.argv[1]); print(count() - before)"
     )
@@ -54,7 +62,7 @@ def test_reading_results_starts_no_thread_that_could_abort_a_process_that_ends_a
 def test_a_large_table_is_a_folder_of_parts_that_all_read_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "PART_ROWS", 4)
+    monkeypatch.setattr(parquet, "PART_ROWS", 4)
     table, path = table_of(10), tmp_path / "results.parquet"
     write_results(table, path)
     assert sorted(part.name for part in path.iterdir()) == [f"part-0000{number}.parquet" for number in range(3)]
@@ -69,7 +77,7 @@ def test_a_large_table_is_a_folder_of_parts_that_all_read_alike(
 def test_a_table_grows_into_parts_loses_some_and_shrinks_into_a_file_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "PART_ROWS", 4)
+    monkeypatch.setattr(parquet, "PART_ROWS", 4)
     path = tmp_path / "results.parquet"
     for rows in (4, 10, 5, 3, 0):
         write_results(table_of(rows), path)
@@ -81,7 +89,7 @@ def test_a_table_grows_into_parts_loses_some_and_shrinks_into_a_file_again(
 def test_a_large_table_lies_in_a_bucket_just_so(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from upath import UPath
 
-    monkeypatch.setattr(results, "PART_ROWS", 4)
+    monkeypatch.setattr(parquet, "PART_ROWS", 4)
     for rows in (10, 5, 3, 9):
         write_results(table_of(rows), UPath(f"{s3}/results.parquet", use_listings_cache=False))
         assert read_results(s3).equals(table_of(rows))
@@ -237,13 +245,16 @@ def test_every_option_of_results_and_compare_is_honoured_or_refused(ran: list[st
 
 
 def test_numbers_are_not_rounded_into_what_they_are_not() -> None:
-    assert [percent(share) for share in (0, 0.0004, 0.25, 0.99996, 1, None)] == [
+    assert [format_percent(share) for share in (0, 0.0004, 0.25, 0.99996, 1, None)] == [
         "0 %", "<0.1 %", "25.0 %", ">99.9 %", "100 %", "",
     ]  # fmt: skip
-    assert [signed(value) for value in (0.05, -0.0000123, 0.0, None)] == ["+0.0500", "-1.23e-05", "+0.0000", ""]
-    assert interval(-0.00002, 1.5) == "-2e-05 … +1.5000"
-    assert [spread(19.3333, 2.0817), spread(0.0004, 0.00012)] == ["19.333 ± 2.082", "0.0004 ± 0.00012"]
-    assert [spread(0.5, 0.0), spread(0.5, None), spread(None, None)] == ["0.500 ± 0.000", "0.500", ""]
+    assert [format_signed(value) for value in (0.05, -0.0000123, 0.0, None)] == ["+0.0500", "-1.23e-05", "+0.0000", ""]
+    assert format_interval(-0.00002, 1.5) == "-2e-05 … +1.5000"
+    assert [format_mean_sd(19.3333, 2.0817), format_mean_sd(0.0004, 0.00012)] == ["19.333 ± 2.082", "0.0004 ± 0.00012"]
+    pairs = [(0.5, 0.0), (0.5, None), (None, None)]
+    assert [format_mean_sd(*pair) for pair in pairs] == ["0.500 ± 0.000", "0.500", ""]
+    numbers = (0.5, 1234.6, 0.00012, float("nan"), None)
+    assert [format_short(number) for number in numbers] == ["0.500", "1,235", "0.000120", "–", "–"]
 
 
 def test_compare_tells_differences_and_effects_for_people_and_machines(ran: list[str]) -> None:

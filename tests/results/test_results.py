@@ -12,8 +12,10 @@ import pytest
 import toy
 
 from orchestrator.drive import drive
-from orchestrator.results.summary import summarise
-from orchestrator.results.table import error_groups, read_results, reported_metrics
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.results.parquet import read_results
+from orchestrator.results.summary import for_people, summarise
+from orchestrator.run.failures import error_groups
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import SweepError
 
@@ -153,6 +155,17 @@ def test_a_summary_is_the_mean_over_seeds_of_the_means_within_and_its_sample_sd(
         assert found.cells[x] == 6
     with pytest.raises(SweepError, match="did you mean 'total'"):
         summarise(table, session.spec, (), ("totl",))
+
+
+def test_an_axis_may_be_called_like_a_mean_or_a_standard_deviation(tmp_path: Path) -> None:
+    session = finished(
+        tmp_path,
+        SEEDS.replace("  x:", "  x_sd:").replace("$x", "$x_sd").replace("  y:", "  y_mean:").replace("$y", "$y_mean"),
+    )
+    summary = summarise(read_results(session.outputs.results), session.spec, ("x_sd", "y_mean"))
+    shown = for_people(summary)
+    assert shown.column_names == ["x_sd", "y_mean", "cells", "seeds", "total"]
+    assert shown.to_pylist()[0] == {"x_sd": 1, "y_mean": 10, "cells": 3, "seeds": 3, "total": "14.333 ± 2.082"}
 
 
 def test_errors_are_grouped_by_what_they_have_in_common() -> None:

@@ -15,17 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
-from orchestrator.results.statistics import (
-    axis_effects,
-    bootstrap_intervals,
-    compare,
-    estimate,
-    holm,
-    missing_cells,
-    read_grid,
-    seeds_needed,
-)
-from orchestrator.results.table import SCHEMA_VERSION
+from orchestrator.results.axis_effects import axis_effects
+from orchestrator.results.comparisons import compare
+from orchestrator.results.estimates import bootstrap_intervals, estimate, holm, seeds_needed
+from orchestrator.results.metric_grid import missing_cells, read_metric_grid
+from orchestrator.results.parquet import SCHEMA_VERSION
 from orchestrator.sweep.document import SweepError
 
 pytestmark = pytest.mark.usefixtures("quick_collector")
@@ -175,7 +169,7 @@ def test_where_nothing_can_be_compared_there_are_warnings_and_no_numbers() -> No
     (found,) = compare(table_of(lambda cell: None if cell["model"] == "bt" else 1.0), "model", ["bt", "clf"])
     assert (found.difference, found.p, found.holm_p, found.seeds) == (None, None, None, 0)
     assert found.warning is not None
-    assert found.warning == "no number at all of bt"
+    assert found.warning == "there are no results for bt"
     turns = table_of(lambda cell: 1.0 if (cell["model"] == "bt") == (cell["seed"] == 0) else None)
     (apart,) = compare(turns, "model", ["bt", "clf"])
     assert apart.difference is None
@@ -218,7 +212,7 @@ def test_what_is_asked_wrongly_is_refused_with_the_nearest_name() -> None:
         with pytest.raises(SweepError, match=problem):
             compare(table, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1 cells are in the table twice"):
-        read_grid(pa.concat_tables([table, table.slice(0, 1)]))
+        read_metric_grid(pa.concat_tables([table, table.slice(0, 1)]))
 
 
 def test_the_effect_of_an_axis_stands_against_seed_noise() -> None:

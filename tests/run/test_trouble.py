@@ -18,7 +18,7 @@ from test_execute import command, environment, run_inline
 from test_executors import make_request
 
 from orchestrator.drive import drive
-from orchestrator.results.table import read_results
+from orchestrator.results.parquet import read_results
 from orchestrator.run.executors.ray_cluster import _told_by_the_store
 from orchestrator.run.trouble import Troubles
 from orchestrator.session import open_session

@@ -10,7 +10,7 @@ import s3fs
 import toy
 from test_cli import sweep
 
-from orchestrator.results.table import read_results
+from orchestrator.results.parquet import read_results
 
 METRICS = ["cell_id", "x", "y", "kind", "status", "total", "key"]
 

@@ -19,7 +19,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from orchestrator.drive import drive
-from orchestrator.results.table import SCHEMA_VERSION, read_results, write_results
+from orchestrator.results.parquet import SCHEMA_VERSION, read_results, write_results
 from orchestrator.session import open_session
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

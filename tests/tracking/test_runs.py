@@ -151,8 +151,8 @@ def test_the_summary_is_a_small_table_of_means_and_spreads(tmp_path: Path) -> No
     summary = summarise(table.from_pylist(rows, schema=table.schema), session.spec, by=("x",))
     assert markdown(summary).splitlines() == [
         "| x | cells | total |",
-        "|---|---|---|",
-        *(f"| {x} | 2 | 5 ± {10 / 3 / 2**0.5:.2g} |" for x in (1, 2, 3)),
+        "| ---: | ---: | --- |",
+        *(f"| {x} | 2 | 5.000 ± {10 / 3 / 2**0.5:.3f} |" for x in (1, 2, 3)),
     ]
 
 

@@ -151,7 +151,7 @@ def test_groups_have_means_and_the_sweep_has_summary_data_and_table(tracked: Ses
         assert (group.data.metrics["cells"], group.data.metrics["cells_failed"]) == (4, 2)
     (whole,) = runs(uri, "sweep")
     assert whole.data.metrics["cells_succeeded"] == 6
-    assert "| 10 | plain | 3 | 20 ± 4 |" in whole.data.tags["mlflow.note.content"]
+    assert "| 10 | plain | 3 | 20.000 ± 4.000 |" in whole.data.tags["mlflow.note.content"]
     (data,) = client.get_run(whole.info.run_id).inputs.dataset_inputs
     assert data.dataset.name == "data.txt"
     assert session.spec.data["sha256"].startswith(data.dataset.digest)

@@ -1,4 +1,4 @@
-"""Starts the live page: a Streamlit server on loopback, with telemetry off.
+"""The server of the live page: Streamlit on loopback, with telemetry off.
 
 Streamlit, because a page of it is a plain script that ML engineers can read and change, its tables stay fluent at
 hundred thousands of rows, and it can be tested without a browser (`AppTest`).
@@ -22,8 +22,8 @@ def serve(subject: str, name: str, host: str, port: int | None, browser: bool) -
     """Show a sweep until Ctrl-C or SIGTERM.
 
     Args:
-        subject: `live_data.Subject.dump`.
-        name: of the sweep, for the line that tells the address.
+        subject: `live.watch.Subject.dump`.
+        name: of the sweep, printed with the address.
         host: where to listen; loopback unless others are to see it.
         port: where to listen; DEFAULT_PORT, or a free one where that is taken, when left out.
         browser: whether to open one.
@@ -49,17 +49,17 @@ def serve(subject: str, name: str, host: str, port: int | None, browser: bool) -
     from streamlit.web import bootstrap
 
     # Imported now, the first browser need not wait for it.
-    import dashboards.live  # noqa: F401
+    import dashboards.live.page  # noqa: F401
 
     bootstrap.load_config_options(options)
-    bootstrap.run(str(Path(__file__).with_name("live.py")), False, [subject], options)
+    bootstrap.run(str(Path(__file__).with_name("page.py")), False, [subject], options)
 
 
 def choose_port(host: str, port: int | None) -> int:
-    """The port that was asked for; else DEFAULT_PORT; else, where that is taken, a free one.
+    """Choose the port that was asked for; else DEFAULT_PORT; else, where that is taken, a free one.
 
     Raises:
-        SweepError: the one asked for is taken, or the host is none of this machine.
+        SweepError: the requested one is taken, or the host is none of this machine.
     """
     if port:
         return _check(host, port)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.results.table import STATUSES
+from orchestrator.results.format import format_short
+from orchestrator.results.status import STATUSES
 
 #: Okabe & Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/: told apart with any colour vision.
 COLOURS = {
@@ -43,13 +44,13 @@ def grid_chart(
     measure: str | None,
     chosen: tuple[int, int] | None,
 ) -> _Spec:
-    """Squares by two axes, as Vega-Lite; a click on one is the selection CLICK with its `column` and `row`.
+    """Draw squares by two axes, as Vega-Lite; a click on one is the selection CLICK with its `column` and `row`.
 
     Without a measure a square says how many of its cells succeeded, over a bar of their statuses; with one it is
     coloured by the mean over its succeeded cells.
 
     Args:
-        tiles: of `live_data.tiles`.
+        tiles: of `live.tiles.tiles`.
         axes: of columns and rows.
         labels: their labels.
         measure: what `tiles` has the mean of.
@@ -129,8 +130,8 @@ def _statuses(tiles: pd.DataFrame, place: _Spec, room: tuple[float, int]) -> lis
         _layer(pd.concat(parts), {"type": "rect"}, {**place, "color": colour}),
     ]
     if not low:
-        said = [f"{done:,} / {whole:,}" for done, whole in zip(tiles["succeeded"], tiles["cells"], strict=True)]
-        layers += _text(tiles, place, said, 0.34, 13, [_INK] * len(tiles), room)
+        texts = [f"{done:,} / {whole:,}" for done, whole in zip(tiles["succeeded"], tiles["cells"], strict=True)]
+        layers += _text(tiles, place, texts, 0.34, 13, [_INK] * len(tiles), room)
     return layers
 
 
@@ -152,18 +153,18 @@ def _means(tiles: pd.DataFrame, place: _Spec, measure: str, room: tuple[float, i
     layers = [
         _layer(tiles[~there], {"type": "rect", "fill": _PALE, "cornerRadius": 3}, place),
         _layer(tiles[there], {"type": "rect", "cornerRadius": 3}, {**place, "color": colour}),
-        *_text(tiles, place, [spell_number(mean) for mean in tiles["mean"]], 0.5 if low else 0.38, 14, ink, room),
+        *_text(tiles, place, [format_short(mean) for mean in tiles["mean"]], 0.5 if low else 0.38, 14, ink, room),
     ]
     if not low:
-        said = [_of(n, whole) for n, whole in zip(tiles["n"], tiles["cells"], strict=True)]
-        layers += _text(tiles, place, said, 0.72, 11, ink, room)
+        texts = [_of(n, whole) for n, whole in zip(tiles["n"], tiles["cells"], strict=True)]
+        layers += _text(tiles, place, texts, 0.72, 11, ink, room)
     return layers
 
 
 def _frame(
     tiles: pd.DataFrame, place: _Spec, axes: tuple[str, str], measure: str | None, chosen: tuple[int, int] | None
 ) -> _Spec:
-    """What lies over everything, takes the clicks, tells the numbers, and marks the chosen square."""
+    """What lies over everything, takes the clicks, shows the numbers as a tooltip, and marks the chosen square."""
     hints = [{"field": field, "title": axis} for field, axis in zip(("x", "y"), axes, strict=True)]
     hints += [{"field": field, "title": field} for field in ("cells", *STATUSES)]
     if measure is not None:
@@ -184,22 +185,22 @@ def _frame(
 def _text(
     tiles: pd.DataFrame,
     place: _Spec,
-    said: Sequence[str],
+    texts: Sequence[str],
     down: float,
     size: int,
     ink: Sequence[str],
     room: tuple[float, int],
 ) -> list[_Spec]:
-    """One line in the middle of each square, if all of them find room; the tooltip tells it anyway."""
+    """One line in the middle of each square, if all of them find room; the tooltip has it anyway."""
     # Letters are about half as wide as high.
-    if max(map(len, said), default=0) * size * 0.52 > room[0]:
+    if max(map(len, texts), default=0) * size * 0.52 > room[0]:
         return []
-    frame = pd.DataFrame({"x": tiles["column"] + 0.5, "y": tiles["row"] + down, "said": said, "ink": ink})
+    frame = pd.DataFrame({"x": tiles["column"] + 0.5, "y": tiles["row"] + down, "text": texts, "ink": ink})
     encoding = {
         # With the same axes as the squares: Vega-Lite merges those of all layers.
         "x": {**place["x"], "field": "x"},
         "y": {**place["y"], "field": "y"},
-        "text": {"field": "said", "type": "nominal"},
+        "text": {"field": "text", "type": "nominal"},
         "color": {"field": "ink", "type": "nominal", "scale": None},
     }
     return [_layer(frame, {"type": "text", "fontSize": size}, encoding)]
@@ -217,10 +218,3 @@ def _titled(measure: str) -> list[str]:
 
 def _of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} cells" if part < whole else f"{whole:,} cells"
-
-
-def spell_number(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable; – where there is no number."""
-    if not np.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"

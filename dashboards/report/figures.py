@@ -1,4 +1,4 @@
-"""Figures of the report: rows in, a Vega-Lite chart out, and the same chart as SVG, PNG and PDF.
+"""Figures of the report: charts in Vega-Lite made of rows, and the same charts as SVG, PNG and PDF.
 
 Colours are those of Okabe and Ito (2008), which people with any common colour blindness tell apart, and two more at
 the end; shapes repeat them.
@@ -50,7 +50,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its file name, title and what one has to know to read it."""
+    """A chart with its file name, its title, and a caption that says how to read it."""
 
     name: str
     title: str
@@ -60,7 +60,7 @@ class Figure:
     """Two go side by side on a wide screen."""
 
     def svg(self) -> str:
-        """The chart as SVG; the same chart gives the same text."""
+        """Render the chart as SVG; the same chart gives the same text."""
         import vl_convert
 
         svg: str = vl_convert.vegalite_to_svg(self.chart.to_dict())
@@ -68,7 +68,7 @@ class Figure:
 
 
 def png(svg: str) -> bytes:
-    """The chart as PNG, at 192 dots per inch."""
+    """Convert a chart to PNG, at 192 dots per inch."""
     import vl_convert
 
     content: bytes = vl_convert.svg_to_png(svg, scale=PNG_SCALE)
@@ -76,7 +76,7 @@ def png(svg: str) -> bytes:
 
 
 def pdf(svg: str) -> bytes:
-    """The chart as PDF; the same chart gives the same bytes, as long as one font has all its letters.
+    """Convert a chart to PDF; the same chart gives the same bytes, as long as one font has all its letters.
 
     svg2pdf writes the names in a dictionary, and several fonts, in an order that changes from call to call; the names
     are sorted here, and charts have no second font (nor a bold one).
@@ -96,26 +96,26 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
-        """Whether it is drawn to scale: positive numbers (a negative beta is a name for no noise)."""
+        """Return whether it is drawn to scale: positive numbers (a negative beta is a name for no noise)."""
         return all(
             isinstance(label, int | float) and not isinstance(label, bool) and label > 0 for label in self.labels
         )
 
     @property
     def texts(self) -> list[str]:
-        """The labels as they are drawn where they are names."""
+        """Return the labels as they are drawn where they are names."""
         return [str(label) for label in self.labels]
 
 
-def spell_name(name: str) -> str:
-    """An axis or metric with its unit, where that is known."""
+def format_name(name: str) -> str:
+    """Return the name of an axis or metric for people, with its unit where that is known."""
     if name.startswith("best_of_"):
         return f"golden reward of the best of {name.removeprefix('best_of_')}"
     return _UNITS.get(name, name.replace("_", " "))
 
 
 def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Axis | None) -> alt.TopLevelMixin:
-    """Mean ± sd against x, by colour, in panels; bands where x is a number, else error bars.
+    """Draw mean ± sd against x, by colour, in panels: bands where x is a number, else error bars.
 
     Args:
         rows: with the names of x, colour and panels, and `mean` and `sd` (None: no spread).
@@ -132,8 +132,8 @@ def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Ax
     ]
     base = alt.Chart(_data(data, x=x, colour=colour, panel=panels))
     scale = alt.Scale(zero=False)
-    middle: dict[str, Any] = {"y": alt.Y("mean:Q", title=spell_name(y), scale=scale)}
-    ends: dict[str, Any] = {"y": alt.Y("low:Q", title=spell_name(y), scale=scale), "y2": alt.Y2("high:Q")}
+    middle: dict[str, Any] = {"y": alt.Y("mean:Q", title=format_name(y), scale=scale)}
+    ends: dict[str, Any] = {"y": alt.Y("low:Q", title=format_name(y), scale=scale), "y2": alt.Y2("high:Q")}
     shaped: dict[str, Any] = {}
     if colour:
         middle["color"] = ends["color"] = _colour(colour)
@@ -159,7 +159,7 @@ def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Ax
 
 
 def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: Axis | None) -> alt.TopLevelMixin:
-    """Which value of colour is best at each x and y; pale where it is not clearly ahead of each other one.
+    """Draw which value of colour is best at each x and y: pale where it is not clearly ahead of each other one.
 
     Args:
         rows: with the names of x, y, colour and panels, and `clear` (bool).
@@ -181,13 +181,13 @@ def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: 
         x=_named(x, width), color=_colour(colour), opacity=shade
     )
     if y is not None:
-        tiles = tiles.encode(y=alt.Y("y:N", sort=y.texts, title=spell_name(y.name)))
+        tiles = tiles.encode(y=alt.Y("y:N", sort=y.texts, title=format_name(y.name)))
     height = 24 * (len(y.labels) if y else 1)
     return _finished(_in_panels(tiles.properties(width=width, height=height), panels))
 
 
 def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, title: str) -> alt.TopLevelMixin:
-    """Published and own numbers side by side.
+    """Draw published and own numbers side by side.
 
     Args:
         rows: with the names of y, colour and panels, `value` and `whose` ("published" or "ours").
@@ -201,7 +201,7 @@ def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, titl
     points = alt.Chart(_data(rows, y=Axis(y.name, tuple(y.texts)), colour=colour, panel=panels))
     points = points.mark_point(size=45, strokeWidth=1.6).encode(
         x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False)),
-        y=alt.Y("y:N", sort=y.texts, title=spell_name(y.name)),
+        y=alt.Y("y:N", sort=y.texts, title=format_name(y.name)),
         yOffset=alt.YOffset("colour:N", sort=colour.texts),
         color=_colour(colour),
         shape=alt.Shape("whose:N", title=None, scale=whose),
@@ -211,7 +211,7 @@ def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, titl
 
 
 def panel_size(panels: Axis | None) -> tuple[int, int]:
-    """Width and height of a panel, so that a row of panels with its legend fits a page."""
+    """Return width and height of a panel, such that a row of panels with its legend fits a page."""
     count = min(len(panels.labels), COLUMNS) if panels else 1
     return {1: (430, 260), 2: (275, 190), 3: (180, 150)}[count]
 
@@ -239,24 +239,24 @@ def _scaled(x: Axis) -> alt.X:
     # As an expression, because Vega changes the precision of a plain format by the distance of the ticks: 4e+2 for 400.
     label = f"format(datum.value, '{'~s' if thousands else '.12~g'}')"
     axis = alt.Axis(values=numbers, labelExpr=label, labelOverlap="greedy")
-    return alt.X("x:Q", title=spell_name(x.name), scale=scale, axis=axis)
+    return alt.X("x:Q", title=format_name(x.name), scale=scale, axis=axis)
 
 
 def _named(x: Axis, width: int) -> alt.X:
     # At some 6.5 pixels a letter: do the labels fit side by side?
     fits = 6.5 * max(map(len, x.texts)) < width / len(x.labels)
-    return alt.X("x:N", title=spell_name(x.name), sort=x.texts, axis=alt.Axis(labelAngle=0 if fits else -35))
+    return alt.X("x:N", title=format_name(x.name), sort=x.texts, axis=alt.Axis(labelAngle=0 if fits else -35))
 
 
 def _colour(axis: Axis) -> alt.Color:
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(axis.labels))]
     scale = alt.Scale(domain=axis.texts, range=colours)
-    return alt.Color("colour:N", title=spell_name(axis.name), scale=scale)
+    return alt.Color("colour:N", title=format_name(axis.name), scale=scale)
 
 
 def _shape(axis: Axis) -> alt.Shape:
     shapes = [SHAPES[place % len(SHAPES)] for place in range(len(axis.labels))]
-    return alt.Shape("colour:N", title=spell_name(axis.name), scale=alt.Scale(domain=axis.texts, range=shapes))
+    return alt.Shape("colour:N", title=format_name(axis.name), scale=alt.Scale(domain=axis.texts, range=shapes))
 
 
 def _in_panels(chart: Any, panels: Axis | None, shared: bool = True) -> Any:

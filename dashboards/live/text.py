@@ -1,0 +1,42 @@
+"""Texts of the live page.
+
+What comes from a sweep is shown as text: in code blocks, on a canvas, or with its Markdown escaped (`plain`).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+
+import streamlit as st
+
+from orchestrator.explain.eta import spell_seconds
+
+_MARKS = {"succeeded": "✓", "running": "▶", "pending": "·", "blocked": "‖", "failed": "✕"}
+_WORDS = {"succeeded": "finished", "pending": "waiting"}
+
+
+def plain(text: str) -> str:
+    """Escape a text for Markdown (CommonMark, section 2.4: every ASCII punctuation can be escaped)."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+def status_text(status: str) -> str:
+    """Return the mark and the word of a status."""
+    return f"{_MARKS[status]} {_WORDS.get(status, status)}"
+
+
+def block(text: str, kind: str = "text") -> None:
+    """Show a text as it is; `st.code` would load a highlighter that costs as much as the rest of the page."""
+    st.html(f'<div class="{kind}"><pre class="block">{html.escape(text)}</pre></div>')
+
+
+def age(when: float, now: float | None = None) -> float:
+    """Return the seconds since a moment, never negative."""
+    return max((now or time.time()) - when, 0.0)
+
+
+def ago(when: float) -> str:
+    """Say how long ago a moment was."""
+    return f"{spell_seconds(age(when))} ago"

@@ -1,0 +1,99 @@
+"""`sweep report`: one HTML file that needs nothing else, the figures as PNG and PDF, the tables as Markdown.
+
+The same results and manifests give the same bytes: no date, machine or user of the report itself is in it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+import dashboards
+from dashboards.report.curves import best_of_n, metric_curves
+from dashboards.report.figures import pdf, png
+from dashboards.report.record import cost, failures, provenance, read_manifests
+from dashboards.report.section import Section
+from dashboards.report.study import Study
+from dashboards.report.tables import comparisons, means, published
+from dashboards.report.verdict import state, verdict, winner_map
+from orchestrator.results.comparisons import Comparison, compare
+from orchestrator.results.format import markdown
+from orchestrator.session import Session
+from orchestrator.sweep.outputs import replace_file
+
+#: Lines of a table that are shown on the page; its file has all.
+SHOWN = 60
+
+
+def write_report(
+    session: Session,
+    table: pa.Table,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Write `report.html`, `figures/*.png`, `figures/*.pdf` and `tables/*.md`; return the HTML file.
+
+    Args:
+        session: the sweep; its store has cost and provenance.
+        table: its results, or some rows of them.
+        folder: made if need be; files in it that an earlier report left stay.
+        progress: called with the number of figures done and of all.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    chapters = list(sections(Study(session, table)))
+    figures = [figure for chapter in chapters for figure in chapter.figures]
+    images: dict[str, str] = {}
+    for done, figure in enumerate(figures):
+        progress(done, len(figures))
+        svg = figure.svg()
+        images[figure.name] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+        replace_file(folder / "figures" / f"{figure.name}.png", png(svg))
+        replace_file(folder / "figures" / f"{figure.name}.pdf", pdf(svg))
+    for chapter in chapters:
+        for each in chapter.tables:
+            text = markdown(list(each.columns), [list(row) for row in each.rows], list(each.numeric))
+            replace_file(folder / "tables" / f"{each.name}.md", text.encode())
+    # Everything from tables and files is escaped: an error message may hold HTML.
+    environment = Environment(
+        loader=FileSystemLoader(Path(dashboards.__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html").render(
+        name=session.spec.name, question=session.spec.question, sections=chapters, images=images, shown=SHOWN
+    )
+    replace_file(folder / "report.html", page.encode())
+    progress(len(figures), len(figures))
+    return folder / "report.html"
+
+
+def sections(study: Study) -> Iterator[Section]:
+    """Make the sections of the report in order; those that have nothing to say are left out."""
+    manifests = read_manifests(study)
+    if study.succeeded() and study.metrics:
+        compared = _compared(study)
+        yield verdict(study, compared)
+        yield from best_of_n(study)
+        yield from metric_curves(study)
+        yield from winner_map(study)
+        yield means(study)
+        yield comparisons(study, compared)
+        yield from published(study)
+    else:
+        yield Section("verdict", "What was found", [state(study), "There are no results to report yet."])
+    yield failures(study)
+    yield cost(study, manifests)
+    yield provenance(study, manifests)
+
+
+def _compared(study: Study) -> list[Comparison]:
+    """All pairs of what competes, over everything else."""
+    if study.colour is None:
+        return []
+    return compare(study.table, study.colour.name, metrics=study.metrics)

@@ -1,0 +1,115 @@
+"""A results table as arrays, so that cells which differ in one axis lie beside each other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.plan.grid import Mask
+from orchestrator.results.blocks import combine_codes, label_codes
+from orchestrator.results.estimates import Reals
+from orchestrator.results.metrics import reported_metrics
+from orchestrator.types import Scalar
+
+#: The axis whose values are the sample.
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class MetricGrid:
+    """The metrics of a sweep as arrays with one dimension per axis."""
+
+    axes: Mapping[str, tuple[Scalar, ...]]
+    """Axis -> its values that are in the table, in the order of the sweep file."""
+    metrics: Mapping[str, Reals]
+    """Metric -> values, of shape (len of each axis, …); NaN where a cell is missing, unfinished or lacks the number."""
+    points: Mask
+    """Which combinations of values are cells of the table, of the same shape."""
+
+    def labels(self, axis: str) -> tuple[Scalar, ...]:
+        """Return the values of an axis; none where there is no such axis."""
+        return self.axes.get(axis, ())
+
+    def arranged(self, metric: str, axis: str, within: Sequence[str] = ()) -> Reals:
+        """Return a metric as (seeds, values of the axis, combinations of `within`, combinations of all other axes).
+
+        A sweep without an axis `seed` counts as one seed.
+        """
+        return self._arranged(self.metrics[metric], axis, within)
+
+    def arranged_points(self, axis: str, within: Sequence[str] = ()) -> Mask:
+        """Return which combinations are cells of the table, in the same shape."""
+        return self._arranged(self.points, axis, within)
+
+    def _arranged(self, values: NDArray[Any], axis: str, within: Sequence[str]) -> NDArray[Any]:
+        rest = [each for each in self.axes if each not in {SEED, axis, *within}]
+        order = list(self.axes)
+        if SEED not in self.axes:
+            values, order = values[np.newaxis], [SEED, *order]
+        values = values.transpose([order.index(each) for each in (SEED, axis, *within, *rest)])
+        groups = math.prod(len(self.axes[each]) for each in within)
+        return values.reshape(*values.shape[:2], groups, -1)
+
+
+def read_axes(table: pa.Table) -> dict[str, tuple[Scalar, ...]]:
+    """Return for each axis its values that are in some rows of a results table, in the order of the sweep file."""
+    found = json.loads(table.schema.metadata[b"axes"])
+    there = {axis: set(table[axis].to_pylist()) for axis in found}
+    return {axis: tuple(label for label in labels if label in there[axis]) for axis, labels in found.items()}
+
+
+def read_metric_grid(table: pa.Table, metrics: Sequence[str] = ()) -> MetricGrid:
+    """Arrange the succeeded cells of a results table by their coordinates.
+
+    Args:
+        table: results table, or some rows of it.
+        metrics: none for all reported ones.
+
+    Raises:
+        ValueError: a cell is in the table twice.
+    """
+    axes = read_axes(table)
+    shape = tuple(len(labels) for labels in axes.values())
+    coded = ((label_codes(table[axis], labels), len(labels)) for axis, labels in axes.items())
+    places = combine_codes(table.num_rows, coded)
+    doubles = len(places) - len(np.unique(places))
+    if doubles:
+        raise ValueError(f"{doubles:,} cells are in the table twice")
+    succeeded = np.array([status == "succeeded" for status in table["status"].to_pylist()], np.bool_)
+    filled: dict[str, Reals] = {}
+    for name in metrics or reported_metrics(table):
+        column = np.array(table[name].to_pylist(), np.float64)  # null becomes NaN
+        column[~np.isfinite(column)] = np.nan
+        values = np.full(math.prod(shape), np.nan)
+        values[places[succeeded]] = column[succeeded]
+        filled[name] = values.reshape(shape)
+    cells = np.zeros(math.prod(shape), np.bool_)
+    cells[places] = True
+    return MetricGrid(axes, filled, cells.reshape(shape))
+
+
+def missing_cells(table: pa.Table) -> list[str]:
+    """Return warnings about the cells that the axes span and that have no result."""
+    axes = read_axes(table)
+    states = Counter(table["status"].to_pylist())
+    unfinished = {status: count for status, count in states.most_common() if status != "succeeded"}
+    warnings = []
+    if unfinished:
+        counts = ", ".join(f"{count:,} {status}" for status, count in unfinished.items())
+        warnings.append(f"{sum(unfinished.values()):,} of {table.num_rows:,} cells have no result ({counts})")
+    absent = math.prod(map(len, axes.values())) - table.num_rows
+    if absent:
+        warnings.append(f"{absent:,} combinations of the axes are not part of the sweep (`exclude`, --only)")
+    if len(axes.get(SEED, ())) < 2:
+        several = len(json.loads(table.schema.metadata[b"axes"]).get(SEED, ())) > 1
+        lack = "these cells are of one seed only" if several else "the sweep has no axis `seed` of two or more values"
+        warnings.append(f"{lack}: there are no intervals and p values, which need two")
+    return warnings
