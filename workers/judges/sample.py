@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from workers.judges.backends import endpoint
+from workers.judges.backends.configs import EndpointJudge, LocalJudge, RecordedJudge
 from workers.judges.backends.recorded import Shown, recorded_judgments
-from workers.judges.configs import EndpointJudge, JudgeSampleConfig, LocalJudge, RecordedJudge
+from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import TOO_LONG, Written, hinted_request, judgment, request
 from workers.language_models import models
 from workers.language_models.sampling import Sampling, sample, too_long_prompts

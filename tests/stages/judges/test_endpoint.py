@@ -19,7 +19,8 @@ import pytest
 from workers import tables
 from workers.data.chat import messages
 from workers.judges.backends import endpoint
-from workers.judges.configs import EndpointJudge, JudgeSampleConfig
+from workers.judges.backends.configs import EndpointJudge
+from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import hinted_request
 from workers.judges.sample import judge_sample
 

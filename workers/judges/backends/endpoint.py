@@ -42,9 +42,9 @@ from urllib.parse import quote
 
 from workers.data.chat import messages
 from workers.judges.backends.account import Account
+from workers.judges.backends.configs import EndpointJudge
 from workers.judges.backends.redaction import Redaction
 from workers.judges.backends.turns import Turns
-from workers.judges.configs import EndpointJudge
 from workers.judges.requests import TOO_LONG
 from workers.progress import Progress
 from workers.seeding import derive_seed

@@ -7,7 +7,7 @@ from typing import Any
 
 from workers.data.dialogues import as_answer, as_question
 from workers.data.rows import read_rows
-from workers.judges.configs import RecordedColumns, RecordedJudge
+from workers.judges.backends.configs import RecordedColumns, RecordedJudge
 from workers.judges.requests import Form, Written, judgment
 
 #: prompt, first, second, hint
