@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    Discriminator,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    Tag,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Discriminator, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from workers.config import Config, Dtype, LocalPath, NonNegativeFloat, PositiveFloat, PositiveInt
+from workers.config import Config, Dtype, Execution, LocalPath, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class LocalJudge(Config):
@@ -29,16 +20,12 @@ class LocalJudge(Config):
     dtype: Dtype = "float32"
 
 
-class EndpointJudge(Config):
-    """`{endpoint: https://…/v1, model: …}`: an OpenAI-compatible server writes the judgments.
+class Access(Execution):
+    """How a server is asked: with which key, how fast, how patiently, and for how much money.
 
-    How it is asked (key, rate, patience, cap) is no part of the key: raising a cap asks nothing again. Every answer is
-    kept in `$SWEEP_ANSWERS` (`workers.judges.backends.endpoint`), so a step that is tried again pays for none twice.
+    None of it is part of a step's key, so raising a cap asks nothing again.
     """
 
-    endpoint: str
-    """Base URL, without a user name, password or query: it is stored with the results."""
-    model: str
     key_env: str | None = "OPENAI_API_KEY"
     """Environment variable on the worker that holds the key. The key itself is never stored or printed. None: the
     server wants none."""
@@ -49,16 +36,29 @@ class EndpointJudge(Config):
     """Requests of a step that are under way at once."""
     timeout: PositiveFloat = 120.0
     """Seconds after which a request without an answer is given up and sent again."""
-    price_in: NonNegativeFloat = 0.0
-    """Dollars per million tokens of prompts."""
-    price_out: NonNegativeFloat = 0.0
-    """Likewise of answers."""
     max_cost: PositiveFloat | None = None
     """Dollars for all steps of this entry of the sweep together, shards and variants, after which they fail instead of
     asking on. It counts what their answers have cost, in this run or an earlier one. What is under way then is still
     paid for: up to `parallel` requests of each step that runs."""
+
+
+class EndpointJudge(Config):
+    """`{endpoint: https://…/v1, model: …}`: an OpenAI-compatible server writes the judgments.
+
+    Every answer is kept in `$SWEEP_ANSWERS` (`workers.judges.backends.endpoint`), so a step that is tried again pays
+    for none twice.
+    """
+
+    endpoint: str
+    """Base URL, without a user name, password or query: it is stored with the results."""
+    model: str
+    price_in: NonNegativeFloat = 0.0
+    """Dollars per million tokens of prompts."""
+    price_out: NonNegativeFloat = 0.0
+    """Dollars per million tokens of answers."""
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the server calls the greatest number of new tokens; newer models of OpenAI want the second."""
+    access: Access = Access()
 
     @field_validator("endpoint")
     @classmethod
@@ -69,25 +69,15 @@ class EndpointJudge(Config):
             raise PydanticCustomError(
                 "secret",
                 "an endpoint has no user name, password or query: it is stored and shown with the results. Name an "
-                "environment variable that holds the key, with key_env",
+                "environment variable that holds the key, with access.key_env",
             )
         return endpoint
 
     @model_validator(mode="after")
     def _cost_can_be_counted(self) -> EndpointJudge:
-        if self.max_cost is not None and self.price_in == self.price_out == 0:
-            raise ValueError("max_cost needs price_in and price_out: at a price of 0 it would never be reached")
+        if self.access.max_cost is not None and self.price_in == self.price_out == 0:
+            raise ValueError("access.max_cost needs price_in and price_out: at a price of 0 it would never be reached")
         return self
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_asked_in_identity(
-        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        fields = dict(handler(self))
-        if info.context and info.context.get("identity"):
-            for name in ("key_env", "requests_per_minute", "parallel", "timeout", "max_cost"):
-                fields.pop(name)
-        return fields
 
 
 class RecordedColumns(Config):

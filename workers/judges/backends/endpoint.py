@@ -172,7 +172,7 @@ def ask(backend: EndpointJudge, questions: Sequence[Question]) -> list[Answer]:
     open_ones = [i for i, answer in enumerate(answers) if answer is None]
     if len(open_ones) < len(answers):
         print(f"{len(answers) - len(open_ones)} of {len(answers)} answers were kept from before", flush=True)
-    with ThreadPoolExecutor(backend.parallel) as pool:
+    with ThreadPoolExecutor(backend.access.parallel) as pool:
         futures = {pool.submit(server.ask, questions[i], paths[i]): i for i in open_ones}
         progress = Progress("judgments", len(futures))
         try:
@@ -200,7 +200,7 @@ class _Server:
         key = _key(backend)
         self.secret = Redaction(key)
         self.client = openai.OpenAI(
-            api_key=key or "none", base_url=backend.endpoint, timeout=backend.timeout, max_retries=0
+            api_key=key or "none", base_url=backend.endpoint, timeout=backend.access.timeout, max_retries=0
         )
         self.folder = answers_folder()
         self.account = Account(self.folder / "accounts" / quote(_account(backend), safe=""))
@@ -262,12 +262,12 @@ class _Server:
         return told
 
     def _under_the_cap(self) -> None:
-        cap = self.backend.max_cost
+        cap = self.backend.access.max_cost
         if cap is not None and (spent := self.account.total()) >= cap:
             raise ValueError(
                 f"{self.backend.endpoint}: max_cost of ${cap:g} reached: ${spent:.4f} spent by all steps of "
                 f"{_account(self.backend)} together. The answers are kept in {self.folder} and will not be paid for "
-                "again: raise max_cost and run the same command"
+                "again: raise access.max_cost and run the same command"
             )
 
     def _from_server(self, question: Question) -> Answer | None:
@@ -329,7 +329,7 @@ class _Server:
 
     def _refusal(self, fault: _Fault, said: str) -> str:
         if fault.status in (401, 403):
-            return f"the server refuses the key in ${self.backend.key_env} (HTTP {fault.status})"
+            return f"the server refuses the key in ${self.backend.access.key_env} (HTTP {fault.status})"
         hint = "; if it does not know repetition_penalty, set it to 1" if fault.blames == "repetition_penalty" else ""
         return f"request refused: {said}{hint}"
 
@@ -348,12 +348,12 @@ def _account(backend: EndpointJudge) -> str:
 
 
 def _turns(backend: EndpointJudge, folder: Path) -> Turns | None:
-    if backend.requests_per_minute is None:
+    if backend.access.requests_per_minute is None:
         return None
     # As the server counts: by model and by whoever the key belongs to.
-    asked = json.dumps([backend.endpoint, backend.model, backend.key_env])
+    asked = json.dumps([backend.endpoint, backend.model, backend.access.key_env])
     path = folder / "turns" / hashlib.sha256(asked.encode()).hexdigest()[:32]
-    return Turns(path, 60 / backend.requests_per_minute)
+    return Turns(path, 60 / backend.access.requests_per_minute)
 
 
 def _name(path: Path) -> str:
@@ -362,18 +362,19 @@ def _name(path: Path) -> str:
 
 
 def _key(backend: EndpointJudge) -> str | None:
-    if backend.key_env is None:
+    name = backend.access.key_env
+    if name is None:
         return None
-    key = os.environ.get(backend.key_env, "").strip()
+    key = os.environ.get(name, "").strip()
     if not key:
         raise ValueError(
-            f"the environment variable {backend.key_env} is not set on this worker: export it before Ray starts there, "
-            "or set key_env: null for a server that wants no key"
+            f"the environment variable {name} is not set on this worker: export it before Ray starts there, "
+            "or set access.key_env: null for a server that wants no key"
         )
     if not (key.isascii() and key.isprintable()):
         # Libraries quote what they cannot send.
         raise ValueError(
-            f"the environment variable {backend.key_env} holds characters that no key has (a line break, or not ASCII):"
+            f"the environment variable {name} holds characters that no key has (a line break, or not ASCII):"
             " export the key alone, in one line"
         )
     return key
