@@ -9,7 +9,7 @@ import numpy as np
 from workers import tables
 from workers.judges.annotated_texts import read_annotated
 from workers.judges.configs import AnnotateByJudgeConfig
-from workers.judges.judged_pairs import JudgedPairs, decided
+from workers.judges.judged_pairs import JudgedPairs, majority
 from workers.reward_models.embeddings import ANNOTATIONS_FILE
 from workers.seeding import generator
 
@@ -31,12 +31,10 @@ def annotate_by_judge(
     pairs = read_annotated(annotations, responses, config.cut_at)
     table = tables.read_table(annotations / ANNOTATIONS_FILE, tables.ANNOTATIONS)
     winner, loser, gap = (table[name].to_numpy() for name in ("winner", "loser", "reward_gap"))
-    judged = JudgedPairs(verdicts)
-    preferred = [
-        None if won == lost else decided(judged.about(prompt, won, lost), won, lost) for prompt, won, lost in pairs
-    ]
-    undecided = np.array([answer is None for answer in preferred])
-    against = np.array([answer == lost for answer, (_, _, lost) in zip(preferred, pairs, strict=True)])
+    judged = JudgedPairs(verdicts, repeats="each")
+    right = [None if pair.winner == pair.loser else majority(judged.verdicts_about(*pair)) for pair in pairs]
+    undecided = np.array([each is None for each in right])
+    against = np.array([each is False for each in right])
     # Heads is the smaller row, whichever was the winner: the coin knows nothing of golden rewards.
     heads = generator(config.seed, "annotate_by_judge/coin").random(len(pairs)) < 0.5
     turned = np.where(undecided, heads != (winner < loser), against)

@@ -16,7 +16,7 @@ import numpy as np
 from workers import tables
 from workers.judges import rewardbench
 from workers.judges.configs import JudgeEvaluateConfig, RewardBench
-from workers.judges.judged_pairs import JudgedPairs, Seen
+from workers.judges.judged_pairs import JudgedPairs, Judgment
 
 PREFERENCES_FILE = "preferences.parquet"
 ROWS_FILE = "rows.parquet"
@@ -28,12 +28,17 @@ class _Row:
     prompt: str
     chosen: str
     rejected: str
-    seen: list[Seen]
+    judgments: list[Judgment]
 
-    def credit(self, seen: Sequence[Seen]) -> float:
-        """Mean credit of some verdicts about this row."""
-        prefers = [each.prefers(self.chosen) for each in seen]
-        return sum(0.5 if right is None else float(right) for right in prefers) / len(prefers)
+    def credit(self) -> float:
+        """Return the mean credit of the judgments in the drawn order."""
+        rights = [each.right for each in self.judgments if each.drawn]
+        return sum(0.5 if right is None else float(right) for right in rights) / len(rights)
+
+    def shown(self, *, chosen_first: bool) -> list[Judgment]:
+        """Return the judgments in one order of the answers, sample by sample."""
+        found = (each for each in self.judgments if each.chosen_first == chosen_first)
+        return sorted(found, key=lambda each: each.sample)
 
 
 def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, test_sets: Path) -> dict[str, float]:
@@ -58,8 +63,8 @@ def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, te
         ValueError: no rows, a row without verdict in the drawn order, or in the other one for `both_orders`, a set of
             `sets` without rows, rows of another set, or what `rewardbench.section_scores` raises.
     """
-    rows = _rows(JudgedPairs(verdicts), test_sets / PREFERENCES_FILE, config)
-    credit = np.array([row.credit([seen for seen in row.seen if seen.drawn]) for row in rows])
+    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets / PREFERENCES_FILE, config)
+    credit = np.array([row.credit() for row in rows])
     tables.write_table(
         {
             **{name: [getattr(row, name) for row in rows] for name in ("subset", "prompt", "chosen", "rejected")},
@@ -81,22 +86,18 @@ def _rows(judged: JudgedPairs, file: Path, config: JudgeEvaluateConfig) -> list[
     names = ("subset", "prompt", "chosen", "rejected")
     for number, (subset, prompt, chosen, rejected) in enumerate(zip(*(columns[name] for name in names), strict=True)):
         try:
-            row = _Row(subset, prompt, chosen, rejected, judged.about(prompt, chosen, rejected))
+            row = _Row(subset, prompt, chosen, rejected, judged.verdicts_about(prompt, chosen, rejected))
         except ValueError as error:
             raise ValueError(f"{file}, row {number}: {error}") from error
-        if not any(seen.drawn for seen in row.seen):
+        if not any(each.drawn for each in row.judgments):
             raise ValueError(f"{judged.file}: no verdict of the drawn order about row {number} of {file}")
-        if config.both_orders and len(_first_shown(row, chosen)) != len(_first_shown(row, rejected)):
+        if config.both_orders and len(row.shown(chosen_first=True)) != len(row.shown(chosen_first=False)):
             raise ValueError(
                 f"{judged.file}: not as many verdicts of one order as of the other about row {number} of {file}: set"
                 " `orders: both` where the judge is asked, or leave out `both_orders`"
             )
         rows.append(row)
     return rows
-
-
-def _first_shown(row: _Row, answer: str) -> list[Seen]:
-    return [seen for seen in row.seen if seen.first == answer]
 
 
 def _of_sets(config: JudgeEvaluateConfig, subsets: Sequence[str], credit: np.ndarray) -> dict[str, float]:
@@ -130,14 +131,14 @@ def _of_sets(config: JudgeEvaluateConfig, subsets: Sequence[str], credit: np.nda
 
 
 def _biases(rows: Sequence[_Row]) -> dict[str, float]:
-    """How far place and length decide, over all verdicts."""
-    verdicts = [seen.verdict for row in rows for seen in row.seen]
+    """Measure how far place and length decide, over all verdicts."""
+    verdicts = [each.verdict for row in rows for each in row.judgments]
     read = [verdict for verdict in verdicts if verdict]
     longer = [
-        seen.prefers(max(row.chosen, row.rejected, key=len))
+        each.right == (len(row.chosen) > len(row.rejected))
         for row in rows
-        for seen in row.seen
-        if seen.verdict and len(row.chosen) != len(row.rejected)
+        for each in row.judgments
+        if each.verdict and len(row.chosen) != len(row.rejected)
     ]
     return {
         "first_position_share": read.count(1) / len(read) if read else 0.5,
@@ -147,11 +148,11 @@ def _biases(rows: Sequence[_Row]) -> dict[str, float]:
 
 
 def _both_orders(rows: Sequence[_Row]) -> dict[str, float]:
-    """How often a judgment stays right, and the same, when the answers change places."""
+    """Measure how often a judgment stays right, and the same, when the answers change places."""
     pairs = [
-        (one.prefers(row.chosen), other.prefers(row.chosen))
+        (one.right, other.right)
         for row in rows
-        for one, other in zip(_first_shown(row, row.chosen), _first_shown(row, row.rejected), strict=True)
+        for one, other in zip(row.shown(chosen_first=True), row.shown(chosen_first=False), strict=True)
     ]
     return {
         "both_order_accuracy": pairs.count((True, True)) / len(pairs),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workers import tables
 from workers.judges.configs import RelabelConfig
-from workers.judges.judged_pairs import JudgedPairs, decided
+from workers.judges.judged_pairs import JudgedPairs, majority
 
 PREFERENCES_FILE = "preferences.parquet"
 
@@ -25,15 +25,15 @@ def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Pa
     """
     file = preferences / PREFERENCES_FILE
     rows = tables.read_table(file, tables.PREFERENCES).to_pylist()
-    judged = JudgedPairs(verdicts)
+    judged = JudgedPairs(verdicts, repeats="each")
     kept: list[dict[str, str]] = []
     turned = 0
     for row in rows:
         chosen, rejected = row["chosen"], row["rejected"]
-        preferred = decided(judged.about(row["prompt"], chosen, rejected), chosen, rejected)
-        if preferred == chosen:
+        right = majority(judged.verdicts_about(row["prompt"], chosen, rejected))
+        if right:
             kept.append(row)
-        elif preferred == rejected:
+        elif right is False:
             kept.append(row | {"chosen": rejected, "rejected": chosen})
             turned += 1
     if not kept:
