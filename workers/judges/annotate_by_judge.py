@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from workers import tables
-from workers.judges.annotated_texts import read_annotated
+from workers.judges.annotated_pairs import read_annotated_pairs
 from workers.judges.configs import AnnotateByJudgeConfig
 from workers.judges.judged_pairs import JudgedPairs, majority
 from workers.reward_models.embeddings import ANNOTATIONS_FILE
@@ -28,7 +28,7 @@ def annotate_by_judge(
     Raises:
         ValueError: answers to different prompts (`pairing: cross`), other responses, or a pair without verdict.
     """
-    pairs = read_annotated(annotations, responses, config.cut_at)
+    pairs = read_annotated_pairs(annotations, responses, config.cut_at)
     table = tables.read_table(annotations / ANNOTATIONS_FILE, tables.ANNOTATIONS)
     winner, loser, gap = (table[name].to_numpy() for name in ("winner", "loser", "reward_gap"))
     judged = JudgedPairs(verdicts, repeats="each")
