@@ -21,8 +21,9 @@ from workers.data.dialogues import ASSISTANT, HUMAN
 
 Form = Literal["json", "brackets"]
 
-#: How the reason begins why a request that is longer than the model's context has no judgment.
-TOO_LONG = "too long"
+#: How the reason begins why a judgment has no text: the request is longer than the model's context; the server refuses
+#: the request, or its content; or its reply is garbled.
+TOO_LONG, REFUSED, FILTERED, GARBLED = "too long", "refused", "filtered", "garbled"
 
 
 class Written(NamedTuple):
