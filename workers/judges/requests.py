@@ -26,6 +26,16 @@ Form = Literal["json", "brackets"]
 TOO_LONG, REFUSED, FILTERED, GARBLED = "too long", "refused", "filtered", "garbled"
 
 
+class Shown(NamedTuple):
+    """What a judge sees of a pair of answers."""
+
+    prompt: str
+    first: str
+    second: str
+    hint: int
+    """The answer (1 or 2, by place) that it is told to be better; 0 tells it nothing."""
+
+
 class Written(NamedTuple):
     """A judgment, or why there is none."""
 
