@@ -1,4 +1,4 @@
-"""What the stages of generative judges can be told; see `workers.config`."""
+"""Configs of the stages of generative judges; see `workers.config`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from workers.config import Config, Fraction, NonNegativeFloat, NonNegativeInt, P
 from workers.judges.backends.configs import Backend, EndpointJudge, LocalJudge, RecordedJudge
 from workers.metric import Metric
 
+#: Spelling of a judgment. json: an object with the rationale first, then the verdict 1 or 2 (Con-J, arXiv 2410.03742).
+#: brackets: reasoning that ends in [[A]] or [[B]] (RISE-Judge, arXiv 2502.11689, after MT-Bench, arXiv 2306.05685).
+Form = Literal["json", "brackets"]
+
 
 class JudgeSampleConfig(Config):
     """Judgments of pairs of answers by a generative judge.
@@ -19,13 +23,11 @@ class JudgeSampleConfig(Config):
     """
 
     backend: Backend = LocalJudge(engine="transformers")
-    form: Literal["json", "brackets"] = "json"
-    """json: an object with the rationale first, then the verdict 1 or 2 (Con-J). brackets: reasoning that ends in
-    [[A]] or [[B]] (RISE)."""
+    form: Form = "json"
     rationale: bool = True
     """False asks for the bare verdict."""
     wordings: Annotated[int, Field(ge=1, le=6)] = 1
-    """From how many wordings of the request (`workers.judges.requests`) one is drawn for each pair; 1 is Con-J's."""
+    """Number of wordings of the request (`workers.judges.requests`), one of which each pair draws; 1 is Con-J's."""
     orders: Literal["drawn", "both"] = "drawn"
     """drawn: the answers of a pair are shown in one random order. both: in the other one as well."""
     chosen_first: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -36,9 +38,9 @@ class JudgeSampleConfig(Config):
     """0 takes the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     repetition_penalty: PositiveFloat = 1.2
-    """An endpoint is told only what is not 1, since not every server knows it."""
+    """An endpoint gets it only where it is not 1, since not every server knows it."""
     hints: bool = False
-    """Also one judgment per answer, order and pair that starts from being told that this is the better one."""
+    """Ask also for one judgment per answer, order and pair of a judge that is told that this is the better one."""
     hint_temperature: NonNegativeFloat = 1.0
     hint_top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_new_tokens: PositiveInt = 512
@@ -49,7 +51,7 @@ class JudgeSampleConfig(Config):
     chat: bool = False
     """Put requests into the chat template of the tokenizer, as messages; an endpoint always gets messages."""
     limit: PositiveInt | None = None
-    """Only so many pairs, from the first."""
+    """Number of pairs to judge, from the first; None judges all."""
     seed: Seed = 0
     shard: NonNegativeInt = 0
     shards: PositiveInt = 1
@@ -78,7 +80,8 @@ class JudgeSampleConfig(Config):
 class JudgeParseConfig(Config):
     """Verdicts read from judgments."""
 
-    form: Literal["json", "brackets"] = "json"
+    form: Form = "json"
+    """The one that was asked for."""
     strict: bool = False
     """True, to label training data: the text is exactly what was asked for, rationale first. False, to evaluate: the
     last verdict in it counts, however it is spelled (see `workers.judges.parse`)."""
@@ -187,11 +190,11 @@ class JudgeEvaluateConfig(Config):
         dict[str, Annotated[Literal["pairs"] | RewardBench, BeforeValidator(_rewardbench)]], Field(min_length=1)
     ]
     """Name of a test set -> how it is scored: `pairs` (mean credit), `rewardbench`, or `{rewardbench: [sections]}`.
-    All sets of the table are named; rows without a subset are the one set that is."""
+    Every set of the table must be named; rows without a subset belong to the only set that is."""
     both_orders: bool = False
-    """The judge saw both orders: adds both-order accuracy and consistency."""
+    """Add both-order accuracy and consistency; the judge must have seen both orders."""
     prefix: str = ""
-    """Of the metrics' names, where several evaluations are columns of one table: `reversed_`."""
+    """Put before the metrics' names where several evaluations are columns of one table: `reversed_`."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         names: list[str] = ["accuracy"]
@@ -209,10 +212,11 @@ class JudgeCompareConfig(Config):
     """Difference in accuracy of two judges on the same rows."""
 
     level: Fraction = 0.95
+    """Coverage of the interval."""
     resamples: PositiveInt = 10_000
     """Bootstrap resamples of the rows."""
     prefix: str = ""
-    """Of the metrics' names, as in `judge_evaluate`."""
+    """Put before the metrics' names, as in `judge_evaluate`."""
     seed: Seed = 0
 
     def metrics(self) -> tuple[str | Metric, ...]:
@@ -273,9 +277,9 @@ class AnnotateByJudgeConfig(Config):
     """Annotations with the judge's verdict in place of the simulated one; a coin decides where it has none."""
 
     cut_at: str | None = "\n\nHuman"
-    """As `annotation_pairs` was told."""
+    """The same as in `annotation_pairs`."""
     seed: Seed = 0
-    """Of the coin."""
+    """Seeds the coin."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("flip_rate", "mean_reward_gap", "undecided_rate")

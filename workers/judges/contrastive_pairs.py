@@ -115,7 +115,7 @@ def _pairs(
 
 
 def _outcome(pairs: list[tuple[str, Judgment, Judgment]], judgments: list[Judgment]) -> str:
-    """Name what became of one preference."""
+    """Classify a preference by whether it gave pairs, or why not."""
     if pairs:
         return "paired"
     if not judgments:

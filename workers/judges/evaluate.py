@@ -1,4 +1,4 @@
-"""Stage `judge_evaluate`: how often a judge or a scalar reward model prefers the right answer, and what sways it.
+"""Stage `judge_evaluate`: the accuracy of a judge or of a scalar reward model, and what sways it.
 
 The protocol of a row is RewardBench v1's for generative judges (arXiv 2403.13787; `scripts/run_generative.py`): the
 answers in one random order, 1 for the right one, 0.5 for a tie or a text that cannot be read. Of several judgments the
@@ -18,12 +18,11 @@ from workers.judges import rewardbench
 from workers.judges.configs import JudgeEvaluateConfig, RewardBench
 from workers.judges.judged_pairs import JudgedPairs, Judgment
 
-PREFERENCES_FILE = "preferences.parquet"
-ROWS_FILE = "rows.parquet"
-
 
 @dataclass(frozen=True)
 class _Row:
+    """A row of a test set with its judgments, none of which had a hint."""
+
     subset: str
     prompt: str
     chosen: str
@@ -42,28 +41,35 @@ class _Row:
 
 
 def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, test_sets: Path) -> dict[str, float]:
-    """Write `rows.parquet` (`tables.JUDGED_ROWS`) in the order of the test sets.
+    """Give credit to the judge for each row of the test sets, and sum up.
 
-    Verdicts are found by text, whatever the labels were when the judge was asked. Rows of a preferences artifact that
-    names no subsets belong to the one set of `sets`.
+    Verdicts are found by text, whatever the labels were when the judge was asked.
 
-    Metrics, all in [0, 1], each name after `prefix`:
+    Args:
+        config: the test sets, and how each is scored.
+        out: receives `rows.parquet` (`tables.JUDGED_ROWS`) in the order of the test sets.
+        verdicts: artifact of verdicts about these pairs, or more.
+        test_sets: artifact of preferences. Where it names no subsets, all rows belong to the only set of `sets`.
 
-    - `accuracy`: mean credit over all rows, in the order that was drawn. `<set>_accuracy`: over the rows of a set.
-      `<set>_<section>` and `<set>_overall`: see `rewardbench`.
-    - `parse_failure_rate`: share of the verdicts, of either order, that could not be read.
-    - `first_position_share`: share of the read ones that point to the answer shown first.
-    - `length_agreement`: share of the read ones that point to the answer with more characters, pairs of equal length
-      left out. Where no verdict is left to count, these two are 0.5: nothing read, no preference shown.
-    - `both_order_accuracy`: share of the judgments that are right in both orders; `consistency`: that prefer the same
-      answer in both. Sample k of one order goes with sample k of the other, and one that could not be read is neither
-      right nor consistent.
+    Returns:
+        All in [0, 1], each name after `prefix`:
+
+
+        - `accuracy`: mean credit over all rows, in the order that was drawn. `<set>_accuracy`: over the rows of a set.
+          `<set>_<section>` and `<set>_overall`: see `rewardbench`.
+        - `parse_failure_rate`: share of the verdicts, of either order, that could not be read.
+        - `first_position_share`: share of the read ones that point to the answer shown first.
+        - `length_agreement`: share of the read ones that point to the answer with more characters, pairs of equal
+          length left out. Where no verdict is left to count, these two are 0.5: nothing read, no preference shown.
+        - `both_order_accuracy`: share of the judgments that are right in both orders; `consistency`: that prefer the
+          same answer in both. Sample k of one order goes with sample k of the other, and one that could not be read is
+          neither right nor consistent.
 
     Raises:
         ValueError: no rows, a row without verdict in the drawn order, or in the other one for `both_orders`, a set of
             `sets` without rows, rows of another set, or what `rewardbench.section_scores` raises.
     """
-    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets / PREFERENCES_FILE, config)
+    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets / "preferences.parquet", config)
     credit = np.array([row.credit() for row in rows])
     tables.write_table(
         {
@@ -71,7 +77,7 @@ def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, te
             "credit": credit,
         },
         tables.JUDGED_ROWS,
-        out / ROWS_FILE,
+        out / "rows.parquet",
     )
     metrics = {"accuracy": float(credit.mean())} | _of_sets(config, [row.subset for row in rows], credit)
     metrics |= _biases(rows) | (_both_orders(rows) if config.both_orders else {})
@@ -101,7 +107,7 @@ def _rows(judged: JudgedPairs, file: Path, config: JudgeEvaluateConfig) -> list[
 
 
 def _of_sets(config: JudgeEvaluateConfig, subsets: Sequence[str], credit: np.ndarray) -> dict[str, float]:
-    """The metrics of each test set."""
+    """Compute the metrics of each test set."""
     if not any(subsets) and len(config.sets) == 1:
         subsets = [next(iter(config.sets))] * len(subsets)
     split = [subset.partition("/") for subset in subsets]

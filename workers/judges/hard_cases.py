@@ -16,7 +16,7 @@ def hard_cases(config: HardCasesConfig, out: Path, *, verdicts: Path, preference
     `judge_demonstrations` loses as wrong, inconsistent or unparsed.
 
     Args:
-        config: nothing to say.
+        config: has no fields.
         out: receives `preferences.parquet`, in the order of `preferences`.
         verdicts: artifact of judgments with their verdicts.
         preferences: artifact of labelled pairs of answers, whose labels count.

@@ -18,7 +18,7 @@ def surviving_rows(
     longer than a prompt with one of them. Compare models with `long_rows` 0 in both.
 
     Args:
-        config: nothing to say.
+        config: has no fields.
         out: receives `preferences.parquet`, in the order of `preferences`.
         preferences: artifact that `pairs` was made from.
         verdicts: artifact that `pairs` was made from.

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers import tables
-from workers.judges.configs import JudgeParseConfig
+from workers.judges.configs import Form, JudgeParseConfig
 from workers.judges.parse import judge_parse, lenient_verdict, strict_verdict
-from workers.judges.requests import Form, judgment
+from workers.judges.requests import judgment
 
 CON_J = Path("/work/shared/data/con-j/judged-code-pairs.jsonl.gz")
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from workers.data.chat import messages
 from workers.data.dialogues import as_prompt
-from workers.judges.configs import JudgeSampleConfig
+from workers.judges.configs import Form, JudgeSampleConfig
 from workers.judges.parse import lenient_verdict, strict_verdict
-from workers.judges.requests import WORDINGS, Form, hinted_request, judgment, request
+from workers.judges.requests import WORDINGS, hinted_request, judgment, request
 
 QUESTION = "\n\nHuman: How do I mend a boat?\n\nAssistant:"
 TURNS = "\n\nHuman: Hello.\n\nAssistant: Hi!\n\nHuman: Why?\n\nAssistant:"

@@ -1,4 +1,4 @@
-"""Who writes judgments: a model on this machine, a server, or a file; see `workers.config`."""
+"""Configs of those who write judgments: a model on this machine, a server, or a file; see `workers.config`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Access(Execution):
     """Environment variable on the worker that holds the key. The key itself is never stored or printed. None: the
     server wants none."""
     requests_per_minute: PositiveFloat | None = None
-    """Of all steps together that ask this model with this key and share `$SWEEP_ANSWERS`. None asks as fast as answers
-    come."""
+    """Rate of all steps together that ask this model with this key and share `$SWEEP_ANSWERS`. None asks as fast as
+    answers come."""
     parallel: PositiveInt = 8
-    """Requests of a step that are under way at once."""
+    """Greatest number of requests of a step that are under way at once."""
     timeout: PositiveFloat = 120.0
     """Seconds after which a request without an answer is given up and sent again."""
     max_cost: PositiveFloat | None = None
@@ -57,7 +57,7 @@ class EndpointJudge(Config):
     price_out: NonNegativeFloat = 0.0
     """Dollars per million tokens of answers."""
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """How the server calls the greatest number of new tokens; newer models of OpenAI want the second."""
+    """The server's name for the greatest number of new tokens; newer models of OpenAI want the second."""
     access: Access = Access()
 
     @field_validator("endpoint")
@@ -81,7 +81,7 @@ class EndpointJudge(Config):
 
 
 class RecordedColumns(Config):
-    """Where a file of recorded judgments keeps what."""
+    """The columns of a file of recorded judgments."""
 
     prompt: str = "prompt"
     first: str = "first"
@@ -92,7 +92,7 @@ class RecordedColumns(Config):
     verdict: str = "verdict"
     """1 or 2; anything else is kept, and will not be read as a verdict."""
     hint: str = "hint"
-    """The answer that the judge was told to be better; rows without it, or with 0, had no hint."""
+    """The answer (1 or 2, by place) that the judge was told to be better; rows without it, or with 0, had no hint."""
 
 
 class RecordedJudge(Config):
@@ -108,11 +108,11 @@ class RecordedJudge(Config):
 
 
 def _kind_of_backend(value: Any) -> str:
-    """Which backend is meant, so that only its own mistakes are told."""
+    """Recognise the backend that is meant, so that only its own mistakes are reported."""
     if isinstance(value, BaseModel):
         return type(value).__name__
-    told = value if isinstance(value, dict) else {}
-    return "EndpointJudge" if "endpoint" in told else "RecordedJudge" if "recorded" in told else "LocalJudge"
+    fields = value if isinstance(value, dict) else {}
+    return "EndpointJudge" if "endpoint" in fields else "RecordedJudge" if "recorded" in fields else "LocalJudge"
 
 
 Backend = Annotated[

@@ -9,7 +9,8 @@ from workers.data.dialogues import as_answer, as_question
 from workers.data.rows import read_rows
 from workers.judges.asks import Ask
 from workers.judges.backends.configs import RecordedColumns, RecordedJudge
-from workers.judges.requests import Form, Shown, Written, judgment
+from workers.judges.configs import Form
+from workers.judges.requests import Shown, Written, judgment
 
 
 def read_recorded(backend: RecordedJudge, form: Form, rationale: bool) -> dict[Shown, list[Written]]:
