@@ -68,15 +68,22 @@ class Execution(Config):
     """
 
 
+#: Most values; told apart first, since asking pydantic's classes takes longer.
+_SCALARS = (str, int, float, type(None))
+
+
 def _executions(value: object) -> Any:
     """Return where each `Execution` lies in `value`, in the form of pydantic's `exclude`."""
     if isinstance(value, Execution):
         return True
-    if isinstance(value, list | tuple):
-        parts: Iterable[tuple[Any, object]] = enumerate(value)
-    else:
-        parts = value.items() if isinstance(value, dict) else value if isinstance(value, Config) else ()
-    return {place: found for place, part in parts if (found := _executions(part))}
+    parts: Iterable[tuple[Any, object]] = ()
+    if isinstance(value, Config):
+        parts = vars(value).items()
+    elif isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    return {place: found for place, part in parts if not isinstance(part, _SCALARS) and (found := _executions(part))}
 
 
 class LocalPath(Config):

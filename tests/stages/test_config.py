@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from workers.config import Config, Execution
 
 
@@ -18,6 +20,7 @@ class Whole(Config):
     seed: int = 0
     part: Part = Part()
     several: tuple[Part, ...] = (Part(), Part(name="b"))
+    where: Path = Path("x")
     named: dict[str, Part | Speed] = {"one": Part(), "two": Speed()}  # noqa: RUF012 (pydantic copies it)
 
 
@@ -32,6 +35,7 @@ def test_how_a_step_is_run_is_left_out_of_its_identity_wherever_it_stands() -> N
         "seed": 0,
         "part": {"name": "a"},
         "several": [{"name": "a"}, {"name": "b"}],
+        "where": "x",
         "named": {"one": {"name": "a"}},
     }
     assert other.identity() == Whole().identity()

@@ -54,7 +54,6 @@ def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, te
     Returns:
         All in [0, 1], each name after `prefix`:
 
-
         - `accuracy`: mean credit over all rows, in the order that was drawn. `<set>_accuracy`: over the rows of a set.
           `<set>_<section>` and `<set>_overall`: see `rewardbench`.
         - `parse_failure_rate`: share of the verdicts, of either order, that could not be read.
