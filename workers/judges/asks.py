@@ -1,4 +1,4 @@
-"""What a judge is asked to write: each judgment by its pair of answers, their order, its hint and its number."""
+"""The judgments that a judge is asked for: each by its pair of answers, their order, its hint and its number."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def hinted_request(prompt: str, first: str, second: str, form: Form, wording: in
     return _asked(f"{WORDINGS[wording]}\n\n{shown}\n\nAnswer {better} is known to be better. Explain why:")
 
 
-def judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
+def format_judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
     """Spell a rationale, if there is one, and a verdict in the form in which a judge was asked to write them.
 
     Args:

@@ -10,7 +10,7 @@ from workers.judges.backends import endpoint
 from workers.judges.backends.configs import EndpointJudge, LocalJudge, RecordedJudge
 from workers.judges.backends.recorded import chosen_judgments, read_recorded
 from workers.judges.configs import JudgeSampleConfig
-from workers.judges.requests import TOO_LONG, Written, judgment
+from workers.judges.requests import TOO_LONG, Written, format_judgment
 from workers.tables import JUDGMENTS, write_table
 
 
@@ -108,7 +108,7 @@ def _with_hinted_verdict(config: JudgeSampleConfig, ask: Ask, written: Written) 
     """Make a whole judgment of the rationale that a hint was answered with."""
     if not ask.hint or written.unread:
         return written
-    return Written(judgment(written.text, ask.hint, config.form))
+    return Written(format_judgment(written.text, ask.hint, config.form))
 
 
 def _write(

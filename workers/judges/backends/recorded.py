@@ -10,7 +10,7 @@ from workers.data.rows import read_rows
 from workers.judges.asks import Ask
 from workers.judges.backends.configs import RecordedColumns, RecordedJudge
 from workers.judges.configs import Form
-from workers.judges.requests import Shown, Written, judgment
+from workers.judges.requests import Shown, Written, format_judgment
 
 
 def read_recorded(backend: RecordedJudge, form: Form, rationale: bool) -> dict[Shown, list[Written]]:
@@ -92,4 +92,4 @@ def _text(row: Mapping[str, Any], columns: RecordedColumns, form: Form, rational
     reasons = _column(row, columns.rationale, name) if rationale else None
     if rationale and not isinstance(reasons, str):
         raise ValueError(f"{name}: {columns.rationale} is a {type(reasons).__name__}, not text")
-    return judgment(reasons, verdict, form)
+    return format_judgment(reasons, verdict, form)
