@@ -1,13 +1,14 @@
 """Base types of the configs of all stages: each stage has one frozen pydantic model, in `configs.py` of its family.
 
-Every field is part of a step's *identity*: two configs that mean the same give the same key. How a step is run (CPUs,
-GPUs, memory, timeouts, where things are stored) is no field of a config.
+Every field is part of a step's *identity*, but for those that hold an `Execution`: two configs that mean the same give
+the same key. CPUs, GPUs, memory, timeouts and where things are stored are no fields of a config.
 
 No module of configs imports torch or ray, so planning does not either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -43,8 +44,11 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def identity(self) -> dict[str, Any]:
-        """Return the JSON-like value that is hashed: every field, defaults included, local files by content."""
-        return self.model_dump(mode="json", context={"identity": True})
+        """Return the JSON-like value that is hashed.
+
+        It has every field, defaults included, local files by content, and nothing of an `Execution`.
+        """
+        return self.model_dump(mode="json", context={"identity": True}, exclude=_executions(self))
 
     def metrics(self) -> tuple[str | Metric, ...]:
         """Return the metrics that the stage must return with this config; a plain name stands for a finite number."""
@@ -54,6 +58,32 @@ class Config(BaseModel):
         """Return the metrics by name."""
         metrics = (Metric(each) if isinstance(each, str) else each for each in self.metrics())
         return {each.name: each for each in metrics}
+
+
+class Execution(Config):
+    """Base of settings that say how a step is run and cannot change what it makes.
+
+    `Config.identity` leaves out every field, item or value that is one, however deep it lies. Give such a field a
+    default (`access: Access = Access()`): a None in its place would be hashed.
+    """
+
+
+#: Most values; told apart first, since asking pydantic's classes takes longer.
+_SCALARS = (str, int, float, type(None))
+
+
+def _executions(value: object) -> Any:
+    """Return where each `Execution` lies in `value`, in the form of pydantic's `exclude`."""
+    if isinstance(value, Execution):
+        return True
+    parts: Iterable[tuple[Any, object]] = ()
+    if isinstance(value, Config):
+        parts = vars(value).items()
+    elif isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    return {place: found for place, part in parts if not isinstance(part, _SCALARS) and (found := _executions(part))}
 
 
 class LocalPath(Config):

@@ -282,7 +282,7 @@ def grammar_problems(
             if (*where, part) in document.places or index == len(detail["loc"]) - 1:
                 where = (*where, part)
         if detail["type"] == "extra_forbidden":
-            message = f"{UNKNOWN_FIELD}; {nearest(detail['loc'][-1], _fields_at(model, detail['loc'][:-1]))}"
+            message = f"{UNKNOWN_FIELD}; {_hint(model, detail['loc'])}"
         elif detail["type"] == "missing":
             message = "is missing"
         elif detail["type"] == "secret":
@@ -295,6 +295,14 @@ def grammar_problems(
         # A union reports one mistake per member; the first one at a place says enough.
         problems.setdefault(where, document.problem(where, message))
     return list(problems.values())
+
+
+def _hint(model: type[BaseModel], loc: Sequence[int | str]) -> str:
+    """Say where an unknown field belongs: in one of those beside it, if that has it; else the nearest name."""
+    *above, name = loc
+    beside = _fields_at(model, above)
+    inside = [each for each in beside if name in _fields_at(model, (*above, each))]
+    return f"did you mean '{inside[0]}.{name}'?" if inside else nearest(name, beside)
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:

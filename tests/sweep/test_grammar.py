@@ -367,9 +367,8 @@ def test_a_size_is_bytes_or_has_a_unit(tmp_path: Path, text: str, size: int) -> 
     assert spec.runtime_of("total", {}).memory == size
 
 
-@pytest.mark.parametrize("url", ["https://user:pa55@host/v1", "https://t0ken@host/v1", "https://host/v1?key=pa55"])
-def test_an_endpoint_with_a_secret_is_refused_without_showing_it(tmp_path: Path, url: str) -> None:
-    text = f"""\
+def judged_by(backend: str) -> str:
+    return f"""\
 name: judges
 question: Which?
 axes: {{seed: [0]}}
@@ -377,10 +376,14 @@ stages:
   preferences: {{config: {{source: {{hub: some/data}}}}}}
   judge_sample:
     inputs: {{preferences: preferences}}
-    config: {{backend: {{endpoint: "{url}", model: m}}, seed: $seed}}
+    config: {{backend: {{{backend}}}, seed: $seed}}
 results: [judge_sample]
 """
-    (message,) = mistakes(tmp_path, text)
+
+
+@pytest.mark.parametrize("url", ["https://user:pa55@host/v1", "https://t0ken@host/v1", "https://host/v1?key=pa55"])
+def test_an_endpoint_with_a_secret_is_refused_without_showing_it(tmp_path: Path, url: str) -> None:
+    (message,) = mistakes(tmp_path, judged_by(f'endpoint: "{url}", model: m'))
     assert "FILE:8: stages.judge_sample.config.backend.endpoint: an endpoint has no user name, password" in message
     assert "pa55" not in message
     assert "t0ken" not in message
@@ -431,3 +434,10 @@ def test_a_module_of_stages_that_cannot_be_used_is_named_with_the_remedy(
     (found,) = mistakes(tmp_path, toy.SWEEP.replace("uses: [toy]", f"uses: [toy, {module}]"))
     assert found.startswith("FILE:17: uses[1]: module ") or found.startswith("FILE:17: uses[1]: the table of module ")
     assert message in found
+
+
+@pytest.mark.parametrize("field", ["key_env", "requests_per_minute", "parallel", "timeout", "max_cost"])
+def test_a_field_that_belongs_one_level_deeper_is_named_with_its_place(tmp_path: Path, field: str) -> None:
+    assert mistakes(tmp_path, judged_by(f"endpoint: 'http://x/v1', model: m, {field}: 1")) == [
+        f"FILE:8: stages.judge_sample.config.backend.{field}: unknown field; did you mean 'access.{field}'?"
+    ]

@@ -1,4 +1,4 @@
-"""Stage `annotate_by_judge`: a judge as the annotator, on the pairs of simulated annotations."""
+"""Stage `annotate_by_judge`: a judge in the place of the simulated annotator."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from workers import tables
-from workers.judges.annotated_texts import read_annotated
+from workers.judges.annotated_pairs import read_annotated_pairs
 from workers.judges.configs import AnnotateByJudgeConfig
-from workers.judges.judged_pairs import JudgedPairs, decided
+from workers.judges.judged_pairs import JudgedPairs, majority
 from workers.reward_models.embeddings import ANNOTATIONS_FILE
 from workers.seeding import generator
 
@@ -17,26 +17,33 @@ from workers.seeding import generator
 def annotate_by_judge(
     config: AnnotateByJudgeConfig, out: Path, *, annotations: Path, responses: list[Path], verdicts: Path
 ) -> dict[str, float]:
-    """Write `annotations.parquet`: the same pairs in the same order, the winner now being the judge's.
+    """Let a judge choose the winner of each annotated pair.
 
-    What the judge prefers is the majority of its verdicts; where there is none, where the two orders disagree, and
-    where both answers are the same text, a coin decides. The coin of annotation i depends on the seed and i alone.
+    What it prefers is the majority of its verdicts; where there is none, where the two orders disagree, and where both
+    answers are the same text, a coin decides. The coin of annotation i depends on the seed and i alone.
 
-    Metrics, as `annotate` defines them: `flip_rate`, the share of annotations whose loser has the strictly larger
-    golden reward: the judge's error rate; `mean_reward_gap`, the mean of |gap|. `undecided_rate`: the share of coins.
+    Args:
+        config: where a response ends, and the seed.
+        out: receives `annotations.parquet`: the same pairs in the same order.
+        annotations: artifact of the pairs; who won there does not matter.
+        responses: shards of the responses that were annotated.
+        verdicts: artifact of the judge's verdicts about the pairs.
+
+    Returns:
+        `flip_rate` and `mean_reward_gap`, as `annotate` defines them: the share of annotations whose loser has the
+        strictly larger golden reward, which is the judge's error rate, and the mean of |gap|. `undecided_rate`: the
+        share of coins.
 
     Raises:
-        ValueError: answers to different prompts (`pairing: cross`), other responses, or a pair without verdict.
+        ValueError: a pair without verdict, or what `read_annotated_pairs` raises.
     """
-    pairs = read_annotated(annotations, responses, config.cut_at)
+    pairs = read_annotated_pairs(annotations, responses, config.cut_at)
     table = tables.read_table(annotations / ANNOTATIONS_FILE, tables.ANNOTATIONS)
     winner, loser, gap = (table[name].to_numpy() for name in ("winner", "loser", "reward_gap"))
-    judged = JudgedPairs(verdicts)
-    preferred = [
-        None if won == lost else decided(judged.about(prompt, won, lost), won, lost) for prompt, won, lost in pairs
-    ]
-    undecided = np.array([answer is None for answer in preferred])
-    against = np.array([answer == lost for answer, (_, _, lost) in zip(preferred, pairs, strict=True)])
+    judged = JudgedPairs(verdicts, repeats="each")
+    right = [None if pair.winner == pair.loser else majority(judged.verdicts_about(*pair)) for pair in pairs]
+    undecided = np.array([each is None for each in right])
+    against = np.array([each is False for each in right])
     # Heads is the smaller row, whichever was the winner: the coin knows nothing of golden rewards.
     heads = generator(config.seed, "annotate_by_judge/coin").random(len(pairs)) < 0.5
     turned = np.where(undecided, heads != (winner < loser), against)

@@ -1,4 +1,4 @@
-"""Stage `judge_compare`: is one judge better than another on the same rows?"""
+"""Stage `judge_compare`: two judges compared on the same rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,22 @@ _BATCH = 500
 
 
 def judge_compare(config: JudgeCompareConfig, out: Path, *, first: Path, second: Path) -> dict[str, float]:
-    """Write `comparison.json`: the metrics, both accuracies, and the four cells of McNemar's table.
+    """Compare the credits of two judges row by row.
 
-    Metrics, each name after `prefix`: `accuracy_difference`, mean credit of the first minus that of the second;
-    `difference_low` and `difference_high`, its percentile bootstrap interval (`scipy.stats.bootstrap` of the paired
-    differences, rows drawn with replacement); `mcnemar_p`, exact and two-sided, whether one is right alone more often
-    than the other. Right is a credit above 0.5, wrong one below; rows that either judge leaves at 0.5 are not in
-    McNemar's table, but do count in the difference. Without rows on which just one of them is right, p is 1.
+    A judge is right about a row at a credit above 0.5, wrong below. Rows that either judge leaves at 0.5 are not in
+    McNemar's table, but do count in the difference.
+
+    Args:
+        config: level and resamples of the interval.
+        out: receives `comparison.json`: the metrics, both accuracies, and the four cells of McNemar's table.
+        first: evaluation of the judge whose accuracy is the minuend.
+        second: evaluation of the other one.
+
+    Returns:
+        Each name after `prefix`. `accuracy_difference`: mean credit of the first minus that of the second.
+        `difference_low` and `difference_high`: its percentile bootstrap interval (`scipy.stats.bootstrap` of the paired
+        differences, rows drawn with replacement). `mcnemar_p`: exact and two-sided, whether one is right alone more
+        often than the other (McNemar 1947, with binomial probabilities); 1 without rows about which just one is right.
 
     Raises:
         ValueError: the evaluations are not of the same rows in the same order, or of fewer than two.

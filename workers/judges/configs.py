@@ -1,149 +1,18 @@
-"""What the stages of generative judges can be told; see `workers.config`."""
+"""Configs of the stages of generative judges; see `workers.config`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    Tag,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, model_validator
 
-from workers.config import (
-    Config,
-    Dtype,
-    Fraction,
-    LocalPath,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Seed,
-)
+from workers.config import Config, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from workers.judges.backends.configs import Backend, EndpointJudge, LocalJudge, RecordedJudge
 from workers.metric import Metric
 
-
-class LocalJudge(Config):
-    """`{engine: transformers}` or `{engine: vllm}`: the `judge` input writes the judgments on this machine."""
-
-    engine: Literal["transformers", "vllm"]
-    batch_size: PositiveInt = 64
-    """Sequences per forward pass of transformers; it can change a text only through rounding."""
-    dtype: Dtype = "float32"
-
-
-class EndpointJudge(Config):
-    """`{endpoint: https://…/v1, model: …}`: an OpenAI-compatible server writes the judgments.
-
-    How it is asked (key, rate, patience, cap) is no part of the key: raising a cap asks nothing again. Every answer is
-    kept in `$SWEEP_ANSWERS` (`workers.judges.backends.endpoint`), so a step that is tried again pays for none twice.
-    """
-
-    endpoint: str
-    """Base URL, without a user name, password or query: it is stored with the results."""
-    model: str
-    key_env: str | None = "OPENAI_API_KEY"
-    """Environment variable on the worker that holds the key. The key itself is never stored or printed. None: the
-    server wants none."""
-    requests_per_minute: PositiveFloat | None = None
-    """Of all steps together that ask this model with this key and share `$SWEEP_ANSWERS`. None asks as fast as answers
-    come."""
-    parallel: PositiveInt = 8
-    """Requests of a step that are under way at once."""
-    timeout: PositiveFloat = 120.0
-    """Seconds after which a request without an answer is given up and sent again."""
-    price_in: NonNegativeFloat = 0.0
-    """Dollars per million tokens of prompts."""
-    price_out: NonNegativeFloat = 0.0
-    """Likewise of answers."""
-    max_cost: PositiveFloat | None = None
-    """Dollars for all steps of this entry of the sweep together, shards and variants, after which they fail instead of
-    asking on. It counts what their answers have cost, in this run or an earlier one. What is under way then is still
-    paid for: up to `parallel` requests of each step that runs."""
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """How the server calls the greatest number of new tokens; newer models of OpenAI want the second."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _nothing_secret_in_it(cls, endpoint: str) -> str:
-        parts = urlsplit(endpoint)
-        if "@" in parts.netloc or parts.query:
-            # Not a ValueError: those are shown with what was found.
-            raise PydanticCustomError(
-                "secret",
-                "an endpoint has no user name, password or query: it is stored and shown with the results. Name an "
-                "environment variable that holds the key, with key_env",
-            )
-        return endpoint
-
-    @model_validator(mode="after")
-    def _cost_can_be_counted(self) -> EndpointJudge:
-        if self.max_cost is not None and self.price_in == self.price_out == 0:
-            raise ValueError("max_cost needs price_in and price_out: at a price of 0 it would never be reached")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_asked_in_identity(
-        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        fields = dict(handler(self))
-        if info.context and info.context.get("identity"):
-            for name in ("key_env", "requests_per_minute", "parallel", "timeout", "max_cost"):
-                fields.pop(name)
-        return fields
-
-
-class RecordedColumns(Config):
-    """Where a file of recorded judgments keeps what."""
-
-    prompt: str = "prompt"
-    first: str = "first"
-    second: str = "second"
-    text: str = "text"
-    """The whole judgment. Rows without this column are made of the next two."""
-    rationale: str = "rationale"
-    verdict: str = "verdict"
-    """1 or 2; anything else is kept, and will not be read as a verdict."""
-    hint: str = "hint"
-    """The answer that the judge was told to be better; rows without it, or with 0, had no hint."""
-
-
-class RecordedJudge(Config):
-    """`{recorded: {path: …}}`: judgments that were written before, in a JSONL(.gz), JSON or Parquet file.
-
-    Several rows of one pair are several samples, in the order of the file. Where a file has only one order of a pair,
-    that is the drawn one, unless `chosen_first` asks for a certain order. `judgments.parquet` of another sweep will do.
-    Settings of sampling do not apply.
-    """
-
-    recorded: LocalPath
-    columns: RecordedColumns = RecordedColumns()
-
-
-def _kind_of_backend(value: Any) -> str:
-    """Which backend is meant, so that only its own mistakes are told."""
-    if isinstance(value, BaseModel):
-        return type(value).__name__
-    told = value if isinstance(value, dict) else {}
-    return "EndpointJudge" if "endpoint" in told else "RecordedJudge" if "recorded" in told else "LocalJudge"
-
-
-Backend = Annotated[
-    Annotated[LocalJudge, Tag("LocalJudge")]
-    | Annotated[EndpointJudge, Tag("EndpointJudge")]
-    | Annotated[RecordedJudge, Tag("RecordedJudge")],
-    Discriminator(_kind_of_backend),
-]
+#: Spelling of a judgment. json: an object with the rationale first, then the verdict 1 or 2 (Con-J, arXiv 2410.03742).
+#: brackets: reasoning that ends in [[A]] or [[B]] (RISE-Judge, arXiv 2502.11689, after MT-Bench, arXiv 2306.05685).
+Form = Literal["json", "brackets"]
 
 
 class JudgeSampleConfig(Config):
@@ -154,13 +23,11 @@ class JudgeSampleConfig(Config):
     """
 
     backend: Backend = LocalJudge(engine="transformers")
-    form: Literal["json", "brackets"] = "json"
-    """json: an object with the rationale first, then the verdict 1 or 2 (Con-J). brackets: reasoning that ends in
-    [[A]] or [[B]] (RISE)."""
+    form: Form = "json"
     rationale: bool = True
     """False asks for the bare verdict."""
     wordings: Annotated[int, Field(ge=1, le=6)] = 1
-    """From how many wordings of the request (`workers.judges.requests`) one is drawn for each pair; 1 is Con-J's."""
+    """Number of wordings of the request (`workers.judges.requests`), one of which each pair draws; 1 is Con-J's."""
     orders: Literal["drawn", "both"] = "drawn"
     """drawn: the answers of a pair are shown in one random order. both: in the other one as well."""
     chosen_first: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -171,9 +38,9 @@ class JudgeSampleConfig(Config):
     """0 takes the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     repetition_penalty: PositiveFloat = 1.2
-    """An endpoint is told only what is not 1, since not every server knows it."""
+    """An endpoint gets it only where it is not 1, since not every server knows it."""
     hints: bool = False
-    """Also one judgment per answer, order and pair that starts from being told that this is the better one."""
+    """Ask also for one judgment per answer, order and pair of a judge that is told that this is the better one."""
     hint_temperature: NonNegativeFloat = 1.0
     hint_top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_new_tokens: PositiveInt = 512
@@ -184,7 +51,7 @@ class JudgeSampleConfig(Config):
     chat: bool = False
     """Put requests into the chat template of the tokenizer, as messages; an endpoint always gets messages."""
     limit: PositiveInt | None = None
-    """Only so many pairs, from the first."""
+    """Number of pairs to judge, from the first; None judges all."""
     seed: Seed = 0
     shard: NonNegativeInt = 0
     shards: PositiveInt = 1
@@ -213,7 +80,8 @@ class JudgeSampleConfig(Config):
 class JudgeParseConfig(Config):
     """Verdicts read from judgments."""
 
-    form: Literal["json", "brackets"] = "json"
+    form: Form = "json"
+    """The one that was asked for."""
     strict: bool = False
     """True, to label training data: the text is exactly what was asked for, rationale first. False, to evaluate: the
     last verdict in it counts, however it is spelled (see `workers.judges.parse`)."""
@@ -322,11 +190,11 @@ class JudgeEvaluateConfig(Config):
         dict[str, Annotated[Literal["pairs"] | RewardBench, BeforeValidator(_rewardbench)]], Field(min_length=1)
     ]
     """Name of a test set -> how it is scored: `pairs` (mean credit), `rewardbench`, or `{rewardbench: [sections]}`.
-    All sets of the table are named; rows without a subset are the one set that is."""
+    Every set of the table must be named; rows without a subset belong to the only set that is."""
     both_orders: bool = False
-    """The judge saw both orders: adds both-order accuracy and consistency."""
+    """Add both-order accuracy and consistency; the judge must have seen both orders."""
     prefix: str = ""
-    """Of the metrics' names, where several evaluations are columns of one table: `reversed_`."""
+    """Put before the metrics' names where several evaluations are columns of one table: `reversed_`."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         names: list[str] = ["accuracy"]
@@ -344,10 +212,11 @@ class JudgeCompareConfig(Config):
     """Difference in accuracy of two judges on the same rows."""
 
     level: Fraction = 0.95
+    """Coverage of the interval."""
     resamples: PositiveInt = 10_000
     """Bootstrap resamples of the rows."""
     prefix: str = ""
-    """Of the metrics' names, as in `judge_evaluate`."""
+    """Put before the metrics' names, as in `judge_evaluate`."""
     seed: Seed = 0
 
     def metrics(self) -> tuple[str | Metric, ...]:
@@ -408,9 +277,9 @@ class AnnotateByJudgeConfig(Config):
     """Annotations with the judge's verdict in place of the simulated one; a coin decides where it has none."""
 
     cut_at: str | None = "\n\nHuman"
-    """As `annotation_pairs` was told."""
+    """The same as in `annotation_pairs`."""
     seed: Seed = 0
-    """Of the coin."""
+    """Seeds the coin."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("flip_rate", "mean_reward_gap", "undecided_rate")

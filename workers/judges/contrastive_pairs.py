@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from workers.judges.configs import JudgePairsConfig
-from workers.judges.judged import Judged, Judgment, read_judged
+from workers.judges.judged_pairs import JudgedPairs, Judgment
 from workers.progress import Progress
 from workers.seeding import shuffle_key
 from workers.tables import PREFERENCES, write_table
@@ -46,19 +46,20 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
     Raises:
         ValueError: no pair could be made, or no preference was judged.
     """
-    found = read_judged(verdicts, preferences)
+    judged = JudgedPairs(verdicts, repeats="once")
+    _, judgments_of = judged.join(preferences)
     pairs: list[tuple[str, Judgment, Judgment]] = []
     rows = Counter[str]()
-    progress = Progress("rows", len(found.judgments))
-    for number, judgments in enumerate(found.judgments, start=1):
-        made = _pairs(config, found, judgments)
+    progress = Progress("rows", len(judgments_of))
+    for number, judgments in enumerate(judgments_of, start=1):
+        made = _pairs(config, judged, judgments)
         pairs += made
         rows[_outcome(made, judgments)] += 1
         progress.show(number)
-    verdict = Counter(each.right for judgments in found.judgments for each in judgments if each.told is None)
-    hinted = sum(each.told is not None for judgments in found.judgments for each in judgments)
+    verdict = Counter(each.right for judgments in judgments_of for each in judgments if not each.hint)
+    hinted = sum(bool(each.hint) for judgments in judgments_of for each in judgments)
     seen = (
-        f"{len(found.judgments)} rows ({rows['unjudged']} not judged) have {verdict[True]} right, {verdict[False]}"
+        f"{len(judgments_of)} rows ({rows['unjudged']} not judged) have {verdict[True]} right, {verdict[False]}"
         f" wrong and {verdict[None]} unreadable judgments without a hint, and {hinted} with one"
     )
     if not pairs:
@@ -69,9 +70,9 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
     print(f"judge_pairs: {seen}", flush=True)
     types = Counter(kind for kind, _, _ in pairs)
     columns: dict[str, object] = {
-        "prompt": [found.request(right) for _, right, _ in pairs],
-        "chosen": [found.text(right) for _, right, _ in pairs],
-        "rejected": [found.text(wrong) for _, _, wrong in pairs],
+        "prompt": [judged.request(right) for _, right, _ in pairs],
+        "chosen": [judged.text(right) for _, right, _ in pairs],
+        "rejected": [judged.text(wrong) for _, _, wrong in pairs],
         "subset": [kind for kind, _, _ in pairs],
     }
     write_table(columns, PREFERENCES, out / "preferences.parquet")
@@ -81,25 +82,27 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
         "unparsed_pairs": float(types["unparsed"]),
         "hinted_pairs": float(types["hinted"]),
         "rows_with_pairs": float(rows["paired"]),
-        "rows_without_pairs": float(len(found.judgments) - rows["paired"]),
+        "rows_without_pairs": float(len(judgments_of) - rows["paired"]),
         "all_right_rows": float(rows["all right"]),
         "all_wrong_rows": float(rows["all wrong"]),
         "unjudged_rows": float(rows["unjudged"]),
     }
 
 
-def _pairs(config: JudgePairsConfig, found: Judged, judgments: list[Judgment]) -> list[tuple[str, Judgment, Judgment]]:
-    """(type, right, wrong) of one preference."""
+def _pairs(
+    config: JudgePairsConfig, judged: JudgedPairs, judgments: list[Judgment]
+) -> list[tuple[str, Judgment, Judgment]]:
+    """Pair the judgments of one preference: (type, right, wrong)."""
     requests: dict[str, list[Judgment]] = {}
     for each in judgments:
-        requests.setdefault(found.request(each), []).append(each)
+        requests.setdefault(judged.request(each), []).append(each)
     pairs = []
     for request, asked in requests.items():
         asked = [each for each in asked if not each.unread]
-        asked.sort(key=lambda each: shuffle_key(config.seed, request, str(found.sample(each)), found.text(each)))
+        asked.sort(key=lambda each: shuffle_key(config.seed, request, str(each.sample), judged.text(each)))
         of = {
-            (told, right): [each for each in asked if (each.told, each.right) == (told, right)]
-            for told in (None, True, False)
+            (hint, right): [each for each in asked if (each.true_hint, each.right) == (hint, right)]
+            for hint in (None, True, False)
             for right in (None, True, False)
         }
         for kind, most, chosen, rejected in (
@@ -112,9 +115,10 @@ def _pairs(config: JudgePairsConfig, found: Judged, judgments: list[Judgment]) -
 
 
 def _outcome(pairs: list[tuple[str, Judgment, Judgment]], judgments: list[Judgment]) -> str:
+    """Classify a preference by whether it gave pairs, or why not."""
     if pairs:
         return "paired"
     if not judgments:
         return "unjudged"
-    read = {each.right for each in judgments if each.told is None} - {None}
+    read = {each.right for each in judgments if not each.hint} - {None}
     return "all right" if read == {True} else "all wrong" if read == {False} else "other"

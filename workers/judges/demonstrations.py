@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from workers.judges.configs import JudgeDemonstrationsConfig
-from workers.judges.judged import Judgment, read_judged
+from workers.judges.judged_pairs import JudgedPairs, Judgment
 from workers.seeding import shuffle_key
 from workers.tables import DEMONSTRATIONS, read_table, write_table
 
@@ -42,12 +42,13 @@ def judge_demonstrations(
         ValueError: no row is admitted; a row was judged in one order only although both must be right; there are
             fewer general demonstrations than asked for; or no preference was judged.
     """
-    found = read_judged(verdicts, preferences)
-    chosen, rejected = (found.preferences.column(name).to_pylist() for name in ("chosen", "rejected"))
+    judged = JudgedPairs(verdicts, repeats="once")
+    table, judgments_of = judged.join(preferences)
+    chosen, rejected = (table.column(name).to_pylist() for name in ("chosen", "rejected"))
     reasons = Counter[str]()
     rows: list[tuple[str, str]] = []
-    for number, judgments in enumerate(found.judgments):
-        counted = [each for each in judgments if each.told is None and (config.both_orders or each.drawn)]
+    for number, judgments in enumerate(judgments_of):
+        counted = [each for each in judgments if not each.hint and (config.both_orders or each.drawn)]
         if config.both_orders and len({each.drawn for each in counted}) == 1:
             raise ValueError(
                 f"{verdicts}: row {number} of {preferences} was judged in one order only: let judge_sample ask with"
@@ -56,7 +57,7 @@ def judge_demonstrations(
         reason = _reason(config, chosen[number], rejected[number], counted)
         reasons[reason] += 1
         if reason == "admitted":
-            rows += [(found.request(each), found.text(each)) for each in counted]
+            rows += [(judged.request(each), judged.text(each)) for each in counted]
     lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if reason != "admitted")
     if not rows:
         raise ValueError(

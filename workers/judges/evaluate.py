@@ -1,4 +1,4 @@
-"""Stage `judge_evaluate`: how often a judge or a scalar reward model prefers the right answer, and what sways it.
+"""Stage `judge_evaluate`: the accuracy of a judge or of a scalar reward model, and what sways it.
 
 The protocol of a row is RewardBench v1's for generative judges (arXiv 2403.13787; `scripts/run_generative.py`): the
 answers in one random order, 1 for the right one, 0.5 for a tie or a text that cannot be read. Of several judgments the
@@ -16,57 +16,67 @@ import numpy as np
 from workers import tables
 from workers.judges import rewardbench
 from workers.judges.configs import JudgeEvaluateConfig, RewardBench
-from workers.judges.judged_pairs import JudgedPairs, Seen
-
-PREFERENCES_FILE = "preferences.parquet"
-ROWS_FILE = "rows.parquet"
+from workers.judges.judged_pairs import JudgedPairs, Judgment
 
 
 @dataclass(frozen=True)
 class _Row:
+    """A row of a test set with its judgments, none of which had a hint."""
+
     subset: str
     prompt: str
     chosen: str
     rejected: str
-    seen: list[Seen]
+    judgments: list[Judgment]
 
-    def credit(self, seen: Sequence[Seen]) -> float:
-        """Mean credit of some verdicts about this row."""
-        prefers = [each.prefers(self.chosen) for each in seen]
-        return sum(0.5 if right is None else float(right) for right in prefers) / len(prefers)
+    def credit(self) -> float:
+        """Return the mean credit of the judgments in the drawn order."""
+        rights = [each.right for each in self.judgments if each.drawn]
+        return sum(0.5 if right is None else float(right) for right in rights) / len(rights)
+
+    def shown(self, *, chosen_first: bool) -> list[Judgment]:
+        """Return the judgments in one order of the answers, sample by sample."""
+        found = (each for each in self.judgments if each.chosen_first == chosen_first)
+        return sorted(found, key=lambda each: each.sample)
 
 
 def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, test_sets: Path) -> dict[str, float]:
-    """Write `rows.parquet` (`tables.JUDGED_ROWS`) in the order of the test sets.
+    """Give credit to the judge for each row of the test sets, and sum up.
 
-    Verdicts are found by text, whatever the labels were when the judge was asked. Rows of a preferences artifact that
-    names no subsets belong to the one set of `sets`.
+    Verdicts are found by text, whatever the labels were when the judge was asked.
 
-    Metrics, all in [0, 1], each name after `prefix`:
+    Args:
+        config: the test sets, and how each is scored.
+        out: receives `rows.parquet` (`tables.JUDGED_ROWS`) in the order of the test sets.
+        verdicts: artifact of verdicts about these pairs, or more.
+        test_sets: artifact of preferences. Where it names no subsets, all rows belong to the only set of `sets`.
 
-    - `accuracy`: mean credit over all rows, in the order that was drawn. `<set>_accuracy`: over the rows of a set.
-      `<set>_<section>` and `<set>_overall`: see `rewardbench`.
-    - `parse_failure_rate`: share of the verdicts, of either order, that could not be read.
-    - `first_position_share`: share of the read ones that point to the answer shown first.
-    - `length_agreement`: share of the read ones that point to the answer with more characters, pairs of equal length
-      left out. Where no verdict is left to count, these two are 0.5: nothing read, no preference shown.
-    - `both_order_accuracy`: share of the judgments that are right in both orders; `consistency`: that prefer the same
-      answer in both. Sample k of one order goes with sample k of the other, and one that could not be read is neither
-      right nor consistent.
+    Returns:
+        All in [0, 1], each name after `prefix`:
+
+        - `accuracy`: mean credit over all rows, in the order that was drawn. `<set>_accuracy`: over the rows of a set.
+          `<set>_<section>` and `<set>_overall`: see `rewardbench`.
+        - `parse_failure_rate`: share of the verdicts, of either order, that could not be read.
+        - `first_position_share`: share of the read ones that point to the answer shown first.
+        - `length_agreement`: share of the read ones that point to the answer with more characters, pairs of equal
+          length left out. Where no verdict is left to count, these two are 0.5: nothing read, no preference shown.
+        - `both_order_accuracy`: share of the judgments that are right in both orders; `consistency`: that prefer the
+          same answer in both. Sample k of one order goes with sample k of the other, and one that could not be read is
+          neither right nor consistent.
 
     Raises:
         ValueError: no rows, a row without verdict in the drawn order, or in the other one for `both_orders`, a set of
             `sets` without rows, rows of another set, or what `rewardbench.section_scores` raises.
     """
-    rows = _rows(JudgedPairs(verdicts), test_sets / PREFERENCES_FILE, config)
-    credit = np.array([row.credit([seen for seen in row.seen if seen.drawn]) for row in rows])
+    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets / "preferences.parquet", config)
+    credit = np.array([row.credit() for row in rows])
     tables.write_table(
         {
             **{name: [getattr(row, name) for row in rows] for name in ("subset", "prompt", "chosen", "rejected")},
             "credit": credit,
         },
         tables.JUDGED_ROWS,
-        out / ROWS_FILE,
+        out / "rows.parquet",
     )
     metrics = {"accuracy": float(credit.mean())} | _of_sets(config, [row.subset for row in rows], credit)
     metrics |= _biases(rows) | (_both_orders(rows) if config.both_orders else {})
@@ -81,12 +91,12 @@ def _rows(judged: JudgedPairs, file: Path, config: JudgeEvaluateConfig) -> list[
     names = ("subset", "prompt", "chosen", "rejected")
     for number, (subset, prompt, chosen, rejected) in enumerate(zip(*(columns[name] for name in names), strict=True)):
         try:
-            row = _Row(subset, prompt, chosen, rejected, judged.about(prompt, chosen, rejected))
+            row = _Row(subset, prompt, chosen, rejected, judged.verdicts_about(prompt, chosen, rejected))
         except ValueError as error:
             raise ValueError(f"{file}, row {number}: {error}") from error
-        if not any(seen.drawn for seen in row.seen):
+        if not any(each.drawn for each in row.judgments):
             raise ValueError(f"{judged.file}: no verdict of the drawn order about row {number} of {file}")
-        if config.both_orders and len(_first_shown(row, chosen)) != len(_first_shown(row, rejected)):
+        if config.both_orders and len(row.shown(chosen_first=True)) != len(row.shown(chosen_first=False)):
             raise ValueError(
                 f"{judged.file}: not as many verdicts of one order as of the other about row {number} of {file}: set"
                 " `orders: both` where the judge is asked, or leave out `both_orders`"
@@ -95,12 +105,8 @@ def _rows(judged: JudgedPairs, file: Path, config: JudgeEvaluateConfig) -> list[
     return rows
 
 
-def _first_shown(row: _Row, answer: str) -> list[Seen]:
-    return [seen for seen in row.seen if seen.first == answer]
-
-
 def _of_sets(config: JudgeEvaluateConfig, subsets: Sequence[str], credit: np.ndarray) -> dict[str, float]:
-    """The metrics of each test set."""
+    """Compute the metrics of each test set."""
     if not any(subsets) and len(config.sets) == 1:
         subsets = [next(iter(config.sets))] * len(subsets)
     split = [subset.partition("/") for subset in subsets]
@@ -130,14 +136,14 @@ def _of_sets(config: JudgeEvaluateConfig, subsets: Sequence[str], credit: np.nda
 
 
 def _biases(rows: Sequence[_Row]) -> dict[str, float]:
-    """How far place and length decide, over all verdicts."""
-    verdicts = [seen.verdict for row in rows for seen in row.seen]
+    """Measure how far place and length decide, over all verdicts."""
+    verdicts = [each.verdict for row in rows for each in row.judgments]
     read = [verdict for verdict in verdicts if verdict]
     longer = [
-        seen.prefers(max(row.chosen, row.rejected, key=len))
+        each.right == (len(row.chosen) > len(row.rejected))
         for row in rows
-        for seen in row.seen
-        if seen.verdict and len(row.chosen) != len(row.rejected)
+        for each in row.judgments
+        if each.verdict and len(row.chosen) != len(row.rejected)
     ]
     return {
         "first_position_share": read.count(1) / len(read) if read else 0.5,
@@ -147,11 +153,11 @@ def _biases(rows: Sequence[_Row]) -> dict[str, float]:
 
 
 def _both_orders(rows: Sequence[_Row]) -> dict[str, float]:
-    """How often a judgment stays right, and the same, when the answers change places."""
+    """Measure how often a judgment stays right, and the same, when the answers change places."""
     pairs = [
-        (one.prefers(row.chosen), other.prefers(row.chosen))
+        (one.right, other.right)
         for row in rows
-        for one, other in zip(_first_shown(row, row.chosen), _first_shown(row, row.rejected), strict=True)
+        for one, other in zip(row.shown(chosen_first=True), row.shown(chosen_first=False), strict=True)
     ]
     return {
         "both_order_accuracy": pairs.count((True, True)) / len(pairs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.judges.configs import HardCasesConfig
-from workers.judges.judged import read_judged
+from workers.judges.judged_pairs import JudgedPairs
 from workers.tables import PREFERENCES, write_table
 
 
@@ -16,7 +16,7 @@ def hard_cases(config: HardCasesConfig, out: Path, *, verdicts: Path, preference
     `judge_demonstrations` loses as wrong, inconsistent or unparsed.
 
     Args:
-        config: nothing to say.
+        config: has no fields.
         out: receives `preferences.parquet`, in the order of `preferences`.
         verdicts: artifact of judgments with their verdicts.
         preferences: artifact of labelled pairs of answers, whose labels count.
@@ -27,11 +27,11 @@ def hard_cases(config: HardCasesConfig, out: Path, *, verdicts: Path, preference
     Raises:
         ValueError: the judge is right about all of them, or no preference was judged.
     """
-    found = read_judged(verdicts, preferences)
-    counted = [[each.right for each in judgments if each.told is None] for judgments in found.judgments]
+    table, judgments_of = JudgedPairs(verdicts, repeats="once").join(preferences)
+    counted = [[each.right for each in judgments if not each.hint] for judgments in judgments_of]
     hard = [row for row, rights in enumerate(counted) if not all(rights)]
     judged = sum(map(bool, counted))
     if not hard:
         raise ValueError(f"{verdicts}: the judge is right about all of the {judged} rows: there are no hard cases")
-    write_table(found.preferences.take(hard).to_pydict(), PREFERENCES, out / "preferences.parquet")
+    write_table(table.take(hard).to_pydict(), PREFERENCES, out / "preferences.parquet")
     return {"preferences": float(len(hard)), "judged_rows": float(judged)}

@@ -1,83 +1,184 @@
-"""Verdicts, found by the texts of the pair that they are about; what every reader of verdicts shares."""
+"""The judgments of a judge, found by the texts of the pair of answers that they are about.
+
+A judgment belongs to a pair through its texts: the same prompt, and the same two answers in either order. It is right
+when its verdict points to the chosen answer of *this* pair, so the judgments that were sampled once serve every level
+of label noise.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from workers import tables
+import pyarrow as pa
 
-VERDICTS_FILE = "verdicts.parquet"
+from workers.tables import PREFERENCES, VERDICTS, read_table
+
+#: Texts are read in parts, so that they never lie in memory twice.
+_PART = 10_000
 #: Characters of a text that an error message shows.
 _SHOWN = 60
 
 
-class Seen(NamedTuple):
-    """A verdict about two answers, which the judge saw in some order."""
+class Judgment(NamedTuple):
+    """One judgment of a pair of answers, seen from the label of the pair."""
 
-    first: str
+    row: int
+    """Row of the table of verdicts."""
+    sample: int
+    """Its number among the judgments that were asked for in the same way."""
     drawn: bool
-    """Whether this is the order that was drawn for the pair."""
+    """The answers were shown in the order that was drawn for the pair."""
+    chosen_first: bool
+    """The chosen answer was shown first."""
+    hint: int
+    """The answer (1 or 2, by place) that the judge was told to be better; 0 without a hint."""
     verdict: int
-    """1 or 2, the place of the preferred answer; 0 where the text does not say."""
+    """The answer (1 or 2, by place) that it prefers; 0 where no verdict could be read."""
+    unread: bool
+    """The judge wrote nothing: the request was too long or refused, or the reply garbled."""
 
-    def prefers(self, answer: str) -> bool | None:
-        """Whether it is for `answer` and not for the other one; None where it says nothing."""
-        return None if self.verdict == 0 else (self.verdict == 1) == (self.first == answer)
+    @property
+    def right(self) -> bool | None:
+        """Whether the verdict points to the chosen answer; None where no verdict could be read."""
+        return (self.verdict == 1) == self.chosen_first if self.verdict else None
+
+    @property
+    def true_hint(self) -> bool | None:
+        """Whether the hint named the chosen answer; None without a hint."""
+        return (self.hint == 1) == self.chosen_first if self.hint else None
 
 
 class JudgedPairs:
-    """A `verdicts` artifact. Judgments that were written with a hint are no verdicts of the judge, and left out."""
+    """A `verdicts` artifact, read as the judgments of pairs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, verdicts: Path, *, repeats: Literal["once", "each"]) -> None:
         """Read the table.
+
+        Args:
+            verdicts: the artifact.
+            repeats: how judgments count that agree in order, hint, sample, request and text. "once" is for stages that
+                learn from the texts (Con-J, arXiv 2410.03742; RISE, arXiv 2502.11689): one that was written down twice
+                is no second one. "each" is for stages that count verdicts: those of `scalar_verdicts` have no texts, so
+                all about a pair that occurs in several rows agree, although of equal rewards each row has a verdict
+                against its own label.
 
         Raises:
             ValueError: the table has another shape, or a verdict other than 0, 1 and 2.
         """
-        self.file = folder / VERDICTS_FILE
-        names = ("hint", "sample", "prompt", "first", "second", "drawn", "verdict")
-        table = tables.read_table(self.file, tables.VERDICTS).select(names)
-        self._seen: dict[tuple[str, ...], list[tuple[int, Seen]]] = {}
-        for hint, sample, prompt, first, second, drawn, verdict in zip(*table.to_pydict().values(), strict=True):
-            if verdict not in (0, 1, 2):
-                raise ValueError(f"{self.file}: verdict {verdict} about {_cut(prompt)}; verdicts are 0, 1 and 2")
-            if hint == 0:
-                pair = (prompt, *sorted((first, second)))
-                self._seen.setdefault(pair, []).append((sample, Seen(first, drawn, verdict)))
+        self.file = verdicts / "verdicts.parquet"
+        self._table = read_table(self.file, VERDICTS)
+        self._once = repeats == "once"
+        names = ("sample", "drawn", "hint", "verdict", "unread")
+        self._sample, self._drawn, self._hint, self._verdict, self._unread = (
+            self._table.column(name).to_pylist() for name in names
+        )
+        #: (prompt, first, second) -> rows.
+        self._rows: dict[tuple[str, str, str], list[int]] = {}
+        start = 0
+        for part in self._table.select(["prompt", "first", "second"]).to_batches(max_chunksize=_PART):
+            for row, shown in enumerate(zip(*(column.to_pylist() for column in part.columns), strict=True), start):
+                if self._verdict[row] not in (0, 1, 2):
+                    message = f"verdict {self._verdict[row]} about {_cut(shown[0])}; verdicts are 0, 1 and 2"
+                    raise ValueError(f"{self.file}: {message}")
+                self._rows.setdefault(shown, []).append(row)
+            start += part.num_rows
 
-    def about(self, prompt: str, one: str, other: str) -> list[Seen]:
-        """The verdicts about two different answers to a prompt, in whatever order they were shown; sample by sample.
+    def about(self, prompt: str, chosen: str, rejected: str) -> list[Judgment]:
+        """Find all judgments of a pair, hinted ones too; the list is empty if the judge was not asked.
+
+        Those that were shown the chosen answer first come first; otherwise they are in the order of the table.
+        """
+        return [
+            Judgment(
+                row=row,
+                sample=self._sample[row],
+                drawn=self._drawn[row],
+                chosen_first=chosen_first,
+                hint=self._hint[row],
+                verdict=self._verdict[row],
+                unread=bool(self._unread[row]),
+            )
+            for chosen_first, shown in ((True, (prompt, chosen, rejected)), (False, (prompt, rejected, chosen)))
+            for row in self._counted(self._rows.get(shown, []))
+        ]
+
+    def verdicts_about(self, prompt: str, chosen: str, rejected: str) -> list[Judgment]:
+        """Find the judgments of a pair without those that had a hint, which are no verdicts of the judge.
 
         Raises:
-            ValueError: the answers are the same, or there is no verdict; shows the prompt.
+            ValueError: the answers are the same, or there is no such judgment; shows the prompt.
         """
-        if one == other:
-            raise ValueError(f"both answers to {_cut(prompt)} are {_cut(one)}: there is nothing to judge")
-        found = self._seen.get((prompt, *sorted((one, other))))
-        if found is None:
+        if chosen == rejected:
+            raise ValueError(f"both answers to {_cut(prompt)} are {_cut(chosen)}: there is nothing to judge")
+        found = [each for each in self.about(prompt, chosen, rejected) if not each.hint]
+        if not found:
             raise ValueError(
-                f"{self.file}: no verdict about {_cut(one)} and {_cut(other)}, answers to {_cut(prompt)}: the judge was"
-                " asked about other texts, with a `limit`, or only with hints"
+                f"{self.file}: no verdict about {_cut(chosen)} and {_cut(rejected)}, answers to {_cut(prompt)}: the"
+                " judge was asked about other texts, with a `limit`, or only with hints"
             )
-        return [seen for _, seen in sorted(found, key=lambda each: each[0])]
+        return found
+
+    def join(self, preferences: Path) -> tuple[pa.Table, list[list[Judgment]]]:
+        """Read a `preferences` artifact, which may be a part of what was judged, and find the judgments of each row.
+
+        A row that is there twice has the same judgments twice.
+
+        Returns:
+            The table (`tables.PREFERENCES`), and what `about` finds for each of its rows.
+
+        Raises:
+            ValueError: no row has a judgment.
+        """
+        table = read_table(preferences / "preferences.parquet", PREFERENCES)
+        pairs = zip(*(table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected")), strict=True)
+        judgments = [self.about(*pair) for pair in pairs]
+        if not any(judgments):
+            raise ValueError(
+                f"{self.file.parent}: none of its {self._table.num_rows} judgments is about one of the {len(judgments)}"
+                f" rows of {preferences}. They belong together by their texts: let judge_sample judge these"
+                " preferences, or those that they are a part of"
+            )
+        return table, judgments
+
+    def request(self, judgment: Judgment) -> str:
+        """Return the dialogue that asked for it, without any hint."""
+        return str(self._table.column("request")[judgment.row].as_py())
+
+    def text(self, judgment: Judgment) -> str:
+        """Return what the judge wrote."""
+        return str(self._table.column("text")[judgment.row].as_py())
+
+    def _counted(self, rows: list[int]) -> list[int]:
+        """Return `rows`, all about the same answers in the same order, without repeats if these count once."""
+        if not self._once:
+            return rows
+        asked = Counter((self._hint[row], self._sample[row]) for row in rows)
+        if max(asked.values(), default=1) == 1:
+            return rows
+        # Few come this far, so few texts are read.
+        request, text = self._table.column("request"), self._table.column("text")
+        first: dict[tuple[int, int, str, str], int] = {}
+        for row in rows:
+            first.setdefault((self._hint[row], self._sample[row], request[row].as_py(), text[row].as_py()), row)
+        return [*first.values()]
 
 
-def decided(seen: Iterable[Seen], one: str, other: str) -> str | None:
-    """The answer that the judge prefers: the one that has most of the verdicts in each order that it was asked in.
+def majority(judgments: Iterable[Judgment]) -> bool | None:
+    """Tell whether the judge prefers the chosen answer: it has most of the verdicts in each order that was shown.
 
-    None where an order has no majority, because nothing was read or for a tie, or where the orders disagree.
+    Returns:
+        False where the rejected one has; None where an order has no majority, because nothing was read or for a tie,
+        or where the orders disagree.
     """
-    votes = {one: 0, other: 0}  # by the answer that was shown first
-    asked = set()
-    for each in seen:
-        asked.add(each.first)
-        prefers = each.prefers(one)
-        votes[each.first] += 0 if prefers is None else 1 if prefers else -1
-    if all(votes[first] > 0 for first in asked):
-        return one
-    return other if all(votes[first] < 0 for first in asked) else None
+    votes = Counter[bool]()
+    for each in judgments:
+        votes[each.chosen_first] += 0 if each.right is None else 1 if each.right else -1
+    if all(balance > 0 for balance in votes.values()):
+        return True
+    return False if all(balance < 0 for balance in votes.values()) else None
 
 
 def _cut(text: str) -> str:

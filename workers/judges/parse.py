@@ -1,4 +1,4 @@
-"""Stage `judge_parse`: the verdicts that judgments come to."""
+"""Stage `judge_parse`: verdicts read from judgments."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from workers.judges.configs import JudgeParseConfig
-from workers.judges.requests import Form
+from workers.judges.configs import Form, JudgeParseConfig
 from workers.tables import JUDGMENTS, VERDICTS, read_table, write_table
 
 _BRACKETS = {"[[A]]": 1, "[[B]]": 2}
@@ -21,7 +20,7 @@ _FIELD = re.compile(r"""\bverdict\b["'*`]*\s*[:=]\s*([^\n,}]*)""", re.IGNORECASE
 _VALUE = re.compile(r"""["'*`\s]*(?:answer\s+)?([12])(?:\s+is\s+(?:\w+\s+)?better)?["'*`.\s]*""", re.IGNORECASE)
 #: A third letter or a tie is a verdict too, but none that can be read.
 _BRACKETED = re.compile(r"\[\[(A|B|C|tie)\]\]", re.IGNORECASE)
-#: The request said again.
+#: The request, repeated.
 _ECHO = re.compile(r"\[\[A\]\]\W*(?:or|and|/|,)?\W*\[\[B\]\]", re.IGNORECASE)
 _SENTENCE = re.compile(r"[^.!?\n]+")
 _DOUBT = re.compile(r"\b(?:not|if|whether|which|would|might|could|neither)\b|n't\b", re.IGNORECASE)
@@ -34,14 +33,17 @@ _BARE = re.compile(r"""["'*`\s(]*(?:answer\s+)?([12AB])["'*`\s).]*""")
 
 
 def judge_parse(config: JudgeParseConfig, out: Path, *, judgments: list[Path]) -> dict[str, float]:
-    """Write `verdicts.parquet`: the judgments of all shards in order, each with its verdict 1, 2 or 0.
+    """Read the verdict of each judgment: 1, 2, or 0 where the text does not say or there is none.
 
-    A judgment without a text has none, and 0 is written.
+    Args:
+        config: how strictly to read.
+        out: receives `verdicts.parquet`, the judgments of all shards in order, each with its verdict.
+        judgments: shards of the judgments.
 
     Returns:
-        verdicts: rows written. unparsed_rate: share of them with verdict 0. unread_judgments: those of them that have
-        no text, because the request was too long or refused, or the reply garbled; column `unread` says why.
-        first_position_rate: share of verdict 1 among the others; 0.5, which says nothing, where there are none.
+        `verdicts`: rows written. `unparsed_rate`: share of them with verdict 0. `unread_judgments`: those of them that
+        have no text, because the request was too long or refused, or the reply garbled; column `unread` says why.
+        `first_position_rate`: share of verdict 1 among the others; 0.5, which says nothing, where there are none.
 
     Raises:
         ValueError: there are no judgments.
@@ -72,7 +74,7 @@ def _verdict(config: JudgeParseConfig, text: str) -> int:
 
 
 def strict_verdict(text: str, form: Form, rationale: bool) -> int:
-    """1 or 2 where the text is what was asked for and nothing else, white space around it aside; else 0.
+    """Return 1 or 2 where the text is what was asked for and nothing else, white space around it aside; else 0.
 
     json: an object with exactly the keys rationale (a text that is not blank) and verdict (the number 1 or 2), in this
     order. brackets: one `[[A]]` or `[[B]]`, which ends the text, behind some reasoning. Without a rationale, the
@@ -106,7 +108,7 @@ def _strict_json(text: str, rationale: bool) -> int:
 
 
 def lenient_verdict(text: str, form: Form) -> int:
-    """1 or 2 where the text says so in one of these ways; else 0. The first way that occurs decides.
+    """Return 1 or 2 where the text says so in one of these ways; else 0. The first way that occurs decides.
 
     1. In the form that was asked for: its last verdict. Of json, objects anywhere in the text (code fences, prose and
        raw line breaks inside of strings do no harm), and where there is none, or it is cut off, `verdict: …` with the
@@ -137,7 +139,7 @@ def _in_json(text: str) -> int | None:
 
 
 def _objects(text: str) -> list[tuple[int, int, Any]]:
-    """Start, end and verdict of each JSON object in `text` that has one, from the left."""
+    """Find start, end and verdict of each JSON object in `text` that has one, from the left."""
     decoder = json.JSONDecoder(strict=False)
     found: list[tuple[int, int, Any]] = []
     start = text.find("{")

@@ -1,4 +1,4 @@
-"""Stage `policy_compare`: a trained policy against its start, by golden reward."""
+"""Stage `policy_compare`: a trained policy compared with its start, by golden reward."""
 
 from __future__ import annotations
 
@@ -30,13 +30,22 @@ def policy_compare(
     start_responses: list[Path],
     start_scores: list[Path],
 ) -> dict[str, float]:
-    """Write `comparison.json`: the metrics, counts, and the coefficients of the length-controlled win rate.
+    """Compare response i of the policy with response i of the start to the same prompt.
 
-    Response i of the policy is compared with response i of the start to the same prompt; the larger golden reward
-    wins, equal ones are half a win.
+    The larger golden reward wins; equal ones are half a win.
 
-    Metrics: `golden_reward` and `start_golden_reward`, means over all responses; `win_rate` of the policy;
-    `length_controlled_win_rate`, see there; `mean_length` and `start_mean_length` of the responses in characters.
+    Args:
+        config: where a response ends.
+        out: receives `comparison.json`: the metrics, counts, and coefficients of the length-controlled win rate.
+        responses: shards of the policy's responses.
+        scores: shards of their golden rewards.
+        start_responses: shards of the start's responses.
+        start_scores: shards of their golden rewards.
+
+    Returns:
+        `golden_reward` and `start_golden_reward`: means over all responses. `win_rate`: of the policy.
+        `length_controlled_win_rate`: what the function of this name returns. `mean_length` and `start_mean_length`: of
+        the responses, in characters.
 
     Raises:
         ValueError: scores of other responses, or not as many responses to the same prompts from both policies.
@@ -64,7 +73,7 @@ def policy_compare(
 
 
 def length_controlled_win_rate(wins: Floats, difference: Floats) -> tuple[float, dict[str, float]]:
-    """The win rate if both policies wrote at the same length.
+    """Estimate the win rate if both policies wrote at the same length.
 
     After AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475; `metrics/glm_winrate.py` of
     github.com/tatsu-lab/alpaca_eval): P(win) = sigmoid(theta + phi * tanh(difference / its standard deviation)), fitted
@@ -94,7 +103,7 @@ def length_controlled_win_rate(wins: Floats, difference: Floats) -> tuple[float,
 
 
 def _read(responses: list[Path], scores: list[Path], cut_at: str | None) -> tuple[Responses, Floats]:
-    """Texts and flat golden rewards of a policy's responses."""
+    """Read the texts and flat golden rewards of a policy's responses."""
     texts, rewards = read_responses(responses, cut_at), read_scores(scores)
     if rewards.shape != (texts.prompts, texts.responses):
         raise ValueError(

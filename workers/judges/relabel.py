@@ -1,39 +1,44 @@
-"""Stage `relabel`: preferences as a judge sees them."""
+"""Stage `relabel`: preferences with the labels of a judge."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from workers import tables
 from workers.judges.configs import RelabelConfig
-from workers.judges.judged_pairs import JudgedPairs, decided
-
-PREFERENCES_FILE = "preferences.parquet"
+from workers.judges.judged_pairs import JudgedPairs, majority
+from workers.tables import PREFERENCES, read_table, write_table
 
 
 def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Path) -> dict[str, float]:
-    """Write `preferences.parquet`, in which the chosen answer is the one that the judge prefers.
+    """Choose in each pair the answer that the judge prefers.
 
     What it prefers is the majority of its verdicts. Pairs without one, or with different ones in the two orders where
     the judge was asked in both, are lost.
 
+    Args:
+        config: has no fields.
+        out: receives `preferences.parquet`, in the order of `preferences`.
+        preferences: artifact of the pairs.
+        verdicts: artifact of the judge's verdicts about them.
+
     Returns:
-        preferences: rows written. turned_rate: share of these that had the other label. undecided_rows: pairs lost.
+        `preferences`: rows written. `turned_rate`: share of these that had the other label. `undecided_rows`: pairs
+        lost.
 
     Raises:
         ValueError: a pair that the judge was not asked about, or none is left.
     """
-    file = preferences / PREFERENCES_FILE
-    rows = tables.read_table(file, tables.PREFERENCES).to_pylist()
-    judged = JudgedPairs(verdicts)
+    file = preferences / "preferences.parquet"
+    rows = read_table(file, PREFERENCES).to_pylist()
+    judged = JudgedPairs(verdicts, repeats="each")
     kept: list[dict[str, str]] = []
     turned = 0
     for row in rows:
         chosen, rejected = row["chosen"], row["rejected"]
-        preferred = decided(judged.about(row["prompt"], chosen, rejected), chosen, rejected)
-        if preferred == chosen:
+        right = majority(judged.verdicts_about(row["prompt"], chosen, rejected))
+        if right:
             kept.append(row)
-        elif preferred == rejected:
+        elif right is False:
             kept.append(row | {"chosen": rejected, "rejected": chosen})
             turned += 1
     if not kept:
@@ -41,8 +46,8 @@ def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Pa
             f"{judged.file}: the judge decided none of the {len(rows)} pairs of {file}: look at `unparsed_rate` of its"
             " verdicts, and whether it just prefers one of the two places"
         )
-    columns: dict[str, object] = {name: [row[name] for row in kept] for name in tables.PREFERENCES.names}
-    tables.write_table(columns, tables.PREFERENCES, out / PREFERENCES_FILE)
+    columns: dict[str, object] = {name: [row[name] for row in kept] for name in PREFERENCES.names}
+    write_table(columns, PREFERENCES, out / "preferences.parquet")
     return {
         "preferences": float(len(kept)),
         "turned_rate": turned / len(kept),

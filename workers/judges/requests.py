@@ -2,8 +2,8 @@
 
 A request shows a question and two answers and asks which one is better, in one of two forms:
 
-- json, as Con-J: `{"rationale": "…", "verdict": 1}`, the rationale first, so that it can carry the verdict;
-- brackets, as RISE-Judge and MT-Bench: reasoning that ends in `[[A]]` or `[[B]]`.
+- json, as in Con-J: `{"rationale": "…", "verdict": 1}`, the rationale first, so that it can carry the verdict;
+- brackets, as in RISE-Judge and MT-Bench: reasoning that ends in `[[A]]` or `[[B]]`.
 
 Wording 0 says in English, and with other names of the keys, what the request of Con-J says in Chinese; so does the
 hinted request (github.com/YeZiyi1998/Con-J, README.md and src/openrlhf/utils/templates.py, Apache-2.0). The other
@@ -15,14 +15,24 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from workers.data.dialogues import ASSISTANT, HUMAN
+from workers.judges.configs import Form
 
-Form = Literal["json", "brackets"]
+#: How the reason begins why a judgment has no text: the request is longer than the model's context; the server refuses
+#: the request, or its content; or its reply is garbled.
+TOO_LONG, REFUSED, FILTERED, GARBLED = "too long", "refused", "filtered", "garbled"
 
-#: How the reason begins why a request that is longer than the model's context has no judgment.
-TOO_LONG = "too long"
+
+class Shown(NamedTuple):
+    """What a judge sees of a pair of answers."""
+
+    prompt: str
+    first: str
+    second: str
+    hint: int
+    """The answer (1 or 2, by place) that it is told to be better; 0 tells it nothing."""
 
 
 class Written(NamedTuple):
@@ -64,7 +74,7 @@ _NAMES = {"json": ("1", "2"), "brackets": ("A", "B")}
 
 
 def request(prompt: str, first: str, second: str, form: Form, rationale: bool, wording: int) -> str:
-    """The dialogue "\\n\\nHuman: …\\n\\nAssistant:" that asks for a judgment.
+    """Write the dialogue "\\n\\nHuman: …\\n\\nAssistant:" that asks for a judgment.
 
     It has one human turn. Where the question is a dialogue of several turns, all of them are shown, set apart by a line
     break instead of an empty line.
@@ -73,7 +83,7 @@ def request(prompt: str, first: str, second: str, form: Form, rationale: bool, w
         prompt: "\\n\\nHuman: …\\n\\nAssistant:".
         first: the answer that is shown first.
         second: the other one.
-        form: how the verdict is to be spelled.
+        form: spelling of the verdict.
         rationale: whether to ask for one.
         wording: place in `WORDINGS`.
     """
@@ -84,14 +94,14 @@ def request(prompt: str, first: str, second: str, form: Form, rationale: bool, w
 
 
 def hinted_request(prompt: str, first: str, second: str, form: Form, wording: int, hint: int) -> str:
-    """Likewise, but says that answer `hint` (1 or 2) is the better one, and asks for the reasons only."""
+    """Write a request that says that answer `hint` (1 or 2) is the better one, and asks for the reasons only."""
     better = _NAMES[form][hint - 1]
     shown = _shown(prompt, first, second, form)
     return _asked(f"{WORDINGS[wording]}\n\n{shown}\n\nAnswer {better} is known to be better. Explain why:")
 
 
-def judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
-    """A rationale, if there is one, and a verdict, in the form in which a judge was asked to write them.
+def format_judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
+    """Spell a rationale, if there is one, and a verdict in the form in which a judge was asked to write them.
 
     Args:
         rationale: text.
@@ -100,8 +110,8 @@ def judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
     """
     number = int(verdict) if str(verdict).isdecimal() else verdict
     if form == "json":
-        spoken = {} if rationale is None else {"rationale": rationale.strip()}
-        return json.dumps({**spoken, "verdict": number}, ensure_ascii=False)
+        reasons = {} if rationale is None else {"rationale": rationale.strip()}
+        return json.dumps({**reasons, "verdict": number}, ensure_ascii=False)
     name = _NAMES[form][number - 1] if number in (1, 2) and isinstance(number, int) else number
     return f"[[{name}]]" if rationale is None else f"{rationale.strip()} [[{name}]]"
 
@@ -122,5 +132,5 @@ def _question(prompt: str) -> str:
 
 
 def _inside(text: str) -> str:
-    """`text` without what would be taken for a turn of the dialogue around it; sampled answers sometimes go on so."""
+    """Join what would be taken for a turn of the dialogue around `text`; sampled answers sometimes go on so."""
     return re.sub(r"\n\n+(?=(Human|Assistant):)", "\n", f"\n\n{text.strip()}").strip()

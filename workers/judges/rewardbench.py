@@ -51,7 +51,7 @@ def section_scores(
     sections: Iterable[str] = tuple(SECTIONS),
     missing: Literal["error", "skip"] = "error",
 ) -> dict[str, float]:
-    """Score of each section: sum of accuracy * weight over its subsets, divided by the sum of these weights.
+    """Compute the score of each section: sum of accuracy * weight over its subsets, divided by the sum of weights.
 
     Args:
         accuracy: subset -> accuracy, in whatever unit.
@@ -83,5 +83,5 @@ def section_scores(
 
 
 def overall(scores: Mapping[str, float]) -> float:
-    """The mean of the sections, each with the same weight."""
+    """Compute the mean of the sections, each with the same weight."""
     return sum(scores.values()) / len(scores)

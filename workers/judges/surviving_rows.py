@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.judges.configs import SurvivingRowsConfig
-from workers.judges.judged import read_judged
+from workers.judges.judged_pairs import JudgedPairs
 from workers.tables import PREFERENCES, read_table, write_table
 
 
@@ -18,7 +18,7 @@ def surviving_rows(
     longer than a prompt with one of them. Compare models with `long_rows` 0 in both.
 
     Args:
-        config: nothing to say.
+        config: has no fields.
         out: receives `preferences.parquet`, in the order of `preferences`.
         preferences: artifact that `pairs` was made from.
         verdicts: artifact that `pairs` was made from.
@@ -30,14 +30,13 @@ def surviving_rows(
     Raises:
         ValueError: no row survives, because `pairs` was made from other artifacts.
     """
-    found = read_judged(verdicts, preferences)
+    judged = JudgedPairs(verdicts, repeats="once")
+    table, judgments_of = judged.join(preferences)
     trained = set(read_table(pairs / "preferences.parquet", PREFERENCES).column("prompt").to_pylist())
     rows = [
-        row
-        for row, judgments in enumerate(found.judgments)
-        if any(found.request(each) in trained for each in judgments)
+        row for row, judgments in enumerate(judgments_of) if any(judged.request(each) in trained for each in judgments)
     ]
     if not rows:
-        raise ValueError(f"{pairs}: no pair is about one of the {len(found.judgments)} rows of {preferences}")
-    write_table(found.preferences.take(rows).to_pydict(), PREFERENCES, out / "preferences.parquet")
-    return {"preferences": float(len(rows)), "lost_rows": float(len(found.judgments) - len(rows))}
+        raise ValueError(f"{pairs}: no pair is about one of the {table.num_rows} rows of {preferences}")
+    write_table(table.take(rows).to_pydict(), PREFERENCES, out / "preferences.parquet")
+    return {"preferences": float(len(rows)), "lost_rows": float(table.num_rows - len(rows))}

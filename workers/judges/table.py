@@ -70,7 +70,7 @@ STAGES: Mapping[str, Stage] = {
         {"first": Input("judge_evaluation"), "second": Input("judge_evaluation")},
     ),
     "response_pairs": Stage(
-        "workers.judges.response_pairs:response_pairs",
+        "workers.judges.pairs_to_judge:response_pairs",
         1,
         configs.ResponsePairsConfig,
         "preferences",
@@ -96,7 +96,7 @@ STAGES: Mapping[str, Stage] = {
         },
     ),
     "annotation_pairs": Stage(
-        "workers.judges.annotation_pairs:annotation_pairs",
+        "workers.judges.pairs_to_judge:annotation_pairs",
         1,
         configs.AnnotationPairsConfig,
         "preferences",

@@ -13,8 +13,8 @@ from verdict_artifacts import Judge, Pair, always_first, judged, longer, mute, o
 
 from workers import tables
 from workers.judges.annotate_by_judge import annotate_by_judge
-from workers.judges.annotation_pairs import annotation_pairs
 from workers.judges.configs import AnnotateByJudgeConfig, AnnotationPairsConfig
+from workers.judges.pairs_to_judge import annotation_pairs
 from workers.reward_models.annotate import annotate
 from workers.reward_models.configs import AnnotateConfig
 

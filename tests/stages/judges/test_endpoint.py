@@ -19,7 +19,8 @@ import pytest
 from workers import tables
 from workers.data.chat import messages
 from workers.judges.backends import endpoint
-from workers.judges.configs import EndpointJudge, JudgeSampleConfig
+from workers.judges.backends.configs import Access, EndpointJudge
+from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import hinted_request
 from workers.judges.sample import judge_sample
 
@@ -110,7 +111,8 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def run(server: Server, folder: Path, **settings: Any) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    backend = {"endpoint": server.url, "model": "m", "key_env": "JUDGE_KEY"} | settings.pop("backend", {})
+    backend = {"endpoint": server.url, "model": "m"} | settings.pop("backend", {})
+    backend["access"] = {"key_env": "JUDGE_KEY"} | settings.pop("access", {})
     config = JudgeSampleConfig.model_validate({"samples": 2, "max_new_tokens": 50, "backend": backend} | settings)
     metrics = judge_sample(config, folder, preferences=folder)
     assert set(metrics) == set(config.declared())
@@ -174,7 +176,7 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(server: Server, pairs: 
         return 200, {}, completion("x")
 
     server.reply = reply
-    rows, _ = run(server, pairs, limit=1, samples=1, backend={"timeout": 1})
+    rows, _ = run(server, pairs, limit=1, samples=1, access={"timeout": 1})
     assert [row["text"] for row in rows] == [" x"]
     assert len(server.seen) == 2
 
@@ -189,12 +191,12 @@ def test_a_server_that_stays_broken_ends_the_step_and_its_answers_are_kept(
 
     server.reply = reply
     with pytest.raises(ConnectionError, match=r"no answer in 8 tries: .*broken.* are kept in .*answers") as caught:
-        run(server, pairs, backend={"parallel": 1})
+        run(server, pairs, access={"parallel": 1})
     assert KEY not in str(caught.value)
     assert len(server.seen) == 10
 
     server.reply = lambda number, body: (200, {}, completion("new"))
-    rows, metrics = run(server, pairs, backend={"parallel": 1})
+    rows, metrics = run(server, pairs, access={"parallel": 1})
     assert len(server.seen) == 14  # four were missing
     assert sorted(row["text"] for row in rows) == [" new"] * 4 + [" paid 0", " paid 1"]
     assert metrics["judge_requests"] == 6
@@ -222,14 +224,14 @@ def test_kept_answers_belong_to_what_was_asked_and_hold_no_key(server: Server, p
 
 def test_max_cost_ends_the_step_and_raising_it_goes_on_where_it_ended(server: Server, pairs: Path) -> None:
     # A judgment costs 20 tokens x $500 per million = $0.01.
-    backend = {"price_out": 500.0, "parallel": 1}
+    backend, one_by_one = {"price_out": 500.0}, {"parallel": 1}
     with pytest.raises(ValueError, match=r"max_cost of \$0.025 reached: \$0.0300 spent.*not be paid for again"):
-        run(server, pairs, backend=backend | {"max_cost": 0.025})
+        run(server, pairs, backend=backend, access=one_by_one | {"max_cost": 0.025})
     assert len(server.seen) == 3
     with pytest.raises(ValueError, match=r"\$0.0300 spent"):
-        run(server, pairs, backend=backend | {"max_cost": 0.025})
+        run(server, pairs, backend=backend, access=one_by_one | {"max_cost": 0.025})
     assert len(server.seen) == 3
-    _, metrics = run(server, pairs, backend=backend | {"max_cost": 0.1})
+    _, metrics = run(server, pairs, backend=backend, access=one_by_one | {"max_cost": 0.1})
     assert len(server.seen) == 6
     assert metrics["judge_cost"] == pytest.approx(0.06)
 
@@ -245,20 +247,20 @@ def run_shard(server: Server, pairs: Path, shard: int, **settings: Any) -> dict[
 def test_max_cost_is_that_of_all_shards_and_what_is_kept_is_not_spent_again(
     server: Server, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = {"price_out": 500.0, "parallel": 1, "max_cost": 0.035}  # $0.01 a judgment
+    backend, access = {"price_out": 500.0}, {"parallel": 1, "max_cost": 0.035}  # $0.01 a judgment
     for _ in range(2):
         for shard in (0, 1):
-            assert run_shard(server, pairs, shard, backend=backend)["judge_cost"] == pytest.approx(0.02)
+            assert run_shard(server, pairs, shard, backend=backend, access=access)["judge_cost"] == pytest.approx(0.02)
         assert len(server.seen) == 4
         with pytest.raises(ValueError, match=r"max_cost of \$0.035 reached: \$0.0400 spent by all .*study/judge"):
-            run_shard(server, pairs, 2, backend=backend)
+            run_shard(server, pairs, 2, backend=backend, access=access)
         assert len(server.seen) == 4
     # Another sweep that asks the same has the same answers, at the same cost, whoever paid.
     monkeypatch.setenv("SWEEP_ACCOUNT", "another/judge")
-    run_shard(server, pairs, 0, backend=backend | {"max_cost": 0.02})
+    run_shard(server, pairs, 0, backend=backend, access=access | {"max_cost": 0.02})
     with pytest.raises(ValueError, match=r"\$0.0200 spent by all steps of another/judge"):
-        run_shard(server, pairs, 2, backend=backend | {"max_cost": 0.02})
-    run_shard(server, pairs, 2, backend=backend)
+        run_shard(server, pairs, 2, backend=backend, access=access | {"max_cost": 0.02})
+    run_shard(server, pairs, 2, backend=backend, access=access)
     assert len(server.seen) == 6
 
 
@@ -268,9 +270,9 @@ def test_shards_that_run_at_once_pass_max_cost_by_what_is_under_way_at_most(serv
         return 200, {}, completion("x")
 
     server.reply = reply
-    backend = {"price_out": 500.0, "parallel": 2, "max_cost": 0.055}
+    settings = {"backend": {"price_out": 500.0}, "access": {"parallel": 2, "max_cost": 0.055}}
     with ThreadPoolExecutor(3) as pool:
-        shards = [pool.submit(run_shard, server, pairs, i, samples=20, backend=backend) for i in range(3)]
+        shards = [pool.submit(run_shard, server, pairs, i, samples=20, **settings) for i in range(3)]
     assert all("max_cost of $0.055 reached" in str(shard.exception()) for shard in shards)
     assert 6 <= len(server.seen) <= 5 + 3 * 2
 
@@ -278,7 +280,7 @@ def test_shards_that_run_at_once_pass_max_cost_by_what_is_under_way_at_most(serv
 def test_requests_per_minute_are_those_of_all_shards(server: Server, pairs: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         for shard in range(3):
-            pool.submit(run_shard, server, pairs, shard, backend={"requests_per_minute": 600})
+            pool.submit(run_shard, server, pairs, shard, access={"requests_per_minute": 600})
     assert len(server.times) == 6
     assert max(server.times) - min(server.times) > 0.4  # six, a tenth of a second apart: never faster than allowed
 
@@ -333,21 +335,21 @@ def test_an_endpoint_that_holds_a_secret_is_refused(url: str) -> None:
 
 
 def test_a_server_without_keys_gets_none(server: Server, pairs: Path) -> None:
-    run(server, pairs, backend={"key_env": None})
+    run(server, pairs, access={"key_env": None})
     assert {told["key"] for told in server.seen} == {"Bearer none"}
 
 
 def test_a_refused_request_is_not_repeated(server: Server, pairs: Path) -> None:
     server.reply = lambda number, body: (400, {}, {"error": {"message": "unknown field repetition_penalty"}})
     with pytest.raises(ValueError, match=r"request refused: .*unknown field.*repetition_penalty, set it to 1"):
-        run(server, pairs, backend={"parallel": 1})
+        run(server, pairs, access={"parallel": 1})
     assert len(server.seen) == 1
 
 
 def test_a_server_that_does_not_count_tokens_is_an_error(server: Server, pairs: Path) -> None:
     server.reply = lambda number, body: (200, {}, completion("x", usage={}))
     with pytest.raises(ValueError, match=r"does not report the tokens"):
-        run(server, pairs, backend={"parallel": 1})
+        run(server, pairs, access={"parallel": 1})
 
 
 def test_no_answer_text_is_an_empty_judgment(server: Server, pairs: Path) -> None:
@@ -362,7 +364,7 @@ def test_half_a_character_does_no_harm(server: Server, pairs: Path) -> None:
     server.reply = lambda number, body: (
         (400, {}, error("half \ud83d of it")) if number == 1 else (200, {}, completion("a \ud83d\ude00 and \ud83d"))
     )
-    rows, _ = run(server, pairs, samples=1, backend={"parallel": 1})
+    rows, _ = run(server, pairs, samples=1, access={"parallel": 1})
     assert [row["text"] for row in rows] == [" a \U0001f600 and \ufffd", " ", " a \U0001f600 and \ufffd"]
     assert rows[1]["unread"] == "refused: HTTP 400: half \ufffd of it"
 
@@ -417,7 +419,7 @@ def test_a_refused_row_costs_one_row_and_its_reason_is_in_the_table(
 ) -> None:
     monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.0)
     server.reply = lambda number, body: refusal if "1?" in str(body["messages"]) else (200, {}, completion("x"))
-    rows, metrics = run(server, pairs, samples=1, hints=True, backend={"parallel": 1})
+    rows, metrics = run(server, pairs, samples=1, hints=True, access={"parallel": 1})
     read, unread = ([row for row in rows if ("1?" in row["prompt"]) == bad] for bad in (False, True))
     assert [row["text"].strip() for row in read] == [
         "x", '{"rationale": "x", "verdict": 1}', '{"rationale": "x", "verdict": 2}',
@@ -433,7 +435,7 @@ def test_a_refused_row_costs_one_row_and_its_reason_is_in_the_table(
     # What a content filter decides is an answer. All else is asked again.
     server.reply = lambda number, body: (200, {}, completion("now"))
     seen = len(server.seen)
-    rows, _ = run(server, pairs, samples=1, backend={"parallel": 1})
+    rows, _ = run(server, pairs, samples=1, access={"parallel": 1})
     kept = reason.startswith("filtered")
     assert len(server.seen) - seen == (0 if kept else 1)
     assert [row["text"] for row in rows] == [" x", " " if kept else " now", " x"]
@@ -446,7 +448,7 @@ def test_refusals_and_garbled_replies_cost_what_the_server_says(
     # One answer after a garbled reply, one garbled four times, one that a filter ended: 2 + 4 + 1 times 20 tokens.
     answers = [completion(None), completion("x"), *[completion(None)] * 4, ended("", "content_filter")]
     server.reply = lambda number, body: (200, {}, answers[number])
-    rows, metrics = run(server, pairs, samples=1, backend={"parallel": 1, "price_out": 500.0})
+    rows, metrics = run(server, pairs, samples=1, backend={"price_out": 500.0}, access={"parallel": 1})
     assert [row["unread"][:8] for row in rows] == ["", "garbled:", "filtered"]
     assert metrics["judge_cost"] == pytest.approx(7 * 20 * 500 / 1e6)
 
@@ -466,7 +468,7 @@ def test_a_wrong_configuration_ends_the_step_at_once(
 ) -> None:
     server.reply = lambda number, body: (200, {}, completion("x")) if number < answered else refusal
     with pytest.raises(ValueError, match=message):
-        run(server, pairs, backend={"parallel": 1})
+        run(server, pairs, access={"parallel": 1})
     assert len(server.seen) == answered + 1
 
 
@@ -491,23 +493,23 @@ def test_so_many_different_requests_that_fail_alike_end_the_step_early(
     monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.0)
     server.reply = lambda number, body: (400, {}, error("invalid request"))
     with pytest.raises(ValueError, match="not one of 2 requests was answered"):
-        run(server, pairs, samples=3, backend={"parallel": 1})
+        run(server, pairs, samples=3, access={"parallel": 1})
     assert len(server.seen) == 4, "three samples of the first pair are one request"
 
     server.reply = lambda number, body: (400, {}, TOO_LONG)
     with pytest.raises(ValueError, match="not one of 2 requests was answered; the last reply: too long"):
-        run(server, pairs, samples=1, backend={"parallel": 1})
+        run(server, pairs, samples=1, access={"parallel": 1})
 
     # Also later on: the model was withdrawn, or a proxy broke. That may pass.
     started = len(server.seen)
     server.reply = lambda number, body: (200, {}, completion("x") if number == started else "<html>Login</html>")
     with pytest.raises(ConnectionError, match="not one of 2 requests was answered; the last reply: garbled"):
-        run(server, pairs, samples=1, backend={"parallel": 1})
+        run(server, pairs, samples=1, access={"parallel": 1})
 
     # But not what a server says of the content, or, where it has answered others, of the length of a request.
     for refusal in (AZURE, TOO_LONG):
         server.reply = lambda number, body: (400, {}, refusal)  # noqa: B023 (called in this round)
-        rows, _ = run(server, pairs, samples=1, backend={"parallel": 1})
+        rows, _ = run(server, pairs, samples=1, access={"parallel": 1})
         assert sum(bool(row["unread"]) for row in rows) == 2
 
 
@@ -516,7 +518,7 @@ def test_an_error_with_status_200_is_what_its_code_says(
 ) -> None:
     monkeypatch.setattr(endpoint, "LONGEST_PAUSE", 0.0)
     server.reply = lambda number, body: (200, {}, completion("x") if number > 6 else error("busy", code=429))
-    _, metrics = run(server, pairs, samples=1, backend={"parallel": 1})
+    _, metrics = run(server, pairs, samples=1, access={"parallel": 1})
     assert metrics["judge_refused"] == 0
 
 
@@ -526,10 +528,10 @@ def test_requests_are_spread_over_the_minute_and_few_are_under_way_at_once(serve
         return 200, {}, completion("x")
 
     server.reply = reply
-    run(server, pairs, backend={"parallel": 2})
+    run(server, pairs, access={"parallel": 2})
     assert server.most_under_way == 2
     server.times.clear()
-    run(server, pairs, seed=1, backend={"requests_per_minute": 600})
+    run(server, pairs, seed=1, access={"requests_per_minute": 600})
     assert server.times[-1] - server.times[0] > 0.4  # six, a tenth of a second apart: never faster than allowed
 
 
@@ -538,8 +540,12 @@ def test_how_a_server_is_asked_is_no_part_of_the_identity_but_what_is() -> None:
         return EndpointJudge(endpoint="http://x/v1", model="m", price_in=1, **fields).identity()
 
     run_settings = {"key_env": "K", "requests_per_minute": 5, "parallel": 2, "timeout": 3, "max_cost": 4}
-    assert identity() == identity(**run_settings)
+    assert identity() == identity(access=run_settings)
+    assert "access" not in identity()
+    sampled = JudgeSampleConfig(backend=EndpointJudge(endpoint="e", model="m", access=Access(parallel=2)))
+    assert "access" not in sampled.identity()["backend"]
+    assert sampled.model_dump(mode="json")["backend"]["access"]["parallel"] == 2, "a worker is told it all the same"
     assert identity() != identity(price_out=1)
     assert JudgeSampleConfig(backend=EndpointJudge(endpoint="e", model="m")).identity()["backend"]["model"] == "m"
     with pytest.raises(ValueError, match="max_cost needs price_in and price_out"):
-        EndpointJudge(endpoint="e", model="m", max_cost=1)
+        EndpointJudge(endpoint="e", model="m", access=Access(max_cost=1))

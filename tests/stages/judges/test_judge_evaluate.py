@@ -28,7 +28,7 @@ from verdict_artifacts import (
 from workers import tables
 from workers.judges.configs import JudgeEvaluateConfig
 from workers.judges.evaluate import judge_evaluate
-from workers.judges.judged_pairs import JudgedPairs, decided
+from workers.judges.judged_pairs import JudgedPairs, majority
 
 FOUR = [
     Pair("p0", " long chosen", " short", "a/x"),
@@ -198,10 +198,24 @@ def test_a_judge_has_decided_where_every_order_it_was_asked_in_has_the_same_majo
     for prompt, (straight, turned, _) in cases.items():
         rows += [verdict(prompt, " x", " y", says, sample) for sample, says in enumerate(straight)]
         rows += [verdict(prompt, " y", " x", says, sample, drawn=False) for sample, says in enumerate(turned)]
-    judged_pairs = JudgedPairs(write_verdicts(tmp_path / "v", rows))
+    judged_pairs = JudgedPairs(write_verdicts(tmp_path / "v", rows), repeats="each")
     for prompt, (_, _, expected) in cases.items():
-        assert decided(judged_pairs.about(prompt, " x", " y"), " x", " y") == expected, prompt
-        assert decided(judged_pairs.about(prompt, " y", " x"), " y", " x") == expected, prompt
+        for pair in ((" x", " y"), (" y", " x")):
+            found = majority(judged_pairs.verdicts_about(prompt, *pair))
+            assert (None if found is None else pair[0] if found else pair[1]) == expected, prompt
+
+
+def test_judgments_that_look_alike_are_one_text_to_learn_from_and_several_verdicts_to_count(tmp_path: Path) -> None:
+    # A pair that occurs twice, the second time with its labels turned: of equal rewards each row has its own verdict.
+    rows = [verdict("p", " x", " y", 2), verdict("p", " y", " x", 1), verdict("p", " x", " y", 1)]
+    rows = [row | {"text": "", "request": ""} for row in rows] + [verdict("p", " x", " y", 1, hint=1)]
+    folder = write_verdicts(tmp_path, rows)
+    each, once = JudgedPairs(folder, repeats="each"), JudgedPairs(folder, repeats="once")
+    assert [found.right for found in each.verdicts_about("p", " x", " y")] == [False, True, False]
+    assert [found.row for found in once.about("p", " x", " y")] == [0, 3, 1]
+    assert [found.true_hint for found in once.about("p", " x", " y")] == [None, True, None]
+    assert [found.true_hint for found in once.about("p", " y", " x")] == [None, None, False]
+    assert once.about("p", " x", " z") == []
 
 
 # --- real test sets ---------------------------------------------------------------------------------------------------

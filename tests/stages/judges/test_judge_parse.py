@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers import tables
-from workers.judges.configs import JudgeParseConfig
+from workers.judges.configs import Form, JudgeParseConfig
 from workers.judges.parse import judge_parse, lenient_verdict, strict_verdict
-from workers.judges.requests import Form, judgment
+from workers.judges.requests import format_judgment
 
 CON_J = Path("/work/shared/data/con-j/judged-code-pairs.jsonl.gz")
 
@@ -24,9 +24,9 @@ PIECES = [
     *("[[A]]", "[[B]]", "[[C]]", "```", "verdict: ", " or ", "not ", "Answer 1 is better", "Answer B is better. "),
 ]
 pieces = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
-judgments = st.builds(judgment, pieces, st.sampled_from([1, 2, 3]), st.sampled_from(["json", "brackets"])) | st.builds(
-    judgment, st.none(), st.sampled_from([1, 2, 3]), st.sampled_from(["json", "brackets"])
-)
+judgments = st.builds(
+    format_judgment, pieces, st.sampled_from([1, 2, 3]), st.sampled_from(["json", "brackets"])
+) | st.builds(format_judgment, st.none(), st.sampled_from([1, 2, 3]), st.sampled_from(["json", "brackets"]))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_no_judgments_are_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["json", "brackets"])
 def test_the_recorded_judgments_of_con_j_are_read_but_for_three_with_verdict_3(form: Form) -> None:
     rows = [json.loads(line) for line in gzip.decompress(CON_J.read_bytes()).splitlines()]
-    texts = [judgment(row["rationale"], row["verdict"], form) for row in rows]
+    texts = [format_judgment(row["rationale"], row["verdict"], form) for row in rows]
     strict = [strict_verdict(text, form, True) for text in texts]
     assert strict == [lenient_verdict(text, form) for text in texts]
     assert Counter(strict) == {1: 893, 2: 1008, 0: 3}

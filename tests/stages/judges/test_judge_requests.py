@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from workers.data.chat import messages
 from workers.data.dialogues import as_prompt
-from workers.judges.configs import JudgeSampleConfig
+from workers.judges.configs import Form, JudgeSampleConfig
 from workers.judges.parse import lenient_verdict, strict_verdict
-from workers.judges.requests import WORDINGS, Form, hinted_request, judgment, request
+from workers.judges.requests import WORDINGS, format_judgment, hinted_request, request
 
 QUESTION = "\n\nHuman: How do I mend a boat?\n\nAssistant:"
 TURNS = "\n\nHuman: Hello.\n\nAssistant: Hi!\n\nHuman: Why?\n\nAssistant:"
@@ -86,12 +86,12 @@ def test_whatever_the_texts_hold_a_request_is_one_human_turn(
 @given(reasons=st.text().filter(lambda text: text.strip() and "[[" not in text), verdict=st.sampled_from([1, 2]))
 def test_a_judgment_that_is_spelled_is_read_again_strictly(reasons: str, verdict: int) -> None:
     for form in ("json", "brackets"):
-        assert strict_verdict(judgment(reasons, verdict, form), form, True) == verdict  # type: ignore[arg-type]
-        assert strict_verdict(judgment(None, str(verdict), form), form, False) == verdict  # type: ignore[arg-type]
+        assert strict_verdict(format_judgment(reasons, verdict, form), form, True) == verdict  # type: ignore[arg-type]
+        assert strict_verdict(format_judgment(None, str(verdict), form), form, False) == verdict  # type: ignore[arg-type]
 
 
 def test_a_verdict_of_neither_answer_is_spelled_but_not_read() -> None:
-    assert judgment("Both.", "3", "json") == '{"rationale": "Both.", "verdict": 3}'
-    assert judgment("Both.", 3, "brackets") == "Both. [[3]]"
+    assert format_judgment("Both.", "3", "json") == '{"rationale": "Both.", "verdict": 3}'
+    assert format_judgment("Both.", 3, "brackets") == "Both. [[3]]"
     for text in ('{"rationale": "Both.", "verdict": 3}', "Both. [[3]]"):
         assert lenient_verdict(text, "json") == lenient_verdict(text, "brackets") == 0

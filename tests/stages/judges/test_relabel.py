@@ -21,8 +21,8 @@ from verdict_artifacts import (
 
 from workers import tables
 from workers.judges.configs import RelabelConfig, ResponsePairsConfig
+from workers.judges.pairs_to_judge import response_pairs
 from workers.judges.relabel import relabel
-from workers.judges.response_pairs import response_pairs
 
 PAIRS = [
     Pair("p0", " one", " three", "kept"),

@@ -1,1 +1,1 @@
-"""Who else than a local model may answer for a judge: a server, a file."""
+"""Who writes judgments: a model on this machine, a server, or a file of recorded ones."""

@@ -1,4 +1,4 @@
-"""What paid answers have cost, added up over all the processes that write to one account.
+"""Accounts of what paid answers have cost, added up over processes.
 
 An account is a folder. Each process appends what it pays for to a file of its own and reads those of the others, so
 that there is nothing to lock and nothing that a process could damage by dying. A payment has a name and counts once,
@@ -40,11 +40,12 @@ class Account:
                 file.write("".join(lines))
 
     def total(self) -> float:
-        """Dollars that all processes have paid together."""
+        """Return the dollars that all processes have paid together."""
         self._look()
         return self._total
 
     def _count(self, name: str, dollars: float) -> bool:
+        """Add a payment, and return whether it is new."""
         if name in self._payments:
             return False
         self._payments[name] = dollars
@@ -62,6 +63,7 @@ class Account:
                 self._read(name)
 
     def _read(self, name: str) -> None:
+        """Read on in a file of another process."""
         with (self.folder / name).open("rb") as file:
             file.seek(self._seen.get(name, 0))
             # A line without an end is being written, or its writer died.

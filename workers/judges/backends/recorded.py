@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workers.data.dialogues import as_answer, as_question
 from workers.data.rows import read_rows
-from workers.judges.configs import RecordedColumns, RecordedJudge
-from workers.judges.requests import Form, Written, judgment
+from workers.judges.asks import Ask
+from workers.judges.backends.configs import RecordedColumns, RecordedJudge
+from workers.judges.configs import Form
+from workers.judges.requests import Shown, Written, format_judgment
 
-#: prompt, first, second, hint
-Shown = tuple[str, str, str, int]
 
-
-def recorded_judgments(backend: RecordedJudge, form: Form, rationale: bool) -> dict[Shown, list[Written]]:
-    """The judgments of each pair in each order and with each hint, in the order of the file.
+def read_recorded(backend: RecordedJudge, form: Form, rationale: bool) -> dict[Shown, list[Written]]:
+    """Read the judgments of each pair in each order and with each hint, in the order of the file.
 
     Prompts and answers are compared as the data stages spell them (`workers.data.dialogues`). Rows in which a
     question or answer is empty or null belong to no pair: they are left out and printed. A row that says in `unread`
     why there is no judgment, as `judgments.parquet` does, is one without text.
+
+    Args:
+        backend: the file and its columns.
+        form: how to spell the judgments of rows that have rationale and verdict in columns of their own.
+        rationale: whether these rows must have one.
 
     Raises:
         ValueError: a column is missing, or a judgment is not text.
@@ -39,10 +43,31 @@ def recorded_judgments(backend: RecordedJudge, form: Form, rationale: bool) -> d
         hint = int(row.get(backend.columns.hint) or 0)
         reason = str(row.get("unread") or "")
         written = Written("", reason) if reason else Written(_text(row, backend.columns, form, rationale, name))
-        found.setdefault((prompt, first, second, hint), []).append(written)
+        found.setdefault(Shown(prompt, first, second, hint), []).append(written)
     if left_out:
         print(f"{backend.recorded.path}: left out {len(left_out)} rows without a question or answer: {left_out[:100]}")
     return found
+
+
+def chosen_judgments(
+    backend: RecordedJudge, recorded: Mapping[Shown, Sequence[Written]], asks: Sequence[Ask]
+) -> list[Written]:
+    """Choose the recorded judgment of each ask: sample k is the row k of its pair, order and hint.
+
+    Raises:
+        ValueError: some are not recorded; shows the first of them.
+    """
+    rows = [recorded.get(ask.shown, [])[ask.sample : ask.sample + 1] for ask in asks]
+    missing = [ask for ask, found in zip(asks, rows, strict=True) if not found]
+    if missing:
+        ask = missing[0]
+        hint = f", hint {ask.hint}" if ask.hint else ""
+        raise ValueError(
+            f"{backend.recorded.path}: {len(missing)} of {len(asks)} judgments are not recorded. The first one: "
+            f"judgment {ask.sample + 1}{hint} of prompt {ask.pair.prompt[-200:]!r}, first {ask.pair.first[:100]!r}, "
+            f"second {ask.pair.second[:100]!r}. Record them, or ask for fewer (samples, orders, hints, limit)"
+        )
+    return [written for found in rows for written in found]
 
 
 def _pair_columns(columns: RecordedColumns) -> tuple[str, str, str]:
@@ -67,4 +92,4 @@ def _text(row: Mapping[str, Any], columns: RecordedColumns, form: Form, rational
     reasons = _column(row, columns.rationale, name) if rationale else None
     if rationale and not isinstance(reasons, str):
         raise ValueError(f"{name}: {columns.rationale} is a {type(reasons).__name__}, not text")
-    return judgment(reasons, verdict, form)
+    return format_judgment(reasons, verdict, form)

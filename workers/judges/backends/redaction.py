@@ -1,4 +1,4 @@
-"""Texts of others without our secrets: what a server quotes of a key does not get into logs, errors and tables."""
+"""Redaction of secrets: what a server quotes of a key does not get into logs, errors and tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Redaction:
     """
 
     def __init__(self, secret: str | None) -> None:
-        """`secret` may be None: then there is nothing to hide."""
+        """Learn what to hide; None hides nothing."""
         self._length = min(_SHARED, len(secret or ""))
         self._pieces = {
             spelling[i : i + self._length]
@@ -29,7 +29,7 @@ class Redaction:
         }
 
     def hide(self, text: str) -> str:
-        """`text` with an ellipsis in place of each part that it shares with the secret."""
+        """Put an ellipsis in the place of each part of `text` that it shares with the secret."""
         hidden = [False] * len(text)
         for i in range(len(text) - self._length + 1 if self._pieces else 0):
             if text[i : i + self._length] in self._pieces:
@@ -39,7 +39,7 @@ class Redaction:
 
 
 def _spellings(secret: str) -> set[str]:
-    """`secret` as it is, and escaped in the ways in which messages escape texts."""
+    """Return `secret` as it is, and escaped in the ways in which messages escape texts."""
     url = quote(secret, safe="")
     return {
         secret,

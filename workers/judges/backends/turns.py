@@ -19,12 +19,12 @@ class Turns:
     """
 
     def __init__(self, path: Path, interval: float) -> None:
-        """Nothing is taken yet; the file need not exist."""
+        """Take nothing yet; the file need not exist, and `interval` is in seconds."""
         self._path = path
         self._interval = interval
 
     def take(self) -> float:
-        """Take the next turn; seconds until it comes.
+        """Take the next turn, and return the seconds until it comes.
 
         Raises:
             OSError: the file cannot be written or locked.
@@ -46,6 +46,7 @@ class Turns:
         return turn - now
 
     def _next(self, text: str, now: float) -> float:
+        """Read the time of the next turn from the text of the file."""
         try:
             known = float(text)
         except ValueError:  # the first one, or its writer died

@@ -1,4 +1,4 @@
-"""Annotated pairs as texts: what a judge is asked about, and by which its verdicts are found again."""
+"""Annotated pairs as texts, about which a judge is asked and by which its verdicts are found again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ class AnnotatedPair(NamedTuple):
     loser: str
 
 
-def read_annotated(annotations: Path, responses: Sequence[Path], cut_at: str | None) -> list[AnnotatedPair]:
-    """The texts of all annotations, in their order; responses are cut where `cut_at` begins.
+def read_annotated_pairs(annotations: Path, responses: Sequence[Path], cut_at: str | None) -> list[AnnotatedPair]:
+    """Read the texts of all annotations, in their order.
+
+    Args:
+        annotations: artifact of winners and losers, which are flat rows of the responses.
+        responses: shards of the responses.
+        cut_at: a response ends where this text begins; None cuts none.
 
     Raises:
-        ValueError: an annotation compares answers to different prompts, or points outside the responses.
+        ValueError: an annotation compares answers to different prompts (`pairing: cross`) or points outside the
+            responses, or what `read_pairs` and `read_responses` raise.
     """
     texts = read_responses(responses, cut_at)
     winners, losers = read_pairs(annotations)

@@ -1,0 +1,115 @@
+"""The judgments that a judge is asked for: each by its pair of answers, their order, its hint and its number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from workers.judges.configs import JudgeSampleConfig
+from workers.judges.requests import Shown, hinted_request, request
+from workers.seeding import generator
+from workers.tables import PREFERENCES, read_table
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """A pair of answers in the order in which the judge sees it."""
+
+    prompt: str
+    first: str
+    second: str
+    drawn: bool
+    """It is the order that was drawn for the pair, and not the other one."""
+    wording: int
+    """Place in `requests.WORDINGS`."""
+
+    def request(self, config: JudgeSampleConfig) -> str:
+        """Return the dialogue that asks for a judgment without a hint."""
+        return request(self.prompt, self.first, self.second, config.form, config.rationale, self.wording)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One judgment to be written."""
+
+    pair: ShownPair
+    hint: int
+    """The answer (1 or 2, by place) that the judge is told to be better; 0 tells it nothing."""
+    sample: int
+    """Its number among the judgments that are asked for in the same way, from 0."""
+
+    @property
+    def shown(self) -> Shown:
+        """What the judge sees."""
+        return Shown(self.pair.prompt, self.pair.first, self.pair.second, self.hint)
+
+    @property
+    def label(self) -> str:
+        """Name the random stream of the judgment by its texts, so that nothing else matters to it."""
+        return f"judge_sample/{_digest(*self.shown, self.sample)}"
+
+    def dialogue(self, config: JudgeSampleConfig) -> str:
+        """Return the dialogue that the judge is given."""
+        pair = self.pair
+        if self.hint:
+            return hinted_request(pair.prompt, pair.first, pair.second, config.form, pair.wording, self.hint)
+        return pair.request(config)
+
+
+def draw_pairs(config: JudgeSampleConfig, preferences: Path, recorded: Container[Shown]) -> list[ShownPair]:
+    """Draw order and wording of each pair of the shard.
+
+    A pair that several rows have counts once. A shard is a contiguous block of the pairs in the order of their first
+    rows (`numpy.array_split`). What is drawn depends on the seed and the texts alone.
+
+    Args:
+        config: which pairs, and how they are shown.
+        preferences: artifact of the pairs; which answer is preferred matters only where `chosen_first` is not 0.5.
+        recorded: what a judge has seen already. Where that is one order of a pair, it is the drawn one, unless
+            `chosen_first` asks for a certain order.
+
+    Returns:
+        Each pair in the drawn order; with `orders: both` also in the other one, right behind it.
+
+    Raises:
+        ValueError: the shard is empty.
+    """
+    path = preferences / "preferences.parquet"
+    table = read_table(path, PREFERENCES)
+    chosen_of: dict[tuple[str, str, str], str] = {}
+    for row in table.select(["prompt", "chosen", "rejected"]).to_pylist():
+        low, high = sorted((row["chosen"], row["rejected"]))
+        chosen_of.setdefault((row["prompt"], low, high), row["chosen"])
+    distinct = list(chosen_of.items())[: config.limit]
+    block = np.array_split(np.arange(len(distinct)), config.shards)[config.shard]
+    if not len(block):
+        raise ValueError(f"{path}: shard {config.shard} of {config.shards} is empty: {len(distinct)} pairs")
+    pairs = []
+    for (prompt, low, high), chosen in (distinct[i] for i in block):
+        drawn = generator(config.seed, f"judge_sample/order/{_digest(prompt, low, high)}")
+        uniform, wording = float(drawn.random()), int(drawn.integers(config.wordings))
+        first, second = low, high
+        if config.chosen_first == 0.5:
+            turned = uniform >= 0.5
+            straight_seen, turned_seen = (
+                any(Shown(prompt, *pair, hint) in recorded for hint in (0, 1, 2)) for pair in ((low, high), (high, low))
+            )
+            if straight_seen != turned_seen:
+                turned = turned_seen
+        else:
+            turned = (first == chosen) != (uniform < config.chosen_first)
+        if turned:
+            first, second = second, first
+        pairs.append(ShownPair(prompt, first, second, True, wording))
+        if config.orders == "both":
+            pairs.append(ShownPair(prompt, second, first, False, wording))
+    return pairs
+
+
+def _digest(*values: str | int) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
