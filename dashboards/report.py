@@ -15,7 +15,7 @@ from dashboards.report_figures import pdf, png
 from dashboards.report_sections import SHOWN, Study, sections
 from orchestrator.results.format import markdown
 from orchestrator.session import Session
-from orchestrator.sweep.outputs import replace_file
+from orchestrator.store.atomic import replace_file
 
 
 def write_report(

@@ -337,7 +337,7 @@ def _hand_over(table: pa.Table, form: Format, output: Path | None) -> None:
     """Write a table to a file, or else print it."""
     from orchestrator.cli.console import say
     from orchestrator.results.format import export
-    from orchestrator.sweep.outputs import replace_file
+    from orchestrator.store.atomic import replace_file
 
     content = export(table, form)
     if output is None:

@@ -22,7 +22,7 @@ from orchestrator.run.breaker import signature
 from orchestrator.run.failures import read_failures, stopped_entries
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import DamagedArtifactError, Store
-from orchestrator.sweep.outputs import explained, replace_file
+from orchestrator.store.atomic import explained, replace_file
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Attempt, Scalar
 from workers.metric import Metric, over_shards

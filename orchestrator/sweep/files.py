@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from orchestrator.store.atomic import replace_file
 from orchestrator.store.cache import cache_folder
+from orchestrator.store.errors import StoreError
 
 #: Below this size reading is as fast as looking up.
 _REMEMBER_FROM = 16 * 2**20
@@ -36,16 +36,12 @@ def _file_digest(path: Path) -> str:
     if stat.st_size < _REMEMBER_FROM:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     signature = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    cache = cache_folder() / "fingerprints"
-    memory = cache / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
+    memory = cache_folder() / "fingerprints" / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
     with contextlib.suppress(OSError):
         return memory.read_text()
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     # The cache only saves time: a full or read-only home folder must not stop a sweep.
-    with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as note:
-            note.write(found)
-        os.replace(note.name, memory)  # noqa: PTH105
+    with contextlib.suppress(StoreError):
+        replace_file(memory, found.encode())
     return found

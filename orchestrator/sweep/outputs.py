@@ -1,22 +1,13 @@
-"""Where the results of a sweep go, and from which code they came."""
+"""Where the results of a sweep go."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orchestrator
-import workers
 from orchestrator.redact import redact
-from orchestrator.store import StoreError, remedy
 from orchestrator.sweep.document import Problem, SweepError
 
 if TYPE_CHECKING:
@@ -139,71 +130,3 @@ def _remote(uri: str, source: str) -> UPath:
     except (ImportError, ValueError) as error:
         raise SweepError([Problem(source, "", f"{uri!r} cannot be opened: {error}")]) from error
     return root
-
-
-def replace_file(path: Path | UPath, content: bytes) -> None:
-    """Write a file at once, so that a reader sees the old one or the new one.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    with explained(path):
-        if not isinstance(path, Path):
-            path.write_bytes(content)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as part:
-            try:
-                part.write(content)
-                part.flush()
-                os.chmod(part.name, 0o644)  # noqa: PTH101
-                os.replace(part.name, path)  # noqa: PTH105
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
-
-
-@contextlib.contextmanager
-def explained(path: Path | UPath) -> Iterator[None]:
-    """Whatever is said of a place that cannot be written becomes one kind of error, with a remedy."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        # Each service has exceptions of its own; none is an OSError for sure.
-        if isinstance(path, Path) and not isinstance(error, OSError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise StoreError(f"{path} cannot be written: {reason}; {remedy(error)}") from error
-
-
-@cache
-def code_commit() -> str:
-    """The git commit of this checkout (`+dirty` with uncommitted changes), else a digest of the source files.
-
-    A Ray job's copy of the working directory has no git history, hence the digest.
-    """
-    root = Path(__file__).parents[2]
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "orchestrator", "workers")
-        return commit[:12] + ("+dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return f"source-{code_digest()[:12]}"
-
-
-def code_digest() -> str:
-    """sha256 over the source files as they are now."""
-    whole = hashlib.sha256()
-    # On a worker the two packages may lie in different places.
-    for package in (orchestrator, workers):
-        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
-            whole.update(path.read_bytes())
-    return whole.hexdigest()
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    ).stdout.strip()

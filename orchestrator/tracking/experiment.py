@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.code import code_commit
 from orchestrator.keys import digest
 from orchestrator.redact import redact
 from orchestrator.results.summary import left_out, spread_of
 from orchestrator.results.table import column_type, unaveraged_metrics
-from orchestrator.sweep.outputs import Outputs, code_commit
+from orchestrator.sweep.outputs import Outputs
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.tracking.runs import KIND, Projection
 
