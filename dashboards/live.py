@@ -21,7 +21,7 @@ from orchestrator.command import repeat_options, spell
 from orchestrator.explain.eta import spell_left, spell_seconds
 from orchestrator.results.format import percent
 from orchestrator.results.table import STATUSES, UNKNOWN_ERROR
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 #: While a driver is alive the page looks so often (seconds); else it looks so often whether one came alive.
 _LIVE, _IDLE = 2.5, 5.0

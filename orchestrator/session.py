@@ -24,9 +24,10 @@ from orchestrator.plan.select import find_cell, select
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, open_store
 from orchestrator.store.atomic import replace_file
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.load import load_sweep
 from orchestrator.sweep.outputs import Outputs, resolve_outputs
-from orchestrator.sweep.spec import SweepSpec, load_sweep
+from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Manifest
 
 if TYPE_CHECKING:

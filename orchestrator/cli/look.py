@@ -24,7 +24,7 @@ from orchestrator.cli.sweep_command import (
 )
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.session import Session
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from orchestrator.keys import digest, digest_of
 from orchestrator.plan.columns import Columns, EntryPlan, Plan, Source, identity_of
 from orchestrator.plan.grid import Grid, Numbers
 from orchestrator.plan.wiring import Variant, Wired, wire
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 from orchestrator.sweep.spec import SweepSpec
 
 

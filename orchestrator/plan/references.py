@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.sweep.document import DocPath, Problem, nearest
+from orchestrator.sweep.problems import DocPath, Problem, nearest
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 

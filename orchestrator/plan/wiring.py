@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from orchestrator.keys import UnspeakableValueError, canonical_json
 from orchestrator.plan.grid import Axes, Grid
 from orchestrator.plan.references import axes_of, is_reference, reference_problems, resolve, substitute
-from orchestrator.sweep.document import DocPath, Document, Problem, SweepError, nearest
-from orchestrator.sweep.spec import UNKNOWN_FIELD, Entry, SweepSpec, grammar_problems, pattern_problems
+from orchestrator.sweep.document import Document
+from orchestrator.sweep.load import pattern_problems
+from orchestrator.sweep.problems import UNKNOWN_FIELD, DocPath, Problem, SweepError, nearest, validation_messages
+from orchestrator.sweep.spec import Entry, SweepSpec
 from orchestrator.types import Scalar
 from workers.config import Config
 from workers.stage import Stage
@@ -303,7 +305,8 @@ def _filled_in(
         made = model.model_validate(config)
         return made, canonical_json(made.identity())
     except ValidationError as error:
-        return grammar_problems(error, _Relocated(document, where, origins), where, model)
+        relocated = _Relocated(document, where, origins)
+        return [relocated.problem(*each) for each in validation_messages(error, relocated, where, model).items()]
     except UnspeakableValueError as error:
         name = re.split(r"[.\[]", error.where)[0]
         return [_Relocated(document, where, origins).problem((*where, name), error.reason)]

@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from orchestrator.plan.grid import Mask
 from orchestrator.results.blocks import complete_blocks
 from orchestrator.results.table import averaged_metrics, reported_metrics
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.types import Scalar
 
 Reals = NDArray[np.float64]

@@ -13,7 +13,7 @@ from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import spell_coords
 from orchestrator.results.blocks import Blocks, Codes, complete_blocks
 from orchestrator.results.table import averaged_metrics, reported_metrics
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 

@@ -1,18 +1,64 @@
-"""Content digests of local files and folders, remembered so that a large file is read once."""
+"""The local files and folders that a sweep names, `{path: …}`, which count by content."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from orchestrator.store.atomic import replace_file
 from orchestrator.store.cache import cache_folder
 from orchestrator.store.errors import StoreError
+from orchestrator.sweep.document import Document
+from orchestrator.sweep.problems import DocPath, Problem
 
 #: Below this size reading is as fast as looking up.
 _REMEMBER_FROM = 16 * 2**20
+
+
+def resolve_files(document: Document) -> list[Problem]:
+    """Give every `{path: …}` its content digest, in place; `$env.NAME` and `~` are expanded there, and only there."""
+    problems: list[Problem] = []
+
+    def visit(value: Any, where: DocPath) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("path"), str) and set(value) <= {"path", "sha256"}:
+                _resolve_file(value, document, where, problems)
+            for name, item in value.items():
+                visit(item, (*where, name))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                visit(item, (*where, index))
+
+    for part in ("data", "axes", "stages"):
+        visit(document.value.get(part), (part,))
+    return problems
+
+
+def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, problems: list[Problem]) -> None:
+    text = value["path"]
+    if text.startswith("$env."):
+        name, slash, rest = text.removeprefix("$env.").partition("/")
+        if not os.environ.get(name):
+            remedy = f"export {name}=FILE, or pass -s {'.'.join(map(str, where))}.path=FILE"
+            problems.append(document.problem((*where, "path"), f"environment variable {name} is not set; {remedy}"))
+            return
+        path = Path(os.environ[name] + slash + rest).expanduser().absolute()
+    else:
+        path = document.path.parent.joinpath(Path(text).expanduser()).absolute()
+    try:
+        value["sha256"] = fingerprint(path)
+    except OSError as error:
+        remedy = f"check it, or pass -s {'.'.join(map(str, where))}.path=FILE"
+        # The value of a variable is for those who may look at the environment.
+        shown = text if text.startswith("$env.") else path
+        reason = error.strerror or type(error).__name__
+        problems.append(document.problem((*where, "path"), f"cannot read {shown}: {reason}; {remedy}"))
+        return
+    value["path"] = str(path)
 
 
 def fingerprint(path: Path) -> str:

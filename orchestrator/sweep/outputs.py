@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.redact import redact
-from orchestrator.sweep.document import Problem, SweepError
+from orchestrator.sweep.problems import Problem, SweepError
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from orchestrator import types
-from orchestrator.redact import redact
-from orchestrator.sweep.document import DocPath, Document, Problem, SweepError, nearest, override, read_document
-from orchestrator.sweep.files import fingerprint
-from orchestrator.sweep.stages import stage_table
+from orchestrator.sweep.document import Document
+from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.types import Scalar
 from workers.stage import Stage
 from workers.stages import STAGES
 
-#: How a message about a name that the grammar does not know begins.
-UNKNOWN_FIELD = "unknown field"
 _DURATION = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -241,201 +233,3 @@ def matches(pattern: Mapping[str, Any], coords: Mapping[str, Scalar]) -> bool:
         axis in coords and coords[axis] in (wanted if isinstance(wanted, list) else [wanted])
         for axis, wanted in pattern.items()
     )
-
-
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read, override and validate a sweep file; local files in it (`{path: …}`) are fingerprinted.
-
-    Raises:
-        SweepError: with one problem per mistake, each with its place.
-    """
-    document = read_document(path)
-    override(document, overrides)
-    problems = _resolve_files(document)
-    try:
-        spec = SweepSpec.model_validate(document.value)
-    except ValidationError as error:
-        problems += grammar_problems(error, document, (), SweepSpec)
-        raise SweepError(problems) from None
-    spec._document = document
-    spec._table, unusable = stage_table(spec.uses, path.parent.absolute())
-    problems += [spec.problem(("uses", position), message) for position, message in unusable.items()]
-    problems += _axis_problems(spec)
-    if spec.tracking and spec.tracking.uri and redact(spec.tracking.uri) != spec.tracking.uri:
-        # MLflow keeps this file with the sweep's run, and a Ray job is given a copy.
-        message = "a sweep file is shown to others, so it holds no password; export the URI as MLFLOW_TRACKING_URI"
-        problems.append(spec.problem(("tracking", "uri"), message))
-    if problems:
-        raise SweepError(problems)
-    return spec
-
-
-def grammar_problems(
-    error: ValidationError, document: Document, prefix: DocPath, model: type[BaseModel]
-) -> list[Problem]:
-    """Pydantic's mistakes as ours: line, path, what was found, nearest valid name."""
-    problems: dict[DocPath, Problem] = {}
-    for detail in error.errors(include_url=False):
-        where = prefix
-        for index, part in enumerate(detail["loc"]):
-            # Pydantic puts the tags of unions into its locations; they were not written in the document.
-            if (*where, part) in document.places or index == len(detail["loc"]) - 1:
-                where = (*where, part)
-        if detail["type"] == "extra_forbidden":
-            message = f"{UNKNOWN_FIELD}; {nearest(detail['loc'][-1], _fields_at(model, detail['loc'][:-1]))}"
-        elif detail["type"] == "missing":
-            message = "is missing"
-        elif detail["type"] == "secret":
-            message = detail["msg"]
-        else:
-            shown = repr(detail["input"])
-            if len(shown) > 80:
-                shown = f"a {type(detail['input']).__name__}"
-            message = f"{detail['msg'].removeprefix('Value error, ')}; found {shown}"
-        # A union reports one mistake per member; the first one at a place says enough.
-        problems.setdefault(where, document.problem(where, message))
-    return list(problems.values())
-
-
-def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Names that are valid at a pydantic location below `model`."""
-    annotations: list[Any] = [model]
-    for part in loc:
-        inside = [found for each in annotations for found in _inside(each, part)]
-        annotations = inside or annotations
-    return sorted({name for each in annotations for found in _models(each) for name in found.model_fields})
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Annotated, Union, UnionType):
-        return [model for part in get_args(annotation) for model in _models(part)]
-    return []
-
-
-def _inside(annotation: Any, part: int | str) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation.model_fields[part].annotation] if part in annotation.model_fields else []
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Annotated, Union, UnionType):
-        return [found for each in arguments for found in _inside(each, part)]
-    if origin is dict:
-        return [arguments[1]]
-    return [arguments[0]] if origin in (list, tuple) else []
-
-
-def _axis_problems(spec: SweepSpec) -> list[Problem]:
-    problems = []
-    if not spec.axes:
-        problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
-    names: dict[str, str] = {}
-    for axis, values in spec.axes.items():
-        # SQL reads column names without regard to case.
-        if axis.lower() in RESERVED_NAMES:
-            problems.append(spec.problem(("axes", axis), f"{axis!r} cannot name an axis: it is a name of our own"))
-        elif not axis.isidentifier():
-            problems.append(spec.problem(("axes", axis), f"{axis!r} cannot name an axis: use letters, digits and _"))
-        elif (other := names.setdefault(axis.lower(), axis)) != axis:
-            message = f"{axis!r} cannot name an axis: it differs from {other!r} only in case"
-            problems.append(spec.problem(("axes", axis), message))
-        if not values:
-            problems.append(spec.problem(("axes", axis), "has no values, so the sweep has zero cells"))
-        if isinstance(values, list):
-            problems += _value_problems(spec, axis, values)
-    for index, pattern in enumerate(spec.exclude):
-        problems += pattern_problems(spec, ("exclude", index), pattern)
-    return problems
-
-
-def _value_problems(spec: SweepSpec, axis: str, values: Sequence[Any]) -> list[Problem]:
-    problems = []
-    seen: set[Scalar] = set()
-    for index, value in enumerate(values):
-        if not isinstance(value, str | int | float):
-            message = f"is no value of an axis (text, number, true or false); found {value!r}"
-        elif isinstance(value, float) and not math.isfinite(value):
-            message = f"{value} is not a coordinate; give a number"
-        elif value in seen:
-            # 1 and true are one dictionary key, so they cannot be two coordinates.
-            message = f"{value!r} is there twice; keep one"
-        else:
-            seen.add(value)
-            continue
-        problems.append(spec.problem(("axes", axis, index), message))
-    return problems
-
-
-def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> list[Problem]:
-    """Mistakes in {axis: value or values}: no such axis, no such value."""
-    problems = []
-    for axis, wanted in pattern.items():
-        if axis not in spec.axes:
-            problems.append(spec.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}"))
-            continue
-        labels = spec.labels(axis)
-        for value in wanted if isinstance(wanted, list) else [wanted]:
-            if value not in labels:
-                problems.append(
-                    spec.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
-                )
-    return problems
-
-
-#: Columns of the results table that are not coordinates, and the first words of other references.
-RESERVED_NAMES = (
-    "cell_id",
-    "status",
-    "error_class",
-    "error",
-    "attempts",
-    "seconds",
-    "key",
-    "code_commit",
-    "log",
-    "undefined",
-    "data",
-    "env",
-)
-
-
-def _resolve_files(document: Document) -> list[Problem]:
-    """Give every `{path: …}` its content digest, in place; `$env.NAME` and `~` are expanded there, and only there."""
-    problems: list[Problem] = []
-
-    def visit(value: Any, where: DocPath) -> None:
-        if isinstance(value, dict):
-            if isinstance(value.get("path"), str) and set(value) <= {"path", "sha256"}:
-                _resolve_file(value, document, where, problems)
-            for name, item in value.items():
-                visit(item, (*where, name))
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                visit(item, (*where, index))
-
-    for part in ("data", "axes", "stages"):
-        visit(document.value.get(part), (part,))
-    return problems
-
-
-def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, problems: list[Problem]) -> None:
-    text = value["path"]
-    if text.startswith("$env."):
-        name, slash, rest = text.removeprefix("$env.").partition("/")
-        if not os.environ.get(name):
-            remedy = f"export {name}=FILE, or pass -s {'.'.join(map(str, where))}.path=FILE"
-            problems.append(document.problem((*where, "path"), f"environment variable {name} is not set; {remedy}"))
-            return
-        path = Path(os.environ[name] + slash + rest).expanduser().absolute()
-    else:
-        path = document.path.parent.joinpath(Path(text).expanduser()).absolute()
-    try:
-        value["sha256"] = fingerprint(path)
-    except OSError as error:
-        remedy = f"check it, or pass -s {'.'.join(map(str, where))}.path=FILE"
-        # The value of a variable is for those who may look at the environment.
-        shown = text if text.startswith("$env.") else path
-        reason = error.strerror or type(error).__name__
-        problems.append(document.problem((*where, "path"), f"cannot read {shown}: {reason}; {remedy}"))
-        return
-    value["path"] = str(path)

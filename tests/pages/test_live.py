@@ -44,7 +44,7 @@ from orchestrator.explain.eta import Pace
 from orchestrator.results.table import STATUSES, Results, pack_codes, read_results, unpack_codes, write_results
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 PAGE = Path(dashboards.__file__).with_name("live.py")
 HTML = "<img src=x onerror=window.pwned=1>"

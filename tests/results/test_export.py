@@ -25,7 +25,7 @@ from orchestrator.results.format import Format, export, interval, percent, signe
 from orchestrator.results.summary import query, spread
 from orchestrator.results.table import read_results, write_results
 from orchestrator.session import open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 AWKWARD = pa.table(
     {"name": ["50% of a_b", "x & {y} | *z*", "<b>\n~^\\"], "n": [1, 20, None], "share": [0.125, 1234.5678, 2.0]}

@@ -15,7 +15,7 @@ from orchestrator.drive import drive
 from orchestrator.results.summary import summarise
 from orchestrator.results.table import error_groups, read_results, reported_metrics
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 MIXED = """\
 name: mixed

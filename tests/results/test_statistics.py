@@ -26,7 +26,7 @@ from orchestrator.results.statistics import (
     seeds_needed,
 )
 from orchestrator.results.table import SCHEMA_VERSION
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 pytestmark = pytest.mark.usefixtures("quick_collector")
 

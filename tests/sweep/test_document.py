@@ -12,16 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sweep.document import (
-    Document,
-    Problem,
-    SweepError,
-    nearest,
-    override,
-    parse_value,
-    read_document,
-    spell_path,
-)
+from orchestrator.sweep.document import Document, parse_value, read_document
+from orchestrator.sweep.overrides import override
+from orchestrator.sweep.problems import Problem, SweepError, format_path, nearest
 
 TEXT = """\
 name: sample
@@ -181,7 +174,7 @@ def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_part_of_a_document_knows_its_line(tmp_path: Path) -> None:
     found = document(tmp_path)
-    lines = {spell_path(path): int(place.rpartition(":")[2]) for path, place in found.places.items() if path}
+    lines = {format_path(path): int(place.rpartition(":")[2]) for path, place in found.places.items() if path}
     assert lines == {
         "name": 1, "axes": 2, "axes.beta": 3, "axes.beta[0]": 3, "axes.beta[1]": 3, "axes.kind": 4,
         "axes.kind.plain": 5, "axes.kind.plain.depth": 6, "axes.kind.5000": 7, "axes.kind.5000.depth": 7,
@@ -242,7 +235,7 @@ def test_an_override_sets_the_place_it_names_and_is_itself_that_place(
     for part in path:
         target = target[part]  # type: ignore[index]
     assert target == value
-    assert str(found.problem(path, "wrong")) == f"-s {assignment}: {spell_path(path)}: wrong"
+    assert str(found.problem(path, "wrong")) == f"-s {assignment}: {format_path(path)}: wrong"
     assert found.problem((*path, "below"), "wrong").place == f"-s {assignment}"
 
 

@@ -10,8 +10,11 @@ import toy
 
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.wiring import wire
-from orchestrator.sweep.document import SweepError, override, parse_value, read_document
-from orchestrator.sweep.spec import SweepSpec, load_sweep
+from orchestrator.sweep.document import parse_value, read_document
+from orchestrator.sweep.load import load_sweep
+from orchestrator.sweep.overrides import override
+from orchestrator.sweep.problems import SweepError
+from orchestrator.sweep.spec import SweepSpec
 
 
 def load(path: Path, *overrides: str) -> SweepSpec:

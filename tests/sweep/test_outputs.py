@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep.document import SweepError
 from orchestrator.sweep.outputs import resolve_outputs
+from orchestrator.sweep.problems import SweepError
 
 
 def test_the_choice_beats_the_file_which_beats_the_environment_which_beats_the_default(
