@@ -24,7 +24,7 @@ from orchestrator.plan.select import find_cell, select
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, open_store
 from orchestrator.store.atomic import replace_file
-from orchestrator.sweep.load import load_sweep
+from orchestrator.sweep.load import draft_sweep
 from orchestrator.sweep.outputs import Outputs, resolve_outputs
 from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.sweep.spec import SweepSpec
@@ -296,7 +296,8 @@ def open_session(
     Raises:
         SweepError: with every mistake that was found.
     """
-    spec = load_sweep(file, overrides or ())
+    # What is wrong with the text is told together with what is wrong with the plan.
+    spec = draft_sweep(file, overrides or ())
     plan = build_plan(spec)
     cells = select(plan, only or (), exclude or ()) if only or exclude else None
     if entry is not None and entry not in plan.entries:

@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.keys import digest, digest_of
 from orchestrator.plan.columns import Columns, EntryPlan, Plan, Source, identity_of
 from orchestrator.plan.grid import Grid, Numbers
-from orchestrator.plan.wiring import Variant, Wired, wire
+from orchestrator.plan.wiring import Variant, Wired, resolve_entries
 from orchestrator.sweep.problems import SweepError
 from orchestrator.sweep.spec import SweepSpec
 
@@ -24,7 +24,7 @@ def build_plan(spec: SweepSpec) -> Plan:
     Raises:
         SweepError: the entries do not fit together, or every cell is excluded.
     """
-    wiring = wire(spec)
+    wiring = resolve_entries(spec)
     grid = wiring.grid
     kept = np.ones(grid.size(grid.all), np.bool_)
     for pattern in spec.exclude:

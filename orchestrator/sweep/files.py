@@ -20,7 +20,11 @@ _REMEMBER_FROM = 16 * 2**20
 
 
 def resolve_files(document: Document) -> list[Problem]:
-    """Give every `{path: …}` its content digest, in place; `$env.NAME` and `~` are expanded there, and only there."""
+    """Give every `{path: …}` its content digest, in place; `$env.NAME` and `~` are expanded there, and only there.
+
+    Returns:
+        One problem per file that cannot be read.
+    """
     problems: list[Problem] = []
 
     def visit(value: Any, where: DocPath) -> None:
@@ -33,13 +37,20 @@ def resolve_files(document: Document) -> list[Problem]:
             for index, item in enumerate(value):
                 visit(item, (*where, index))
 
-    for part in ("data", "axes", "stages"):
-        visit(document.value.get(part), (part,))
+    visit(document.value.get("data"), ("data",))
+    for part, inside in (("axes", ()), ("stages", ("config",))):
+        named = document.value.get(part)
+        for name, value in named.items() if isinstance(named, dict) else ():
+            for each in inside:
+                value = value.get(each) if isinstance(value, dict) else None
+            visit(value, (part, name, *inside))
     return problems
 
 
 def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, problems: list[Problem]) -> None:
     text = value["path"]
+    # Whoever uses a file that cannot be read has not made that mistake once more.
+    value |= {"path": "unknown", "sha256": "unknown"}
     if text.startswith("$env."):
         name, slash, rest = text.removeprefix("$env.").partition("/")
         if not os.environ.get(name):
@@ -62,7 +73,7 @@ def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, pro
 
 
 def fingerprint(path: Path) -> str:
-    """Hex sha256 of a file's bytes; of a folder, over the sorted (relative path, file digest) of its files.
+    """Return the hex sha256 of a file's bytes; of a folder, over the sorted (relative path, file digest) of its files.
 
     Digests of large files are remembered in the user's cache folder by (real path, size, modification time).
 

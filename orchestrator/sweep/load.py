@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,16 @@ from orchestrator.redact import redact
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
-from orchestrator.sweep.problems import DocPath, Problem, SweepError, nearest, validation_messages
-from orchestrator.sweep.spec import SweepSpec
+from orchestrator.sweep.problems import (
+    UNKNOWN_FIELD,
+    DocPath,
+    Problem,
+    SweepError,
+    closest,
+    nearest,
+    validation_messages,
+)
+from orchestrator.sweep.spec import Entry, SweepSpec
 from orchestrator.sweep.stages import stage_table
 from orchestrator.types import Scalar
 
@@ -25,53 +34,114 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     Raises:
         SweepError: with one problem per mistake, each with its place.
     """
+    spec = draft_sweep(path, overrides)
+    if spec.problems:
+        raise SweepError(spec.problems)
+    return spec
+
+
+def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep file as far as it is understood, so that `build_plan` can tell all of its mistakes at once.
+
+    Returns:
+        A sweep of the parts without mistakes; `problems` has these, and `understood` says what they hide.
+
+    Raises:
+        SweepError: the file is no YAML mapping, or an override cannot be made.
+    """
     document = read_document(path)
     override(document, overrides)
     problems = resolve_files(document)
+    hidden: set[DocPath] = set()
     try:
         spec = SweepSpec.model_validate(document.value)
     except ValidationError as error:
         messages = validation_messages(error, document, (), SweepSpec)
         problems += [document.problem(where, message) for where, message in messages.items()]
-        raise SweepError(problems) from None
-    spec._document = document
+        hidden = _hidden_by(messages, document.value)
+        spec = SweepSpec.model_validate(_without(document.value, hidden))
     spec._table, unusable = stage_table(spec.uses, path.parent.absolute())
-    problems += [spec.problem(("uses", position), message) for position, message in unusable.items()]
-    problems += _axis_problems(spec)
+    problems += [document.problem(("uses", position), message) for position, message in unusable.items()]
+    hidden |= {("uses",)} if unusable else set()
+    spec._document, spec._hidden = document, frozenset(hidden)
+    if not spec.axes and spec.understood("axes"):
+        problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
+        hidden.add(("axes",))
+    unfit = _axis_problems(spec)
+    problems += [problem for each in unfit.values() for problem in each]
+    spec = spec.model_copy(update={"axes": {name: each for name, each in spec.axes.items() if name not in unfit}})
+    spec._hidden = frozenset(hidden | {("axes", axis) for axis in unfit})
+    for index, pattern in enumerate(spec.exclude):
+        problems += pattern_problems(spec, ("exclude", index), pattern)
     if spec.tracking and spec.tracking.uri and redact(spec.tracking.uri) != spec.tracking.uri:
         # MLflow keeps this file with the sweep's run, and a Ray job is given a copy.
         message = "a sweep file is shown to others, so it holds no password; export the URI as MLFLOW_TRACKING_URI"
         problems.append(spec.problem(("tracking", "uri"), message))
-    if problems:
-        raise SweepError(problems)
+    spec._problems = tuple(problems)
     return spec
 
 
-def _axis_problems(spec: SweepSpec) -> list[Problem]:
-    problems = []
-    if not spec.axes:
-        problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
+#: Part of a sweep -> how deep in it a mistake hides something; elsewhere it hides the whole part.
+_DEPTHS = {"axes": 2, "exclude": 2, "runtime": 2, "stages": 3}
+#: What stands for the parts that every sweep has, where they are hidden.
+_STAND_INS = {"name": "unknown", "question": "unknown", "axes": {}, "stages": {}}
+
+
+def _hidden_by(messages: Mapping[DocPath, str], value: Mapping[str, Any]) -> set[DocPath]:
+    """Return what mistakes hide: the parts that they are in, and for a misspelt field the one that it may stand for."""
+    hidden: set[DocPath] = set()
+    for path, message in messages.items():
+        hidden.add(path[: _DEPTHS.get(str(path[0]), 1)])
+        if message.startswith(UNKNOWN_FIELD):
+            *parents, name = path
+            owner: Any = value
+            for part in parents:
+                owner = owner[part]
+            fields = SweepSpec.model_fields if not parents else Entry.model_fields if parents[0] == "stages" else {}
+            if meant := closest(name, [field for field in fields if field not in owner]):
+                hidden.add((*parents, meant))
+    return hidden
+
+
+def _without(value: Mapping[str, Any], hidden: Iterable[DocPath]) -> dict[str, Any]:
+    """Copy a sweep, leaving out what is hidden."""
+    sound = copy.deepcopy(dict(value))
+    for *parents, last in hidden:
+        owner: Any = sound
+        for part in parents:
+            owner = owner[part]
+        if isinstance(owner, list) or parents == ["stages"]:
+            # Others count on its place or name.
+            owner[last] = {}
+        else:
+            owner.pop(last, None)
+    return _STAND_INS | sound
+
+
+def _axis_problems(spec: SweepSpec) -> dict[str, list[Problem]]:
+    """Return the mistakes of each axis that has some."""
+    problems: dict[str, list[Problem]] = {}
     names: dict[str, str] = {}
     for axis, values in spec.axes.items():
+        found: list[tuple[DocPath, str]] = []
         # SQL reads column names without regard to case.
         if axis.lower() in RESERVED_NAMES:
-            problems.append(spec.problem(("axes", axis), f"{axis!r} cannot name an axis: it is a name of our own"))
+            found.append(((), f"{axis!r} cannot name an axis: it is a name of our own"))
         elif not axis.isidentifier():
-            problems.append(spec.problem(("axes", axis), f"{axis!r} cannot name an axis: use letters, digits and _"))
+            found.append(((), f"{axis!r} cannot name an axis: use letters, digits and _"))
         elif (other := names.setdefault(axis.lower(), axis)) != axis:
-            message = f"{axis!r} cannot name an axis: it differs from {other!r} only in case"
-            problems.append(spec.problem(("axes", axis), message))
+            found.append(((), f"{axis!r} cannot name an axis: it differs from {other!r} only in case"))
         if not values:
-            problems.append(spec.problem(("axes", axis), "has no values, so the sweep has zero cells"))
+            found.append(((), "has no values, so the sweep has zero cells"))
         if isinstance(values, list):
-            problems += _value_problems(spec, axis, values)
-    for index, pattern in enumerate(spec.exclude):
-        problems += pattern_problems(spec, ("exclude", index), pattern)
+            found += _value_messages(values)
+        if found:
+            problems[axis] = [spec.problem(("axes", axis, *path), message) for path, message in found]
     return problems
 
 
-def _value_problems(spec: SweepSpec, axis: str, values: Sequence[Any]) -> list[Problem]:
-    problems = []
+def _value_messages(values: Sequence[Any]) -> list[tuple[DocPath, str]]:
+    messages: list[tuple[DocPath, str]] = []
     seen: set[Scalar] = set()
     for index, value in enumerate(values):
         if not isinstance(value, str | int | float):
@@ -84,14 +154,16 @@ def _value_problems(spec: SweepSpec, axis: str, values: Sequence[Any]) -> list[P
         else:
             seen.add(value)
             continue
-        problems.append(spec.problem(("axes", axis, index), message))
-    return problems
+        messages.append(((index,), message))
+    return messages
 
 
 def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> list[Problem]:
-    """Mistakes in {axis: value or values}: no such axis, no such value."""
+    """Find the mistakes in {axis: value or values}: no such axis, no such value."""
     problems = []
     for axis, wanted in pattern.items():
+        if not spec.understood("axes", axis):
+            continue
         if axis not in spec.axes:
             problems.append(spec.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}"))
             continue

@@ -53,11 +53,18 @@ def override(document: Document, assignments: Iterable[str]) -> None:
             continue
         for known in [known for known in document.places if known[: len(where)] == where]:
             del document.places[known]
-        document.places[where] = place
+        _note(document, value, where, place)
     if problems:
         raise SweepError(problems)
 
 
+def _note(document: Document, value: Any, where: DocPath, place: str) -> None:
+    """Note for every part of a value that it was written in this override."""
+    document.places[where] = place
+    for part, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        _note(document, item, (*where, part), place)
+
+
 def _key(target: Any, part: str) -> str | int:
-    """A part of an override's path as a key: only a list is indexed by number, names may look like one."""
+    """Return a part of an override's path as a key: only a list is indexed by number, names may look like one."""
     return int(part) if isinstance(target, list) and part.isdecimal() else part

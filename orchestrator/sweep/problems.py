@@ -30,15 +30,21 @@ class Problem:
     """"stages.fit.config.epochs"; empty for the whole document."""
     message: str
 
+    @property
+    def line(self) -> int:
+        """The line in the file; 0 for what is not in a file, such as overrides."""
+        line = self.place.rpartition(":")[2]
+        return int(line) if line.isdecimal() else 0
+
     def __str__(self) -> str:
         return redact(f"{self.place}: {self.path}: {self.message}" if self.path else f"{self.place}: {self.message}")
 
 
 class SweepError(Exception):
-    """The sweep cannot be run as written. Carries every mistake that was found; nothing has been run."""
+    """The sweep cannot be run as written. Carries every mistake that was found, by line; nothing has been run."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(dict.fromkeys(problems))
+        self.problems = tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -89,24 +95,33 @@ def validation_messages(
     messages: dict[DocPath, str] = {}
     for detail in error.errors(include_url=False):
         where = prefix
-        for index, part in enumerate(detail["loc"]):
+        for part in detail["loc"]:
             # Pydantic puts the tags of unions into its locations; they were not written in the document.
-            if (*where, part) in written or index == len(detail["loc"]) - 1:
+            if (*where, part) in written:
                 where = (*where, part)
         if detail["type"] == "extra_forbidden":
             message = f"{UNKNOWN_FIELD}; {nearest(detail['loc'][-1], _fields_at(model, detail['loc'][:-1]))}"
         elif detail["type"] == "missing":
-            message = MISSING
+            where, message = (*where, detail["loc"][-1]), MISSING
         elif detail["type"] == "secret":
             message = detail["msg"]
         else:
             shown = repr(detail["input"])
             if len(shown) > 80:
                 shown = f"a {type(detail['input']).__name__}"
-            message = f"{detail['msg'].removeprefix('Value error, ')}; found {shown}"
+            message = f"{_in_yaml_terms(detail['type'], detail['msg'])}; found {shown}"
         # A union reports one mistake per member; the first one at a place says enough.
         messages.setdefault(where, message)
     return messages
+
+
+def _in_yaml_terms(kind: str, message: str) -> str:
+    if kind in ("model_type", "dict_type"):
+        return "should be a mapping"
+    if kind in ("tuple_type", "list_type"):
+        return "should be a list"
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return message.partition(", unable to")[0].replace("a valid string", "text")
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:

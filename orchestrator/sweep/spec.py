@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from orchestrator import types
 from orchestrator.sweep.document import Document
@@ -41,6 +41,19 @@ def _bytes(value: object) -> object:
     return value
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError("a name has up to 100 letters, digits and . _ -, and begins with a letter or digit")
+    return value
+
+
+def _layers(value: object) -> object:
+    layers = value if isinstance(value, list) else [value]
+    if not all(isinstance(layer, dict | str) for layer in layers):
+        raise ValueError("is neither a mapping of config fields, nor a reference to one, nor a list of these")
+    return value
+
+
 def _axis_values(value: object) -> object:
     if not isinstance(value, list | dict):
         raise ValueError("is neither a list of values nor a mapping of names to fields")
@@ -70,8 +83,9 @@ class Entry(_Part):
     """Cut the work into this many steps, each its own artifact."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """Input of the stage -> name of the entry that feeds it."""
-    config: dict[str, Any] | str | list[dict[str, Any] | str] = Field(default_factory=dict)
-    """The stage's config; a list is merged from left to right, so that `$axis.config` can be one layer."""
+    config: Annotated[dict[str, Any] | str | list[Any], BeforeValidator(_layers)] = Field(default_factory=dict)
+    """The stage's config: a mapping of its fields or a reference to one, or a list of such layers, merged from left to
+    right, so that `$axis.config` can be one of them."""
 
 
 class _RuntimeValues(_Part):
@@ -147,7 +161,7 @@ class Tracking(_Part):
 class SweepSpec(_Part):
     """A sweep file, validated; what it spans is computed by `build_plan`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    name: Annotated[str, AfterValidator(_name)]
     uses: tuple[str, ...] = ()
     """Modules with a table `STAGES` of further stages; they may lie beside the sweep file."""
     question: Annotated[str, Field(min_length=1)]
@@ -171,6 +185,8 @@ class SweepSpec(_Part):
     tracking: Annotated[Tracking | Literal[False], BeforeValidator(_tracking)] = Tracking()
     _document: Document = PrivateAttr()
     _table: Mapping[str, Stage] = PrivateAttr()
+    _problems: tuple[Problem, ...] = PrivateAttr(())
+    _hidden: frozenset[DocPath] = PrivateAttr(frozenset())
 
     @property
     def table(self) -> Mapping[str, Stage]:
@@ -191,13 +207,22 @@ class SweepSpec(_Part):
         return other
 
     def problem(self, path: DocPath, message: str) -> Problem:
-        """A mistake at `path`, placed at its line."""
+        """Describe a mistake at `path`, placed at its line."""
         return self._document.problem(path, message)
 
     @property
     def document(self) -> Document:
         """The text that this was read from, with its lines."""
         return self._document
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The mistakes in the text; none in a sweep that `load_sweep` returns. What they hide is left out here."""
+        return self._problems
+
+    def understood(self, *path: str) -> bool:
+        """Tell whether no mistake hides what is, or should be, written at, above or below a path."""
+        return not any(hidden[: len(path)] == path[: len(hidden)] for hidden in self._hidden)
 
     def labels(self, axis: str) -> tuple[Scalar, ...]:
         """The coordinates along an axis: the scalars, or the names of a named axis."""
