@@ -1,4 +1,4 @@
-"""Mistakes in how the entries of a sweep fit together; none is told that another mistake hides or causes."""
+"""Mistakes in how the entries of a sweep fit together, without those that only follow from another mistake."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     problems += _name_problems(spec)
     for name in spec.stages:
         problems += _switch_problems(spec, name)
-        for kind in stages_of(spec, name):
-            if kind not in spec.table:
-                if not spec.understood("uses"):
-                    continue
+        for kind in _kinds(spec, name):
+            if kind in spec.table:
+                problems += _stage_problems(spec, name, kind, spec.table[kind])
+            elif spec.understood("uses"):
                 path = ("stages", name, "stage") if spec.stages[name].stage else ("stages", name)
                 problems.append(spec.problem(path, f"there is no stage {kind!r}; {nearest(kind, spec.table)}"))
-            else:
-                problems += _stage_problems(spec, name, kind, spec.table[kind])
     try:
         order(spec)
     except ValueError as error:
@@ -43,16 +41,6 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     if spec.stages and not unresolved and spec.understood("stages"):
         problems += _unused_axis_problems(spec)
     return problems
-
-
-def stages_of(spec: SweepSpec, name: str) -> list[str]:
-    """Return the kinds of work that an entry can be, as far as they are known."""
-    entry = spec.stages[name]
-    kinds: dict[str, None] = {}
-    if spec.understood("stages", name, "stage"):
-        for _, kind in _values(spec, entry.stage):
-            kinds[str(kind or name)] = None
-    return list(kinds)
 
 
 def is_shard_count(value: object) -> bool:
@@ -185,9 +173,19 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
     return problems
 
 
+def _kinds(spec: SweepSpec, name: str) -> list[str]:
+    """Return the kinds of work that an entry can be, as far as they are known."""
+    entry = spec.stages[name]
+    kinds: dict[str, None] = {}
+    if spec.understood("stages", name, "stage"):
+        for _, kind in _values(spec, entry.stage):
+            kinds[str(kind or name)] = None
+    return list(kinds)
+
+
 def _outputs(spec: SweepSpec, name: str | None) -> set[str]:
     """Return the kinds of artifacts that an entry makes, as far as they are known."""
-    kinds = stages_of(spec, name) if name in spec.stages else []
+    kinds = _kinds(spec, name) if name in spec.stages else []
     return {spec.table[kind].output for kind in kinds if kind in spec.table}
 
 

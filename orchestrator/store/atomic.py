@@ -1,4 +1,4 @@
-"""Writing one file at once."""
+"""Atomic replacement of one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def replace_file(path: Path | UPath, content: bytes) -> None:
-    """Write a file at once, so that a reader sees the old one or the new one.
+    """Replace a file atomically: a reader sees the old content or the new one.
 
     Raises:
         StoreError: it cannot be written.
@@ -39,7 +39,7 @@ def replace_file(path: Path | UPath, content: bytes) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path | UPath) -> Iterator[None]:
-    """Whatever is said of a place that cannot be written becomes one kind of error, with a remedy."""
+    """Turn every error of writing to a place into a StoreError with a remedy."""
     try:
         yield
     except StoreError:

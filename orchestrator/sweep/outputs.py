@@ -18,23 +18,23 @@ ENVIRONMENT = "SWEEP_OUTPUTS"
 
 @dataclass(frozen=True)
 class Outputs:
-    """The places of one sweep."""
+    """The places where one sweep keeps its results."""
 
     root: Path | UPath
     """A folder, or a place in an object store."""
     reason: str
-    """Why this root, in words for the first lines of a run."""
+    """Why it is this root, for the first lines of a run."""
     sweep: str
     store_override: str | None = None
 
     @property
     def store(self) -> str:
-        """Artifacts and attempts; shared by all sweeps of this root."""
+        """The store of artifacts and attempts, which all sweeps of this root share."""
         return self.store_override or str(self.root / "store")
 
     @property
     def folder(self) -> Path | UPath:
-        """What belongs to this sweep alone."""
+        """The folder of what belongs to this sweep alone."""
         return self.root / "sweeps" / self.sweep
 
     @property
@@ -44,7 +44,7 @@ class Outputs:
 
     @property
     def local(self) -> Path:
-        """Where a file system is needed, for databases and locks: the root, else a folder on the driver's machine."""
+        """The folder for databases and locks: the root, or one on the driver's machine if the root is no folder."""
         return self.root if isinstance(self.root, Path) else _HOME.expanduser()
 
     @property
@@ -54,21 +54,21 @@ class Outputs:
 
     @property
     def outbox(self) -> Path:
-        """What MLflow is to be told of this sweep."""
+        """The folder of what MLflow is to show of this sweep."""
         return self.local / "sweeps" / self.sweep / "outbox"
 
 
-#: The root of a Ray job that was told none, and of the MLflow database where the root is an object store.
+#: The default root of a Ray job, and the folder of the MLflow database where the root is an object store.
 _HOME = Path("~/sweep-outputs")
 
 
 def in_ray_job() -> bool:
-    """Whether this process is the entry point of a submitted Ray job, in a throw-away copy of the working directory."""
+    """Tell whether this process is the entry point of a Ray job, which runs in a copy of the working directory."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: str | None) -> Outputs:
-    """The output root: `--outputs`, else the sweep's `store`, else SWEEP_OUTPUTS, else `outputs/` here.
+    """Choose the output root: `--outputs`, else the sweep's `store`, else SWEEP_OUTPUTS, else `outputs/` here.
 
     In a Ray job the working directory is thrown away, so there a relative root is refused, and the last resort is
     `~/sweep-outputs` on the head node.
@@ -97,7 +97,7 @@ def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: 
 
 
 def lost_in_a_job(value: str | None, source: str) -> list[Problem]:
-    """The mistake of a place that would lie in the throw-away copy of a Ray job; none if there is no such place."""
+    """Refuse a place in the copy of the working directory that a Ray job runs in, which is deleted afterwards."""
     if not value or "://" in value or value.startswith(("/", "~")):
         return []
     message = (
@@ -108,11 +108,11 @@ def lost_in_a_job(value: str | None, source: str) -> list[Problem]:
 
 
 def _secret(value: str | None, source: str) -> list[Problem]:
-    """The mistake of a place with a password in it, which would be written into records, tables and MLflow."""
+    """Refuse a place with a password in it, which would be written into records, tables and MLflow."""
     if not value or redact(value) == value:
         return []
     message = (
-        f"{redact(value)!r} has a password in it, which everybody would read who sees the results; leave it out, and "
+        f"{redact(value)!r} has a password in it, which everyone who sees the results could read; leave it out, and "
         "give the credentials to every node: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for other file systems "
         "FSSPEC_<PROTOCOL>_<OPTION>, e.g. FSSPEC_SFTP_PASSWORD"
     )

@@ -1,4 +1,4 @@
-"""The grammar of a sweep file: text → `SweepSpec`, validated, nothing expanded. `sweeps/README.md` is its manual."""
+"""The grammar of a sweep file, `SweepSpec`; nothing is expanded here. `sweeps/README.md` is its manual."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class EntryRuntime(_RuntimeValues):
 
 
 class Limits(_Part):
-    """When to hold back."""
+    """Limits at which a run holds back."""
 
     running: Annotated[int, Field(ge=1)] | None = None
     """At most so many steps at once."""
@@ -141,12 +141,12 @@ class Summary(_Part):
 
 
 class Hooks(_Part):
-    """Shell commands that are told what happened, as JSON on their standard input."""
+    """Shell commands that receive what happened as JSON on their standard input."""
 
     finish: str | None = None
-    """When a command ends, however."""
+    """Run when a command ends, for whatever reason."""
     breaker: str | None = None
-    """When a stage is not run any further."""
+    """Run when the breaker stops a stage."""
 
 
 class Tracking(_Part):
@@ -165,7 +165,7 @@ class SweepSpec(_Part):
     uses: tuple[str, ...] = ()
     """Modules with a table `STAGES` of further stages; they may lie beside the sweep file."""
     question: Annotated[str, Field(min_length=1)]
-    """What the sweep is to answer; the description of the MLflow experiment."""
+    """The question that the sweep answers; the description of the MLflow experiment."""
     data: Any = None
     """Values that stages share, read as `$data.…`; typically where the data lies."""
     axes: dict[str, Annotated[list[Any] | dict[str, Any], BeforeValidator(_axis_values)]]
@@ -225,21 +225,21 @@ class SweepSpec(_Part):
         return not any(hidden[: len(path)] == path[: len(hidden)] for hidden in self._hidden)
 
     def labels(self, axis: str) -> tuple[Scalar, ...]:
-        """The coordinates along an axis: the scalars, or the names of a named axis."""
+        """Return the coordinates along an axis: the scalars, or the names of a named axis."""
         return tuple(self.axes[axis])
 
     def value(self, axis: str, label: Scalar) -> Any:
-        """What `$axis` stands for at a coordinate."""
+        """Return what `$axis` stands for at a coordinate."""
         values = self.axes[axis]
         return values[str(label)] if isinstance(values, dict) else label
 
     def runtime_axes(self, entry: str) -> tuple[str, ...]:
-        """The axes that the runtime of an entry depends on."""
+        """Return the axes that the runtime of an entry depends on."""
         layers = [self.runtime[name] for name in ("default", entry) if name in self.runtime]
         return tuple(sorted({axis for layer in layers for rule in layer.rules for axis in rule.at}))
 
     def runtime_of(self, entry: str, coords: Mapping[str, Scalar]) -> types.Runtime:
-        """How the step of `entry` at `coords` is run: defaults, then the entry, then its matching rules."""
+        """Return how the step of `entry` at `coords` is run: defaults, then the entry, then its matching rules."""
         chosen: dict[str, Any] = {}
         for name in ("default", entry):
             layer = self.runtime.get(name)
@@ -253,7 +253,7 @@ class SweepSpec(_Part):
 
 
 def matches(pattern: Mapping[str, Any], coords: Mapping[str, Scalar]) -> bool:
-    """Whether coordinates lie in {axis: value or list of values}."""
+    """Tell whether coordinates lie in {axis: value or list of values}."""
     return all(
         axis in coords and coords[axis] in (wanted if isinstance(wanted, list) else [wanted])
         for axis, wanted in pattern.items()

@@ -92,7 +92,7 @@ APART = (
 )
 
 
-@pytest.mark.parametrize("count", [2, 3, 6, len(APART)])
+@pytest.mark.parametrize("count", [2, len(APART)])
 def test_mistakes_that_have_nothing_to_do_with_each_other_are_told_together_as_they_are_told_alone(
     tmp_path: Path, count: int
 ) -> None:
@@ -186,7 +186,7 @@ junk = st.sampled_from([None, True, -1, 0, 1.5, "", "$", "$x", "$x.y", "$kind.be
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_is_written_in_a_sweep_it_is_planned_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
