@@ -38,18 +38,20 @@ def resolve_files(document: Document) -> list[Problem]:
                 visit(item, (*where, index))
 
     visit(document.value.get("data"), ("data",))
-    for part, inside in (("axes", ()), ("stages", ("config",))):
-        named = document.value.get(part)
-        for name, value in named.items() if isinstance(named, dict) else ():
-            for each in inside:
-                value = value.get(each) if isinstance(value, dict) else None
-            visit(value, (part, name, *inside))
+    for axis, values in _mapping(document.value.get("axes")).items():
+        visit(values, ("axes", axis))
+    for name, entry in _mapping(document.value.get("stages")).items():
+        visit(_mapping(entry).get("config"), ("stages", name, "config"))
     return problems
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, problems: list[Problem]) -> None:
     text = value["path"]
-    # Whoever uses a file that cannot be read has not made that mistake once more.
+    # A file that cannot be read is one mistake: configs that use it are not to lack its digest, too.
     value |= {"path": "unknown", "sha256": "unknown"}
     if text.startswith("$env."):
         name, slash, rest = text.removeprefix("$env.").partition("/")
