@@ -168,6 +168,21 @@ def test_a_mistake_is_told_with_all_others_but_without_what_follows_from_it(
     assert mistakes(tmp_path, *edits) == expected
 
 
+def test_inputs_that_are_missing_at_some_points_are_told_for_every_entry_at_the_first_of_them(tmp_path: Path) -> None:
+    edits = [
+        ("plain: {behaviour: work}", "one: {config: {}, twice: true}\n    two: {config: {}, twice: false}"),
+        ("$kind]", "$kind.config]"),
+        ("double: {", "double: {when: $kind.twice, "),
+        (RESULTS, "  again: {stage: toy_double, inputs: {number: double}}\n" + RESULTS),
+    ]
+    missing = "the input is missing at {'x': 1, 'kind': 'two'}: entry 'double' does not exist there"
+    found = mistakes(tmp_path, *edits)
+    assert [message.partition(": the")[0] for message in found] == [
+        "FILE:14: stages.total.inputs.numbers", "FILE:16: stages.again.inputs.number",
+    ]  # fmt: skip
+    assert found[1].endswith(missing)
+
+
 def test_the_value_of_an_axis_is_not_filled_in_even_where_a_layer_of_a_config_takes_it_whole(tmp_path: Path) -> None:
     assert mistakes(tmp_path, ("behaviour: work", "marker: $x")) == [
         "FILE:7: axes.kind.plain.marker: $x is not filled in inside an axis; write it in the config of the entry"
