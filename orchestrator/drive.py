@@ -21,6 +21,7 @@ from rich.markup import escape
 from orchestrator.cli import console as screen
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.show_results import show_missing, show_summary
+from orchestrator.code import code_commit
 from orchestrator.command import repeat_options, spell
 from orchestrator.explain.eta import Pace
 from orchestrator.explain.forecast import past_steps
@@ -43,7 +44,6 @@ from orchestrator.session import PULSE_EVERY, Session
 from orchestrator.store import StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.store.scratch import BEAT
-from orchestrator.sweep.outputs import code_commit
 from orchestrator.tracking.experiment import experiment_of
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.publisher import Publisher, post_table

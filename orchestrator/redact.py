@@ -1,4 +1,4 @@
-"""Texts without the secrets of the URIs in them, for whatever is shown or written down."""
+"""Removal of secrets in URIs from whatever is shown or written down."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _TELLING = ("pass", "pwd", "token", "secret", "key", "sig", "cred", "auth", "odb
 
 
 def redact(text: str, *uris: str) -> str:
-    """A text with `***` for the passwords and tokens of the URIs in it.
+    """Replace the passwords and tokens of the URIs in a text by `***`.
 
-    Give it the whole text, and cut afterwards: half a URI does not show what of it is a secret.
+    Pass the whole text and shorten the result: in half a URI the secret cannot be recognized.
 
     Args:
-        text: what is to be shown.
-        uris: URIs that it may speak of; their secrets are hidden where they stand alone, too.
+        text: what will be shown.
+        uris: URIs that the text may mention; their secrets are also replaced where they stand alone.
     """
     for uri in uris:
         hidden, secrets = _hide(uri)
@@ -30,19 +30,19 @@ def redact(text: str, *uris: str) -> str:
 
 
 def bare(uri: str) -> str:
-    """A URI without what stands before its @, for programs that take no credentials there."""
+    """Return a URI without its credentials (what stands before the @)."""
     scheme, colon, rest = uri.partition("://")
     authority = _authority(rest)
     return f"{scheme}{colon}{authority.rpartition('@')[2]}{rest[len(authority) :]}"
 
 
 def _authority(rest: str) -> str:
-    """What stands between the :// of a URI and its path."""
+    """Return what stands between the :// of a URI and its path."""
     return re.split(r"[/?#]", rest, maxsplit=1)[0]
 
 
 def _hide(uri: str) -> tuple[str, set[str]]:
-    """A URI, or several in one word, without secrets, and these, as written and as meant."""
+    """Return a URI, or several in one word, without secrets, and the secrets, quoted and unquoted."""
     first, *rests = uri.split("://")
     done, secrets, index = [first], set[str](), 0
     last = max((place for place, rest in enumerate(rests) if "@" in rest), default=-1)

@@ -23,9 +23,11 @@ from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import find_cell, select
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, open_store
-from orchestrator.sweep.document import Problem, SweepError, nearest
-from orchestrator.sweep.outputs import Outputs, replace_file, resolve_outputs
-from orchestrator.sweep.spec import SweepSpec, load_sweep
+from orchestrator.store.atomic import replace_file
+from orchestrator.sweep.load import draft_sweep
+from orchestrator.sweep.outputs import Outputs, resolve_outputs
+from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Manifest
 
 if TYPE_CHECKING:
@@ -295,7 +297,8 @@ def open_session(
     Raises:
         SweepError: with every mistake that was found.
     """
-    spec = load_sweep(file, overrides or ())
+    # What is wrong with the text is told together with what is wrong with the plan.
+    spec = draft_sweep(file, overrides or ())
     plan = build_plan(spec)
     cells = select(plan, only or (), exclude or ()) if only or exclude else None
     if entry is not None and entry not in plan.entries:

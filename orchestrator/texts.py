@@ -1,4 +1,4 @@
-"""Texts that others wrote, such as errors and logs of stages, made fit for files, pages and terminals."""
+"""Cleaning of foreign texts, such as errors and logs of stages, for files, pages and terminals."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-
 
 
 def plain_text(text: str, limit: int | None = None) -> str:
-    """What a text says, without power over a terminal, and valid Unicode; the rest of one that is too long is left out.
+    """Return a text as valid Unicode without control sequences of terminals, cut after `limit` characters.
 
-    Control sequences are dropped, other odd characters spelled (`\\x1b`), and a carriage return ends a line.
+    Other control characters are escaped (`\\x1b`), and a carriage return ends a line.
     """
     text = str.__str__(text)
     if limit is not None and len(text) > limit:

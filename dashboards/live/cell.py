@@ -14,7 +14,7 @@ from dashboards.live.text import block, plain, status_text
 from dashboards.live.watch import Look, Watch
 from orchestrator.command import repeat_options, spell
 from orchestrator.results.format import format_value
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 
 def show_cell(watch: Watch, name: str) -> None:

@@ -17,7 +17,7 @@ from orchestrator.explain.eta import spell_left
 from orchestrator.results.format import format_percent
 from orchestrator.results.status import STATUSES
 from orchestrator.run.failures import UNKNOWN_ERROR
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 #: So many groups of errors are shown.
 _GROUPS = 8

@@ -13,7 +13,7 @@ from dashboards.live.text import block, plain
 from dashboards.live.tiles import MEASURES, default_axes
 from dashboards.live.watch import Look, Watch, watch
 from orchestrator.results.status import STATUSES
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 #: While a driver is alive the page looks so often (seconds); else it looks so often whether one came alive.
 _LIVE, _IDLE = 2.5, 5.0

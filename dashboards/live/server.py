@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from orchestrator.sweep.document import Problem, SweepError
+from orchestrator.sweep.problems import Problem, SweepError
 
 #: Streamlit's own.
 DEFAULT_PORT = 8501

@@ -22,7 +22,7 @@ from dashboards.report.verdict import state, verdict, winner_map
 from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.format import markdown
 from orchestrator.session import Session
-from orchestrator.sweep.outputs import replace_file
+from orchestrator.store.atomic import replace_file
 
 #: Lines of a table that are shown on the page; its file has all.
 SHOWN = 60

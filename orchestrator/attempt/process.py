@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from orchestrator.attempt.capture import Capture
 from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request
+from orchestrator.code import code_digest
 from orchestrator.redact import redact
 from orchestrator.store import Store
-from orchestrator.sweep.outputs import code_digest
 from workers.device import promise_gpu
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")

@@ -14,8 +14,8 @@ from orchestrator.attempt.capture import Capture
 from orchestrator.attempt.outcome import describe_error
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.stage_call import call_stage
+from orchestrator.code import code_commit
 from orchestrator.store import Store, StoreError, list_files
-from orchestrator.sweep.outputs import code_commit
 from orchestrator.texts import plain_text
 from orchestrator.types import Manifest, Runtime, Scalar, Step
 from workers.metric import Undefined

@@ -25,7 +25,7 @@ from orchestrator.cli.sweep_command import (
 from orchestrator.command import repeat_options
 from orchestrator.session import open_session
 from orchestrator.store import StoreError
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 app = typer.Typer(
     name="sweep",

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.sweep_command import CellName, sweep_command
+from orchestrator.code import code_commit
 from orchestrator.plan.select import find_cell
 from orchestrator.run.schedule import State
 from orchestrator.session import Session
-from orchestrator.sweep.document import Problem, SweepError, nearest
-from orchestrator.sweep.outputs import code_commit
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from workers.metric import Undefined
 
 app = typer.Typer()

@@ -24,7 +24,7 @@ from orchestrator.cli.sweep_command import (
 )
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.session import Session
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -339,7 +339,7 @@ def _hand_over(table: pa.Table, form: Format, output: Path | None) -> None:
     """Write a table to a file, or else print it."""
     from orchestrator.cli.console import say
     from orchestrator.results.format import export
-    from orchestrator.sweep.outputs import replace_file
+    from orchestrator.store.atomic import replace_file
 
     content = export(table, form)
     if output is None:

@@ -12,7 +12,7 @@ from typing import Any
 from pathspec import PathSpec
 
 from orchestrator.session import Session
-from orchestrator.sweep.document import Problem, SweepError
+from orchestrator.sweep.problems import Problem, SweepError
 
 #: Bytes that the files of a package may have together. It goes through the head's memory, once to every node.
 LIMIT = 5_000_000

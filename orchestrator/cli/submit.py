@@ -21,8 +21,8 @@ from orchestrator.command import program, repeat_options, spell
 from orchestrator.redact import redact
 from orchestrator.run.shutdown import INTERRUPTED
 from orchestrator.session import Session
-from orchestrator.sweep.document import Problem, SweepError
 from orchestrator.sweep.outputs import ENVIRONMENT, lost_in_a_job
+from orchestrator.sweep.problems import Problem, SweepError
 
 app = typer.Typer()
 

@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.sweep_command import Json, OutputRoot, Set, StoreRoot, sweep_command
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store
-from orchestrator.sweep.document import Problem, SweepError
+from orchestrator.sweep.problems import Problem, SweepError
 
 app = typer.Typer()
 

@@ -20,7 +20,7 @@ from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.types import Manifest
 
 #: Artifacts that are published at once.

@@ -22,7 +22,7 @@ from orchestrator.plan.needed import needed_steps
 from orchestrator.session import PULSE_EVERY, Session
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE, parse_holder
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.types import Artifact, Manifest
 
 #: Artifacts that are read or deleted between two reports of progress.

@@ -10,8 +10,8 @@ import numpy as np
 from orchestrator.keys import digest, digest_of
 from orchestrator.plan.columns import Columns, EntryPlan, Plan, Source, identity_of
 from orchestrator.plan.grid import Grid, Numbers
-from orchestrator.plan.wiring import Variant, Wired, wire
-from orchestrator.sweep.document import SweepError
+from orchestrator.plan.wiring import Variant, Wired, resolve_entries
+from orchestrator.sweep.problems import DocPath, Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
 
 
@@ -24,7 +24,7 @@ def build_plan(spec: SweepSpec) -> Plan:
     Raises:
         SweepError: the entries do not fit together, or every cell is excluded.
     """
-    wiring = wire(spec)
+    wiring = resolve_entries(spec)
     grid = wiring.grid
     kept = np.ones(grid.size(grid.all), np.bool_)
     for pattern in spec.exclude:
@@ -35,6 +35,8 @@ def build_plan(spec: SweepSpec) -> Plan:
     builder = _Builder(spec, grid, points, frozenset(spec.results or wiring.targets))
     for wired in wiring.entries.values():
         builder.add(wired)
+    if builder.problems:
+        raise SweepError(list(builder.problems.values()))
     return Plan(spec, grid, points, builder.columns, wiring.targets)
 
 
@@ -51,6 +53,8 @@ class _Builder:
         self.grid = grid
         self.points = points
         self.columns = Columns()
+        #: By place, so that each is told for the first of all points that have it.
+        self.problems: dict[DocPath, Problem] = {}
 
     def add(self, wired: Wired) -> None:
         """Make the steps of an entry; those that feed it were added before."""
@@ -144,7 +148,7 @@ class _Builder:
             name = source.input
             if first < 0:
                 if not declared[name].optional:
-                    self._refuse_missing(entry, point, name)
+                    self._note_missing(entry, point, name)
                 continue
             size = self.columns.size[first]
             if size == 1:
@@ -152,10 +156,12 @@ class _Builder:
             elif declared[name].many:
                 fixed[name] = self._group_key(first)
             else:
-                sharded[name] = first
                 if shards is not None and shards != size:
+                    # Nobody knows how many steps there are, so nothing that reads them can be checked.
                     message = f"the inputs are cut into different numbers of shards: {sorted({shards, size})}"
-                    raise SweepError([self.spec.problem(("stages", entry.wired.name), message)])
+                    self._note(("stages", entry.wired.name), message)
+                    raise SweepError(list(self.problems.values()))
+                sharded[name] = first
                 shards = size
         if shards is not None and shards > 1 and entry.wired.name in self.reported:
             self._require_declared(entry, variant, shards)
@@ -181,7 +187,7 @@ class _Builder:
         return made
 
     def _require_declared(self, entry: EntryPlan, variant: Variant, shards: int) -> None:
-        """Refuse to report a metric of several shards of which nobody says what it is over all of them."""
+        """Note a mistake if the stage does not declare what a reported metric is over all shards."""
         silent = [name for name, metric in variant.configs[0].declared().items() if metric.shards is None]
         if silent:
             message = (
@@ -189,7 +195,7 @@ class _Builder:
                 f" {', '.join(silent)} are over all of them: name entries without shards in `results`, or declare it in"
                 " the stage's config (`Metric(…, shards=…)`)"
             )
-            raise SweepError([self.spec.problem(("stages", entry.wired.name), message)])
+            self._note(("stages", entry.wired.name), message)
 
     def _group_key(self, first: int) -> str:
         """A digest of the keys of several artifacts, in order."""
@@ -198,8 +204,15 @@ class _Builder:
             found = self.columns.group_keys[first] = digest(self.columns.keys[first : first + self.columns.size[first]])
         return found
 
-    def _refuse_missing(self, entry: EntryPlan, point: int, name: str) -> None:
+    def _note(self, path: DocPath, message: str) -> None:
+        if path not in self.problems:
+            self.problems[path] = self.spec.problem(path, message)
+
+    def _note_missing(self, entry: EntryPlan, point: int, name: str) -> None:
+        path: DocPath = ("stages", entry.wired.name, "inputs", name)
+        if path in self.problems:
+            return
         written = self.spec.stages[entry.wired.name]
         coords = self.grid.coords(entry.wired.axes, point)
         message = f"the input is missing at {coords}: entry {written.inputs[name]!r} does not exist there"
-        raise SweepError([self.spec.problem(("stages", entry.wired.name, "inputs", name), message)])
+        self._note(path, message)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.sweep.document import DocPath, Problem, nearest
+from orchestrator.sweep.problems import DocPath, Problem, nearest
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 
 
+class UnresolvedError(LookupError):
+    """A reference that stands for nothing; `reference_problems` says why, or a mistake in its axis hides it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+        """The axis or field that does not exist."""
+
+
 def is_reference(value: Any) -> bool:
-    """Whether a value is written as `$name` or `$name.field`."""
+    """Tell whether a value is written as `$name` or `$name.field`."""
     return isinstance(value, str) and value.startswith("$")
 
 
 def references(value: Any, where: DocPath = ()) -> Iterator[tuple[DocPath, str]]:
-    """All references inside a value, each with its path."""
+    """Yield all references inside a value, each with its path."""
     if is_reference(value):
         yield where, value
     elif isinstance(value, dict):
@@ -28,15 +37,19 @@ def references(value: Any, where: DocPath = ()) -> Iterator[tuple[DocPath, str]]
 
 
 def axes_of(spec: SweepSpec, value: Any) -> frozenset[str]:
-    """The axes that a value depends on."""
+    """Return the axes that a value depends on."""
     heads = {text[1:].split(".")[0] for _, text in references(value)}
     return frozenset(heads & set(spec.axes))
 
 
 def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Scalar]) -> Any:
-    """The value with every reference filled in. References must be valid (`reference_problems` is empty)."""
+    """Return the value with every reference filled in.
+
+    Raises:
+        UnresolvedError: a reference stands for nothing.
+    """
     if is_reference(value):
-        return resolve(spec, value, coords)[0]
+        return resolve(spec, value, coords)
     if isinstance(value, dict):
         return {name: substitute(spec, item, coords) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -44,34 +57,46 @@ def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Scalar]) -> Any
     return value
 
 
-def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> tuple[Any, DocPath]:
-    """What a reference stands for, and where in the document that is written.
+def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> Any:
+    """Return what a reference stands for.
 
     Raises:
-        KeyError: there is no such field; the argument is the field's name.
+        UnresolvedError: there is no such axis or field.
     """
     head, *fields = reference[1:].split(".")
-    where: DocPath
-    if head == "data":
-        value, where = spec.data, ("data",)
+    if head == "data" and spec.data is not None:
+        value = spec.data
+    elif head in spec.axes:
+        value = spec.value(head, coords[head])
     else:
-        value, where = spec.value(head, coords[head]), ("axes", head, coords[head])  # type: ignore[assignment]
+        raise UnresolvedError(head)
     for name in fields:
         if not isinstance(value, dict) or name not in value:
-            raise KeyError(name)
-        value, where = value[name], (*where, name)
-    return value, where
+            raise UnresolvedError(name)
+        value = value[name]
+    return value
+
+
+def origin_of(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> DocPath:
+    """Return where in the document the value of a reference is written; it must stand for something."""
+    head, *fields = reference[1:].split(".")
+    if head == "data":
+        return ("data", *fields)
+    values, label = spec.axes[head], coords[head]
+    return ("axes", head, values.index(label) if isinstance(values, list) else str(label), *fields)
 
 
 def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> list[Problem]:
-    """One problem per reference to an axis that is not there, or to a field that some value of the axis lacks."""
+    """Find the references to an axis that does not exist, or to a field that some value of the axis lacks."""
     problems = []
     for path, text in references(value, where):
         head, *fields = text[1:].split(".")
+        if not (spec.understood("axes", head) and (head != "data" or spec.understood("data"))):
+            continue
         if head == "data" and spec.data is None:
             problems.append(spec.problem(path, f"{text} refers to data:, which the sweep does not have"))
         elif head != "data" and head not in spec.axes:
-            hint = nearest(head, [*spec.axes, "data"])
+            hint = nearest(head, [*spec.document.value["axes"], "data"])
             problems.append(spec.problem(path, f"{text} refers to no axis; {hint}"))
         elif head != "data" and fields and isinstance(spec.axes[head], list):
             problems.append(
@@ -81,11 +106,10 @@ def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> list[Prob
             for label in [None] if head == "data" else spec.labels(head):
                 try:
                     resolve(spec, text, {} if label is None else {head: label})
-                except KeyError as error:
+                except UnresolvedError as error:
                     owner = spec.data if label is None else spec.value(head, label)
                     name = "data" if label is None else f"value {label!r} of {head!r}"
                     known = list(owner) if isinstance(owner, dict) else []
-                    problems.append(
-                        spec.problem(path, f"{text}: {name} has no {error.args[0]!r}; {nearest(error.args[0], known)}")
-                    )
+                    message = f"{text}: {name} has no {error.name!r}; {nearest(error.name, known)}"
+                    problems.append(spec.problem(path, message))
     return problems

@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.keys import canonical_json
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 

@@ -16,7 +16,7 @@ from orchestrator.results.blocks import balanced
 from orchestrator.results.estimates import ROUNDING, SAME, Reals, adjusted
 from orchestrator.results.metric_grid import SEED, MetricGrid, read_metric_grid
 from orchestrator.results.metrics import averaged_metrics, metric_problems
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Scalar
 
 

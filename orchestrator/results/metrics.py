@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from orchestrator.sweep.document import Problem, nearest
+from orchestrator.sweep.problems import Problem, nearest
 
 if TYPE_CHECKING:
     from orchestrator.plan.columns import Plan

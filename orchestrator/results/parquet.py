@@ -11,7 +11,7 @@ import pyarrow as pa
 from upath import UPath
 
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
-from orchestrator.sweep.outputs import explained, replace_file
+from orchestrator.store.atomic import explained, replace_file
 from orchestrator.types import Scalar
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from orchestrator.sweep.document import Problem, SweepError
+from orchestrator.sweep.problems import Problem, SweepError
 
 #: A query reads the tables that it is given: no file, no network, no variable of this program, and it writes nothing.
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {

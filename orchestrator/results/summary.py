@@ -14,7 +14,7 @@ from orchestrator.plan.select import spell_coords
 from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
-from orchestrator.sweep.document import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
+from orchestrator.code import code_digest
 from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Place
@@ -22,7 +23,6 @@ from orchestrator.run.ready import ReadySteps
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE
-from orchestrator.sweep.outputs import code_digest
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
 #: Outcomes that say nothing against the step itself; it is tried again, up to `runtime.attempts` times in one command.

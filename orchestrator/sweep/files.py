@@ -1,4 +1,4 @@
-"""Content digests of local files and folders, remembered so that a large file is read once."""
+"""The local files and folders that a sweep names, `{path: …}`, which count by content."""
 
 from __future__ import annotations
 
@@ -6,17 +6,76 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
+from typing import Any
 
+from orchestrator.store.atomic import replace_file
 from orchestrator.store.cache import cache_folder
+from orchestrator.store.errors import StoreError
+from orchestrator.sweep.document import Document
+from orchestrator.sweep.problems import DocPath, Problem
 
 #: Below this size reading is as fast as looking up.
 _REMEMBER_FROM = 16 * 2**20
 
 
+def resolve_files(document: Document) -> list[Problem]:
+    """Give every `{path: …}` its content digest, in place; `$env.NAME` and `~` are expanded there, and only there.
+
+    Returns:
+        One problem per file that cannot be read.
+    """
+    problems: list[Problem] = []
+
+    def visit(value: Any, where: DocPath) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("path"), str) and set(value) <= {"path", "sha256"}:
+                _resolve_file(value, document, where, problems)
+            for name, item in value.items():
+                visit(item, (*where, name))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                visit(item, (*where, index))
+
+    visit(document.value.get("data"), ("data",))
+    for axis, values in _mapping(document.value.get("axes")).items():
+        visit(values, ("axes", axis))
+    for name, entry in _mapping(document.value.get("stages")).items():
+        visit(_mapping(entry).get("config"), ("stages", name, "config"))
+    return problems
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, problems: list[Problem]) -> None:
+    text = value["path"]
+    # A file that cannot be read is one mistake: configs that use it are not to lack its digest, too.
+    value |= {"path": "unknown", "sha256": "unknown"}
+    if text.startswith("$env."):
+        name, slash, rest = text.removeprefix("$env.").partition("/")
+        if not os.environ.get(name):
+            remedy = f"export {name}=FILE, or pass -s {'.'.join(map(str, where))}.path=FILE"
+            problems.append(document.problem((*where, "path"), f"environment variable {name} is not set; {remedy}"))
+            return
+        path = Path(os.environ[name] + slash + rest).expanduser().absolute()
+    else:
+        path = document.path.parent.joinpath(Path(text).expanduser()).absolute()
+    try:
+        value["sha256"] = fingerprint(path)
+    except OSError as error:
+        remedy = f"check it, or pass -s {'.'.join(map(str, where))}.path=FILE"
+        # The value of a variable is for those who may look at the environment.
+        shown = text if text.startswith("$env.") else path
+        reason = error.strerror or type(error).__name__
+        problems.append(document.problem((*where, "path"), f"cannot read {shown}: {reason}; {remedy}"))
+        return
+    value["path"] = str(path)
+
+
 def fingerprint(path: Path) -> str:
-    """Hex sha256 of a file's bytes; of a folder, over the sorted (relative path, file digest) of its files.
+    """Return the hex sha256 of a file's bytes; of a folder, over the sorted (relative path, file digest) of its files.
 
     Digests of large files are remembered in the user's cache folder by (real path, size, modification time).
 
@@ -36,16 +95,12 @@ def _file_digest(path: Path) -> str:
     if stat.st_size < _REMEMBER_FROM:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     signature = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    cache = cache_folder() / "fingerprints"
-    memory = cache / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
+    memory = cache_folder() / "fingerprints" / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
     with contextlib.suppress(OSError):
         return memory.read_text()
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     # The cache only saves time: a full or read-only home folder must not stop a sweep.
-    with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as note:
-            note.write(found)
-        os.replace(note.name, memory)  # noqa: PTH105
+    with contextlib.suppress(StoreError):
+        replace_file(memory, found.encode())
     return found

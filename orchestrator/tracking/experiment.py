@@ -11,13 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.code import code_commit
 from orchestrator.keys import digest
 from orchestrator.redact import redact
 from orchestrator.results.format import Format, export
 from orchestrator.results.metrics import unaveraged_metrics
 from orchestrator.results.parquet import column_type
 from orchestrator.results.summary import for_people, left_out, spread_of
-from orchestrator.sweep.outputs import Outputs, code_commit
+from orchestrator.sweep.outputs import Outputs
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.tracking.runs import KIND, Projection
 

@@ -22,8 +22,8 @@ from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.cli.job_server import JobServerError, connect
 from orchestrator.command import spell
 from orchestrator.session import open_session
-from orchestrator.sweep.document import SweepError
 from orchestrator.sweep.outputs import resolve_outputs
+from orchestrator.sweep.problems import SweepError
 from orchestrator.tracking.client import TrackingError, check_reachable, translate_errors
 from orchestrator.tracking.experiment import Experiment
 from orchestrator.types import Outcome

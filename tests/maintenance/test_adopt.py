@@ -17,7 +17,7 @@ from orchestrator.maintenance.adopt import Adoption, adopt
 from orchestrator.maintenance.gc import collect
 from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Manifest
 
 TEXT = toy.SWEEP.replace("behaviour: work", "behaviour: print")

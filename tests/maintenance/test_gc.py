@@ -27,7 +27,7 @@ from orchestrator.session import Session, open_session
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.store.claims import Holder
 from orchestrator.store.process import Process, this_process
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Manifest
 
 ONE = toy.SWEEP.replace("name: toy", "name: one").replace("[1, 2, 3]", "[1, 2]")

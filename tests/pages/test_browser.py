@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_said_so_and_the_default_gives_way(tmp_path: Pat
     import socket
 
     from dashboards.live.server import DEFAULT_PORT, choose_port
-    from orchestrator.sweep.document import SweepError
+    from orchestrator.sweep.problems import SweepError
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(SweepError, match="already in use; choose another --port"):

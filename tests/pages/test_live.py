@@ -32,7 +32,7 @@ from orchestrator.results.status import STATUSES
 from orchestrator.results.table import Results
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 PAGE = Path(dashboards.__file__).with_name("live") / "page.py"
 HTML = "<img src=x onerror=window.pwned=1>"

@@ -23,8 +23,8 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.needed import heights, needed_steps, priorities
 from orchestrator.plan.select import find_cell, select
 from orchestrator.session import open_session
-from orchestrator.sweep.document import SweepError
-from orchestrator.sweep.spec import load_sweep
+from orchestrator.sweep.load import load_sweep
+from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Step
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -20,7 +20,7 @@ from orchestrator.results.blocks import complete_blocks
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.results.summary import left_out, summarise
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 from orchestrator.tracking.groups import aggregates
 from orchestrator.tracking.runs import Run
 

@@ -33,7 +33,7 @@ from orchestrator.results.format import (
 from orchestrator.results.parquet import read_results, write_results
 from orchestrator.results.sql import query
 from orchestrator.session import open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 AWKWARD = pa.table(
     {"name": ["50% of a_b", "x & {y} | *z*", "<b>\n~^\\"], "n": [1, 20, None], "share": [0.125, 1234.5678, 2.0]}

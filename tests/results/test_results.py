@@ -17,7 +17,7 @@ from orchestrator.results.parquet import read_results
 from orchestrator.results.summary import for_people, summarise
 from orchestrator.run.failures import error_groups
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 MIXED = """\
 name: mixed

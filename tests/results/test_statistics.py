@@ -20,7 +20,7 @@ from orchestrator.results.comparisons import compare
 from orchestrator.results.estimates import bootstrap_intervals, estimate, holm, seeds_needed
 from orchestrator.results.metric_grid import missing_cells, read_metric_grid
 from orchestrator.results.parquet import SCHEMA_VERSION
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 pytestmark = pytest.mark.usefixtures("quick_collector")
 

@@ -23,7 +23,7 @@ from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.store import StoreError
 from orchestrator.store.errors import passes
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime
 
 

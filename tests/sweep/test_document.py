@@ -12,16 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sweep.document import (
-    Document,
-    Problem,
-    SweepError,
-    nearest,
-    override,
-    parse_value,
-    read_document,
-    spell_path,
-)
+from orchestrator.sweep.document import Document, parse_value, read_document
+from orchestrator.sweep.problems import Problem, SweepError, format_path, nearest
 
 TEXT = """\
 name: sample
@@ -145,6 +137,9 @@ def test_all_keys_that_are_written_twice_are_reported_at_once(tmp_path: Path) ->
         ("name: a\ndata: !!python/object:os.system {}\n", 2),
         ("name: a\ndata: !!int abc\n", 2),
         ("name: a\ndata: !!float abc\n", 2),
+        ("name: a\ndata: !!bool abc\n", 2),
+        ("name: a\ndata: !!null abc\n", 2),
+        ("name: a\ndata: !!timestamp 2024-01-01\n", 2),
         ("name: a\ndata: &x [*x]\n", 2),
         ("name: a\ndata: {[b]: c}\n", 2),
         ("name: a\n---\nname: b\n", 2),
@@ -181,7 +176,7 @@ def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_part_of_a_document_knows_its_line(tmp_path: Path) -> None:
     found = document(tmp_path)
-    lines = {spell_path(path): int(place.rpartition(":")[2]) for path, place in found.places.items() if path}
+    lines = {format_path(path): int(place.rpartition(":")[2]) for path, place in found.places.items() if path}
     assert lines == {
         "name": 1, "axes": 2, "axes.beta": 3, "axes.beta[0]": 3, "axes.beta[1]": 3, "axes.kind": 4,
         "axes.kind.plain": 5, "axes.kind.plain.depth": 6, "axes.kind.5000": 7, "axes.kind.5000.depth": 7,
@@ -215,102 +210,6 @@ def test_several_equal_mistakes_are_told_once() -> None:
 )  # fmt: skip
 def test_a_hint_is_the_nearest_name_or_the_few_there_are(name: object, valid: list[object], hint: str) -> None:
     assert nearest(name, valid) == hint
-
-
-@pytest.mark.parametrize(
-    ("assignment", "path", "value"),
-    [
-        ("name=other", ("name",), "other"),
-        ("axes.beta=[0, 5e-1]", ("axes", "beta"), [0, 0.5]),
-        ("axes.beta.1=7", ("axes", "beta", 1), 7),
-        ("axes.kind.plain.depth=9", ("axes", "kind", "plain", "depth"), 9),
-        ("axes.kind.5000.depth=9", ("axes", "kind", "5000", "depth"), 9),
-        ("axes.kind.6000.depth=9", ("axes", "kind", "6000", "depth"), 9),
-        ("stages.fit.config.0.rate=no", ("stages", "fit", "config", 0, "rate"), "no"),
-        ("stages.fit.config.1={other: 010}", ("stages", "fit", "config", 1), {"other": 10}),
-        ("limits.failures=3", ("limits", "failures"), 3),
-        ("data=", ("data",), None),
-        ("data.text=a=b", ("data", "text"), "a=b"),
-    ],
-)
-def test_an_override_sets_the_place_it_names_and_is_itself_that_place(
-    tmp_path: Path, assignment: str, path: tuple[str | int, ...], value: object
-) -> None:
-    found = document(tmp_path)
-    override(found, [assignment])
-    target: object = found.value
-    for part in path:
-        target = target[part]  # type: ignore[index]
-    assert target == value
-    assert str(found.problem(path, "wrong")) == f"-s {assignment}: {spell_path(path)}: wrong"
-    assert found.problem((*path, "below"), "wrong").place == f"-s {assignment}"
-
-
-def test_an_override_leaves_the_lines_of_everything_else_alone(tmp_path: Path) -> None:
-    before, found = document(tmp_path).places, document(tmp_path)
-    override(found, ["axes.beta=[3]"])
-    changed = {("axes", "beta"), ("axes", "beta", 0), ("axes", "beta", 1)}
-    assert {path: place for path, place in found.places.items() if path not in changed} == {
-        path: place for path, place in before.items() if path not in changed
-    }
-
-
-def test_the_last_of_two_overrides_of_one_place_holds(tmp_path: Path) -> None:
-    found = document(tmp_path)
-    override(found, ["axes.beta=[3]", "axes.beta=[4]", "axes.beta.0=5"])
-    assert found.value["axes"]["beta"] == [5]
-
-
-def test_a_relative_path_is_taken_from_the_working_directory_and_home_and_environment_are_left_to_the_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    found = document(tmp_path)
-    for written, meant in (
-        ("x.jsonl", str(tmp_path / "elsewhere" / "x.jsonl")),
-        ("/data/x.jsonl", "/data/x.jsonl"),
-        ("~/x.jsonl", str(tmp_path / "x.jsonl")),
-        ("$env.HERE/x.jsonl", "$env.HERE/x.jsonl"),
-    ):
-        override(found, [f"data.path={written}"])
-        assert found.value["data"] == {"path": meant}
-    override(found, ["data.paths=x.jsonl"])
-    assert found.value["data"]["paths"] == "x.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("assignment", "path", "words"),
-    [
-        ("axes.beta", "", "write -s path=value, e.g. -s axes.seed=[0,1]"),
-        ("=3", "", "write -s path=value"),
-        ("axes.beta=[1", "axes.beta", "the value is not valid YAML"),
-        ("axes.beta=!!int abc", "axes.beta", "the value is not valid YAML"),
-        ("axes.beta=\a", "axes.beta", "the value is not valid YAML"),
-        ("name.x=1", "name.x", "there is no such place"),
-        ("name.x.y=1", "name.x.y", "there is no such place"),
-        ("axes.beta.2=1", "axes.beta.2", "there is no such place"),
-        ("axes.beta.-1=1", "axes.beta.-1", "there is no such place"),
-        ("axes.beta.²=1", "axes.beta.²", "there is no such place"),
-        ("axes.beta.first=1", "axes.beta.first", "there is no such place"),
-        ("stages.fit.config.9.rate=1", "stages.fit.config.9.rate", "there is no such place"),
-    ],
-)
-def test_an_override_that_cannot_be_made_repeats_itself_and_says_why(
-    tmp_path: Path, assignment: str, path: str, words: str
-) -> None:
-    with pytest.raises(SweepError) as caught:
-        override(document(tmp_path), [assignment])
-    (problem,) = caught.value.problems
-    assert (problem.place, problem.path) == (f"-s {assignment}", path)
-    assert problem.message.startswith(words)
-
-
-def test_all_overrides_that_cannot_be_made_are_reported_at_once(tmp_path: Path) -> None:
-    with pytest.raises(SweepError) as caught:
-        override(document(tmp_path), ["name.x=1", "axes.beta=[9]", "beta"])
-    assert [problem.place for problem in caught.value.problems] == ["-s name.x=1", "-s beta"]
 
 
 def test_a_value_that_is_not_yaml_raises_yaml_s_own_error() -> None:

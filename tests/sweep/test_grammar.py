@@ -9,21 +9,24 @@ import pytest
 import toy
 
 from orchestrator.plan.build import build_plan
-from orchestrator.plan.wiring import wire
-from orchestrator.sweep.document import SweepError, override, parse_value, read_document
-from orchestrator.sweep.spec import SweepSpec, load_sweep
+from orchestrator.plan.wiring import resolve_entries
+from orchestrator.sweep.document import parse_value, read_document
+from orchestrator.sweep.load import draft_sweep, load_sweep
+from orchestrator.sweep.overrides import override
+from orchestrator.sweep.problems import SweepError
+from orchestrator.sweep.spec import SweepSpec
 
 
 def load(path: Path, *overrides: str) -> SweepSpec:
     spec = load_sweep(path, overrides)
-    wire(spec)
+    resolve_entries(spec)
     return spec
 
 
 def mistakes(folder: Path, text: str, *overrides: str) -> list[str]:
     path = toy.write_sweep(folder, text)
     with pytest.raises(SweepError) as caught:
-        build_plan(load(path, *overrides))
+        build_plan(draft_sweep(path, overrides))
     return [str(problem).replace(str(path), "FILE") for problem in caught.value.problems]
 
 
@@ -208,7 +211,7 @@ KIND = "plain: {behaviour: work}"
         ("{value: $x}", "{value: $data.n, shard: $x}", "FILE:9: stages.source.config.value: $data.n refers to data:, which the sweep does not have"),
         ("{value: $x}", "{value: .nan, shard: $x}", "FILE:9: stages.source.config.value: nan cannot be part of a key; give a finite number"),
         (KIND, "plain: {add: .nan}", "FILE:7: axes.kind.plain.add: nan cannot be part of a key; give a finite number"),
-        (KIND, "plain: {behaviour: wrok}", "FILE:7: axes.kind.plain.behaviour: Input should be 'work', 'raise',"),
+        (KIND, "plain: {behaviour: wrok}", "FILE:7: axes.kind.plain.behaviour: should be 'work', 'raise',"),
         (KIND, "plain: work", "FILE:7: axes.kind.plain: is no mapping of config fields, found 'work'"),
         ("[{add: $y}, $kind]", "[{add: $y, addd: 1}, $kind]", "FILE:14: stages.total.config[0].addd: unknown field; did you mean 'add'?"),
         ("stage: toy_total", "stage: $kind.behaviour", "FILE:12: stages.total.stage: there is no stage 'work';"),
@@ -221,21 +224,21 @@ KIND = "plain: {behaviour: work}"
         ("stage: toy_double,", "stage: toy_double, otherwise: source,", "FILE:10: stages.double.otherwise: stands in where `when` is false, but there is no `when`"),
         (RESULTS, "exclude: [{x: 1}, {y: [10, 20]}]", "FILE:15: exclude: every cell is excluded, nothing is left to run"),
         (RESULTS, "exclude: [{y: [10, 11]}]", "FILE:15: exclude[0].y: 11 is no value of 'y'; did you mean '10'?"),
-        (RESULTS, "limits: {running: 0}", "FILE:15: limits.running: Input should be greater than or equal to 1; found 0"),
+        (RESULTS, "limits: {running: 0}", "FILE:15: limits.running: should be greater than or equal to 1; found 0"),
         (RESULTS, "runtime: {total: {memory: infGB}}", "FILE:15: runtime.total.memory: 'infGB' is not a size; write bytes, or 512MB, 16GiB"),
-        (RESULTS, "runtime: {total: {memory: -1GB}}", "FILE:15: runtime.total.memory: Input should be greater than 0;"),
-        (RESULTS, "runtime: {total: {timeout: 0}}", "FILE:15: runtime.total.timeout: Input should be greater than 0; found 0"),
+        (RESULTS, "runtime: {total: {memory: -1GB}}", "FILE:15: runtime.total.memory: should be greater than 0;"),
+        (RESULTS, "runtime: {total: {timeout: 0}}", "FILE:15: runtime.total.timeout: should be greater than 0; found 0"),
         (RESULTS, "runtime: {total: {timeout: xs}}", "FILE:15: runtime.total.timeout: 'xs' is not a duration; write seconds, or 90s, 30m, 2h, 1d; found 'xs'"),
         (RESULTS, "runtime: {total: {rules: [{cpus: 2}]}}", "FILE:15: runtime.total.rules[0].at: is missing"),
         (RESULTS, "runtime: {total: {rules: [{at: {z: 1}}]}}", "FILE:15: runtime.total.rules[0].at.z: there is no axis 'z'; choose from x, y, kind"),
         (RESULTS, "summary: {by: [x, knid]}", "FILE:15: summary.by[1]: there is no axis 'knid'; did you mean 'kind'?"),
         (RESULTS, "summary: {better: {totl: higher}}", "FILE:15: summary.better.totl: there is no metric 'totl'; did you mean 'total'?"),
-        (RESULTS, "summary: {better: {total: up}}", "FILE:15: summary.better.total: Input should be 'higher' or 'lower'; found 'up'"),
+        (RESULTS, "summary: {better: {total: up}}", "FILE:15: summary.better.total: should be 'higher' or 'lower'; found 'up'"),
         (RESULTS, "summary: {beter: {total: lower}}", "FILE:15: summary.beter: unknown field; did you mean 'better'?"),
         (RESULTS, "summary: {metrics: [totl]}", "FILE:15: summary.metrics[0]: there is no metric 'totl'; did you mean 'total'?"),
         (RESULTS, "summary: {metrics: [value]}", "FILE:15: summary.metrics[0]: there is no metric 'value'; choose from total"),
         (RESULTS, "tracking: true", "FILE:15: tracking: is neither a mapping (uri:, experiment:) nor false; found True"),
-        ("name: toy", "name: [a]", "FILE:1: name: Input should be a valid string; found ['a']"),
+        ("name: toy", "name: [a]", "FILE:1: name: should be text; found ['a']"),
     ],
 )  # fmt: skip
 def test_one_mistake_is_one_message(tmp_path: Path, before: str, after: str, expected: str) -> None:

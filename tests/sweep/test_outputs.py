@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep.document import SweepError
-from orchestrator.sweep.outputs import code_commit, resolve_outputs
+from orchestrator.sweep.outputs import resolve_outputs
+from orchestrator.sweep.problems import SweepError
 
 
 def test_the_choice_beats_the_file_which_beats_the_environment_which_beats_the_default(
@@ -53,9 +53,3 @@ def test_in_an_object_store_all_but_databases_and_locks_lies_there_also_for_a_ra
     assert outputs.outbox == tmp_path / "sweep-outputs" / "sweeps" / "s" / "outbox"
     monkeypatch.setenv("SWEEP_OUTPUTS", "s3://bucket/y")
     assert resolve_outputs("s", None, None, None).store == "s3://bucket/y/store"
-
-
-def test_the_code_is_named_by_commit_or_by_a_digest_of_its_source() -> None:
-    import re
-
-    assert re.fullmatch(r"[0-9a-f]{12}(\+dirty)?|source-[0-9a-f]{12}", code_commit())

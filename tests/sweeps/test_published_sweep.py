@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.drive import drive
 from orchestrator.session import open_session
-from orchestrator.sweep.document import SweepError
+from orchestrator.sweep.problems import SweepError
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "embeddings.yaml"
 FEW = ["sampling=random", "beta=10", "annotations=60", "seed=0"]

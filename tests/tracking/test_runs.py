@@ -13,7 +13,7 @@ from orchestrator.drive import drive
 from orchestrator.plan.build import build_plan
 from orchestrator.results.summary import summarise
 from orchestrator.session import Session, open_session
-from orchestrator.sweep.spec import load_sweep
+from orchestrator.sweep.load import load_sweep
 from orchestrator.tracking import runs as projection
 from orchestrator.tracking.experiment import datasets, describe, markdown
 from orchestrator.tracking.groups import aggregates

@@ -1,0 +1,210 @@
+"""Mistakes in how the entries of a sweep fit together, without those that only follow from another mistake."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from orchestrator.plan.dependencies import order, own_axes
+from orchestrator.plan.references import UnresolvedError, axes_of, is_reference, reference_problems, substitute
+from orchestrator.sweep.load import pattern_problems
+from orchestrator.sweep.problems import DocPath, Problem, nearest
+from orchestrator.sweep.spec import SweepSpec
+from orchestrator.types import Scalar
+from workers.metric import Metric
+from workers.stage import Stage
+
+
+def entry_problems(spec: SweepSpec) -> list[Problem]:
+    """Find the mistakes in references, names and connections of the entries, but not those in their configs."""
+    problems = []
+    if not spec.stages and spec.understood("stages"):
+        problems.append(spec.problem(("stages",), "a sweep has at least one stage"))
+    unresolved = [problem for name in spec.stages for problem in _reference_problems(spec, name)]
+    problems += unresolved
+    problems += _name_problems(spec)
+    for name in spec.stages:
+        problems += _switch_problems(spec, name)
+        for kind in _kinds(spec, name):
+            if kind in spec.table:
+                problems += _stage_problems(spec, name, kind, spec.table[kind])
+            elif spec.understood("uses"):
+                path = ("stages", name, "stage") if spec.stages[name].stage else ("stages", name)
+                problems.append(spec.problem(path, f"there is no stage {kind!r}; {nearest(kind, spec.table)}"))
+    try:
+        order(spec)
+    except ValueError as error:
+        problems.append(spec.problem(("stages",), f"the entries feed each other in a circle: {error}"))
+    # What is not understood may be what uses an axis.
+    if spec.stages and not unresolved and spec.understood("stages"):
+        problems += _unused_axis_problems(spec)
+    return problems
+
+
+def is_shard_count(value: object) -> bool:
+    """Tell whether an entry can be cut into so many shards; None leaves that to its inputs."""
+    return value is None or (type(value) is int and value > 0)
+
+
+def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric]]) -> list[Problem]:
+    """Find the metrics that two entries return or that an axis is called by, so that one column had two meanings.
+
+    Args:
+        spec: the sweep.
+        returned: per reported entry, the metrics that it returns somewhere.
+    """
+    owners: dict[str, set[str]] = {}
+    for entry, metrics in returned.items():
+        for metric in metrics:
+            owners.setdefault(metric.name, set()).add(entry)
+    problems = [
+        spec.problem(
+            ("results",), f"{' and '.join(sorted(names))} both return {name!r}, which would be one column; report one"
+        )
+        for name, names in owners.items()
+        if len(names) > 1
+    ]
+    folded = {name.lower(): name for name in owners}
+    for axis in spec.axes:
+        if name := folded.get(axis.lower()):
+            owner = min(owners[name])
+            message = f"is also the metric {name!r} of {owner!r}, which would be one column; rename the axis"
+            problems.append(spec.problem(("axes", axis), message))
+    never = {metric.name for metrics in returned.values() for metric in metrics if not metric.averaged}
+    named: list[tuple[DocPath, str]] = [
+        *((("summary", "metrics", index), metric) for index, metric in enumerate(spec.summary.metrics)),
+        *((("summary", "better", metric), metric) for metric in spec.summary.better),
+    ]
+    for where, name in named:
+        if name not in owners:
+            problems.append(spec.problem(where, f"there is no metric {name!r}; {nearest(name, owners)}"))
+        elif name in never:
+            message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
+            problems.append(spec.problem(where, message))
+    return problems
+
+
+def _reference_problems(spec: SweepSpec, name: str) -> list[Problem]:
+    problems = []
+    for part in ("stage", "when", "shards", "config"):
+        value = getattr(spec.stages[name], part)
+        problems += reference_problems(spec, ("stages", name, part), value)
+        if isinstance(value, str) and part in ("when", "shards") and not is_reference(value):
+            message = f"{value!r} is neither a value nor a reference ($axis.field)"
+            problems.append(spec.problem(("stages", name, part), message))
+    return problems
+
+
+def _name_problems(spec: SweepSpec) -> list[Problem]:
+    """Find the names that nothing has, wherever the sweep speaks of an entry or an axis."""
+    entries: list[tuple[DocPath, str, Iterable[str]]] = [
+        *((("results", index), name, spec.stages) for index, name in enumerate(spec.results)),
+        *((("runtime", name), name, [*spec.stages, "default"]) for name in spec.runtime),
+    ]
+    for name, entry in spec.stages.items():
+        where = ("stages", name)
+        entries += [((*where, "inputs", each), source, spec.stages) for each, source in entry.inputs.items()]
+        entries += [((*where, "otherwise"), entry.otherwise, spec.stages)] if entry.otherwise is not None else []
+    problems = [
+        spec.problem(where, f"there is no entry {name!r}; {nearest(name, valid)}")
+        for where, name, valid in entries
+        if name not in valid and spec.understood("stages", name)
+    ]
+    problems += [
+        spec.problem(("summary", "by", index), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}")
+        for index, axis in enumerate(spec.summary.by)
+        if axis not in spec.axes and spec.understood("axes", axis)
+    ]
+    for name, runtime in spec.runtime.items():
+        for index, rule in enumerate(runtime.rules):
+            problems += pattern_problems(spec, ("runtime", name, "rules", index, "at"), rule.at)
+    return problems
+
+
+def _switch_problems(spec: SweepSpec, name: str) -> list[Problem]:
+    """Find what `when`, `otherwise` and `shards` of an entry cannot be."""
+    entry = spec.stages[name]
+    where: DocPath = ("stages", name)
+    problems = []
+    if entry.otherwise is not None and entry.when is True and spec.understood("stages", name, "when"):
+        problems.append(spec.problem((*where, "otherwise"), "stands in where `when` is false, but there is no `when`"))
+    if not isinstance(entry.when, str) or is_reference(entry.when):
+        for coords, found in _values(spec, entry.when):
+            if not isinstance(found, bool):
+                problems.append(spec.problem((*where, "when"), f"is {found!r} at {coords}; it must be true or false"))
+                break
+    if not isinstance(entry.shards, str) or is_reference(entry.shards):
+        for _, found in _values(spec, entry.shards):
+            if not is_shard_count(found):
+                problems.append(spec.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1"))
+                break
+    return problems
+
+
+def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list[Problem]:
+    """Find what an entry cannot have if it is this kind of work: inputs, shards, a stand-in."""
+    entry = spec.stages[name]
+    where: DocPath = ("stages", name)
+    problems = []
+    for input_name, source in entry.inputs.items():
+        if input_name not in stage.inputs:
+            message = f"stage {kind!r} has no input {input_name!r}; {nearest(input_name, stage.inputs)}"
+            problems.append(spec.problem((*where, "inputs", input_name), message))
+            continue
+        wanted = stage.inputs[input_name].kind
+        for made in _outputs(spec, source) - {wanted}:
+            message = f"stage {kind!r} reads {wanted!r} here, but entry {source!r} makes {made!r}"
+            problems.append(spec.problem((*where, "inputs", input_name), message))
+    for input_name, declared in stage.inputs.items():
+        required = not declared.optional and spec.understood("stages", name, "inputs")
+        if required and input_name not in entry.inputs:
+            makers = [other for other in spec.stages if declared.kind in _outputs(spec, other)]
+            hint = f"e.g. {input_name}: {makers[0]}" if makers else f"no entry makes {declared.kind!r}"
+            problems.append(spec.problem((*where, "inputs"), f"stage {kind!r} needs the input {input_name!r}; {hint}"))
+    if entry.shards is not None and "shards" not in stage.config.model_fields:
+        sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
+        message = f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
+        problems.append(spec.problem((*where, "shards"), message))
+    for made in _outputs(spec, entry.otherwise) - {stage.output}:
+        message = f"makes {made!r}, but {name!r} makes {stage.output!r}"
+        problems.append(spec.problem((*where, "otherwise"), message))
+    return problems
+
+
+def _kinds(spec: SweepSpec, name: str) -> list[str]:
+    """Return the kinds of work that an entry can be, as far as they are known."""
+    entry = spec.stages[name]
+    kinds: dict[str, None] = {}
+    if spec.understood("stages", name, "stage"):
+        for _, kind in _values(spec, entry.stage):
+            kinds[str(kind or name)] = None
+    return list(kinds)
+
+
+def _outputs(spec: SweepSpec, name: str | None) -> set[str]:
+    """Return the kinds of artifacts that an entry makes, as far as they are known."""
+    kinds = _kinds(spec, name) if name in spec.stages else []
+    return {spec.table[kind].output for kind in kinds if kind in spec.table}
+
+
+def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
+    used = frozenset().union(*(own_axes(spec, name) for name in spec.stages))
+    return [
+        spec.problem(
+            ("axes", axis),
+            f"no stage uses ${axis}, so its values would repeat the same cells; use it in a config, or remove the axis",
+        )
+        for axis in spec.axes
+        if axis not in used
+    ]
+
+
+def _values(spec: SweepSpec, value: Any) -> Iterator[tuple[dict[str, Scalar], Any]]:
+    """Yield what a value stands for at each point of its axes, with the point, as far as that is known."""
+    names = sorted(axes_of(spec, value))
+    for labels in product(*(spec.labels(axis) for axis in names)):
+        coords = dict(zip(names, labels, strict=True))
+        with contextlib.suppress(UnresolvedError):
+            yield coords, substitute(spec, value, coords)

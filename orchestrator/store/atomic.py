@@ -1,0 +1,52 @@
+"""Atomic replacement of one file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.store.errors import StoreError, remedy
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+
+def replace_file(path: Path | UPath, content: bytes) -> None:
+    """Replace a file atomically: a reader sees the old content or the new one.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with explained(path):
+        if not isinstance(path, Path):
+            path.write_bytes(content)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as part:
+            try:
+                part.write(content)
+                part.flush()
+                os.chmod(part.name, 0o644)  # noqa: PTH101
+                os.replace(part.name, path)  # noqa: PTH105
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+
+
+@contextlib.contextmanager
+def explained(path: Path | UPath) -> Iterator[None]:
+    """Turn every error of writing to a place into a StoreError with a remedy."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        # Each service has exceptions of its own; none is an OSError for sure.
+        if isinstance(path, Path) and not isinstance(error, OSError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise StoreError(f"{path} cannot be written: {reason}; {remedy(error)}") from error

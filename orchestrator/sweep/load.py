@@ -1,0 +1,193 @@
+"""From a sweep file to a `SweepSpec`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.redact import redact
+from orchestrator.sweep.document import read_document
+from orchestrator.sweep.files import resolve_files
+from orchestrator.sweep.overrides import override
+from orchestrator.sweep.problems import (
+    UNKNOWN_FIELD,
+    DocPath,
+    Problem,
+    SweepError,
+    closest,
+    nearest,
+    validation_messages,
+)
+from orchestrator.sweep.spec import Entry, SweepSpec
+from orchestrator.sweep.stages import stage_table
+from orchestrator.types import Scalar
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read, override and validate a sweep file; local files in it (`{path: …}`) are fingerprinted.
+
+    Raises:
+        SweepError: with one problem per mistake, each with its place.
+    """
+    spec = draft_sweep(path, overrides)
+    if spec.problems:
+        raise SweepError(spec.problems)
+    return spec
+
+
+def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep file as far as it is understood, so that `build_plan` can tell all of its mistakes at once.
+
+    Returns:
+        A sweep of the parts without mistakes; `problems` has these, and `understood` says what they hide.
+
+    Raises:
+        SweepError: the file is no YAML mapping, or an override cannot be made.
+    """
+    document = read_document(path)
+    override(document, overrides)
+    problems = resolve_files(document)
+    hidden: set[DocPath] = set()
+    try:
+        spec = SweepSpec.model_validate(document.value)
+    except ValidationError as error:
+        messages = validation_messages(error, document, (), SweepSpec)
+        problems += [document.problem(where, message) for where, message in messages.items()]
+        hidden = _hidden_by(messages, document.value)
+        spec = SweepSpec.model_validate(_without(document.value, hidden))
+    spec._table, unusable = stage_table(spec.uses, path.parent.absolute())
+    problems += [document.problem(("uses", position), message) for position, message in unusable.items()]
+    hidden |= {("uses",)} if unusable else set()
+    spec._document, spec._hidden = document, frozenset(hidden)
+    if not spec.axes and spec.understood("axes"):
+        problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
+        hidden.add(("axes",))
+    unfit = _axis_problems(spec)
+    problems += [problem for each in unfit.values() for problem in each]
+    spec = spec.model_copy(update={"axes": {name: each for name, each in spec.axes.items() if name not in unfit}})
+    spec._hidden = frozenset(hidden | {("axes", axis) for axis in unfit})
+    for index, pattern in enumerate(spec.exclude):
+        problems += pattern_problems(spec, ("exclude", index), pattern)
+    if spec.tracking and spec.tracking.uri and redact(spec.tracking.uri) != spec.tracking.uri:
+        # MLflow keeps this file with the sweep's run, and a Ray job is given a copy.
+        message = "a sweep file is shown to others, so it holds no password; export the URI as MLFLOW_TRACKING_URI"
+        problems.append(spec.problem(("tracking", "uri"), message))
+    spec._problems = tuple(problems)
+    return spec
+
+
+#: Part of a sweep -> how deep in it a mistake hides something; elsewhere it hides the whole part.
+_DEPTHS = {"axes": 2, "exclude": 2, "runtime": 2, "stages": 3}
+#: What stands for the parts that every sweep has, where they are hidden.
+_STAND_INS = {"name": "unknown", "question": "unknown", "axes": {}, "stages": {}}
+
+
+def _hidden_by(messages: Mapping[DocPath, str], value: Mapping[str, Any]) -> set[DocPath]:
+    """Return what mistakes hide: the parts that they are in, and for a misspelt field the one that it may stand for."""
+    hidden: set[DocPath] = set()
+    for path, message in messages.items():
+        hidden.add(path[: _DEPTHS.get(str(path[0]), 1)])
+        if message.startswith(UNKNOWN_FIELD):
+            *parents, name = path
+            owner: Any = value
+            for part in parents:
+                owner = owner[part]
+            fields = SweepSpec.model_fields if not parents else Entry.model_fields if parents[0] == "stages" else {}
+            if meant := closest(name, [field for field in fields if field not in owner]):
+                hidden.add((*parents, meant))
+    return hidden
+
+
+def _without(value: Mapping[str, Any], hidden: Iterable[DocPath]) -> dict[str, Any]:
+    """Copy a sweep, leaving out what is hidden."""
+    sound = copy.deepcopy(dict(value))
+    for *parents, last in hidden:
+        owner: Any = sound
+        for part in parents:
+            owner = owner[part]
+        if isinstance(owner, list) or parents == ["stages"]:
+            # Others count on its place or name.
+            owner[last] = {}
+        else:
+            owner.pop(last, None)
+    return _STAND_INS | sound
+
+
+def _axis_problems(spec: SweepSpec) -> dict[str, list[Problem]]:
+    """Return the mistakes of each axis that has some."""
+    problems: dict[str, list[Problem]] = {}
+    names: dict[str, str] = {}
+    for axis, values in spec.axes.items():
+        found: list[tuple[DocPath, str]] = []
+        # SQL reads column names without regard to case.
+        if axis.lower() in RESERVED_NAMES:
+            found.append(((), f"{axis!r} cannot name an axis: it is a name of our own"))
+        elif not axis.isidentifier():
+            found.append(((), f"{axis!r} cannot name an axis: use letters, digits and _"))
+        elif (other := names.setdefault(axis.lower(), axis)) != axis:
+            found.append(((), f"{axis!r} cannot name an axis: it differs from {other!r} only in case"))
+        if not values:
+            found.append(((), "has no values, so the sweep has zero cells"))
+        if isinstance(values, list):
+            found += _value_messages(values)
+        if found:
+            problems[axis] = [spec.problem(("axes", axis, *path), message) for path, message in found]
+    return problems
+
+
+def _value_messages(values: Sequence[Any]) -> list[tuple[DocPath, str]]:
+    messages: list[tuple[DocPath, str]] = []
+    seen: set[Scalar] = set()
+    for index, value in enumerate(values):
+        if not isinstance(value, str | int | float):
+            message = f"is no value of an axis (text, number, true or false); found {value!r}"
+        elif isinstance(value, float) and not math.isfinite(value):
+            message = f"{value} is not a coordinate; give a number"
+        elif value in seen:
+            # 1 and true are one dictionary key, so they cannot be two coordinates.
+            message = f"{value!r} is there twice; keep one"
+        else:
+            seen.add(value)
+            continue
+        messages.append(((index,), message))
+    return messages
+
+
+def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> list[Problem]:
+    """Find the mistakes in {axis: value or values}: no such axis, no such value."""
+    problems = []
+    for axis, wanted in pattern.items():
+        if not spec.understood("axes", axis):
+            continue
+        if axis not in spec.axes:
+            problems.append(spec.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}"))
+            continue
+        labels = spec.labels(axis)
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            if value not in labels:
+                problems.append(
+                    spec.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
+                )
+    return problems
+
+
+#: Columns of the results table that are not coordinates, and the first words of other references.
+RESERVED_NAMES = (
+    "cell_id",
+    "status",
+    "error_class",
+    "error",
+    "attempts",
+    "seconds",
+    "key",
+    "code_commit",
+    "log",
+    "undefined",
+    "data",
+    "env",
+)

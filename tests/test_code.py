@@ -1,0 +1,33 @@
+"""Results say which code made them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.code import code_commit, code_digest
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def test_the_code_is_named_by_commit_or_by_a_digest_of_its_source() -> None:
+    assert re.fullmatch(r"[0-9a-f]{12}(\+dirty)?|source-[0-9a-f]{12}", code_commit())
+
+
+def test_the_digest_is_that_of_the_files_wherever_the_two_packages_lie(tmp_path: Path) -> None:
+    for package in ("orchestrator", "workers"):
+        shutil.copytree(CHECKOUT / package, tmp_path / package / package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from orchestrator.code import code_commit, code_digest; print(code_digest(), code_commit())"
+    path = ":".join(str(tmp_path / package) for package in ("orchestrator", "workers"))
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
+    ).stdout.split()
+    assert found == [code_digest(), f"source-{code_digest()[:12]}"]
