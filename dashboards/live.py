@@ -18,7 +18,7 @@ import streamlit as st
 from dashboards import live_data as data
 from dashboards.live_charts import CLICK, COLOURS, grid_chart
 from orchestrator.command import repeat_options, spell
-from orchestrator.explain.eta import spell_left, spell_seconds
+from orchestrator.explain.eta import format_duration, format_eta
 from orchestrator.results.format import percent
 from orchestrator.results.table import STATUSES, UNKNOWN_ERROR
 from orchestrator.sweep.document import SweepError
@@ -160,14 +160,14 @@ def _headline(watch: data.Watch, look: data.Look) -> None:
     live, left = look.pulse is not None, data.time_left(look)
     words = [f"**{done:,} of {total:,} cells finished** ({percent(done / total)})"]
     if left:
-        words.append(spell_left(left))
+        words.append(format_eta(left))
         rates = sum(each["per_minute"] for each in look.pulse["pace"].values()) if look.pulse else 0
         words.append(f"{rates:,.3g} steps per minute")
     if look.pulse:
         words.append(f":green-badge[:material/play_arrow: running] updated {round(data.age(look.pulse['time']))} s ago")
     elif look.written is not None:
         when = datetime.fromtimestamp(look.written).strftime("%-d %b %Y, %H:%M:%S")
-        ago = spell_seconds(data.age(look.written))
+        ago = format_duration(data.age(look.written))
         words.append(f":gray-badge[no driver is running] as of {when} ({ago} ago)")
     st.markdown(" · ".join(words))
     _bar(counts, total)
@@ -254,7 +254,7 @@ def _stages(watch: data.Watch, look: data.Look) -> None:
         "blocked": column.NumberColumn("blocked", width=58),
         "per_minute": column.NumberColumn("per min", help="over the last five minutes", width=58),
         "seconds": column.TextColumn("each", help="mean time of a step", width=62, alignment="right"),
-        "left": column.TextColumn("left", help="time left", width=62, alignment="right"),
+        "left": column.TextColumn("left", help="time left", width=78, alignment="right"),
     }
     order = ["stage", "done", "committed"]
     order += [name for name in ("running", "failed", "blocked") if rows[name].notna().any()]
@@ -468,7 +468,7 @@ def _gib(used: float, total: float) -> str:
 
 
 def _ago(when: float) -> str:
-    return f"{spell_seconds(data.age(when))} ago"
+    return f"{format_duration(data.age(when))} ago"
 
 
 if __name__ == "__main__":

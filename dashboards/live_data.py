@@ -2,7 +2,7 @@
 
 While a driver is alive, its pulse (every 2 s) tells the states of steps, the statuses of cells, rates and what is in
 use; the results table tells metrics and errors. Without a driver the table suffices, and one listing of the store per
-table counts the steps. Manifests and attempts are read for one cell at a time (`Session.explain`).
+table counts the steps. Manifests and attempts are read for one cell at a time (`explain`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ import psutil
 from upath import UPath
 
 from orchestrator.command import repeat_places, spell
-from orchestrator.explain.eta import Left
+from orchestrator.explain.eta import Eta, format_eta_short
+from orchestrator.explain.why import explain as explain_cell
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.redact import bare
 from orchestrator.results.blocks import Blocks, Codes, complete_blocks
+from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.results.table import (
     STATUSES,
     ErrorGroup,
@@ -147,7 +149,7 @@ class Watch:
         with self._lock:
             session = self._open()
             assert self._blank is not None
-            pulse = session.read_pulse()
+            pulse = read_heartbeat(session.outputs.folder, session.plan.entries)
             if pulse and pulse.get("plan") != session.plan.digest:
                 # A driver of an older version of the file.
                 pulse = None
@@ -167,14 +169,14 @@ class Watch:
             return Look(session, cells, metrics, averaged, pulse, written, outdated, trouble)
 
     def stages(self, look: Look) -> list[dict[str, Any]]:
-        """Per entry: steps in each state, rate per minute, seconds each, and the time left (`Left`), if known.
+        """Per entry: steps in each state, rate per minute, seconds each, and the time left (`Eta`), if known.
 
         Without a driver the store is listed, once for each table.
         """
         if look.pulse:
             return [
                 _stage(name, look.pulse["steps"][name], pace["per_minute"])
-                | {"seconds": pace["seconds"], "left": Left(**pace["left"])}
+                | {"seconds": pace["seconds"], "left": Eta(**pace["left"])}
                 for name, pace in look.pulse["pace"].items()
             ]
         with self._lock:
@@ -279,16 +281,10 @@ def stages_shown(stages: list[dict[str, Any]]) -> pd.DataFrame:
             "blocked": count(each["blocked"]),
             "per_minute": round(each["per_minute"], 1) or None if each["per_minute"] is not None else None,
             "seconds": "" if each["seconds"] is None else spell_short(each["seconds"]),
-            "left": _spell_left(each["left"]),
+            "left": format_eta_short(each["left"], spell_short) if each["left"] else "",
         }
         for each in stages
     )
-
-
-def _spell_left(left: Left | None) -> str:
-    if left is None or (not left.high and not left.unknown):
-        return ""
-    return "?" if left.unknown else spell_short(left.high)
 
 
 def spell_short(seconds: float) -> str:
@@ -299,14 +295,14 @@ def spell_short(seconds: float) -> str:
 
 
 def explain(look: Look, text: str) -> dict[str, Any]:
-    """All that is known of one cell (`Session.explain`), with its status as of now and its `metrics`.
+    """All that is known of one cell (`explain`), with its status as of now and its `metrics`.
 
     `first_log` names the log to look at first, in the words of `logs`.
 
     Raises:
         SweepError: there is no such cell.
     """
-    found = replace(look.session).explain(text)
+    found = explain_cell(replace(look.session), text)
     row = look.cells[look.cells["cell_id"] == found["cell_id"]].iloc[0]
     found["status"] = str(row["status"])
     found["metrics"] = {name: float(row[name]) for name in look.metrics if pd.notna(row[name])}
@@ -351,9 +347,9 @@ def logs(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return named
 
 
-def time_left(look: Look) -> Left | None:
+def time_left(look: Look) -> Eta | None:
     """The time that the whole sweep will take; None without a driver."""
-    return Left(**look.pulse["left"]) if look.pulse else None
+    return Eta(**look.pulse["left"]) if look.pulse else None
 
 
 def default_axes(look: Look) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The `sweep` command: loads, plans, runs, prints. Printing, Parquet and MLflow live here, not in the loop."""
+"""The `sweep` command."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.cli import look as cli_look
 from orchestrator.cli import tidy as cli_store
+from orchestrator.cli.run import run
 from orchestrator.cli.sweep_command import (
     CellName,
     ErrorClass,
@@ -26,7 +27,8 @@ from orchestrator.cli.sweep_command import (
     TrackingUri,
     UpTo,
 )
-from orchestrator.command import repeat_options
+from orchestrator.cli.sync import sync
+from orchestrator.explain.preview import preview
 from orchestrator.session import open_session
 from orchestrator.store import StoreError
 from orchestrator.sweep.document import SweepError
@@ -65,7 +67,7 @@ def plan(
     probably cost, told from steps that were run before; and why steps are not there.
     """
     session = open_session(file, set_, only, exclude, outputs, store)
-    report = session.plan_report(cpus, gpus)
+    report = preview(session, cpus, gpus)
     if as_json:
         print(json.dumps(report))
         return
@@ -74,40 +76,10 @@ def plan(
     screen.show_plan(session, report)
 
 
-@app.command(
+app.command(
     rich_help_panel="Run",
     epilog="Example:  sweep run sweeps/quickstart.yaml    sweep run sweeps/full.yaml --address auto --only seed=0",
-)
-def run(
-    file: SweepFile,
-    set_: Set = None,
-    only: Only = None,
-    exclude: Exclude = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    tracking_uri: TrackingUri = None,
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="ADDRESS", help="Ray cluster; default: RAY_ADDRESS, else local.")
-    ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Run the steps one by one in this process, no Ray.")] = False,
-    stage: UpTo = None,
-    error: ErrorClass = None,
-    max_cells: MaxCells = None,
-) -> None:
-    """Run what is missing. The same command again resumes, retries what failed, adds new cells, or says nothing to do.
-
-    Exit code: 0 all cells succeeded, 1 cells are missing, 2 the sweep or its surroundings are wrong, 130 interrupted
-    (Ctrl-C), 143 told to stop (SIGTERM).
-    """
-    from orchestrator.drive import drive
-
-    session = open_session(file, set_, only, exclude, outputs, store, stage)
-    if error is not None or max_cells is not None:
-        session.narrow(error, max_cells)
-    told = {"--address": address, "--inline": inline, "--tracking-uri": tracking_uri}
-    chosen = {"--stage": stage, "--error": error, "--max-cells": max_cells}
-    session.options = tuple(repeat_options({**told, **chosen}))
-    raise typer.Exit(drive(session, address, inline, tracking_uri))
+)(run)
 
 
 @app.command(
@@ -169,35 +141,9 @@ def debug(
     debug_step(open_session(file, set_, None, None, outputs, store), cell, stage, pdb)
 
 
-@app.command(
+app.command(
     rich_help_panel="Run", epilog="Example:  sweep sync sweeps/quickstart.yaml --tracking-uri http://127.0.0.1:5000"
-)
-def sync(
-    file: SweepFile,
-    set_: Set = None,
-    outputs: OutputRoot = None,
-    store: StoreRoot = None,
-    tracking_uri: TrackingUri = None,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Delete MLflow's experiment, and write it anew from the table.")
-    ] = False,
-) -> None:
-    """Bring MLflow up to date with the store: what is missing is written, what is there stays, never a duplicate.
-
-    Exit code: 0 MLflow shows the table, 2 MLflow does not answer.
-    """
-    from orchestrator.cli import console as screen
-    from orchestrator.drive import synchronise
-    from orchestrator.results.table import write_results
-
-    session = open_session(file, set_, None, None, outputs, store)
-    if session.spec.tracking is False:
-        screen.say("tracking: false in the sweep, nothing to do")
-        return
-    table = session.results().table()
-    write_results(table, session.outputs.results)
-    raise typer.Exit(0 if synchronise(session, table, tracking_uri, rebuild) else 2)
-
+)(sync)
 
 app.add_typer(cli_look.app)
 app.add_typer(cli_store.app)

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.explain.eta import Left, spell_left
+from orchestrator.explain.eta import Eta, format_eta
 from orchestrator.plan.select import spell_coords
 from orchestrator.session import Session
 
@@ -76,12 +76,12 @@ def show_plan(session: Session, report: dict[str, Any]) -> None:
     table.add_row("all", *total, *(("", *_cost(expected, expected["unknown_steps"])) if costs else ()))
     console.print(table)
     low, high = expected["wall_seconds"]
-    left = Left(low, high, expected["unknown_steps"], expected["steps"])
+    eta = Eta(low, high, expected["unknown_steps"], expected["steps"])
     if costs:
         told = "told from finished steps of the same models, data and settings"
-        say(f"on these machines (--cpus, --gpus): {spell_left(left)}; {told}")
-    elif left.steps:
-        say(f"{spell_left(left)}: none of the same models, data and settings has finished")
+        say(f"on these machines (--cpus, --gpus): {format_eta(eta)}; {told}")
+    elif eta.steps:
+        say(f"{format_eta(eta)}: none of the same models, data and settings has finished")
     reasons = [(name, reason, count) for name, each in steps.items() for reason, count in each["reasons"].items()]
     if any(reason != "never run" for _, reason, _ in reasons):
         say("why they are to be run:")
@@ -92,14 +92,16 @@ def show_plan(session: Session, report: dict[str, Any]) -> None:
 
 def show_status(session: Session, watch: bool) -> None:
     """States of steps and cells, and errors in groups; redrawn until no driver is running if it is to be watched."""
+    from orchestrator.explain.status import status, watch_status
+
     if not watch:
-        console.print(_status(session, session.status()))
+        console.print(_status(session, status(session)))
     elif not console.is_terminal:
-        for report in session.looks():
+        for report in watch_status(session):
             console.print(_status(session, report))
     else:
         with Live(console=console, auto_refresh=False) as live:
-            for report in session.looks():
+            for report in watch_status(session):
                 live.update(_status(session, report), refresh=True)
 
 
@@ -115,7 +117,7 @@ def _status(session: Session, report: dict[str, Any]) -> Group:
     cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
     lines = [f"{report['cells']:,} cells: {cells}"]
     if timed:
-        lines.append(f"a driver is running: {spell_left(Left(**report['left']))}")
+        lines.append(f"a driver is running: {format_eta(Eta(**report['left']))}")
     for each in report["errors"]:
         reason = f"{escape(each['error_class'])}: {escape(_first(each['example']))}"
         lines.append(f"[red]{each['cells']} {each['status']}[/] {reason}")

@@ -23,6 +23,7 @@ from orchestrator.cli.sweep_command import (
     TrackingUri,
     names,
 )
+from orchestrator.explain.why import explain
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.document import Problem, SweepError, nearest
@@ -53,7 +54,10 @@ def status(
     """
     session = open_session(file, set_, only, exclude, outputs, store)
     if as_json:
-        for report in session.looks() if watch else [session.status()]:
+        from orchestrator.explain.status import status as look
+        from orchestrator.explain.status import watch_status
+
+        for report in watch_status(session) if watch else [look(session)]:
             print(json.dumps(report), flush=True)
         return
     from orchestrator.cli import console as screen
@@ -253,7 +257,7 @@ def report(
         page = write_report(session, _rebuilt(session), folder, progress)
     screen.say(f"report: {page}")
     if mlflow:
-        from orchestrator.drive import keep_report
+        from orchestrator.cli.sync import keep_report
 
         raise typer.Exit(0 if keep_report(session, folder, tracking_uri) else 1)
 
@@ -272,7 +276,7 @@ def why(
 ) -> None:
     """Explain a cell: coordinates, steps, keys, states, attempts, error, and how to run its next step by hand."""
     session = open_session(file, set_, None, None, outputs, store)
-    explanation = session.explain(cell)
+    explanation = explain(session, cell)
     if as_json:
         print(json.dumps(explanation))
         return

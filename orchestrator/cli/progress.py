@@ -6,29 +6,36 @@ import contextlib
 import time
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.explain.eta import Pace, spell_left, spell_seconds
+from orchestrator.explain.estimator import Estimator
+from orchestrator.explain.eta import format_duration, format_eta, format_eta_short
 from orchestrator.plan.select import spell_coords
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Attempt, Outcome
 
 #: Seconds between lines where there is no terminal to redraw, as in a Ray job's log.
 _LINE_EVERY = 10.0
+#: Seconds between two drawings of the table.
+_DRAW_EVERY = 0.25
+_BAR = 24
+#: The states that have a column where a step is in one of them.
+_SHOWN = (State.RUNNING, State.ELSEWHERE, State.FAILED, State.BLOCKED)
 
 
 class Progress:
     """Shows a schedule while it is run; on a terminal as a live table, elsewhere as a line now and then."""
 
-    def __init__(self, schedule: Schedule, console: Console, pace: Pace) -> None:
-        """Show a schedule that goes on at a pace."""
+    def __init__(self, schedule: Schedule, console: Console, estimator: Estimator) -> None:
+        """Prepare to show a schedule, whose time left the estimator tells."""
         self._schedule = schedule
         self._console = console
-        self._pace = pace
+        self._estimator = estimator
         self._started = time.monotonic()
         self._last_line = 0.0
         self._drawn = 0.0
@@ -44,32 +51,62 @@ class Progress:
     ) -> None:
         with contextlib.suppress(OSError):
             if self._live:
-                self._live.update(self._table(), refresh=True)
+                self._live.update(self.table(), refresh=True)
                 self._live.stop()
 
     def advance(self, attempt: Attempt | None) -> None:
-        """Take in an attempt that ended, and redraw if it is time; a sweep does not end with its terminal."""
-        if attempt and attempt.outcome is Outcome.SUCCEEDED:
-            self._pace.ended(attempt.entry, self._schedule.likeness.kind(self._number(attempt)), attempt.seconds)
-        with contextlib.suppress(OSError):
-            self._show(attempt)
-
-    def _number(self, attempt: Attempt) -> int:
-        number = self._schedule.plan.number(attempt.address)
-        assert number is not None, "only steps of this plan are run"
-        return number
-
-    def _show(self, attempt: Attempt | None) -> None:
+        """Say why an attempt that ended did not succeed, and redraw if it is time."""
         if attempt and attempt.outcome is not Outcome.SUCCEEDED:
-            step = self._step(self._number(attempt))
-            self._console.print(f"[red]{attempt.outcome}[/]", Text(f"{step}: {_reason(attempt)}"))
+            self._console.print(f"[red]{attempt.outcome}[/]", Text(f"{self._step(attempt)}: {_reason(attempt)}"))
         now = time.monotonic()
-        if self._live and now - self._drawn > 0.25:
+        if self._live and now - self._drawn > _DRAW_EVERY:
             self._drawn = now
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self.table(), refresh=True)
         elif not self._live and now - self._last_line > _LINE_EVERY:
             self._last_line = now
             self._console.print(self._line(), highlight=False)
+
+    def table(self) -> RenderableType:
+        """Draw where each entry stands: a line of columns where the console is wide enough, else words that wrap."""
+        wide = self._columns(bar=True)
+        for table in (wide, self._columns(bar=False)):
+            if Measurement.get(self._console, self._console.options.update(max_width=10_000), table).maximum <= (
+                self._console.width
+            ):
+                break
+        else:
+            table = self._words()
+        elapsed = format_duration(time.monotonic() - self._started)
+        return Group(table, Text(f"{elapsed}, {format_eta(self._estimator.eta())}"))
+
+    def _columns(self, bar: bool) -> Table:
+        counts, etas = self._schedule.counts(), self._estimator.etas()
+        shown = [state for state in _SHOWN if any(each[state] for each in counts.values())]
+        table = _table()
+        if bar:
+            table.add_column("", width=_BAR)
+        for heading in ("done", *map(str, shown), "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for name, each in counts.items():
+            total = sum(each.values())
+            bars = [ProgressBar(total=max(total, 1), completed=each[State.COMMITTED], width=_BAR)] if bar else []
+            states = [_count(state, each[state], "") for state in shown]
+            done = f"{each[State.COMMITTED]:,}/{total:,}"
+            table.add_row(name, *bars, done, *states, format_eta_short(etas[name]))
+        return table
+
+    def _words(self) -> Table:
+        """One column for all states but the first: "32 running, 12 failed"."""
+        counts, etas = self._schedule.counts(), self._estimator.etas()
+        table = _table()
+        table.add_column("done", justify="right", overflow="fold")
+        table.add_column("left", overflow="fold")
+        table.add_column("now", overflow="fold")
+        for name, each in counts.items():
+            states = [_count(state, each[state], f" {state}") for state in _SHOWN if each[state]]
+            done = f"{each[State.COMMITTED]:,}/{sum(each.values()):,}"
+            table.add_row(name, done, format_eta_short(etas[name]), Text(", ").join(states))
+        return table
 
     def _line(self) -> str:
         counts = self._schedule.counts()
@@ -80,46 +117,32 @@ class Progress:
         elsewhere = sum(each[State.ELSEWHERE] for each in counts.values())
         busy += [f"{elsewhere} by another driver"] if elsewhere else []
         return (
-            f"{spell_seconds(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
-            f"running: {', '.join(busy) or 'nothing'}, {self._eta()}"
+            f"{format_duration(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
+            f"running: {', '.join(busy) or 'nothing'}, {format_eta(self._estimator.eta())}"
         )
 
-    def _table(self) -> Group:
-        counts, ahead = self._schedule.counts(), self._schedule.ahead()
-        table = Table(box=None, padding=(0, 1))
-        table.add_column("stage")
-        table.add_column("", width=24)
-        for name in ("done", "running", "elsewhere", "failed", "blocked", "left"):
-            table.add_column(name, justify="right")
-        for name, each in counts.items():
-            total = sum(each.values())
-            left = self._pace.left({name: ahead[name]})
-            failed = Text(str(each[State.FAILED]), style="bold red" if each[State.FAILED] else "dim")
-            table.add_row(
-                name,
-                ProgressBar(total=max(total, 1), completed=each[State.COMMITTED], width=24),
-                f"{each[State.COMMITTED]}/{total}",
-                str(each[State.RUNNING] or ""),
-                str(each[State.ELSEWHERE] or ""),
-                failed if each[State.FAILED] else "",
-                str(each[State.BLOCKED] or ""),
-                "?" if left.unknown else spell_seconds(left.high) if left.high else "",
-            )
-        elapsed = spell_seconds(time.monotonic() - self._started)
-        return Group(table, Text(f" {elapsed}, {self._eta()}"))
-
-    def _step(self, number: int) -> str:
-        """A step as people name it."""
+    def _step(self, attempt: Attempt) -> str:
+        """Name a step as people do: by its entry and coordinates."""
         plan = self._schedule.plan
+        number = plan.number(attempt.address)
+        assert number is not None, "only steps of this plan are run"
         shard = f" shard {plan.shard[number] + 1} of {plan.size[number]}" if plan.size[number] > 1 else ""
         return f"{plan.entry_of(number)} {spell_coords(plan.coords(number))}".strip() + shard
 
-    def _eta(self) -> str:
-        return spell_left(self._pace.left(self._schedule.ahead()))
+
+def _table() -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    # The name of an entry is never cut: where there is no room for it, it goes on in the next line.
+    table.add_column("stage", overflow="fold")
+    return table
+
+
+def _count(state: State, count: int, word: str) -> Text:
+    return Text(f"{count:,}{word}" if count else "", style="bold red" if state is State.FAILED else "")
 
 
 def _reason(attempt: Attempt) -> str:
-    """Why a step did not succeed, on one line."""
+    """Say why a step did not succeed, on one line."""
     first = (attempt.error or "").partition("\n")[0][:160]
     # Elsewhere the class only repeats the outcome.
     return f"{attempt.error_class}: {first}" if attempt.outcome is Outcome.FAILED else first

@@ -6,10 +6,7 @@ driver that starts while artifacts are deleted finds them missing and makes them
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -19,7 +16,8 @@ import numpy as np
 
 from orchestrator.cli import show_store as screen_store
 from orchestrator.plan.columns import Plan
-from orchestrator.session import PULSE_EVERY, Session
+from orchestrator.results.heartbeat import read_heartbeat
+from orchestrator.session import Session
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE, parse_holder
 from orchestrator.sweep.document import Problem, SweepError, nearest
@@ -184,8 +182,8 @@ def delete(found: Survey, store: Store) -> None:
 def refuse_if_a_driver_runs(session: Session) -> None:
     """Deleting beside a driver would take away what it is about to read.
 
-    A driver is seen by its claims on steps, and by its pulse if it shares the output root. The claim of a process of
-    this machine and container that is gone does not count.
+    A driver is seen by its claims on steps, and by its heartbeat if it shares the output root. The claim of a process
+    of this machine and container that is gone does not count.
 
     Raises:
         StoreError: there is one, with the remedy.
@@ -211,13 +209,7 @@ def refuse_if_a_driver_runs(session: Session) -> None:
 def _sweeps_under_way(session: Session) -> list[str]:
     """The sweeps of this output root that have a living driver."""
     folder = session.outputs.root / "sweeps"
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        # No pulse, or one that is just being written.
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if time.time() - json.loads((path / "running.json").read_text())["time"] < 3 * PULSE_EVERY:
-                found.append(path.name)
-    return found
+    return [path.name for path in folder.iterdir() if read_heartbeat(path)] if folder.is_dir() else []
 
 
 def _is_gone(text: str) -> bool:

@@ -81,9 +81,9 @@ def test_the_log_says_how_far_the_training_is(
     said = capsys.readouterr().out
     assert f"optimizer steps: 1 of {steps} in " in said
     assert f"optimizer steps: {steps} of {steps} in " in said
-    headway = progress.read_headway(said)
-    assert headway
-    assert headway.share == 1
+    found = progress.read_progress(said)
+    assert found
+    assert found.share == 1
 
 
 def test_lora_is_merged_into_a_plain_model(tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path) -> None:
