@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +23,18 @@ from orchestrator.session import Session
 if TYPE_CHECKING:
     import pyarrow as pa
 
-console = Console(soft_wrap=True, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Discard what is printed from now on, and raise the error; Rich would end the process, and a run in it."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+console = _Console(soft_wrap=True, highlight=False)
 if not console.is_terminal:
     # A log or a pipe has no edge at which a table would have to be cut off.
-    console = Console(soft_wrap=True, highlight=False, width=240)
+    console = _Console(soft_wrap=True, highlight=False, width=240)
 
 
 def say(text: str) -> None:

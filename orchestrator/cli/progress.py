@@ -138,7 +138,7 @@ def _table() -> Table:
 
 
 def _count(state: State, count: int, word: str) -> Text:
-    return Text(f"{count:,}{word}" if count else "", style="bold red" if state is State.FAILED else "")
+    return Text(f"{count:,}{word}", style="bold red" if state is State.FAILED else "") if count else Text()
 
 
 def _reason(attempt: Attempt) -> str:

@@ -88,7 +88,9 @@ class _Printer:
         try:
             self._print(event)
         except OSError as error:
-            self.unprinted = error if isinstance(event, Finished) else None
+            # Whoever closes a pipe has seen enough.
+            lost = isinstance(event, Finished) and not isinstance(error, BrokenPipeError)
+            self.unprinted = error if lost else None
 
     def close(self) -> None:
         """Take away what is drawn."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from orchestrator.explain.estimator import sample
 from orchestrator.plan.select import find_cell
 from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.run.schedule import Schedule, State
@@ -18,6 +20,9 @@ from orchestrator.types import Attempt, Manifest
 
 #: So many steps of an entry are compared with so many committed ones of the same stage.
 _STEPS, _OTHERS = 50, 500
+
+#: So much of a value is shown (characters).
+_LENGTH = 40
 
 #: Path of a field in an identity, and its value as JSON.
 _Fields = frozenset[tuple[str, str]]
@@ -115,7 +120,7 @@ class Reasons:
         if not len(numbers):
             return found
         if not (mine & schedule.committed).any():
-            some = numbers[np.linspace(0, len(numbers) - 1, min(_STEPS, len(numbers))).astype(np.int64)]
+            some = sample(numbers, _STEPS)
             sampled = Counter(self._compared(int(number)) for number in some)
             for reason, count in sampled.items():
                 found[reason] += round(len(numbers) * count / len(some))
@@ -158,27 +163,46 @@ class Reasons:
             return "never run"
         mine = _fields(step.identity)
         nearest = min(others, key=lambda fields: len(fields ^ mine))
-        before, now = dict(nearest - mine), dict(mine - nearest)
-        differing = [
-            f"{path} was {before.get(path, 'not there')}, is {now.get(path, 'not there')}"
-            for path in sorted(before.keys() | now.keys())
-            if not path.startswith("inputs.")
-        ]
+        before, now = dict(nearest), dict(mine)
+        paths = {path for path, _ in nearest ^ mine}
+        inputs = {path for path in paths if path.startswith("inputs.")}
+        changed = sorted({_common(path, before, now) for path in paths - inputs})
         # Other inputs are the consequence of a change further up, unless nothing else differs.
-        inputs = sorted(
-            path.removeprefix("inputs.") for path in before.keys() | now.keys() if path.startswith("inputs.")
-        )
-        if not differing:
-            return f"reads other {' and '.join(inputs)}"
-        return "; ".join(differing[:4]) + (f"; {len(differing) - 4} more fields" if len(differing) > 4 else "")
+        if not changed:
+            return f"reads other {' and '.join(sorted(path.removeprefix('inputs.') for path in inputs))}"
+        shown = [f"{path.removeprefix('config.')}: {_value(before, path)} -> {_value(now, path)}" for path in changed]
+        return "; ".join(shown[:4]) + (f"; {len(shown) - 4} more fields" if len(shown) > 4 else "")
 
     def _read_others(self, stage: str) -> list[_Fields]:
         """Read the identities of some artifacts of the stage that this sweep does not ask for."""
         plan = self._plan
         others = sorted(each for each in self._store.committed([stage]) if plan.number(each) is None)
-        some = [others[int(i)] for i in np.linspace(0, len(others) - 1, min(_OTHERS, len(others)))]
-        found = self._store.manifests(some)
+        some = sample(np.arange(len(others)), _OTHERS)
+        found = self._store.manifests([others[index] for index in some.tolist()])
         return [_fields(each.identity) for each in found.values() if isinstance(each, Manifest)]
+
+
+def _common(path: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Return the innermost field around a path that both identities have, or else the field of the config."""
+    while path.count(".") > 1 and "nothing" in (_value(before, path), _value(now, path)):
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _value(fields: Mapping[str, str], path: str) -> str:
+    """Format a field's value: JSON, or {name: value, …} with the fields inside; "nothing" if there is none."""
+    if path in fields:
+        return _short(fields[path])
+    inside = [
+        f"{name.removeprefix(path + '.')}: {_short(value)}"
+        for name, value in sorted(fields.items())
+        if name.startswith(path + ".")
+    ]
+    return f"{{{', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}}}" if inside else "nothing"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _LENGTH else f"{value[: _LENGTH - 1]}…"
 
 
 def _fields(identity: str) -> _Fields:

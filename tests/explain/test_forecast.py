@@ -260,15 +260,15 @@ def test_the_config_field_or_stage_version_that_differs_is_named(
 ) -> None:
     run_inline(tmp_path)
     overrides = ("axes.kind.plain.behaviour=print",)
-    assert reasons(tmp_path, "total", *overrides) == {'config.behaviour was "work", is "print"': 6}
+    assert reasons(tmp_path, "total", *overrides) == {'behaviour: "work" -> "print"': 6}
     changed = toy.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
-    assert reasons(tmp_path, "source", text=changed) == {'config.behaviour was "work", is "nap"': 6}
+    assert reasons(tmp_path, "source", text=changed) == {'behaviour: "work" -> "nap"': 6}
     assert reasons(tmp_path, "double", text=changed) == {"reads other number": 6}
     from workers.stages import STAGES
 
     stage = STAGES["toy_source"]
     monkeypatch.setitem(STAGES, "toy_source", type(stage)(stage.function, 2, stage.config, stage.output))  # type: ignore[index]
-    assert reasons(tmp_path, "source") == {"version was 1, is 2": 6}
+    assert reasons(tmp_path, "source") == {"version: 1 -> 2": 6}
 
 
 def test_what_failed_before_is_counted_and_what_waits_for_it_too(tmp_path: Path) -> None:
