@@ -55,7 +55,7 @@ from orchestrator.sweep.outputs import code_commit
 from orchestrator.tracking.publisher import Courier
 from orchestrator.types import Attempt
 
-#: The share of wall time that telling others may take: rewriting the table in mid-run, and the statuses of all cells.
+#: The share of wall time that rewriting the table in mid-run may take, and likewise counting all cells by status.
 _SHARE = 0.01
 #: The heartbeat tells of at most so many kinds of error.
 _ERRORS = 50
@@ -254,11 +254,11 @@ class _Run:
     def _beat(self) -> None:
         """Write the heartbeat, hand MLflow's writer what ended, and look whether steps can find a node."""
         self._estimator.read_logs(self._session.store)
-        with self._troubles.contained("telling others where the sweep stands (running.json)"):
+        with self._troubles.contained("writing the heartbeat (running.json)"):
             content = {"plan": self._session.plan.digest, **self._snapshot.take(), **self._estimator.to_json()}
             write_heartbeat(self._session.outputs.folder, content)
         if self._publisher:
-            with self._troubles.contained("writing down what MLflow is to be told"):
+            with self._troubles.contained("writing what MLflow is to get (the outbox)"):
                 self._publisher.beat()
             if self._publisher.trouble and "MLflow" not in self._known:
                 self._known.add("MLflow")
@@ -312,9 +312,9 @@ class _Snapshot:
         return {"steps": steps, "cells": self._packed, "errors": self._errors, "usage": usage}
 
     def _count_cells(self) -> None:
-        statuses = self._results.statuses()
-        codes = np.array([STATUSES.index(status) for status, _ in statuses], np.uint8)
+        codes = self._results.codes()
         counts = np.bincount(codes, minlength=len(STATUSES)).tolist()
         self._cells, self._packed = dict(zip(STATUSES, counts, strict=True)), pack_codes(codes)
+        statuses = self._results.statuses() if self._results.failures else []
         ended = ((status, each.error_class, each.error, each.log) for status, each in statuses if each)
         self._errors = [group._asdict() for group in error_groups(ended)[:_ERRORS]]

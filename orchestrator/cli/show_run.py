@@ -122,7 +122,7 @@ class _Printer:
             case Troubled(message):
                 console.say(f"[yellow]{escape(message)}[/]")
             case MlflowDelayed(reason):
-                console.say(f"[yellow]{escape(reason)}; the sweep goes on, MLflow is told later[/]")
+                console.say(f"[yellow]{escape(reason)}; the sweep goes on, MLflow gets its runs later[/]")
             case LoopEnded():
                 self.close()
                 _say_how_it_ended(event)

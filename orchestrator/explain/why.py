@@ -193,12 +193,12 @@ def _value(fields: Mapping[str, str], path: str) -> str:
     """Format a field's value: JSON, or {name: value, …} with the fields inside; "nothing" if there is none."""
     if path in fields:
         return _short(fields[path])
-    inside = [
-        f"{name.removeprefix(path + '.')}: {_short(value)}"
-        for name, value in sorted(fields.items())
-        if name.startswith(path + ".")
-    ]
-    return f"{{{', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}}}" if inside else "nothing"
+    inside: dict[str, str] = {}
+    for name, value in sorted(fields.items()):
+        if name.startswith(path + "."):
+            head, deeper, _ = name.removeprefix(path + ".").partition(".")
+            inside[head] = "…" if deeper else _short(value)
+    return f"{{{', '.join(f'{name}: {value}' for name, value in inside.items())}}}" if inside else "nothing"
 
 
 def _short(value: str) -> str:

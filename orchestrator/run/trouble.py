@@ -1,4 +1,4 @@
-"""Failures beside the steps of a run: telling others where a sweep stands must not end it."""
+"""Failures beside the steps of a run, such as a heartbeat that cannot be written: they must not end it."""
 
 from __future__ import annotations
 

@@ -271,6 +271,20 @@ def test_the_config_field_or_stage_version_that_differs_is_named(
     assert reasons(tmp_path, "source") == {"version: 1 -> 2": 6}
 
 
+def test_a_model_that_is_of_another_sort_is_shown_whole_and_one_field_of_it_alone(tmp_path: Path) -> None:
+    sweep = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
+    finish(open_session(sweep, outputs=str(tmp_path)), lambda step: step.entry in ("prompts", "policy"), 1.0)
+    (tmp_path / "mine").mkdir()
+
+    def because(change: str) -> list[str]:
+        session = open_session(sweep, [f"stages.policy.config.model{change}"], outputs=str(tmp_path))
+        return list(preview(session)["steps"]["policy"]["reasons"])
+
+    assert because(".tiny.hidden=64") == ["model.tiny.hidden: 128 -> 64"]
+    (reason,) = because(f"={{path: {tmp_path / 'mine'}}}")
+    assert reason.startswith('model: {tiny: …} -> {sha256: "')
+
+
 def test_what_failed_before_is_counted_and_what_waits_for_it_too(tmp_path: Path) -> None:
     run_inline(tmp_path, text=FAILING_CELL)
     steps = report(tmp_path, text=FAILING_CELL)["steps"]

@@ -245,8 +245,8 @@ def test_an_interrupted_synchronisation_is_completed_without_twins_or_running_le
 def test_a_database_that_is_gone_or_an_older_copy_is_completed_by_the_same_command(tmp_path: Path) -> None:
     database = tmp_path / "out" / "mlflow.db"
     put_mlflow_database(database)
-    part = opened(tmp_path)
-    part.cells = select(part.plan, ["x=1"], ())
+    whole = opened(tmp_path)
+    part = replace(whole, cells=select(whole.plan, ["x=1"], ()))
     run_and_show(part, None, True, None)
     shutil.copyfile(database, tmp_path / "older.db")
     database.unlink()
