@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -68,45 +69,17 @@ class Progress:
 
     def table(self) -> RenderableType:
         """Draw where each entry stands: a line of columns where the console is wide enough, else words that wrap."""
-        wide = self._columns(bar=True)
-        for table in (wide, self._columns(bar=False)):
-            if Measurement.get(self._console, self._console.options.update(max_width=10_000), table).maximum <= (
-                self._console.width
-            ):
+        counts = self._schedule.counts()
+        left = {name: format_eta_short(eta) for name, eta in self._estimator.etas().items()}
+        unlimited = self._console.options.update(max_width=10_000)
+        for table in (_columns(counts, left, bar=True), _columns(counts, left, bar=False)):
+            if Measurement.get(self._console, unlimited, table).maximum <= self._console.width:
                 break
         else:
-            table = self._words()
-        elapsed = format_duration(time.monotonic() - self._started)
-        return Group(table, Text(f"{elapsed}, {format_eta(self._estimator.eta())}"))
-
-    def _columns(self, bar: bool) -> Table:
-        counts, etas = self._schedule.counts(), self._estimator.etas()
-        shown = [state for state in _SHOWN if any(each[state] for each in counts.values())]
-        table = _table()
-        if bar:
-            table.add_column("", width=_BAR)
-        for heading in ("done", *map(str, shown), "left"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for name, each in counts.items():
-            total = sum(each.values())
-            bars = [ProgressBar(total=max(total, 1), completed=each[State.COMMITTED], width=_BAR)] if bar else []
-            states = [_count(state, each[state], "") for state in shown]
-            done = f"{each[State.COMMITTED]:,}/{total:,}"
-            table.add_row(name, *bars, done, *states, format_eta_short(etas[name]))
-        return table
-
-    def _words(self) -> Table:
-        """One column for all states but the first: "32 running, 12 failed"."""
-        counts, etas = self._schedule.counts(), self._estimator.etas()
-        table = _table()
-        table.add_column("done", justify="right", overflow="fold")
-        table.add_column("left", overflow="fold")
-        table.add_column("now", overflow="fold")
-        for name, each in counts.items():
-            states = [_count(state, each[state], f" {state}") for state in _SHOWN if each[state]]
-            done = f"{each[State.COMMITTED]:,}/{sum(each.values()):,}"
-            table.add_row(name, done, format_eta_short(etas[name]), Text(", ").join(states))
-        return table
+            table = _words(counts, left)
+        line = f"{format_duration(time.monotonic() - self._started)}, {format_eta(self._estimator.eta())}"
+        # The console would cut it: it leaves wrapping to the terminal, and a live display may not.
+        return Group(table, Text(line, no_wrap=False, overflow="fold"))
 
     def _line(self) -> str:
         counts = self._schedule.counts()
@@ -130,6 +103,33 @@ class Progress:
         return f"{plan.entry_of(number)} {spell_coords(plan.coords(number))}".strip() + shard
 
 
+def _columns(counts: Mapping[str, Mapping[State, int]], left: Mapping[str, str], bar: bool) -> Table:
+    """One column for each state that a step is in."""
+    shown = [state for state in _SHOWN if any(each[state] for each in counts.values())]
+    table = _table()
+    if bar:
+        table.add_column("", width=_BAR)
+    for heading in ("done", *map(str, shown), "left"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, each in counts.items():
+        total = max(sum(each.values()), 1)
+        bars = [ProgressBar(total=total, completed=each[State.COMMITTED], width=_BAR)] if bar else []
+        table.add_row(name, *bars, _done(each), *(_count(state, each[state]) for state in shown), left[name])
+    return table
+
+
+def _words(counts: Mapping[str, Mapping[State, int]], left: Mapping[str, str]) -> Table:
+    """One column for all states: "32 running, 12 failed"."""
+    table = _table()
+    table.add_column("done", justify="right", overflow="fold")
+    table.add_column("left", overflow="fold")
+    table.add_column("now", overflow="fold")
+    for name, each in counts.items():
+        states = [_count(state, each[state], f" {state}") for state in _SHOWN if each[state]]
+        table.add_row(name, _done(each), left[name], Text(", ").join(states))
+    return table
+
+
 def _table() -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     # The name of an entry is never cut: where there is no room for it, it goes on in the next line.
@@ -137,7 +137,11 @@ def _table() -> Table:
     return table
 
 
-def _count(state: State, count: int, word: str) -> Text:
+def _done(counts: Mapping[State, int]) -> str:
+    return f"{counts[State.COMMITTED]:,}/{sum(counts.values()):,}"
+
+
+def _count(state: State, count: int, word: str = "") -> Text:
     return Text(f"{count:,}{word}", style="bold red" if state is State.FAILED else "") if count else Text()
 
 

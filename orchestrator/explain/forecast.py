@@ -46,7 +46,7 @@ def forecast(schedule: Schedule, store: Store, cpus: float, gpus: float) -> Fore
         StoreError: the store cannot be read.
     """
     plan, to_run = schedule.plan, missing_steps(schedule)
-    estimator = Estimator(schedule, lambda runtime: slots(runtime, cpus, gpus))
+    estimator = Estimator(schedule, lambda runtime: _slots(runtime, cpus, gpus))
     finished = estimator.read_finished(store)
     costs = {}
     for name, numbers in to_run.items():
@@ -71,6 +71,6 @@ def forecast(schedule: Schedule, store: Store, cpus: float, gpus: float) -> Fore
     return Forecast(costs, estimator.throughput.eta(estimator.likeness.count(missing)))
 
 
-def slots(runtime: Runtime, cpus: float, gpus: float) -> float:
+def _slots(runtime: Runtime, cpus: float, gpus: float) -> float:
     """Return how many such steps so many cores and GPUs run at once; one, however few there are."""
     return max(1.0, min(cpus // runtime.cpus, gpus // runtime.gpus if runtime.gpus else float("inf")))
