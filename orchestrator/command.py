@@ -1,4 +1,4 @@
-"""Commands that are shown: on the same sweep at the same places, ready for a shell."""
+"""Commands as they are shown to people: on the same sweep at the same places, ready for a shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.redact import redact
 
 
 def spell(words: Iterable[str]) -> str:
-    """A command for a shell, without secrets: a variable of the environment stands for a word that has one.
+    """Format a command for a shell, without secrets: an environment variable stands for a word that has one.
 
     Where no variable has that word as its value, the secret is left to be filled in.
     """
@@ -28,24 +28,24 @@ def _spell_word(word: str) -> str:
 
 
 def program() -> list[str]:
-    """How this program was called."""
+    """Return the words by which this program was called."""
     return ["sweep"] if Path(sys.argv[0]).name == "sweep" else ["python", "-m", "orchestrator"]
 
 
 def repeat_places(overrides: Iterable[str] | None, outputs: str | None, store: str | None) -> list[str]:
-    """The options that say which sweep is meant and where it lies."""
+    """Return the options that say which sweep is meant and where it lies."""
     options = [each for text in overrides or () for each in ("-s", text)]
     options += ["--outputs", outputs] if outputs else []
     return options + (["--store", store] if store else [])
 
 
 def repeat_selection(only: Iterable[str] | None, exclude: Iterable[str] | None) -> list[str]:
-    """The options that select cells."""
+    """Return the options that select cells."""
     kept = [word for text in only or () for word in ("--only", text)]
     return kept + [word for text in exclude or () for word in ("--exclude", text)]
 
 
 def repeat_options(options: Mapping[str, str | int | bool | None]) -> list[str]:
-    """Other options by name, without those that were not given."""
+    """Return other options by name, without those that were not given."""
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     return [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]

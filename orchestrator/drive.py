@@ -1,34 +1,45 @@
-"""`sweep run`: drives the loop and keeps table, display and MLflow up with it."""
+"""A run of a sweep from start to end. Prints nothing: what happens is told as events.
+
+The one loop (`run_plan`) yields attempts; here is what is done beside it: the results table, the heartbeat, MLflow, the
+hooks, scratch space, and signals.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import socket
-import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
-from rich.markup import escape
 
-from orchestrator.cli import console as screen
-from orchestrator.cli.progress import Progress
-from orchestrator.cli.show_results import show_missing, show_summary
+# Importing it must not count as the time that the first table takes.
+import pyarrow.parquet
+
 from orchestrator.code import code_commit
-from orchestrator.command import repeat_options, spell
-from orchestrator.explain.eta import Pace
-from orchestrator.explain.forecast import past_steps
-from orchestrator.explain.progress import listen
-from orchestrator.plan.needed import needed_steps
-from orchestrator.redact import redact
-from orchestrator.results.heartbeat import pack_codes
+from orchestrator.events import (
+    DamageFound,
+    Event,
+    Finished,
+    LoopEnded,
+    LoopStarted,
+    MlflowDelayed,
+    NothingToDo,
+    Progressed,
+    Published,
+    Publishing,
+    StageBroken,
+    Started,
+    Troubled,
+    Unschedulable,
+)
+from orchestrator.explain.estimator import Estimator
+from orchestrator.results.heartbeat import HEARTBEAT_EVERY, pack_codes, remove_heartbeat, write_heartbeat
 from orchestrator.results.parquet import write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.summary import summarise
@@ -38,45 +49,64 @@ from orchestrator.run.failures import error_groups
 from orchestrator.run.hooks import call_hook
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
-from orchestrator.run.shutdown import Stop
+from orchestrator.run.shutdown import Shutdown
 from orchestrator.run.trouble import Troubles
-from orchestrator.session import PULSE_EVERY, Session
+from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.store.scratch import BEAT
-from orchestrator.tracking.experiment import experiment_of
-from orchestrator.tracking.outbox import Outbox
-from orchestrator.tracking.publisher import Publisher, post_table
-from orchestrator.tracking.runs import Projection
+from orchestrator.tracking.publisher import Publisher
+from orchestrator.types import Attempt
 
-#: The share of wall time that telling others may take: rewriting the table in mid-run, and the statuses of all cells.
+#: The share of wall time that rewriting the table in mid-run may take, and likewise counting all cells by status.
 _SHARE = 0.01
-#: Of so many kinds of error the pulse tells.
+#: The heartbeat tells of at most so many kinds of error.
 _ERRORS = 50
 
 
-def drive(session: Session, address: str | None, inline: bool, tracking_uri: str | None) -> int:
-    """Run what is missing of a sweep; returns the exit code."""
-    screen.say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
-    screen.say(f"outputs: {escape(str(session.outputs.root))} ({session.outputs.reason})")
+class UnreachableError(Exception):
+    """The cluster that is to run the steps does not answer."""
+
+
+def drive(
+    session: Session,
+    address: str | None = None,
+    inline: bool = False,
+    tracking_uri: str | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> int:
+    """Run what a sweep lacks; its table, its heartbeat and MLflow are kept up to date meanwhile.
+
+    Args:
+        session: the sweep; its schedule follows the run.
+        address: the Ray cluster; None for that of RAY_ADDRESS, else one of this machine.
+        inline: run the steps one by one in this process, without Ray.
+        tracking_uri: MLflow, if not that of the sweep.
+        on_event: is called with everything that happens, in this thread. It may raise KeyboardInterrupt.
+
+    Returns:
+        The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
+
+    Raises:
+        UnreachableError: no cluster answers at the address; nothing was run.
+        StoreError: the store cannot be used, or the table could not be written; then all else is done.
+    """
     session.store.prepare()
     results = Results(session.plan, session.store, session.schedule)
     for damage in results.set_damaged_aside():
-        screen.say(f"[yellow]{damage}; it is made again[/]")
+        on_event(DamageFound(damage))
     results.read_failures()
-    stopped: int | None = None
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
-    courier = Publisher(results, session.file, session.outputs, uri) if tracked else None
-    ran = not session.schedule.done
-    if not ran:
-        screen.say(f"nothing to do: {_finished(session, results)}")
+    publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
+    signalled: int | None = None
+    if session.schedule.done:
+        # Where all cells were chosen, there are no others to count.
+        others = session.cells is not None
+        on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
     else:
-        screen.say(f"{len(session.chosen)} cells, {int(session.schedule.needed.sum())} steps to run")
-        executor = _executor(address, inline, session.spec.modules)
-        if executor is None:
-            return 2
-        stopped = _run(session, results, executor, courier)
+        on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
+        signalled = _Run(session, results, _executor(address, inline, session.spec.modules), publisher, on_event).run()
     unwritten: StoreError | None = None
     try:
         table = results.table()
@@ -85,19 +115,28 @@ def drive(session: Session, address: str | None, inline: bool, tracking_uri: str
     try:
         write_results(table, session.outputs.results)
     except StoreError as error:
-        # It is told when all else is done.
+        # It is raised when all else is done.
         unwritten = _unwritten(session, error)
-    if courier:
-        _deliver(session, courier, table, stopped is not None, tracking_uri)
-    if session.entry and session.schedule.done and ran:
-        screen.say(_finished(session, results))
-    code = _conclude(session, table, tracking_uri, stopped, unwritten is None)
+    summary = summary_of(session, table)
+    if publisher:
+        on_event(Publishing(0, 0))
+        delivered = publisher.finish(
+            table, summary, signalled is not None, lambda done, total: on_event(Publishing(done, total))
+        )
+        on_event(Published(delivered, len(publisher.outbox.digests)))
+    code = signalled or _exit_code(session, table)
+    on_event(Finished(table, summary, unwritten is None, code, signalled is not None))
     facts = {"sweep": session.spec.name, "exit_code": 2 if unwritten else code}
     facts |= {"cells": Counter(table["status"].to_pylist()), "table": str(session.outputs.results)}
-    _tell(session.spec.hooks.finish, "finish", facts)
+    _call_hook(session.spec.hooks.finish, "finish", facts, on_event)
     if unwritten:
         raise unwritten
     return code
+
+
+def summary_of(session: Session, table: pa.Table) -> pa.Table | None:
+    """Return the means that the sweep file asks for; None if no cell succeeded."""
+    return summarise(table, session.spec) if "succeeded" in table["status"].to_pylist() else None
 
 
 def _unwritten(session: Session, error: StoreError) -> StoreError:
@@ -107,80 +146,14 @@ def _unwritten(session: Session, error: StoreError) -> StoreError:
     )
 
 
-def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, rebuild: bool = False) -> bool:
-    """`sweep sync`: make MLflow show exactly the finished, failed and blocked rows of a table; whether that worked.
-
-    Args:
-        session: the sweep.
-        table: its results table.
-        tracking_uri: MLflow, if another than the sweep's.
-        rebuild: delete MLflow's experiment first.
-
-    Raises:
-        StoreError: the outbox cannot be written.
-    """
-    from orchestrator.tracking.client import TrackingError
-    from orchestrator.tracking.sync import sync_runs
-
-    outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
-    summary = _summary(session, table)
-    uri = session.tracking_uri(tracking_uri)
-    experiment = experiment_of(projection, session.file, session.outputs, uri, summary)
-    try:
-        post_table(projection, outbox, session.store, session.schedule.committed, table, exact=True)
-    except OSError as error:
-        raise StoreError(f"{outbox.folder} cannot be written: {error.strerror or error}") from error
-    try:
-        with screen.bar("writing MLflow runs") as advance:
-            synced = sync_runs(outbox, experiment, advance, rebuild)
-    except TrackingError as error:
-        screen.say(f"[yellow]{escape(str(error))}[/]")
-        again = session.command("sync", *repeat_options({"--tracking-uri": tracking_uri, "--rebuild": rebuild}))
-        screen.say(f"then: {escape(again)}")
-        return False
-    screen.say(f"MLflow: {synced.created} runs written, {synced.replaced} replaced, {synced.unchanged} unchanged")
-    return True
+def _exit_code(session: Session, table: pa.Table) -> int:
+    if session.entry and session.schedule.done:
+        return 0
+    statuses = table["status"].to_pylist()
+    return int(any(statuses[index] != "succeeded" for index in session.chosen))
 
 
-def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> bool:
-    """Make the files of a report artifacts of the sweep's run in MLflow; whether that worked."""
-    from orchestrator.tracking.client import TrackingError
-    from orchestrator.tracking.sync import attach
-
-    outbox = Outbox(session.outputs.outbox)
-    uri = session.tracking_uri(tracking_uri)
-    experiment = experiment_of(Projection(session.plan), session.file, session.outputs, uri)
-    try:
-        for place in (folder, folder / "figures", folder / "tables"):
-            files = sorted(file for file in place.iterdir() if file.is_file())
-            attach(outbox, experiment, files, str(Path("report") / place.relative_to(folder)))
-    except TrackingError as error:
-        screen.say(f"[yellow]{escape(str(error))}[/]")
-        return False
-    screen.say("MLflow: the report is with the run of the sweep")
-    return True
-
-
-def _deliver(session: Session, courier: Publisher, table: pa.Table, stopped: bool, tracking_uri: str | None) -> None:
-    """Tell MLflow the rest of a run. A sweep does not fail for want of MLflow."""
-    with screen.bar("writing MLflow runs") as advance:
-        found = courier.finish(table, _summary(session, table), stopped, advance)
-    if found.created or found.replaced:
-        screen.say(f"MLflow: {found.created} runs written, {found.replaced} replaced, {found.unchanged} unchanged")
-    if found.error:
-        screen.say(f"[yellow]{escape(found.error)}[/]")
-        waiting = f"{found.left} of {len(courier.outbox.digests)} runs wait in {session.outputs.outbox}; "
-        sync = session.command("sync", *repeat_options({"--tracking-uri": tracking_uri}))
-        then = f"the next run writes them, or then: {sync}"
-        screen.say(escape(f"{waiting if found.left else ''}{then}"))
-
-
-def _summary(session: Session, table: pa.Table) -> pa.Table | None:
-    done = any(status == "succeeded" for status in table["status"].to_pylist())
-    return summarise(table, session.spec) if done else None
-
-
-def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Executor | None:
+def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Executor:
     if inline:
         from orchestrator.run.executors.inline import InlineExecutor
 
@@ -189,97 +162,134 @@ def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Ex
     from orchestrator.run.executors.ray_start import RayUnreachableError
 
     try:
-        with screen.spinner("starting Ray" if not (address or os.environ.get("RAY_ADDRESS")) else "connecting to Ray"):
-            return RayExecutor(address, modules)
+        return RayExecutor(address, modules)
     except RayUnreachableError as error:
-        screen.say(f"[red]{escape(str(error))}[/]")
-        return None
+        raise UnreachableError(str(error)) from error
 
 
-def _run(session: Session, results: Results, executor: Executor, courier: Publisher | None) -> int | None:
-    """Run the loop; returns the exit code if it was told to end early."""
-    stop = Stop(session.schedule, drains=executor.bundle_seconds > 0)
-    told: set[str] = set()
-    troubles = Troubles(lambda line: _say(f"[yellow]{escape(line)}[/]"))
-    driver = secrets.token_hex(8)
-    pulse_due = time.monotonic()
-    # Importing it must not count as the time that the first table takes.
-    import pyarrow.parquet  # noqa: F401
-
-    table_due = pulse_due + PULSE_EVERY
-    sweep_due = pulse_due + BEAT
-    heart = _Heart(session, results, executor)
-    # What failed in an earlier command is tried again now; failures outside the selection stay on record.
-    session.schedule.codes[session.schedule.needed] = State.PENDING
-    for number in [number for number in results.failures if session.schedule.needed[number]]:
-        del results.failures[number]
-    try:
-        pace = _pace(session, executor, troubles)
-        with stop, Progress(session.schedule, screen.console, pace) as progress:
-            for attempt in run_plan(session.schedule, session.store, executor, code_commit(), driver):
-                if attempt:
-                    results.note(attempt)
-                    if courier:
-                        courier.note(attempt)
-                progress.advance(attempt)
-                stop.check()
-                for name in session.schedule.broken.keys() - told:
-                    told.add(name)
-                    reason = session.schedule.broken[name]
-                    _say(f"[red]{escape(reason)}[/]")
-                    facts = {"sweep": session.spec.name, "stage": name, "reason": reason}
-                    _tell(session.spec.hooks.breaker, "breaker", facts)
-                now = time.monotonic()
-                if now >= pulse_due:
-                    listen(session.schedule, session.store, pace)
-                    with troubles.contained("telling others where the sweep stands (running.json)"):
-                        heart.beat(pace)
-                    if courier:
-                        with troubles.contained("writing down what MLflow is to be told"):
-                            courier.publish()
-                        if courier.trouble and "MLflow" not in told:
-                            told.add("MLflow")
-                            _say(f"[yellow]{escape(courier.trouble)}; the sweep goes on, MLflow is told later[/]")
-                    lacks = executor.lacks()
-                    if lacks and lacks not in told:
-                        told.add(lacks)
-                        _say(f"[yellow]no node of the cluster has {lacks}; steps wait until one joins[/]")
-                    # Where a place does not answer, steps still come first.
-                    pulse_due = time.monotonic() + max(PULSE_EVERY, time.monotonic() - now)
-                if now >= sweep_due:
-                    sweep_due = now + BEAT
-                    _sweep(session)
-                if now >= table_due:
-                    written = False
-                    with troubles.contained("writing the table"):
-                        write_results(results.table(), session.outputs.results)
-                        written = True
-                    took = time.monotonic() - now
-                    table_due = time.monotonic() + max(PULSE_EVERY, took / _SHARE if written else took)
-        if session.schedule.stopped:
-            screen.say(f"[red]stopped: {escape(session.schedule.stopped)}[/]")
-    except KeyboardInterrupt:
-        stop.interrupt()
-        screen.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
-    except ExecutorLostError as error:
-        screen.say(f"[red]{escape(str(error))}; what was running is lost, the rest is kept[/]")
-    finally:
-        under_way = np.isin(session.schedule.codes, (State.RUNNING, State.ELSEWHERE))
-        session.schedule.codes[under_way] = State.PENDING
-        executor.stop()
-        _sweep(session, driver)
-        session.stop_pulse()
-    return stop.exit_code
+def _call_hook(command: str | None, event: str, facts: Mapping[str, Any], on_event: Callable[[Event], None]) -> None:
+    trouble = call_hook(command, event, facts)
+    if trouble:
+        on_event(Troubled(trouble))
 
 
-def _sweep(session: Session, ended: str | None = None) -> None:
-    """Drop unfinished work that is nobody's. A run does not end for want of that."""
-    with contextlib.suppress(StoreError):
-        session.store.sweep(PATIENCE, ended)
+class _Run:
+    """The loop of a run, and what is done beside it now and then."""
+
+    def __init__(
+        self,
+        session: Session,
+        results: Results,
+        executor: Executor,
+        publisher: Publisher | None,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._session = session
+        self._schedule = session.schedule
+        self._results = results
+        self._executor = executor
+        self._publisher = publisher
+        self._on_event = on_event
+        self._driver = secrets.token_hex(8)
+        self._troubles = Troubles(lambda message: on_event(Troubled(message)))
+        self._known: set[str] = set()
+        """What was told already and is not told again."""
+        self._estimator: Estimator
+        self._snapshot = _Snapshot(session, results, executor)
+
+    def run(self) -> int | None:
+        """Run the loop; returns the exit code if a signal ended it early."""
+        schedule, store = self._schedule, self._session.store
+        shutdown = Shutdown(schedule, drains=self._executor.bundle_seconds > 0)
+        heartbeat_due = time.monotonic()
+        table_due, scratch_due = heartbeat_due + HEARTBEAT_EVERY, heartbeat_due + BEAT
+        # What failed in an earlier command is tried again now; failures outside the selection stay on record.
+        schedule.codes[schedule.needed] = State.PENDING
+        for number in [number for number in self._results.failures if schedule.needed[number]]:
+            del self._results.failures[number]
+        try:
+            self._estimator = Estimator(schedule, self._executor.slots)
+            with self._troubles.contained("reading how long steps took before"):
+                self._estimator.read_finished(store)
+            with shutdown:
+                self._on_event(LoopStarted(self._estimator))
+                for attempt in run_plan(schedule, store, self._executor, code_commit(), self._driver):
+                    self._note(attempt)
+                    shutdown.check()
+                    self._tell_broken_stages()
+                    now = time.monotonic()
+                    if now >= heartbeat_due:
+                        self._beat()
+                        # Where a place does not answer, steps still come first.
+                        heartbeat_due = time.monotonic() + max(HEARTBEAT_EVERY, time.monotonic() - now)
+                    if now >= scratch_due:
+                        scratch_due = now + BEAT
+                        self._sweep_scratch()
+                    if now >= table_due:
+                        table_due = self._write_table(now)
+            self._on_event(LoopEnded("stopped" if schedule.stopped else "done", schedule.stopped or ""))
+        except KeyboardInterrupt:
+            shutdown.interrupt()
+            self._on_event(LoopEnded("interrupted"))
+        except ExecutorLostError as error:
+            self._on_event(LoopEnded("lost", str(error)))
+        finally:
+            schedule.codes[np.isin(schedule.codes, (State.RUNNING, State.ELSEWHERE))] = State.PENDING
+            self._executor.stop()
+            self._sweep_scratch(self._driver)
+            remove_heartbeat(self._session.outputs.folder)
+        return shutdown.exit_code
+
+    def _note(self, attempt: Attempt | None) -> None:
+        if attempt:
+            self._results.note(attempt)
+            if self._publisher:
+                self._publisher.note(attempt)
+            self._estimator.note(attempt)
+        self._on_event(Progressed(attempt))
+
+    def _tell_broken_stages(self) -> None:
+        for name in self._schedule.broken.keys() - self._known:
+            self._known.add(name)
+            reason = self._schedule.broken[name]
+            self._on_event(StageBroken(name, reason))
+            facts = {"sweep": self._session.spec.name, "stage": name, "reason": reason}
+            _call_hook(self._session.spec.hooks.breaker, "breaker", facts, self._on_event)
+
+    def _beat(self) -> None:
+        """Write the heartbeat, hand MLflow's writer what ended, and look whether steps can find a node."""
+        self._estimator.read_logs(self._session.store)
+        with self._troubles.contained("writing the heartbeat (running.json)"):
+            content = {"plan": self._session.plan.digest, **self._snapshot.take(), **self._estimator.to_json()}
+            write_heartbeat(self._session.outputs.folder, content)
+        if self._publisher:
+            with self._troubles.contained("writing what MLflow is to get (the outbox)"):
+                self._publisher.publish()
+            if self._publisher.trouble and "MLflow" not in self._known:
+                self._known.add("MLflow")
+                self._on_event(MlflowDelayed(self._publisher.trouble))
+        resources = self._executor.lacks()
+        if resources and resources not in self._known:
+            self._known.add(resources)
+            self._on_event(Unschedulable(resources))
+
+    def _write_table(self, now: float) -> float:
+        """Rewrite the table; returns when that is due again."""
+        written = False
+        with self._troubles.contained("writing the table"):
+            write_results(self._results.table(), self._session.outputs.results)
+            written = True
+        took = time.monotonic() - now
+        return time.monotonic() + max(HEARTBEAT_EVERY, took / _SHARE if written else took)
+
+    def _sweep_scratch(self, ended: str | None = None) -> None:
+        """Drop unfinished work that is nobody's. A run does not end for want of that."""
+        with contextlib.suppress(StoreError):
+            self._session.store.sweep(PATIENCE, ended)
 
 
-class _Heart:
-    """Tells other processes, and the cluster's monitoring, where the sweep stands."""
+class _Snapshot:
+    """Where a run stands, for its heartbeat and for the cluster's monitoring."""
 
     def __init__(self, session: Session, results: Results, executor: Executor) -> None:
         self._session = session
@@ -290,125 +300,26 @@ class _Heart:
         self._errors: list[dict[str, Any]] = []
         self._cells_due = time.monotonic()
 
-    def beat(self, pace: Pace) -> None:
+    def take(self) -> dict[str, Any]:
+        """Return it as JSON, and publish it to the cluster; statuses of cells are at most 1 % of wall time older."""
         now = time.monotonic()
         if now >= self._cells_due:
-            statuses = self._results.statuses()
-            codes = np.array([STATUSES.index(status) for status, _ in statuses], np.uint8)
-            counts = np.bincount(codes, minlength=len(STATUSES)).tolist()
-            self._cells, self._packed = dict(zip(STATUSES, counts, strict=True)), pack_codes(codes)
-            ended = ((status, each.error_class, each.error, each.log) for status, each in statuses if each)
-            self._errors = [group._asdict() for group in error_groups(ended)[:_ERRORS]]
+            self._count_cells()
             self._cells_due = time.monotonic() + (time.monotonic() - now) / _SHARE
-        steps = {
-            name: {str(state): each[state] for state in each} for name, each in self._session.schedule.counts().items()
-        }
+        counts = self._session.schedule.counts()
+        steps = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
+        failures = Counter((each.entry, each.error_class or "") for each in self._results.failures.values())
+        self._executor.publish(self._session.spec.name, Standing(steps, self._cells, failures))
         memory = psutil.virtual_memory()
         machine = {"host": socket.gethostname(), "cpus": psutil.cpu_count() or 1, "cpu_percent": psutil.cpu_percent()}
         machine |= {"memory_used": memory.total - memory.available, "memory": memory.total}
         usage = {"cluster": self._executor.usage(), "machine": machine}
-        failures = Counter((each.entry, each.error_class or "") for each in self._results.failures.values())
-        self._executor.publish(self._session.spec.name, Standing(steps, self._cells, failures))
-        standing = {"steps": steps, "cells": self._packed, "errors": self._errors, "usage": usage}
-        self._session.write_pulse(standing, pace, self._session.schedule.ahead())
+        return {"steps": steps, "cells": self._packed, "errors": self._errors, "usage": usage}
 
-
-def _say(text: str) -> None:
-    """Print a line in mid-run: a sweep does not end with its terminal, or with the disk of its log."""
-    with contextlib.suppress(OSError):
-        screen.say(text)
-
-
-def _pace(session: Session, executor: Executor, troubles: Troubles) -> Pace:
-    """What is known of the speed before the first step ends: from steps of earlier commands and sweeps."""
-    plan = session.plan
-    runtimes = {
-        name: session.spec.runtime_of(name, plan.coords(plan.by_entry[name].first) if len(plan) else {})
-        for name in plan.entries
-    }
-    slots = {name: float(executor.slots(runtime)) for name, runtime in runtimes.items()}
-    pace = Pace(slots, frozenset(name for name, runtime in runtimes.items() if runtime.gpus))
-    with troubles.contained("reading how long steps took before"):
-        for name, kinds in past_steps(session.schedule, session.store).items():
-            for kind, manifests in kinds.items():
-                for manifest in manifests:
-                    pace.note(name, kind, manifest.seconds)
-    return pace
-
-
-def _tell(command: str | None, event: str, facts: Mapping[str, Any]) -> None:
-    trouble = call_hook(command, event, facts)
-    if trouble:
-        _say(f"[yellow]{escape(trouble)}[/]")
-
-
-def _finished(session: Session, results: Results) -> str:
-    """What is finished, where nothing of what was asked for is left to run; no word on more than that."""
-    plan, chosen = session.plan, session.chosen
-    if session.entry:
-        remain = int(needed_steps(plan, session.schedule.committed, session.cells).sum())
-        cells = _spell_cells(session, _lacking(session)[1])
-        return f"{session.entry} is done for all {cells}; {remain or 'no'} steps of other stages remain"
-    if not len(chosen):
-        return f"none of the {session.considered} cells is unfinished"
-    if session.cells is None:
-        return f"all {len(chosen)} cells are finished"
-    others = len(plan.points) - len(chosen)
-    unfinished = sum(status != "succeeded" for status, _ in results.statuses())
-    return f"all {len(chosen)} chosen cells are finished; of the other {others}, {unfinished or 'none'} are not"
-
-
-def _lacking(session: Session) -> tuple[int, int]:
-    """How many of the chosen cells lack the entry that is to be reached, and how many of them have it at all."""
-    assert session.entry is not None, "only then"
-    plan = session.plan
-    firsts = plan.groups(session.entry)
-    firsts = firsts if session.cells is None else firsts[session.cells]
-    firsts = firsts[firsts >= 0]
-    lacks = np.concatenate([[0], np.cumsum(~session.schedule.committed)])
-    return int((lacks[firsts + plan.size[firsts]] > lacks[firsts]).sum()), len(firsts)
-
-
-def _spell_cells(session: Session, having: int) -> str:
-    """How many cells an entry that is to be reached concerns, in words."""
-    chosen = "cells" if session.cells is None else "chosen cells"
-    return f"{having} {chosen}" + ("" if having == len(session.chosen) else f" that have {session.entry}")
-
-
-def _conclude(session: Session, table: pa.Table, tracking_uri: str | None, stopped: int | None, written: bool) -> int:
-    succeeded = sum(status == "succeeded" for status in table["status"].to_pylist())
-    if succeeded:
-        show_summary(session, summarise(table, session.spec))
-    ids = table["cell_id"].to_pylist()
-    chosen = {ids[index] for index in session.chosen}
-    missing = [
-        row
-        for row in table.select(["cell_id", "status"]).to_pylist()
-        if row["cell_id"] in chosen and row["status"] != "succeeded"
-    ]
-    if written:
-        screen.say(f"table:  {session.outputs.results}")
-    if session.spec.tracking is not False:
-        uri = session.tracking_uri(tracking_uri)
-        mlflow = str(Path(sys.executable).with_name("mlflow"))
-        served = uri.startswith(("http://", "https://"))
-        show = redact(uri) if served or "://" not in uri else spell([mlflow, "ui", "--backend-store-uri", uri])
-        screen.say(f"MLflow: {escape(show)}")
-    if missing and session.entry and session.schedule.done:
-        screen.say(f"without --stage the same command finishes the {len(missing)} cells that are missing")
-        return stopped or 0
-    if missing:
-        show_missing(table, chosen)
-        tried = any(row["status"] in ("failed", "blocked") for row in missing)
-        again = "the same command tries them again" if tried and not stopped else "the same command goes on"
-        command = escape(session.command("run", *session.selection, *session.options))
-        what = f"{len(missing)} of {len(chosen)} cells are missing"
-        if session.entry:
-            lacking, of_cells = _lacking(session)
-            what = f"{session.entry} is missing for {lacking} of {_spell_cells(session, of_cells)}"
-        screen.say(f"[red]{what}[/]; {again}: {command}")
-        first = next((row for row in missing if row["status"] in ("failed", "blocked")), missing[0])
-        screen.say(f"explain one: {escape(session.command('why', first['cell_id']))}")
-    if stopped:
-        return stopped
-    return 1 if missing else 0
+    def _count_cells(self) -> None:
+        codes = self._results.codes()
+        counts = np.bincount(codes, minlength=len(STATUSES)).tolist()
+        self._cells, self._packed = dict(zip(STATUSES, counts, strict=True)), pack_codes(codes)
+        statuses = self._results.statuses() if self._results.failures else []
+        ended = ((status, each.error_class, each.error, each.log) for status, each in statuses if each)
+        self._errors = [group._asdict() for group in error_groups(ended)[:_ERRORS]]

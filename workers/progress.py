@@ -30,22 +30,22 @@ class Progress:
             self._printed = now
 
 
-class Headway(NamedTuple):
-    """How far a step is."""
+class StepProgress(NamedTuple):
+    """How far a running step is."""
 
     share: float
-    """Share that is done, at most 1."""
+    """The part of it that is done, above 0 and at most 1."""
     seconds: float
-    """Expected duration of the whole step."""
+    """How long the whole step will probably take."""
 
 
-def read_headway(log: str) -> Headway | None:
-    """Read the last line of progress in a log; None if there is none."""
+def read_progress(log: str) -> StepProgress | None:
+    """Read how far a step is from the last line of progress in its log; None if there is none."""
     found = _LINE.findall(log)
     if not found:
         return None
     done, total, took = map(int, found[-1])
-    return Headway(min(done / total, 1.0), took * total / done)
+    return StepProgress(min(done / total, 1.0), took * total / done)
 
 
 def _format(seconds: float) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from upath import UPath
 
 from dashboards.live.watch import Look
+from orchestrator.explain import why
 from orchestrator.texts import plain_text
 
 #: So many bytes of the end of a log are shown.
@@ -19,14 +20,14 @@ _TAIL = 20_000
 
 
 def explain(look: Look, text: str) -> dict[str, Any]:
-    """Return all that is known of one cell (`Session.explain`), with its status as of now and its `metrics`.
+    """Return all that is known of one cell (`explain.why.explain`), with its status as of now and its `metrics`.
 
     `first_log` names the log to look at first, in the words of `logs`.
 
     Raises:
         SweepError: there is no such cell.
     """
-    found = replace(look.session).explain(text)
+    found: dict[str, Any] = why.explain(replace(look.session), text)
     row = look.cells[look.cells["cell_id"] == found["cell_id"]].iloc[0]
     found["status"] = str(row["status"])
     found["metrics"] = {name: float(row[name]) for name in look.metrics if pd.notna(row[name])}

@@ -13,7 +13,7 @@ from dashboards.live.stages import stages_shown
 from dashboards.live.text import age, ago, block, plain, status_text
 from dashboards.live.tiles import blocks, tiles
 from dashboards.live.watch import Look, Watch, machine
-from orchestrator.explain.eta import spell_left
+from orchestrator.explain.eta import format_eta
 from orchestrator.results.format import format_percent
 from orchestrator.results.status import STATUSES
 from orchestrator.run.failures import UNKNOWN_ERROR
@@ -69,7 +69,7 @@ def _headline(watch: Watch, look: Look) -> None:
     live, left = look.heartbeat is not None, look.left
     words = [f"**{done:,} of {total:,} cells finished** ({format_percent(done / total)})"]
     if left:
-        words.append(spell_left(left))
+        words.append(format_eta(left))
         rates = sum(each["per_minute"] for each in look.heartbeat["pace"].values()) if look.heartbeat else 0
         words.append(f"{rates:,.3g} steps per minute")
     if look.heartbeat:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.explain.eta import Left
+from orchestrator.explain.eta import format_eta_short
 
 
 def stages_shown(stages: list[dict[str, Any]]) -> pd.DataFrame:
@@ -26,16 +26,10 @@ def stages_shown(stages: list[dict[str, Any]]) -> pd.DataFrame:
             "blocked": count(each["blocked"]),
             "per_minute": round(each["per_minute"], 1) or None if each["per_minute"] is not None else None,
             "seconds": "" if each["seconds"] is None else format_short_duration(each["seconds"]),
-            "left": _format_left(each["left"]),
+            "left": format_eta_short(each["left"], format_short_duration) if each["left"] else "",
         }
         for each in stages
     )
-
-
-def _format_left(left: Left | None) -> str:
-    if left is None or (not left.high and not left.unknown):
-        return ""
-    return "?" if left.unknown else format_short_duration(left.high)
 
 
 def format_short_duration(seconds: float) -> str:

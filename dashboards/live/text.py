@@ -11,7 +11,7 @@ import time
 
 import streamlit as st
 
-from orchestrator.explain.eta import spell_seconds
+from orchestrator.explain.eta import format_duration
 
 _MARKS = {"succeeded": "✓", "running": "▶", "pending": "·", "blocked": "‖", "failed": "✕"}
 _WORDS = {"succeeded": "finished", "pending": "waiting"}
@@ -39,4 +39,4 @@ def age(when: float, now: float | None = None) -> float:
 
 def ago(when: float) -> str:
     """Say how long ago a moment was."""
-    return f"{spell_seconds(age(when))} ago"
+    return f"{format_duration(age(when))} ago"

@@ -22,9 +22,9 @@ import psutil
 from upath import UPath
 
 from orchestrator.command import repeat_places, spell
-from orchestrator.explain.eta import Left
+from orchestrator.explain.eta import Eta
 from orchestrator.plan.columns import Plan, cell_id
-from orchestrator.results.heartbeat import unpack_codes
+from orchestrator.results.heartbeat import read_heartbeat, unpack_codes
 from orchestrator.results.metrics import averaged_metrics, reported_metrics
 from orchestrator.results.parquet import read_results
 from orchestrator.results.status import STATUSES
@@ -93,9 +93,9 @@ class Look:
         return self.session.plan.digest, self.written
 
     @property
-    def left(self) -> Left | None:
+    def left(self) -> Eta | None:
         """Return the time that the whole sweep will still take; None without a driver."""
-        return Left(**self.heartbeat["left"]) if self.heartbeat else None
+        return Eta(**self.heartbeat["left"]) if self.heartbeat else None
 
     def errors(self) -> list[ErrorGroup]:
         """Group failed and blocked cells by class and cause, the largest group first."""
@@ -139,7 +139,7 @@ class Watch:
         with self._lock:
             session = self._open()
             assert self._blank is not None
-            heartbeat = session.read_pulse()
+            heartbeat = read_heartbeat(session.outputs.folder, session.plan.entries)
             if heartbeat and heartbeat.get("plan") != session.plan.digest:
                 # A driver of an older version of the file.
                 heartbeat = None
@@ -159,14 +159,14 @@ class Watch:
             return Look(session, cells, metrics, averaged, heartbeat, written, outdated, trouble)
 
     def stages(self, look: Look) -> list[dict[str, Any]]:
-        """Return for each entry its steps in each state and, if known, their rate, seconds each and time left (`Left`).
+        """Return for each entry its steps in each state and, if known, their rate, seconds each and time left (`Eta`).
 
         Without a driver the store is listed, once for each table.
         """
         if look.heartbeat:
             return [
                 _stage(name, look.heartbeat["steps"][name], pace["per_minute"])
-                | {"seconds": pace["seconds"], "left": Left(**pace["left"])}
+                | {"seconds": pace["seconds"], "left": Eta(**pace["left"])}
                 for name, pace in look.heartbeat["pace"].items()
             ]
         with self._lock:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -17,10 +19,18 @@ from rich.text import Text
 from orchestrator.plan.select import spell_coords
 from orchestrator.types import Scalar
 
-console = Console(soft_wrap=True, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Discard what is printed from now on, and raise the error; Rich would end the process, and a run in it."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+console = _Console(soft_wrap=True, highlight=False)
 if not console.is_terminal:
     # A log or a pipe has no edge: one row is one line there, however long.
-    console = Console(soft_wrap=True, highlight=False, width=10_000)
+    console = _Console(soft_wrap=True, highlight=False, width=10_000)
 
 #: Blanks between two columns.
 _GAP = 2

@@ -22,6 +22,8 @@ from orchestrator.cli.sweep_command import (
     names,
     sweep_command,
 )
+from orchestrator.explain.preview import preview
+from orchestrator.explain.why import explain
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.session import Session
 from orchestrator.sweep.problems import Problem, SweepError, nearest
@@ -52,7 +54,7 @@ def plan(
     Cells; per stage the steps that are committed, to run, failed before or blocked by a failure; the estimated cost of
     the rest, from steps that were run before; and why steps are not there.
     """
-    report = session.plan_report(cpus, gpus)
+    report = preview(session, cpus, gpus)
     if as_json:
         print(json.dumps(report))
         return
@@ -76,7 +78,10 @@ def status(
     With --watch --json every refresh is one line of JSON.
     """
     if as_json:
-        for report in session.looks() if watch else [session.status()]:
+        from orchestrator.explain.status import status as look
+        from orchestrator.explain.status import watch_status
+
+        for report in watch_status(session) if watch else [look(session)]:
             print(json.dumps(report), flush=True)
         return
     from orchestrator.cli.show_plan import show_status
@@ -268,7 +273,7 @@ def report(
         page = write_report(session, _rebuilt(session), folder, progress)
     say(f"report: {page}")
     if mlflow:
-        from orchestrator.drive import keep_report
+        from orchestrator.cli.sync import keep_report
 
         raise typer.Exit(0 if keep_report(session, folder, tracking_uri) else 1)
 
@@ -281,7 +286,7 @@ def report(
 )
 def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     """Explain a cell: coordinates, steps, keys, states, attempts, error, and how to run its next step by hand."""
-    explanation = session.explain(cell)
+    explanation = explain(session, cell)
     if as_json:
         print(json.dumps(explanation))
         return

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.explain.eta import Pace, spell_left, spell_seconds
+from orchestrator.explain.estimator import Estimator
+from orchestrator.explain.eta import format_duration, format_eta, format_eta_short
 from orchestrator.plan.select import spell_coords
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Attempt, Outcome
 
 #: Seconds between lines where there is no terminal to redraw, as in a Ray job's log.
 _LINE_EVERY = 10.0
+#: Seconds between two drawings of the table.
+_DRAW_EVERY = 0.25
+_BAR = 24
+#: The states that have a column where a step is in one of them.
+_SHOWN = (State.RUNNING, State.ELSEWHERE, State.FAILED, State.BLOCKED)
 
 
 class Progress:
     """Shows a schedule while it is run; on a terminal as a live table, elsewhere as a line now and then."""
 
-    def __init__(self, schedule: Schedule, console: Console, pace: Pace) -> None:
-        """Show a schedule that goes on at a pace."""
+    def __init__(self, schedule: Schedule, console: Console, estimator: Estimator) -> None:
+        """Prepare to show a schedule, whose time left the estimator tells."""
         self._schedule = schedule
         self._console = console
-        self._pace = pace
+        self._estimator = estimator
         self._started = time.monotonic()
         self._last_line = 0.0
         self._drawn = 0.0
@@ -44,32 +52,34 @@ class Progress:
     ) -> None:
         with contextlib.suppress(OSError):
             if self._live:
-                self._live.update(self._table(), refresh=True)
+                self._live.update(self.table(), refresh=True)
                 self._live.stop()
 
     def advance(self, attempt: Attempt | None) -> None:
-        """Take in an attempt that ended, and redraw if it is time; a sweep does not end with its terminal."""
-        if attempt and attempt.outcome is Outcome.SUCCEEDED:
-            self._pace.ended(attempt.entry, self._schedule.likeness.kind(self._number(attempt)), attempt.seconds)
-        with contextlib.suppress(OSError):
-            self._show(attempt)
-
-    def _number(self, attempt: Attempt) -> int:
-        number = self._schedule.plan.number(attempt.address)
-        assert number is not None, "only steps of this plan are run"
-        return number
-
-    def _show(self, attempt: Attempt | None) -> None:
+        """Say why an attempt that ended did not succeed, and redraw if it is time."""
         if attempt and attempt.outcome is not Outcome.SUCCEEDED:
-            step = self._step(self._number(attempt))
-            self._console.print(f"[red]{attempt.outcome}[/]", Text(f"{step}: {_reason(attempt)}"))
+            self._console.print(f"[red]{attempt.outcome}[/]", Text(f"{self._step(attempt)}: {_reason(attempt)}"))
         now = time.monotonic()
-        if self._live and now - self._drawn > 0.25:
+        if self._live and now - self._drawn > _DRAW_EVERY:
             self._drawn = now
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self.table(), refresh=True)
         elif not self._live and now - self._last_line > _LINE_EVERY:
             self._last_line = now
             self._console.print(self._line(), highlight=False)
+
+    def table(self) -> RenderableType:
+        """Draw where each entry stands: a line of columns where the console is wide enough, else words that wrap."""
+        counts = self._schedule.counts()
+        left = {name: format_eta_short(eta) for name, eta in self._estimator.etas().items()}
+        unlimited = self._console.options.update(max_width=10_000)
+        for table in (_columns(counts, left, bar=True), _columns(counts, left, bar=False)):
+            if Measurement.get(self._console, unlimited, table).maximum <= self._console.width:
+                break
+        else:
+            table = _words(counts, left)
+        line = f"{format_duration(time.monotonic() - self._started)}, {format_eta(self._estimator.eta())}"
+        # The console would cut it: it leaves wrapping to the terminal, and a live display may not.
+        return Group(table, Text(line, no_wrap=False, overflow="fold"))
 
     def _line(self) -> str:
         counts = self._schedule.counts()
@@ -80,46 +90,63 @@ class Progress:
         elsewhere = sum(each[State.ELSEWHERE] for each in counts.values())
         busy += [f"{elsewhere} by another driver"] if elsewhere else []
         return (
-            f"{spell_seconds(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
-            f"running: {', '.join(busy) or 'nothing'}, {self._eta()}"
+            f"{format_duration(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
+            f"running: {', '.join(busy) or 'nothing'}, {format_eta(self._estimator.eta())}"
         )
 
-    def _table(self) -> Group:
-        counts, ahead = self._schedule.counts(), self._schedule.ahead()
-        table = Table(box=None, padding=(0, 1))
-        table.add_column("stage")
-        table.add_column("", width=24)
-        for name in ("done", "running", "elsewhere", "failed", "blocked", "left"):
-            table.add_column(name, justify="right")
-        for name, each in counts.items():
-            total = sum(each.values())
-            left = self._pace.left({name: ahead[name]})
-            failed = Text(str(each[State.FAILED]), style="bold red" if each[State.FAILED] else "dim")
-            table.add_row(
-                name,
-                ProgressBar(total=max(total, 1), completed=each[State.COMMITTED], width=24),
-                f"{each[State.COMMITTED]}/{total}",
-                str(each[State.RUNNING] or ""),
-                str(each[State.ELSEWHERE] or ""),
-                failed if each[State.FAILED] else "",
-                str(each[State.BLOCKED] or ""),
-                "?" if left.unknown else spell_seconds(left.high) if left.high else "",
-            )
-        elapsed = spell_seconds(time.monotonic() - self._started)
-        return Group(table, Text(f" {elapsed}, {self._eta()}"))
-
-    def _step(self, number: int) -> str:
-        """A step as people name it."""
+    def _step(self, attempt: Attempt) -> str:
+        """Name a step as people do: by its entry and coordinates."""
         plan = self._schedule.plan
+        number = plan.number(attempt.address)
+        assert number is not None, "only steps of this plan are run"
         shard = f" shard {plan.shard[number] + 1} of {plan.size[number]}" if plan.size[number] > 1 else ""
         return f"{plan.entry_of(number)} {spell_coords(plan.coords(number))}".strip() + shard
 
-    def _eta(self) -> str:
-        return spell_left(self._pace.left(self._schedule.ahead()))
+
+def _columns(counts: Mapping[str, Mapping[State, int]], left: Mapping[str, str], bar: bool) -> Table:
+    """One column for each state that a step is in."""
+    shown = [state for state in _SHOWN if any(each[state] for each in counts.values())]
+    table = _table()
+    if bar:
+        table.add_column("", width=_BAR)
+    for heading in ("done", *map(str, shown), "left"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, each in counts.items():
+        total = max(sum(each.values()), 1)
+        bars = [ProgressBar(total=total, completed=each[State.COMMITTED], width=_BAR)] if bar else []
+        table.add_row(name, *bars, _done(each), *(_count(state, each[state]) for state in shown), left[name])
+    return table
+
+
+def _words(counts: Mapping[str, Mapping[State, int]], left: Mapping[str, str]) -> Table:
+    """One column for all states: "32 running, 12 failed"."""
+    table = _table()
+    table.add_column("done", justify="right", overflow="fold")
+    table.add_column("left", overflow="fold")
+    table.add_column("now", overflow="fold")
+    for name, each in counts.items():
+        states = [_count(state, each[state], f" {state}") for state in _SHOWN if each[state]]
+        table.add_row(name, _done(each), left[name], Text(", ").join(states))
+    return table
+
+
+def _table() -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    # The name of an entry is never cut: where there is no room for it, it goes on in the next line.
+    table.add_column("stage", overflow="fold")
+    return table
+
+
+def _done(counts: Mapping[State, int]) -> str:
+    return f"{counts[State.COMMITTED]:,}/{sum(counts.values()):,}"
+
+
+def _count(state: State, count: int, word: str = "") -> Text:
+    return Text(f"{count:,}{word}", style="bold red" if state is State.FAILED else "") if count else Text()
 
 
 def _reason(attempt: Attempt) -> str:
-    """Why a step did not succeed, on one line."""
+    """Say why a step did not succeed, on one line."""
     first = (attempt.error or "").partition("\n")[0][:160]
     # Elsewhere the class only repeats the outcome.
     return f"{attempt.error_class}: {first}" if attempt.outcome is Outcome.FAILED else first

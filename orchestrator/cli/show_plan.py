@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from orchestrator.cli.console import console, first_line, say, table
-from orchestrator.explain.eta import Left, spell_left
+from orchestrator.explain.eta import Eta, format_eta
+from orchestrator.explain.status import status, watch_status
 from orchestrator.plan.select import spell_coords
 from orchestrator.session import Session
 
@@ -30,12 +31,12 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
     headings = ["stage", "steps", "committed", "to run", "failed", "blocked", "each", "CPU-hours", "GPU-hours", "disk"]
     console.print(table(headings, rows))
     low, high = expected["wall_seconds"]
-    left = Left(low, high, expected["unknown_steps"], expected["steps"])
+    eta = Eta(low, high, expected["unknown_steps"], expected["steps"])
     if costs:
         basis = "estimated from finished steps with the same models, data and settings"
-        say(f"on these machines (--cpus, --gpus): {spell_left(left)}; {basis}")
-    elif left.steps:
-        say(f"{spell_left(left)}: no step with the same models, data and settings has finished")
+        say(f"on these machines (--cpus, --gpus): {format_eta(eta)}; {basis}")
+    elif eta.steps:
+        say(f"{format_eta(eta)}: no step with the same models, data and settings has finished")
     reasons = [(name, reason, count) for name, each in steps.items() for reason, count in each["reasons"].items()]
     if any(reason != "never run" for _, reason, _ in reasons):
         say("why they are to be run:")
@@ -68,13 +69,13 @@ def _cost(cost: Mapping[str, Any], unknown: int) -> list[str]:
 def show_status(session: Session, watch: bool) -> None:
     """Print the states of steps and cells, and errors in groups; with `watch` until no driver is running."""
     if not watch:
-        console.print(_status(session, session.status()))
+        console.print(_status(session, status(session)))
     elif not console.is_terminal:
-        for report in session.looks():
+        for report in watch_status(session):
             console.print(_status(session, report))
     else:
         with Live(console=console, auto_refresh=False) as live:
-            for report in session.looks():
+            for report in watch_status(session):
                 live.update(_status(session, report), refresh=True)
 
 
@@ -88,7 +89,7 @@ def _status(session: Session, report: Mapping[str, Any]) -> Group:
     cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
     lines = [f"{report['cells']:,} cells: {cells}"]
     if report["live"]:
-        lines.append(f"a driver is running: {spell_left(Left(**report['left']))}")
+        lines.append(f"a driver is running: {format_eta(Eta(**report['left']))}")
     for each in report["errors"]:
         reason = f"{escape(each['error_class'])}: {escape(first_line(each['example']))}"
         lines.append(f"[red]{each['cells']} {each['status']}[/] {reason}")

@@ -6,9 +6,6 @@ driver that starts while artifacts are deleted finds them missing and makes them
 
 from __future__ import annotations
 
-import contextlib
-import json
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -19,7 +16,8 @@ import numpy as np
 from orchestrator.maintenance import Progress, ignore
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.needed import needed_steps
-from orchestrator.session import PULSE_EVERY, Session
+from orchestrator.results.heartbeat import read_heartbeat
+from orchestrator.session import Session
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE, parse_holder
 from orchestrator.sweep.problems import Problem, SweepError, nearest
@@ -220,13 +218,7 @@ def refuse_if_a_driver_runs(session: Session) -> None:
 def _sweeps_under_way(session: Session) -> list[str]:
     """The sweeps of this output root that have a living driver."""
     folder = session.outputs.root / "sweeps"
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        # No pulse, or one that is just being written.
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if time.time() - json.loads((path / "running.json").read_text())["time"] < 3 * PULSE_EVERY:
-                found.append(path.name)
-    return found
+    return [path.name for path in folder.iterdir() if read_heartbeat(path)] if folder.is_dir() else []
 
 
 def _is_gone(text: str) -> bool:

@@ -1,12 +1,70 @@
-"""The heartbeat of a driver: what it tells other processes while it runs."""
+"""The heartbeat of a running driver: `running.json` beside the results table, rewritten every few seconds.
+
+A driver that ends removes it; one that was killed leaves a file that grows old.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
+import time
 import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from orchestrator.store.atomic import replace_file
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+#: Seconds between two heartbeats.
+HEARTBEAT_EVERY = 2.0
+#: A heartbeat that is older (seconds) is that of a dead driver.
+_EXPIRES_AFTER = 3 * HEARTBEAT_EVERY
+_FILE = "running.json"
+
+
+def write_heartbeat(folder: Path | UPath, content: Mapping[str, Any]) -> None:
+    """Tell other processes that a driver is alive, and where its sweep stands.
+
+    Args:
+        folder: the output folder of the sweep.
+        content: what else is told, as JSON: `plan` (its digest), `steps` (entry -> state -> how many), `cells` (the
+            statuses, packed by `pack_codes`), `errors` (groups of cells that ended alike), `usage` (what is in use of
+            the machines), `pace` (entry -> rate, seconds and time left) and `left` (the time left of all).
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    replace_file(folder / _FILE, json.dumps({"time": time.time(), **content}).encode())
+
+
+def read_heartbeat(folder: Path | UPath, entries: Collection[str] | None = None) -> dict[str, Any] | None:
+    """Return what a living driver told last, and `time`; None when no driver runs.
+
+    Args:
+        folder: the output folder of the sweep.
+        entries: the entries of the sweep as the caller knows it; a driver of a sweep with others does not count.
+    """
+    # A file that is missing or torn, or written by another version of this code.
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        content: dict[str, Any] = json.loads((folder / _FILE).read_text())
+        alive = abs(time.time() - content["time"]) < _EXPIRES_AFTER
+        if alive and (entries is None or content["pace"].keys() == set(entries)):
+            return content
+    return None
+
+
+def remove_heartbeat(folder: Path | UPath) -> None:
+    """Tell other processes that no driver runs any more. Where that cannot be told, they see the heartbeat expire."""
+    # Each service has exceptions of its own; none is an OSError for sure.
+    with contextlib.suppress(Exception):
+        (folder / _FILE).unlink()
 
 
 def pack_codes(codes: npt.NDArray[np.uint8]) -> str:

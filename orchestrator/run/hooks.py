@@ -1,4 +1,4 @@
-"""Commands of the user's that are told what happened: when a run ends, when a stage is stopped."""
+"""Commands of the user that are called when a run ends, or when the breaker stops a stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str 
     """Run a shell command with the facts as JSON on its standard input and SWEEP_EVENT set.
 
     Returns:
-        What went wrong with it, if anything; a sweep does not fail for want of its hook.
+        What went wrong with it, or None; a sweep does not fail because its hook does.
     """
     if not command:
         return None
@@ -39,6 +39,6 @@ def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str 
     except OSError as error:
         return f"hooks.{event} cannot be started: {error.strerror or error}"
     if done.returncode:
-        said = plain_text((done.stderr or done.stdout).strip(), 300)
-        return f"hooks.{event} ended with {done.returncode}: {said}"
+        output = plain_text((done.stderr or done.stdout).strip(), 300)
+        return f"hooks.{event} ended with {done.returncode}: {output}"
     return None

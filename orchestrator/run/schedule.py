@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
-from orchestrator.plan.likeness import Likeness
 from orchestrator.plan.needed import needed_steps
 from orchestrator.store import Store
 
@@ -102,14 +100,11 @@ class Schedule:
             for name, row in zip(self.plan.entries, table, strict=True)
         }
 
-    @cached_property
-    def likeness(self) -> Likeness:
-        """Which steps cost alike."""
-        return Likeness(self.plan)
-
-    def ahead(self) -> dict[str, dict[str, int]]:
-        """Per entry and kind of step (`Likeness`), how many of the chosen steps have yet to end."""
-        return self.likeness.count(np.flatnonzero(self._chosen & np.isin(self.codes, _AHEAD)))
+    @property
+    def ahead(self) -> Mask:
+        """The chosen steps that have yet to end."""
+        ahead: Mask = self._chosen & np.isin(self.codes, _AHEAD)
+        return ahead
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Per entry: chosen steps in total, committed, to run."""

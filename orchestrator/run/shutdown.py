@@ -13,15 +13,15 @@ from orchestrator.run.schedule import Schedule
 INTERRUPTED, TERMINATED = 130, 143
 #: A job is killed so many seconds after SIGTERM unless it was submitted with RAY_JOB_STOP_WAIT_TIME_S.
 _RAY_WAITS = 3.0
-#: What remains for writing the table when the grace time is over.
+#: What remains for writing the table when the grace time is over (seconds).
 _RESERVE = 2.0
 
 
-class Stop:
-    """Listens for SIGTERM while a schedule is run."""
+class Shutdown:
+    """The early end of a run; as a context manager it listens for SIGTERM."""
 
     def __init__(self, schedule: Schedule, drains: bool) -> None:
-        """Listen.
+        """Prepare to listen.
 
         Args:
             schedule: gets no new steps once the signal came.
@@ -33,7 +33,7 @@ class Stop:
         self.exit_code: int | None = None
         """Set when the run was told to end early."""
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> Shutdown:
         self._before = signal.signal(signal.SIGTERM, self._terminate)
         return self
 
@@ -41,12 +41,12 @@ class Stop:
         signal.signal(signal.SIGTERM, self._before)
 
     def check(self) -> None:
-        """Call now and then. Raises KeyboardInterrupt when the grace time is over."""
+        """Raise KeyboardInterrupt if the grace time is over; call this now and then."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise KeyboardInterrupt
 
     def interrupt(self) -> None:
-        """The run was abandoned."""
+        """Note that the run was abandoned."""
         self.exit_code = self.exit_code or INTERRUPTED
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:

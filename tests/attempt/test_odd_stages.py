@@ -21,6 +21,9 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.rerun import Verdict, rerun
 from orchestrator.drive import drive
+from orchestrator.explain.preview import preview
+from orchestrator.explain.status import status
+from orchestrator.explain.why import explain
 from orchestrator.keys import digest
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.session import open_session
@@ -194,7 +197,7 @@ def test_steps_beside_odd_ones_all_succeed_on_ray(
     session = open_session(toy.write_sweep(tmp_path, SWEEP, "odd.yaml"), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
     check_table(tmp_path)
-    for told in (session.status(), session.explain("kind=shady"), session.plan_report()):
+    for told in (status(session), explain(session, "kind=shady"), preview(session)):
         json.dumps(told, ensure_ascii=False).encode()
     assert session.results().table().equals(pq.read_table(session.outputs.results))
 

@@ -24,6 +24,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from servers import free_port
 
 from orchestrator.cli.package import LIMIT, excludes, package_files
+from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.session import open_session
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def check_nothing_is_lost_or_twice(checkout: Path, outputs: Path) -> None:
     assert len(list((outputs / "store" / "artifacts").glob("*/*"))) == STEPS
     assert not list((outputs / "store" / "claims").rglob("*/*"))
     assert not list((outputs / "store" / "damaged").rglob("*"))
-    assert not session.read_pulse()
+    assert not read_heartbeat(session.outputs.folder)
 
 
 class Cutter:

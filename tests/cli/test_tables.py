@@ -22,6 +22,7 @@ from orchestrator.cli import console
 from orchestrator.cli.console import table
 from orchestrator.cli.show_plan import show_plan
 from orchestrator.cli.show_results import show_cells, show_comparisons, show_effects, show_summary
+from orchestrator.explain.preview import preview
 from orchestrator.results.axis_effects import AxisEffect
 from orchestrator.results.comparisons import Comparison
 from orchestrator.results.metrics import averaged_metrics
@@ -113,7 +114,7 @@ def whole(lines: list[list[str]], *texts: str) -> None:
 
 def test_a_plan_shows_every_entry_of_the_paper_s_sweep_with_all_numbers(show: Show, tmp_path: Path) -> None:
     session = sweep("full", tmp_path)
-    report = session.plan_report()
+    report = preview(session)
     for number, each in enumerate(report["steps"].values()):
         each["expected"] = {"seconds": 123.4 * number, "cpu_hours": 1234.5 * number, "gpu_hours": 33.2 * number}
         each["expected"] |= {"bytes": 1.25e10 * number, "unknown": number % 3}

@@ -23,8 +23,8 @@ import toy
 from proxy import Mode, Proxy
 from servers import free_port, kill_group, put_mlflow_database
 
-from orchestrator import drive as driving
-from orchestrator.drive import drive, synchronise
+from orchestrator.cli.show_run import run_and_show
+from orchestrator.cli.sync import synchronise
 from orchestrator.session import Session, open_session
 from orchestrator.tracking import publisher
 from orchestrator.tracking.client import TrackingError
@@ -59,7 +59,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     """The table of a run that knows no MLflow."""
     folder = tmp_path_factory.mktemp("calm")
     session = open_session(toy.write_sweep(folder), outputs=str(folder / "out"))
-    assert drive(session, None, True, None) == 0
+    assert run_and_show(session, None, True, None) == 0
     return pq.read_table(session.outputs.results, columns=COLUMNS)
 
 
@@ -72,7 +72,7 @@ def opened(folder: Path, *overrides: str) -> Session:
 def run(folder: Path, uri: str | None, *overrides: str) -> float:
     """The run command; it ends with 0, as without MLflow. Returns its seconds."""
     started = time.monotonic()
-    assert drive(opened(folder, *overrides), None, True, uri) == 0
+    assert run_and_show(opened(folder, *overrides), None, True, uri) == 0
     return time.monotonic() - started
 
 
@@ -272,7 +272,7 @@ def writers(folder: Path) -> list[psutil.Process]:
 def hold(monkeypatch: pytest.MonkeyPatch, uri: str, meanwhile: Callable[[publisher.Publisher], None]) -> None:
     """Run with a writer from the first cell on, and hold the run up once, as soon as MLflow shows a cell, to meddle."""
     monkeypatch.setattr(publisher, "_WRITER_AFTER", 0.0)
-    monkeypatch.setattr(driving, "PULSE_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
     publish = publisher.Publisher.publish
     held: list[bool] = []
 
@@ -371,7 +371,7 @@ def test_killing_the_driver_leaves_the_rest_in_the_outbox_and_no_writer_behind(t
 def test_an_outbox_that_cannot_be_written_costs_the_sweep_nothing(
     tmp_path: Path, calm: pa.Table, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driving, "PULSE_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
     uri = put_mlflow_database(tmp_path / "out" / "mlflow.db")
     place = opened(tmp_path).outputs.outbox
     place.parent.mkdir(parents=True)

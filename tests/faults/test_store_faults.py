@@ -20,7 +20,7 @@ from small_disk import mounted
 from test_execute import SLOW, command, environment
 
 from orchestrator.attempt.attempt import store_at
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
 from orchestrator.session import Session, open_session
 from orchestrator.types import Artifact, Manifest
 
@@ -172,7 +172,7 @@ Damage = Callable[[Path, random.Random], None]
 def same_command(folder: Path, text: str = toy.SWEEP) -> int:
     """As a new process gives it: what this one has verified is forgotten."""
     store_at.cache_clear()
-    return drive(open_session(toy.write_sweep(folder, text), outputs=str(folder / "out")), None, True, None)
+    return run_and_show(open_session(toy.write_sweep(folder, text), outputs=str(folder / "out")), None, True, None)
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, remove])
@@ -516,7 +516,7 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
         monkeypatch.setattr("orchestrator.run.loop.PATIENCE", 1.0)
         monkeypatch.setattr("orchestrator.run.loop._LOOK_AGAIN", 0.2)
         session = open_session(path, outputs=str(tmp_path / "out"))
-        assert drive(session, None, True, None) == 0
+        assert run_and_show(session, None, True, None) == 0
         # All but what the other had finished, and the step that it holds.
         assert calls(tmp_path) == 18 + 1
         assert stopped < 18

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from orchestrator.attempt.rerun import Verdict
 from orchestrator.cli.app import app
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
 from orchestrator.maintenance.adopt import Adoption, adopt
 from orchestrator.maintenance.gc import collect
 from orchestrator.results.parquet import read_results
@@ -39,7 +39,7 @@ def open_toy(folder: Path, outputs: str, text: str = TEXT) -> Session:
 
 def run(folder: Path, outputs: str, text: str = TEXT) -> Session:
     session = open_toy(folder, outputs, text)
-    assert drive(session, None, True, None) == 0
+    assert run_and_show(session, None, True, None) == 0
     return session
 
 
@@ -209,7 +209,7 @@ def test_what_the_new_version_made_already_stays(tmp_path: Path, monkeypatch: py
     run(tmp_path, outputs)
     raise_version(monkeypatch)
     partly = open_session(tmp_path / "toy.yaml", None, ["x=1"], None, outputs=outputs)
-    assert drive(partly, None, True, None) == 0
+    assert run_and_show(partly, None, True, None) == 0
     session = open_toy(tmp_path, outputs)
     assert take_over(session).adopted == 12 - 4
     manifests = session.store.manifests([session.plan.address(number) for number in range(6, 18)]).values()

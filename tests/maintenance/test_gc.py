@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_cli import sweep
 from test_execute import environment
 
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
 from orchestrator.maintenance.gc import collect, divide, reach, survey
 from orchestrator.maintenance.pins import list_pins, pin, unpin
 from orchestrator.results.parquet import read_results
@@ -48,7 +48,7 @@ def open_one(folder: Path, outputs: str, text: str) -> Session:
 
 def run(folder: Path, outputs: str, text: str) -> Session:
     session = open_one(folder, outputs, text)
-    assert drive(session, None, True, None) == 0
+    assert run_and_show(session, None, True, None) == 0
     return session
 
 
@@ -140,7 +140,7 @@ def test_records_of_steps_that_no_sweep_has_and_what_was_set_aside_are_deleted(t
     loud = ONE.replace("behaviour: work", "behaviour: print")
     one = run(tmp_path, outputs, loud)
     failing = open_one(tmp_path, outputs, OTHER.replace("{behaviour: work}", "{behaviour: raise}"))
-    assert drive(failing, None, True, None) == 1
+    assert run_and_show(failing, None, True, None) == 1
     victim = one.plan.address(0)
     one.store.discard(victim)
     remains = one.store.remains()

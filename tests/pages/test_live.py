@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from dashboards.live.text import plain
 from dashboards.live.tiles import default_axes, tiles
 from dashboards.live.watch import Look, Subject, Watch, load_subject
 from orchestrator.drive import drive
-from orchestrator.explain.eta import Pace
-from orchestrator.results.heartbeat import pack_codes
+from orchestrator.explain.throughput import Throughput
+from orchestrator.results.heartbeat import pack_codes, remove_heartbeat, write_heartbeat
 from orchestrator.results.parquet import read_results, write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.table import Results
@@ -72,15 +73,17 @@ def page(subject: Subject, monkeypatch: pytest.MonkeyPatch, **parameters: str) -
 
 def beat(session: Session, states: dict[str, dict[str, int]], codes: list[int], errors: Sequence[Any] = ()) -> None:
     """What a driver would say."""
-    pace = Pace(dict.fromkeys(session.plan.entries, 1.0), frozenset())
-    pace.note("source", "", 2.0)
+    throughput = Throughput(dict.fromkeys(session.plan.entries, 1.0), frozenset())
+    throughput.add("source", "", 2.0)
     every = dict.fromkeys(map(str, State), 0)
     steps = {name: {**every, **states.get(name, {})} for name in session.plan.entries}
     cells = pack_codes(np.array(codes, np.uint8))
     ahead = {
         name: {"": sum(each[state] for state in ("pending", "running", "elsewhere"))} for name, each in steps.items()
     }
-    session.write_pulse({"steps": steps, "cells": cells, "errors": list(errors), "usage": {}}, pace, ahead)
+    snapshot = {"steps": steps, "cells": cells, "errors": list(errors), "usage": {}}
+    times = {"pace": throughput.to_json(ahead), "left": asdict(throughput.eta(ahead))}
+    write_heartbeat(session.outputs.folder, {"plan": session.plan.digest, **snapshot, **times})
 
 
 # --- where it gets it
@@ -138,7 +141,7 @@ def test_a_driver_that_is_gone_runs_nothing(tmp_path: Path) -> None:
     write_results(results.table(), session.outputs.results)
     beat(session, {}, [1] * 6)
     assert set(watch.look().cells["status"]) == {"running"}
-    session.stop_pulse()
+    remove_heartbeat(session.outputs.folder)
     assert set(watch.look().cells["status"]) == {"pending"}
 
 

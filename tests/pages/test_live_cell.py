@@ -11,7 +11,8 @@ from test_live import opened, planned
 
 from dashboards.live.cell_data import tail
 from dashboards.live.mlflow_run import run_address
-from orchestrator.drive import drive, synchronise
+from orchestrator.cli.sync import synchronise
+from orchestrator.drive import drive
 from orchestrator.results.parquet import read_results
 from orchestrator.session import open_session
 

@@ -308,9 +308,10 @@ def test_planning_imports_no_heavy_library_and_touches_no_disk(tmp_path: Path) -
 import sys
 from pathlib import Path
 import orchestrator.cli.app
+from orchestrator.explain.preview import preview
 from orchestrator.session import open_session
 session = open_session(Path({str(SWEEPS / "full.yaml")!r}))
-session.plan_report()
+preview(session)
 heavy = {{"torch", "ray", "mlflow", "transformers", "trl", "lightgbm", "sklearn", "datasets", "pyarrow"}}
 heavy |= {{"altair", "vl_convert", "streamlit", "statsmodels", "scipy", "duckdb", "jinja2", "pandas"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
 from orchestrator.types import Outcome
@@ -26,7 +26,7 @@ def open_toy(folder: Path, *overrides: str, text: str = toy.SWEEP) -> Session:
 
 def run_inline(folder: Path, *overrides: str, text: str = toy.SWEEP) -> tuple[int, Session]:
     session = open_toy(folder, *overrides, text=text)
-    return drive(session, None, True, None), session
+    return run_and_show(session, None, True, None), session
 
 
 def rows(session: Session) -> list[dict[str, object]]:
@@ -143,7 +143,7 @@ def test_the_sweep_stops_starting_steps_at_its_limit_of_failures(tmp_path: Path)
 
 def test_only_the_selected_cells_are_run_and_the_table_still_has_all(tmp_path: Path) -> None:
     session = open_session(toy.write_sweep(tmp_path), None, ["x=1"], ["y=20"], str(tmp_path / "out"))
-    assert drive(session, None, True, None) == 0
+    assert run_and_show(session, None, True, None) == 0
     status = {(row["x"], row["y"]): row["status"] for row in rows(session)}
     assert len(status) == 6
     assert [at for at, each in status.items() if each == "succeeded"] == [(1, 10)]
@@ -153,7 +153,7 @@ def test_failures_outside_the_selection_stay_on_record(tmp_path: Path) -> None:
     run_inline(tmp_path, text=FAILING_CELL)
     path = toy.write_sweep(tmp_path, FAILING_CELL)
     session = open_session(path, None, ["x=1"], None, str(tmp_path / "out"))
-    assert drive(session, None, True, None) == 1
+    assert run_and_show(session, None, True, None) == 1
     assert [row["status"] for row in rows(session) if row["kind"] == "bad"] == ["failed"] * 6
     assert sorted(row["attempts"] for row in rows(session) if row["kind"] == "bad") == [1, 1, 1, 1, 2, 2]
 
@@ -284,7 +284,7 @@ def test_a_step_whose_ray_worker_dies_is_tried_again_and_the_driver_survives(tmp
         "config: {value: $x}", f"config: {{value: $x, behaviour: crash_once, marker: {tmp_path / 'm'}}}"
     )
     session = open_toy(tmp_path, text=text)
-    code = drive(session, None, False, None)
+    code = run_and_show(session, None, False, None)
     assert code == 0
     plan = session.plan
     histories = session.store.histories([plan.address(number) for number in range(len(plan))])

@@ -15,7 +15,8 @@ import toy
 from test_execute import FAILING_CELL, attempts_made, rows, run_inline
 
 from orchestrator.attempt.request import Request
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
+from orchestrator.explain.status import status
 from orchestrator.run.breaker import Breaker, signature
 from orchestrator.run.executors import Ended, Place
 from orchestrator.run.loop import run_plan
@@ -85,7 +86,7 @@ def test_the_rest_of_the_sweep_goes_on_when_a_stage_is_stopped(
         # Each cell has two of these steps.
         kinds = Counter((row["status"], row["error_class"]) for row in table.to_pylist())
         assert kinds == {("failed", "ValueError"): 2, ("blocked", "breaker"): 4}
-    (stopped,) = [each for each in open_again(session).status()["errors"] if each["error_class"] == "breaker"]
+    (stopped,) = [each for each in status(open_again(session))["errors"] if each["error_class"] == "breaker"]
     assert "its other steps were not started (limits.breaker)" in stopped["example"]
     # The same command tries again, and stops again.
     before = attempts_made(session)
@@ -118,8 +119,8 @@ def test_a_command_claims_nothing_of_what_was_not_asked_for(tmp_path: Path, caps
         chosen = [f"{axis}={values}" for axis, values in only.items()]
         session = open_session(path, only=chosen, outputs=str(tmp_path / "out"), entry=entry)
         if count:
-            session.narrow(None, count)
-        drive(session, None, True, None)
+            session = session.narrow(None, count)
+        run_and_show(session, None, True, None)
         return " ".join(capsys.readouterr().out.split())
 
     assert "source is done for all 12 cells; 18 steps of other stages remain" in run(entry="source")
@@ -148,8 +149,8 @@ def test_only_so_many_cells_only_those_with_an_error_and_only_up_to_a_stage(tmp_
         entry = chosen.pop("entry", None)
         session = open_session(path, outputs=str(tmp_path / "out"), entry=entry)  # type: ignore[arg-type]
         if chosen:
-            session.narrow(chosen.get("error"), chosen.get("count"))  # type: ignore[arg-type]
-        return drive(session, None, True, None), session
+            session = session.narrow(chosen.get("error"), chosen.get("count"))  # type: ignore[arg-type]
+        return run_and_show(session, None, True, None), session
 
     code, session = run(entry="source")
     assert code == 0

@@ -17,7 +17,7 @@ import toy
 from test_execute import command, environment, run_inline
 from test_executors import make_request
 
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
 from orchestrator.results.parquet import read_results
 from orchestrator.run.executors.ray_cluster import _told_by_the_store
 from orchestrator.run.trouble import Troubles
@@ -51,7 +51,7 @@ def test_each_trouble_is_told_once_and_once_more_when_it_is_over() -> None:
 def test_a_pulse_that_cannot_be_written_is_told_once_and_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.drive.PULSE_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
     in_the_way(tmp_path / "out" / "sweeps" / "toy" / "running.json")
     code, session = run_inline(tmp_path)
     assert code == 0
@@ -138,10 +138,10 @@ def test_an_object_store_that_takes_no_pulse_and_no_table_in_mid_run_ends_nothin
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.drive.PULSE_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
     session = open_session(toy.write_sweep(tmp_path), outputs=s3)
     proxy.tell("drop", "/sweeps/", times=7)  # type: ignore[attr-defined]
-    assert drive(session, None, True, None) == 0
+    assert run_and_show(session, None, True, None) == 0
     assert proxy.troubled == 7  # type: ignore[attr-defined]
     assert read_results(f"{s3}/sweeps/toy")["status"].to_pylist() == ["succeeded"] * 6
     said = capsys.readouterr().out

@@ -31,11 +31,11 @@ def test_lines_say_how_far_a_step_is_and_how_long_the_rest_takes(
 
 def test_a_log_says_how_far_the_step_is_and_how_long_the_whole_will_take() -> None:
     log = "prompts: 1 of 4 in 9 s, about 27 s left\nwords\ntexts: 300 of 400 in 30 s, about 10 s left\n{'loss': 1}\n"
-    assert progress.read_headway(log) == (0.75, 40)
-    assert progress.read_headway("texts: 300 of 400 in 3") is None
+    assert progress.read_progress(log) == (0.75, 40)
+    assert progress.read_progress("texts: 300 of 400 in 3") is None
 
 
 @given(st.integers(0, 10**30), st.integers(0, 10**30), st.integers(0, 10**30))
 def test_whatever_a_log_holds_is_read_as_a_finite_time_or_not_at_all(done: int, total: int, took: int) -> None:
-    found = progress.read_headway(f"x: {done} of {total} in {took} s, about 1 s left")
+    found = progress.read_progress(f"x: {done} of {total} in {took} s, about 1 s left")
     assert found is None or (0 < found.share <= 1 and 0 <= found.seconds < math.inf)

@@ -11,7 +11,7 @@ import pytest
 import toy
 from small_disk import mounted
 
-from orchestrator.drive import drive
+from orchestrator.cli.show_run import run_and_show
 from orchestrator.session import open_session
 from orchestrator.store import StoreError
 
@@ -29,7 +29,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(
 ) -> None:
     path = toy.write_sweep(tmp_path)
     with pytest.raises(StoreError, match=r"No space left on device.*same command again"):
-        drive(open_session(path, outputs=str(disk / "out")), None, True, None)
+        run_and_show(open_session(path, outputs=str(disk / "out")), None, True, None)
     # Either the store or the stage itself meets the end of the disk first.
     (reason,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("stopped: ")]
     assert "No space left on device" in reason
@@ -37,7 +37,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(
     subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
     session = open_session(path, outputs=str(disk / "out"))
     assert session.schedule.committed.any()
-    assert drive(session, None, True, None) == 0
+    assert run_and_show(session, None, True, None) == 0
     table = pq.read_table(session.outputs.results)
     assert table["total"].to_pylist() == [4 * x + 2 + y for x in (1, 2, 3) for y in (10, 20)]
 
@@ -46,4 +46,4 @@ def test_a_read_only_disk_is_refused_before_anything_runs(disk: Path, tmp_path: 
     path = toy.write_sweep(tmp_path)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(StoreError, match="Read-only file system"):
-        drive(open_session(path, outputs=str(disk / "out")), None, True, None)
+        run_and_show(open_session(path, outputs=str(disk / "out")), None, True, None)

@@ -19,8 +19,8 @@ import pytest
 import toy
 from servers import free_port, kill_group, put_mlflow_database
 
-from orchestrator import drive as driving
-from orchestrator.drive import drive, synchronise
+from orchestrator.cli.show_run import run_and_show
+from orchestrator.cli.sync import synchronise
 from orchestrator.plan.select import select
 from orchestrator.session import Session, open_session
 from orchestrator.tracking import publisher
@@ -51,14 +51,14 @@ def opened(folder: Path, *overrides: str) -> Session:
 def finished(folder: Path, uri: str | None = None) -> tuple[Session, int]:
     session = opened(folder)
     put_mlflow_database(folder / "out" / "mlflow.db")
-    return session, drive(session, None, True, uri)
+    return session, run_and_show(session, None, True, uri)
 
 
 @pytest.fixture(scope="module")
 def untracked(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A finished sweep of which MLflow has nothing: 6 cells succeeded, 6 failed."""
     folder = tmp_path_factory.mktemp("untracked")
-    assert drive(opened(folder, "tracking=false"), None, True, None) == 1
+    assert run_and_show(opened(folder, "tracking=false"), None, True, None) == 1
     return opened(folder)
 
 
@@ -250,16 +250,16 @@ def test_an_interrupted_synchronisation_is_completed_without_twins_or_running_le
 def test_a_database_that_is_gone_or_an_older_copy_is_completed_by_the_same_command(tmp_path: Path) -> None:
     database = tmp_path / "out" / "mlflow.db"
     put_mlflow_database(database)
-    part = opened(tmp_path)
-    part.cells = select(part.plan, ["x=1"], ())
-    drive(part, None, True, None)
+    whole = opened(tmp_path)
+    part = replace(whole, cells=select(whole.plan, ["x=1"], ()))
+    run_and_show(part, None, True, None)
     shutil.copyfile(database, tmp_path / "older.db")
     database.unlink()
-    drive(opened(tmp_path), None, True, None)
+    run_and_show(opened(tmp_path), None, True, None)
     # MLflow in this process would keep a connection to a file that is replaced.
     check(f"sqlite:///{shutil.copyfile(database, tmp_path / 'whole.db')}")
     shutil.copyfile(tmp_path / "older.db", database)
-    drive(opened(tmp_path), None, True, None)
+    run_and_show(opened(tmp_path), None, True, None)
     check(opened(tmp_path).outputs.tracking_uri)
 
 
@@ -376,7 +376,7 @@ def test_a_run_ends_with_what_mlflow_refuses_and_the_next_one_tries_it_again(
     point = ("loss", 0, 0.5)
     Outbox(session.outputs.outbox).post([replace(step_run(0), name="the bad one", curve=(point, point))])
     for _ in range(2):
-        assert drive(opened(tmp_path, "axes.kind={plain: {behaviour: work}}"), None, True, None) == 0
+        assert run_and_show(opened(tmp_path, "axes.kind={plain: {behaviour: work}}"), None, True, None) == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert "refuses the bad one: (sqlite3.IntegrityError)" in printed
         assert "1 of 7 runs wait in" in printed
@@ -396,7 +396,7 @@ def test_the_curves_of_committed_steps_are_posted_once_whatever_they_were_commit
     monkeypatch.setattr(toy, "double", with_curve)
     monkeypatch.setitem(toy.STAGES, "toy_double", replace(toy.STAGES["toy_double"], history=True))
     overrides = ("tracking=false", "axes.kind={plain: {behaviour: work}}")
-    assert drive(opened(tmp_path, *overrides), None, True, None) == 0
+    assert run_and_show(opened(tmp_path, *overrides), None, True, None) == 0
     session, outbox = opened(tmp_path, *overrides), Outbox(tmp_path / "outbox")
     # Three values of x in two shards each, and six cells.
     assert posted(session, outbox, table_of(session)) == 6 + 6
@@ -486,7 +486,7 @@ def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_sent_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "_WRITER_AFTER", 0.0)
-    monkeypatch.setattr(driving, "PULSE_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
     uri = put_mlflow_database(tmp_path / "out" / "mlflow.db")
     publish = publisher.Publisher.publish
     shown: list[set[str]] = []
@@ -503,9 +503,9 @@ def test_a_run_is_followed_while_it_goes_on_and_a_finished_one_is_sent_once(
 
     monkeypatch.setattr(publisher.Publisher, "publish", wait_once)
     overrides = ("axes.kind={plain: {behaviour: work}}",)
-    assert drive(opened(tmp_path, *overrides), None, True, None) == 0
+    assert run_and_show(opened(tmp_path, *overrides), None, True, None) == 0
     assert 1 <= len(shown[0]) < 6
     assert len(runs(uri)) == 6
     # Whoever starts a process now fails.
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert drive(opened(tmp_path, *overrides), None, True, None) == 0
+    assert run_and_show(opened(tmp_path, *overrides), None, True, None) == 0

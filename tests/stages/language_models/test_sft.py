@@ -78,12 +78,12 @@ def test_the_log_says_how_far_the_training_is(
     monkeypatch.setattr(progress, "EVERY", 0.0)
     metrics = sft(SftConfig(epochs=1, batch_size=8), tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
     steps = int(metrics["sft_steps"])
-    printed = capsys.readouterr().out
-    assert f"optimizer steps: 1 of {steps} in " in printed
-    assert f"optimizer steps: {steps} of {steps} in " in printed
-    headway = progress.read_headway(printed)
-    assert headway
-    assert headway.share == 1
+    said = capsys.readouterr().out
+    assert f"optimizer steps: 1 of {steps} in " in said
+    assert f"optimizer steps: {steps} of {steps} in " in said
+    found = progress.read_progress(said)
+    assert found
+    assert found.share == 1
 
 
 def test_lora_is_merged_into_a_plain_model(tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path) -> None:

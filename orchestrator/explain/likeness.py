@@ -24,17 +24,17 @@ _DRAWS = frozenset({"seed", "shard", "member"})
 
 
 class Likeness:
-    """The steps of a plan by what they cost; steps of the same kind cost alike."""
+    """The kinds of the steps of a plan; steps of the same kind cost alike."""
 
     def __init__(self, plan: Plan) -> None:
-        """Look at what every step is, and at what it reads."""
+        """Find the kind of every step, from what it is and what it reads."""
         self.plan = plan
         self.classes: Numbers = np.zeros(len(plan), np.int32)
-        """For each step its class, of those of one kind in one entry."""
+        """For each step, its class: the steps of one kind in one entry."""
         self.kinds: list[str] = []
-        """For each class its kind, a digest that is the same in all sweeps."""
+        """For each class, its kind: a digest that is the same in all sweeps."""
         self.entries: list[str] = []
-        """For each class its entry."""
+        """For each class, its entry."""
         for name, entry in plan.by_entry.items():
             if entry.first == entry.last:
                 continue
@@ -60,11 +60,11 @@ class Likeness:
             self.classes[entry.first : entry.last] = len(self.kinds) - len(rows) + inverse
 
     def kind(self, number: int) -> str:
-        """The kind of a step."""
+        """Return the kind of a step."""
         return self.kinds[int(self.classes[number])]
 
     def split(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Some steps by kind, each in the order given."""
+        """Divide some steps by kind, keeping their order."""
         classes = self.classes[numbers]
         parts: dict[str, list[np.ndarray]] = {}
         for each in np.unique(classes).tolist():
@@ -72,7 +72,7 @@ class Likeness:
         return {kind: np.concatenate(each) for kind, each in parts.items()}
 
     def count(self, numbers: np.ndarray) -> dict[str, dict[str, int]]:
-        """Entry -> kind -> how many of some steps."""
+        """Count some steps: entry -> kind -> how many."""
         found: dict[str, dict[str, int]] = {name: {} for name in self.plan.entries}
         counts = np.bincount(self.classes[numbers], minlength=len(self.kinds))
         for each in np.flatnonzero(counts).tolist():
@@ -80,7 +80,7 @@ class Likeness:
         return found
 
     def kinds_in(self, store: Store, addresses: Collection[Artifact]) -> dict[Artifact, str]:
-        """The kinds of finished steps of other sweeps, of those whose manifests tell all that they were made of."""
+        """Return the kinds of finished steps of other sweeps; those whose inputs cannot be traced are left out."""
         identities = self._read(store, addresses)
         found: dict[Artifact, str | None] = {}
 
@@ -100,14 +100,13 @@ class Likeness:
             number = self._number(key)
             if number is not None:
                 return self.kind(number)
-            return next(
-                (kind(each) for each in _makers(self.plan.spec.table, stage, name, key) if each in identities), None
-            )
+            makers = _makers(self.plan.spec.table, stage, name, key)
+            return next((kind(each) for each in makers if each in identities), None)
 
         return {each: name for each in addresses if (name := kind(each)) is not None}
 
     def _read(self, store: Store, addresses: Collection[Artifact]) -> dict[Artifact, dict[str, Any]]:
-        """What some artifacts are, and all that they were made from and this plan does not know."""
+        """Read the identities of some artifacts, and of all inputs of theirs that this plan does not know."""
         identities: dict[Artifact, dict[str, Any]] = {}
         wanted = set(addresses)
         listed = store.committed(self.plan.spec.table) if wanted else set()
@@ -127,13 +126,13 @@ class Likeness:
         return identities
 
     def _number(self, key: str) -> int | None:
-        """The step, or the first of a group, that a key in an identity names; None if the plan has neither."""
+        """Return the step, or the first of a group, that a key in an identity names; None if the plan has neither."""
         number = self.plan.number(Artifact("", key))
         return self.plan.gathered(key) if number is None else number
 
 
 def _distinct(columns: Sequence[np.ndarray]) -> tuple[list[list[int]], np.ndarray]:
-    """The different rows of a table of numbers from -1 on, and for each row which of them it is."""
+    """Return the distinct rows of a table of numbers from -1 on, and for each row which of them it is."""
     codes = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         # One number for what was seen of a row so far; numbers are sorted much faster than rows.
@@ -143,7 +142,7 @@ def _distinct(columns: Sequence[np.ndarray]) -> tuple[list[list[int]], np.ndarra
 
 
 def _work(stage: str, version: int, config: str) -> tuple[str, int, str]:
-    """What a step is by itself."""
+    """Return what a step is by itself, without its inputs."""
     return stage, version, canonical_json(_without_draws(json.loads(config)))
 
 
@@ -158,7 +157,7 @@ def _kind(work: tuple[str, int, str], inputs: Mapping[str, str]) -> str:
 
 
 def _makers(table: Mapping[str, Stage], stage: str, name: str, key: str) -> list[Artifact]:
-    """The artifacts that a key may mean which a step of a stage reads as an input."""
+    """Return the artifacts that a key may mean which a step of a stage reads as an input."""
     inputs = table[stage].inputs if stage in table else {}
     makers = [each for each, made in table.items() if name in inputs and made.output == inputs[name].kind]
     return [Artifact(each, key) for each in makers]

@@ -1,0 +1,233 @@
+"""What `sweep run` prints: the events of a run in words, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.markup import escape
+
+from orchestrator.cli import console
+from orchestrator.cli.progress import Progress
+from orchestrator.cli.show_results import show_missing, show_summary
+from orchestrator.command import repeat_options, spell
+from orchestrator.drive import UnreachableError, drive
+from orchestrator.events import (
+    DamageFound,
+    Event,
+    Finished,
+    LoopEnded,
+    LoopStarted,
+    MlflowDelayed,
+    NothingToDo,
+    Progressed,
+    Published,
+    Publishing,
+    StageBroken,
+    Started,
+    Troubled,
+    Unschedulable,
+)
+from orchestrator.plan.needed import needed_steps
+from orchestrator.redact import redact
+from orchestrator.session import Session
+
+
+def run_and_show(
+    session: Session, address: str | None = None, inline: bool = False, tracking_uri: str | None = None
+) -> int:
+    """Run what a sweep lacks, and print what happens; arguments and exit code as those of `drive`.
+
+    Raises:
+        StoreError: the store cannot be used, or the table could not be written.
+        OSError: what was to be printed at the end could not be.
+    """
+    console.say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
+    console.say(f"outputs: {escape(str(session.outputs.root))} ({session.outputs.reason})")
+    local = not (address or os.environ.get("RAY_ADDRESS"))
+    connecting = "" if inline else "starting Ray" if local else "connecting to Ray"
+    printer = _Printer(session, tracking_uri, connecting)
+    try:
+        code = drive(session, address, inline, tracking_uri, printer)
+    except UnreachableError as error:
+        printer.close()
+        console.say(f"[red]{escape(str(error))}[/]")
+        return 2
+    finally:
+        printer.close()
+    if printer.unprinted:
+        raise printer.unprinted
+    return code
+
+
+class _Printer:
+    """Prints each event of a run. The run does not end with its terminal, or with the disk of its log."""
+
+    def __init__(self, session: Session, tracking_uri: str | None, connecting: str) -> None:
+        """Prepare to print.
+
+        Args:
+            session: the sweep.
+            tracking_uri: MLflow, if not that of the sweep.
+            connecting: what is shown while the executor is started.
+        """
+        self._session = session
+        self._tracking_uri = tracking_uri
+        self._connecting = connecting
+        self._display = contextlib.ExitStack()
+        """What is drawn at the moment and goes away: a spinner, the live table, or a bar."""
+        self._progress: Progress | None = None
+        self._advance: Callable[[int, int], None] | None = None
+        self._ran = False
+        self.unprinted: OSError | None = None
+        """Why the final words could not be printed."""
+
+    def __call__(self, event: Event) -> None:
+        try:
+            self._print(event)
+        except OSError as error:
+            # Whoever closes a pipe has seen enough.
+            lost = isinstance(event, Finished) and not isinstance(error, BrokenPipeError)
+            self.unprinted = error if lost else None
+
+    def close(self) -> None:
+        """Take away what is drawn."""
+        self._progress = self._advance = None
+        self._display.close()
+
+    def _print(self, event: Event) -> None:
+        match event:
+            case DamageFound(damage):
+                console.say(f"[yellow]{escape(damage)}; it is made again[/]")
+            case NothingToDo(unfinished):
+                console.say(f"nothing to do: {_all_done(self._session, unfinished)}")
+            case Started(cells, steps):
+                self._ran = True
+                console.say(f"{cells} cells, {steps} steps to run")
+                if self._connecting:
+                    self._display.enter_context(console.spinner(self._connecting))
+            case LoopStarted(estimator):
+                self.close()
+                self._progress = Progress(self._session.schedule, console.console, estimator)
+                self._display.enter_context(self._progress)
+            case Progressed(attempt):
+                if self._progress:
+                    self._progress.advance(attempt)
+            case StageBroken(_, reason):
+                console.say(f"[red]{escape(reason)}[/]")
+            case Unschedulable(resources):
+                console.say(f"[yellow]no node of the cluster has {resources}; steps wait until one joins[/]")
+            case Troubled(message):
+                console.say(f"[yellow]{escape(message)}[/]")
+            case MlflowDelayed(reason):
+                console.say(f"[yellow]{escape(reason)}; the sweep goes on, MLflow gets its runs later[/]")
+            case LoopEnded():
+                self.close()
+                _say_how_it_ended(event)
+            case Publishing(done, total):
+                if self._advance is None:
+                    self._advance = self._display.enter_context(console.bar("writing MLflow runs"))
+                elif total:
+                    self._advance(done, total)
+            case Published():
+                self.close()
+                _say_what_mlflow_has(self._session, event, self._tracking_uri)
+            case Finished():
+                if self._session.entry and self._session.schedule.done and self._ran:
+                    console.say(_all_done(self._session, 0))
+                _conclude(self._session, event, self._tracking_uri)
+
+
+def _say_how_it_ended(event: LoopEnded) -> None:
+    match event.how:
+        case "stopped":
+            console.say(f"[red]stopped: {escape(event.reason)}[/]")
+        case "interrupted":
+            console.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
+        case "lost":
+            console.say(f"[red]{escape(event.reason)}; what was running is lost, the rest is kept[/]")
+
+
+def _say_what_mlflow_has(session: Session, event: Published, tracking_uri: str | None) -> None:
+    found = event.delivered
+    if found.created or found.replaced:
+        console.say(f"MLflow: {found.created} runs written, {found.replaced} replaced, {found.unchanged} unchanged")
+    if found.error:
+        console.say(f"[yellow]{escape(found.error)}[/]")
+        waiting = f"{found.left} of {event.runs} runs wait in {session.outputs.outbox}; "
+        sync = session.command("sync", *repeat_options({"--tracking-uri": tracking_uri}))
+        then = f"the next run writes them, or then: {sync}"
+        console.say(escape(f"{waiting if found.left else ''}{then}"))
+
+
+def _all_done(session: Session, unfinished: int) -> str:
+    """Say what is finished, where nothing of what was asked for is left to run; no word on more than that.
+
+    Args:
+        session: the sweep.
+        unfinished: cells that were not chosen and are not finished.
+    """
+    plan, chosen = session.plan, session.chosen
+    if session.entry:
+        remain = int(needed_steps(plan, session.schedule.committed, session.cells).sum())
+        cells = _format_cells(session, _count_lacking(session)[1])
+        return f"{session.entry} is done for all {cells}; {remain or 'no'} steps of other stages remain"
+    if not len(chosen):
+        return f"none of the {session.considered} cells is unfinished"
+    if session.cells is None:
+        return f"all {len(chosen)} cells are finished"
+    others = len(plan.points) - len(chosen)
+    return f"all {len(chosen)} chosen cells are finished; of the other {others}, {unfinished or 'none'} are not"
+
+
+def _count_lacking(session: Session) -> tuple[int, int]:
+    """Count the chosen cells that lack the entry that is to be reached, and those that have such an entry at all."""
+    assert session.entry is not None, "only then"
+    plan = session.plan
+    firsts = plan.groups(session.entry)
+    firsts = firsts if session.cells is None else firsts[session.cells]
+    firsts = firsts[firsts >= 0]
+    lacks = np.concatenate([[0], np.cumsum(~session.schedule.committed)])
+    return int((lacks[firsts + plan.size[firsts]] > lacks[firsts]).sum()), len(firsts)
+
+
+def _format_cells(session: Session, having: int) -> str:
+    """Format how many cells an entry that is to be reached concerns."""
+    chosen = "cells" if session.cells is None else "chosen cells"
+    return f"{having} {chosen}" + ("" if having == len(session.chosen) else f" that have {session.entry}")
+
+
+def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> None:
+    """Print the means, where the results are, and what is missing."""
+    if event.summary is not None:
+        show_summary(session, event.summary)
+    if event.written:
+        console.say(f"table:  {session.outputs.results}")
+    if session.spec.tracking is not False:
+        uri = session.tracking_uri(tracking_uri)
+        mlflow = str(Path(sys.executable).with_name("mlflow"))
+        served = uri.startswith(("http://", "https://"))
+        show = redact(uri) if served or "://" not in uri else spell([mlflow, "ui", "--backend-store-uri", uri])
+        console.say(f"MLflow: {escape(show)}")
+    ids, statuses = (event.table[name].to_pylist() for name in ("cell_id", "status"))
+    missing = [(ids[index], statuses[index]) for index in session.chosen if statuses[index] != "succeeded"]
+    if not missing:
+        return
+    if session.entry and session.schedule.done:
+        console.say(f"without --stage the same command finishes the {len(missing)} cells that are missing")
+        return
+    show_missing(event.table, {ids[index] for index in session.chosen})
+    tried = [cell for cell, status in missing if status in ("failed", "blocked")]
+    again = "the same command tries them again" if tried and not event.ended_early else "the same command goes on"
+    command = escape(session.command("run", *session.selection, *session.options))
+    what = f"{len(missing)} of {len(session.chosen)} cells are missing"
+    if session.entry:
+        lacking, of_cells = _count_lacking(session)
+        what = f"{session.entry} is missing for {lacking} of {_format_cells(session, of_cells)}"
+    console.say(f"[red]{what}[/]; {again}: {command}")
+    first = tried[0] if tried else missing[0][0]
+    console.say(f"explain one: {escape(session.command('why', first))}")

@@ -1,0 +1,67 @@
+"""`sweep status`: where a sweep stands."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.results.heartbeat import HEARTBEAT_EVERY, read_heartbeat
+from orchestrator.results.table import Results
+from orchestrator.run.failures import error_groups
+from orchestrator.run.schedule import State
+from orchestrator.session import Session
+
+
+def status(session: Session) -> dict[str, Any]:
+    """Return steps by state, cells by status and errors in groups, as JSON; with what a living driver tells.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    results = Results(session.plan, session.store, session.schedule)
+    results.read_failures()
+    statuses = results.statuses()
+    heartbeat = read_heartbeat(session.outputs.folder, session.plan.entries)
+    steps: dict[str, dict[str, Any]] = {}
+    for name, counts in session.schedule.counts().items():
+        running = heartbeat["steps"].get(name, {}).get("running", 0) if heartbeat else 0
+        steps[name] = {
+            "total": sum(counts.values()),
+            "committed": counts[State.COMMITTED],
+            "running": running,
+            "pending": max(counts[State.PENDING] - running, 0),
+            "failed": counts[State.FAILED],
+            "blocked": counts[State.BLOCKED],
+            "per_minute": heartbeat["pace"][name]["per_minute"] if heartbeat else None,
+            "seconds": heartbeat["pace"][name]["seconds"] if heartbeat else None,
+        }
+    rows = (
+        (status, each.error_class, each.error, each.log) if each else (status, None, None, None)
+        for status, each in statuses
+    )
+    return {
+        "cells": len(session.plan.points),
+        "cells_by_status": dict(Counter(status for status, _ in statuses)),
+        "steps": steps,
+        "errors": [group._asdict() for group in error_groups(rows) if group.example],
+        "live": bool(heartbeat),
+        "left": heartbeat["left"] if heartbeat else None,
+    }
+
+
+def watch_status(session: Session) -> Iterator[dict[str, Any]]:
+    """Yield the status again and again, until no driver is running; looking takes at most a fifth of the time.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    while True:
+        started = time.monotonic()
+        report = status(replace(session))
+        yield report
+        if not report["live"]:
+            return
+        time.sleep(max(HEARTBEAT_EVERY, 4 * (time.monotonic() - started)))
