@@ -1,4 +1,4 @@
-"""The plan of the house: no room is too large, none reaches into one above it or round in a circle, few catch everything."""
+"""The plan of the house: no room is too large, none imports in a circle, and only borders catch everything."""
 
 from __future__ import annotations
 
@@ -35,19 +35,39 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-#: Who may catch whatever is raised, and why.
+#: Who may keep whatever was raised, and what is behind that border.
 CATCHES_ALL = {
-    "orchestrator/attempt/attempt.py": "what a stage raises is the outcome of its step",
+    "orchestrator/attempt/attempt.py": "a stage: what it raises is the outcome of its step",
+    "orchestrator/attempt/bundle.py": "a stage that does several steps together",
+    "orchestrator/attempt/outcome.py": "the error of a stage, whose attributes may raise too",
+    "orchestrator/attempt/rerun.py": "a stage that is run again: what it raises is a finding",
+    "orchestrator/attempt/stage_call.py": "what a stage returned",
+    "orchestrator/run/executors/ray_start.py": "Ray",
+    "orchestrator/store/atomic.py": "a file system or an object store",
+    "orchestrator/store/object_medium.py": "an object store",
+    "orchestrator/sweep/stages.py": "a module of stages that is not ours",
+    "orchestrator/tracking/client.py": "MLflow",
+    "orchestrator/tracking/server.py": "MLflow's server, in threads",
+    "orchestrator/tracking/writer.py": "MLflow, in the process that writes to it",
+    "workers/data/rows.py": "the Hub's library",
 }
 
 
-def test_only_borders_catch_everything_that_is_raised() -> None:
+def test_only_borders_keep_everything_that_is_raised() -> None:
     found = set()
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ExceptHandler):
-                kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-                names = {kind.id for kind in kinds if isinstance(kind, ast.Name)}
-                if node.type is None or names & {"Exception", "BaseException"}:
-                    found.add(str(path.relative_to(ROOT)))
+            if isinstance(node, ast.ExceptHandler) and _is_broad(node) and not _raises_again(node):
+                found.add(str(path.relative_to(ROOT)))
     assert found == set(CATCHES_ALL)
+
+
+def _is_broad(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    names = {kind.id for kind in kinds if isinstance(kind, ast.Name)}
+    return None in kinds or bool(names & {"Exception", "BaseException"})
+
+
+def _raises_again(handler: ast.ExceptHandler) -> bool:
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
