@@ -119,6 +119,8 @@ class Runtime:
     """Bytes that Ray reserves; None reserves nothing."""
     memory_limit: int | None = None
     """Up to so many bytes `memory` doubles whenever the step has run out of it."""
+    batch_size: int | None = None
+    """Sequences per forward pass, of stages that take it; None leaves that to the stage."""
     timeout: float | None = None
     """Seconds."""
     attempts: int = 3

@@ -24,12 +24,12 @@ EARLIER = Path(__file__).parent / "data" / "store-of-e4bc492.tar.xz"
 @pytest.mark.parametrize(
     ("name", "cells", "steps", "digest"),
     [
-        ("full", 12_960, 31_983, "36939948b11a59bbc4d68cac1d6d3fae"),
+        ("full", 12_960, 31_983, "4e13e816eea0476c976f957ca87ea91a"),
         ("synthetic", 2_160, 5_100, "d7cfd8405a49eae452e12c08fa5a85eb"),
-        ("quickstart", 144, 384, "832b9c9911cba8d72e95b0c68ee99658"),
-        ("judges", 192, 6_659, "d1eeef70fc494ea9ef49fd518e04c5b5"),
-        ("judge-bias", 60, 550, "ab251b37591a258d25d57eef1f154f55"),
-        ("judges-quickstart", 24, 303, "5fa69742024de62e80221e767a02962e"),
+        ("quickstart", 144, 384, "e59accdefcadf9401328e9d52857c243"),
+        ("judges", 192, 6_659, "a28f5d87fa01176c769f4f596a9a6582"),
+        ("judge-bias", 60, 550, "a80205fc41abdc4de9bcb9a143e23bac"),
+        ("judges-quickstart", 24, 303, "ddc6f0a9f73faa0b30c7ccdeaade90df"),
     ],
 )
 def test_the_plans_of_the_shipped_sweeps_are_pinned(name: str, cells: int, steps: int, digest: str) -> None:
@@ -41,7 +41,7 @@ def test_the_plans_of_the_shipped_sweeps_are_pinned(name: str, cells: int, steps
 def test_the_plan_of_human_text_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HH_RLHF", str(HARMLESS))
     plan = open_session(SWEEPS / "hh-local.yaml").plan
-    assert (len(plan.points), len(plan), plan.digest) == (36, 99, "8362249f35e6f472bed194be1bf31757")
+    assert (len(plan.points), len(plan), plan.digest) == (36, 99, "e353886d2df98f7ca169dd1047366fd3")
 
 
 def test_the_plan_of_published_embeddings_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,9 @@ class Stage:
     loads: tuple[str, ...] = ()
     """Fields of the config and inputs that determine the model that it loads (by `workers.model_cache`). Steps that
     agree in them are run one after another by a process that keeps the model."""
+    batches: bool = False
+    """Its function takes `batch_size`, the number of sequences per forward pass, which changes results through rounding
+    at most; `runtime.<entry>.batch_size` sets it, and it is no part of the key."""
     history: bool = False
     """It writes its training curve, `history.parquet` (`tables.HISTORY`), where it trains at all."""
     together: str = ""

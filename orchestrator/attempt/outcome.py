@@ -131,7 +131,11 @@ def successful_attempt(manifest: Manifest, entry: str) -> Attempt:
 def _memory_advice(request: Request) -> str:
     runtime, name = request.runtime, request.step.entry
     if runtime.gpus:
-        return f"if it was the GPU's: a smaller batch in the config of {name}, or more of runtime.{name}.gpus"
+        batch = (
+            "a smaller batch in its config" if not request.step.definition.batches
+            else "not even one sequence of a batch fits, so a shorter max_tokens or a smaller dtype"
+        )  # fmt: skip
+        return f"if it was the GPU's: {batch}, or more of runtime.{name}.gpus"
     reserved = f"{runtime.memory / 2**30:.1f} GiB were" if runtime.memory else "nothing was"
     return f"{reserved} reserved: raise runtime.{name}.memory, or let it grow up to memory_limit"
 

@@ -120,6 +120,12 @@ def _name_problems(spec: SweepSpec) -> list[Problem]:
     for name, runtime in spec.runtime.items():
         for index, rule in enumerate(runtime.rules):
             problems += pattern_problems(spec, ("runtime", name, "rules", index, "at"), rule.at)
+        places = [("runtime", name), *(("runtime", name, "rules", index) for index in range(len(runtime.rules)))]
+        for place, values in zip(places, (runtime, *runtime.rules), strict=True):
+            kinds = _kinds(spec, name) if values.batch_size and name in spec.stages else []
+            if kinds and not any(spec.table[kind].batches for kind in kinds if kind in spec.table):
+                message = f"stage {kinds[0]!r} takes no batch_size here; where it trains, that is a field of its config"
+                problems.append(spec.problem((*place, "batch_size"), message))
     return problems
 
 

@@ -15,7 +15,7 @@ from orchestrator.plan.dependencies import order, own_axes, sources, targets
 from orchestrator.plan.grid import Axes, Grid
 from orchestrator.plan.references import UnresolvedError, is_reference, origin_of, references, resolve, substitute
 from orchestrator.sweep.problems import MISSING, UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
-from orchestrator.sweep.spec import SweepSpec
+from orchestrator.sweep.spec import RUNTIME_FIELDS, SweepSpec
 from orchestrator.types import Scalar
 from workers.config import Config
 from workers.metric import Metric
@@ -221,6 +221,9 @@ class _MergedConfig:
 
     def problem(self, path: DocPath, message: str) -> Problem:
         """Describe a mistake in the merged config, placed where its part was written."""
+        if message.startswith(UNKNOWN_FIELD) and "did you mean" not in message and path[-1] in RUNTIME_FIELDS:
+            remedy = f"write runtime.{self._name}.{path[-1]}"
+            message = f"{UNKNOWN_FIELD}; how a step is run is no part of what it is: {remedy}"
         return self._spec.problem(self._origin(path, of_field=message.startswith(UNKNOWN_FIELD)), message)
 
     def _origin(self, path: DocPath, of_field: bool = False) -> DocPath:

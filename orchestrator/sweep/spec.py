@@ -95,8 +95,13 @@ class _RuntimeValues(_Part):
     """`cpu`: compute on the CPU, and ask for no GPUs whatever `gpus` is."""
     memory: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
     memory_limit: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] = None
     attempts: Annotated[int, Field(ge=1)] | None = None
+
+
+#: What can be said of how steps are run.
+RUNTIME_FIELDS = frozenset(_RuntimeValues.model_fields)
 
 
 class RuntimeRule(_RuntimeValues):

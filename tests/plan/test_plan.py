@@ -86,7 +86,12 @@ def test_shards_propagate_one_to_one_and_are_gathered_in_order(tmp_path: Path) -
         [("  x: [1", "  ex: [1"), ("$x", "$ex")],
         [("source:", "origin:"), ("number: source", "number: origin")],
         [("x: [1, 2, 3]", "x: [1.0, 2.0, 3.0]")],
-        [("results: [total]", "results: [total]\nruntime: {total: {cpus: 7}}\nlimits: {running: 3}\nstore: /else")],
+        [
+            (
+                "results: [total]",
+                "results: [total]\nruntime: {default: {batch_size: 3}}\nlimits: {running: 3}\nstore: /else",
+            )
+        ],
         [("{add: $y}", "{add: $y, marker: ''}")],
     ],
 )

@@ -444,3 +444,28 @@ def test_a_field_that_belongs_one_level_deeper_is_named_with_its_place(tmp_path:
     assert mistakes(tmp_path, judged_by(f"endpoint: 'http://x/v1', model: m, {field}: 1")) == [
         f"FILE:8: stages.judge_sample.config.backend.{field}: unknown field; did you mean 'access.{field}'?"
     ]
+
+
+def test_a_batch_size_of_forward_passes_is_asked_for_at_runtime(tmp_path: Path) -> None:
+    text = f"""\
+name: batches
+question: How large?
+axes: {{seed: [0]}}
+stages:
+  prompts: {{config: {{source: {{path: {Path(__file__).parents[2] / "sweeps/data/helpful.jsonl"}}}, train: 2, test: 2}}}}
+  policy: {{config: {{model: some/model}}}}
+  generate:
+    inputs: {{policy: policy, prompts: prompts}}
+    config: {{split: train, responses: 2, seed: $seed, batch_size: 8}}
+runtime:
+  prompts: {{batch_size: 4}}
+  generate: {{rules: [{{at: {{seed: 0}}, batch_size: 16}}]}}
+"""
+    assert mistakes(tmp_path, text) == [
+        "FILE:9: stages.generate.config.batch_size: unknown field; how a step is run is no part of what it is: write "
+        "runtime.generate.batch_size",
+        "FILE:11: runtime.prompts.batch_size: stage 'prompts' takes no batch_size here; where it trains, that is a field "
+        "of its config",
+    ]
+    sound = text.replace(", batch_size: 8}", "}").replace("  prompts: {batch_size: 4}\n", "")
+    assert load(toy.write_sweep(tmp_path, sound)).runtime_of("generate", {"seed": 0}).batch_size == 16

@@ -15,7 +15,7 @@ from workers.tables import JUDGMENTS, write_table
 
 
 def judge_sample(
-    config: JudgeSampleConfig, out: Path, *, preferences: Path, judge: Path | None = None
+    config: JudgeSampleConfig, out: Path, *, preferences: Path, judge: Path | None = None, batch_size: int = 64
 ) -> dict[str, float]:
     """Let a judge write `samples` judgments of each pair and order, and with `hints` two more.
 
@@ -37,6 +37,7 @@ def judge_sample(
         out: receives `judgments.parquet`; those of a pair and order lie together, repeated ones before hinted ones.
         preferences: artifact of the pairs.
         judge: artifact of the model that judges, needed by a local backend and not used by the others.
+        batch_size: texts per forward pass of a local model with transformers.
 
     Returns:
         `judgments`: rows written. `mean_judgment_tokens`: mean new tokens of these, EOS not counted; the server's own
@@ -61,7 +62,7 @@ def judge_sample(
         if isinstance(backend, EndpointJudge):
             written, metrics = _by_endpoint(config, backend, asks)
         else:
-            written, metrics = _by_model(config, backend, asks, judge)
+            written, metrics = _by_model(config, backend, asks, judge, batch_size)
         written = [_with_hinted_verdict(config, ask, each) for ask, each in zip(asks, written, strict=True)]
         too_long = sum(each.unread.startswith(TOO_LONG) for each in written)
         metrics["judge_too_long"] = float(too_long)
@@ -72,12 +73,12 @@ def judge_sample(
 
 
 def _by_model(
-    config: JudgeSampleConfig, backend: LocalJudge, asks: Sequence[Ask], judge: Path | None
+    config: JudgeSampleConfig, backend: LocalJudge, asks: Sequence[Ask], judge: Path | None, batch_size: int
 ) -> tuple[list[Written], dict[str, float]]:
     # Judges behind a server, or in a file, need no torch.
     from workers.judges.backends.local import judgments_by_model
 
-    written, tokens = judgments_by_model(config, backend, asks, judge)
+    written, tokens = judgments_by_model(config, backend, asks, judge, batch_size)
     return written, {"mean_judgment_tokens": tokens / len(written)}
 
 

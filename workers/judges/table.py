@@ -15,6 +15,7 @@ STAGES: Mapping[str, Stage] = {
         "judgments",
         {"preferences": Input("preferences"), "judge": Input("model", optional=True)},
         loads=("judge", "backend"),
+        batches=True,
     ),
     "judge_parse": Stage(
         "workers.judges.parse:judge_parse",

@@ -159,8 +159,6 @@ class GenerateConfig(Config):
     max_new_tokens: PositiveInt = 128
     max_prompt_tokens: PositiveInt = 512
     """Longest prompt; longer ones lose their beginning."""
-    batch_size: PositiveInt = 64
-    """Sequences per forward pass; they can change a text only through rounding."""
     chat: bool = False
     """Put prompts into the chat template of the tokenizer, as messages."""
     engine: Literal["transformers", "vllm"] = "transformers"
@@ -190,7 +188,6 @@ class EmbedConfig(Config):
     """Causal or encoder model, or sentence-transformers folder; without it the `policy` input embeds."""
     max_tokens: PositiveInt = 512
     """Longest text; longer ones lose their beginning."""
-    batch_size: PositiveInt = 64
     dtype: Dtype = "float32"
     """Type that the model computes in."""
     stored_dtype: Literal["float16", "float32"] = "float32"

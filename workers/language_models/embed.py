@@ -13,7 +13,8 @@ from transformers.utils import cached_file
 
 from workers.data.responses import read_responses
 from workers.device import device
-from workers.language_models import models
+from workers.language_models import batches, models
+from workers.language_models.batches import BatchSize
 from workers.language_models.configs import EmbedConfig
 from workers.model_cache import cached_model
 from workers.progress import Progress
@@ -22,7 +23,9 @@ from workers.progress import Progress
 Embedder = Callable[[list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
-def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | None = None) -> dict[str, float]:
+def embed(
+    config: EmbedConfig, out: Path, *, responses: Path, policy: Path | None = None, batch_size: int = 64
+) -> dict[str, float]:
     """Embed every response with its prompt.
 
     The vector is the last-layer hidden state (after the final norm, as transformers returns it) at the last real token
@@ -35,6 +38,7 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
             It is written through a memory map, so that RAM holds only a few batches.
         responses: artifact of the responses.
         policy: artifact of the model that embeds when the config names none.
+        batch_size: texts per forward pass.
 
     Returns:
         `embedding_dimension`: d.
@@ -47,12 +51,14 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
     if named is None:
         raise ValueError("embed needs a model: give `model`, or a `policy` input")
     source = models.locate(named)
-    embedder = _sentence_embedder(source, config) if _is_sentence_model(source) else _last_token(source, config)
+    size = BatchSize(batch_size)
+    make = _sentence_embedder if _is_sentence_model(source) else _last_token
+    embedder = make(source, config, size)
     rows = read_responses([responses])
     total = rows.table.num_rows
     progress = Progress("responses", total)
     flat: np.ndarray | None = None
-    for start, prompts, answers in rows.windows(config.batch_size * models.WINDOW):
+    for start, prompts, answers in rows.windows(batch_size * batches.WINDOW):
         texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         for chosen, vectors in embedder(texts):
             if flat is None:
@@ -72,7 +78,7 @@ def embed(config: EmbedConfig, out: Path, *, responses: Path, policy: Path | Non
     return {"embedding_dimension": float(flat.shape[1])}
 
 
-def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
+def _last_token(source: models.Source, config: EmbedConfig, size: BatchSize) -> Embedder:
     def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         tokenizer = models.load_tokenizer(source)
         # Encoders have a pooler that nothing here reads, and that checkpoints may lack.
@@ -83,18 +89,18 @@ def _last_token(source: models.Source, config: EmbedConfig) -> Embedder:
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
     @torch.inference_mode()
+    def forward(ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = hidden[torch.arange(len(ids), device=hidden.device), mask.sum(1) - 1]
+        return np.asarray(last.float().cpu().numpy())
+
     def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        ids = models.tokenise(tokenizer, texts, limit)
-        for chosen, batch, mask in models.length_batches(ids, config.batch_size, tokenizer.pad_token_id):
-            hidden = model(input_ids=batch, attention_mask=mask).last_hidden_state
-            last = hidden[torch.arange(len(chosen), device=hidden.device), mask.sum(1) - 1]
-            yield chosen, last.float().cpu().numpy()
+        yield from batches.in_batches(batches.tokenise(tokenizer, texts, limit), tokenizer.pad_token_id, size, forward)
 
-    embedder: Embedder = vectors
-    return embedder
+    return vectors
 
 
-def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
+def _sentence_embedder(source: models.Source, config: EmbedConfig, size: BatchSize) -> Embedder:
     # Here and not above: the import takes seconds, and most models do not need it.
     from sentence_transformers import SentenceTransformer
 
@@ -108,8 +114,12 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig) -> Embedder:
     model.tokenizer.truncation_side = "left"
 
     def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        # encode sorts by length and batches by itself.
-        yield np.arange(len(texts)), model.encode(texts, batch_size=config.batch_size, show_progress_bar=False)
+        # In the order in which `encode` itself would make batches; one at a time, so that it can be cut.
+        order = np.argsort([-len(text) for text in texts])
+        yield from size.apply(
+            lambda chosen: model.encode([texts[i] for i in chosen], batch_size=len(chosen), show_progress_bar=False),
+            order,
+        )
 
     return vectors
 

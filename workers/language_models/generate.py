@@ -15,7 +15,9 @@ from workers.language_models.sampling_settings import Sampling
 from workers.tables import PROMPTS, read_table
 
 
-def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) -> dict[str, float]:
+def generate(
+    config: GenerateConfig, out: Path, *, policy: Path, prompts: Path, batch_size: int = 64
+) -> dict[str, float]:
     """Sample `responses` responses for each prompt of one shard of a split.
 
     A shard is a contiguous block of the split's prompts in the order of prompt_id (`numpy.array_split`). A text depends
@@ -28,6 +30,7 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         out: receives `responses.parquet`.
         policy: artifact of the model.
         prompts: artifact of the prompts.
+        batch_size: texts per forward pass of transformers.
 
     Returns:
         `responses`: rows written; `mean_response_tokens`: mean number of new tokens, without EOS.
@@ -48,11 +51,10 @@ def generate(config: GenerateConfig, out: Path, *, policy: Path, prompts: Path) 
         chat=config.chat,
         engine=config.engine,
         dtype=config.dtype,
-        batch_size=config.batch_size,
     )
     labels = [f"generate/{config.split}/{prompt_id}/{r}" for prompt_id in prompt_ids for r in range(config.responses)]
     repeated = [text for text in texts for _ in range(config.responses)]
-    answers, tokens = sample(models.locate(policy), repeated, labels, settings, "responses")
+    answers, tokens = sample(models.locate(policy), repeated, labels, settings, "responses", batch_size)
     write_responses(prompt_ids, texts, answers, out)
     return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 

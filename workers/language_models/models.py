@@ -7,24 +7,18 @@ A `model` or `golden` artifact holds either a folder `model/` (`save_pretrained`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.config import HubModel, LocalPath
-from workers.device import device
 
 FOLDER = "model"
 REFERENCE = "reference.json"
-
-#: Number of batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
-WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -149,55 +143,6 @@ def read_token_limit(source: Source, tokenizer: PreTrainedTokenizerBase, max_tok
         FileNotFoundError: the model cannot be read.
     """
     return _token_limit(_read(AutoConfig, source), tokenizer, max_tokens)
-
-
-def tokenise(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, special: bool = True
-) -> list[list[int]]:
-    """Tokenise each text, with the special tokens of the tokenizer unless `special` is false.
-
-    Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
-    is the response, and it comes last.
-    """
-    if not texts:  # to a tokenizer this would be one text
-        return []
-    tokenizer.truncation_side = "left"
-    found = tokenizer(
-        list(texts),
-        truncation=max_tokens is not None,
-        max_length=max_tokens,
-        add_special_tokens=special,
-        return_attention_mask=False,
-    )
-    return list(found["input_ids"])
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad on `side` ("left" or "right"); return token ids and attention mask, int64 of shape (rows, longest row)."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for i, row in enumerate(rows):
-        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
-        ids[i, place] = torch.tensor(row, dtype=torch.int64)
-        mask[i, place] = 1
-    return ids, mask
-
-
-def length_batches(
-    rows: Sequence[Sequence[int]], batch_size: int, pad_id: int
-) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-    """Make right-padded batches, longest rows first so that too little memory shows at once.
-
-    Yields:
-        Positions in `rows` (int64, at most `batch_size`), token ids and attention mask of these rows, on `device()`.
-    """
-    order = np.argsort([-len(row) for row in rows], kind="stable")
-    where = device()
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        ids, mask = pad([rows[i] for i in chosen], pad_id, "right")
-        yield chosen, ids.to(where), mask.to(where)
 
 
 def _folder(path: str, named_by: str) -> Source:

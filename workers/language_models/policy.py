@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workers.device import device
 from workers.language_models import models
+from workers.language_models.batches import pad, tokenise
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.progress import Progress
 from workers.seeding import derive_seed, generator
@@ -57,7 +58,7 @@ def policy(config: PolicyConfig, out: Path, *, demonstrations: Path | None = Non
         raise ValueError(f"{demonstrations}: no demonstrations to make a tiny policy from")
     tokenizer = _tokenizer(texts, tiny)
     model = _random_llama(tokenizer, tiny)
-    rows = [[*ids, tokenizer.eos_token_id] for ids in models.tokenise(tokenizer, texts, tiny.context - 1)]
+    rows = [[*ids, tokenizer.eos_token_id] for ids in tokenise(tokenizer, texts, tiny.context - 1)]
     _train(model, rows, tiny)
     models.save_model(model, tokenizer, out)
     return {}
@@ -108,7 +109,7 @@ def _train(model: LlamaForCausalLM, rows: list[list[int]], tiny: TinyLlama) -> N
     progress = Progress("optimizer steps", tiny.steps)
     for step in range(tiny.steps):
         # No attention mask: attention is causal and the padding is on the right, so no real token sees it.
-        ids, mask = models.pad([rows[i] for i in next(order)], pad_id=0, side="right")
+        ids, mask = pad([rows[i] for i in next(order)], pad_id=0, side="right")
         labels = ids.masked_fill(mask == 0, -100)
         loss = model(input_ids=ids.to(where), labels=labels.to(where), use_cache=False).loss
         loss.backward()

@@ -16,6 +16,7 @@ from transformers import (
 
 from workers.device import device
 from workers.language_models import models, vllm
+from workers.language_models.batches import BatchSize, pad
 from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
 from workers.progress import Progress
@@ -25,7 +26,12 @@ _NAN = "the model gives NaN instead of probabilities (float16 overflow? try bflo
 
 
 def sample(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], settings: Sampling, what: str
+    source: models.Source,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    settings: Sampling,
+    what: str,
+    batch_size: int,
 ) -> tuple[list[str], int]:
     """Sample one continuation of each prompt.
 
@@ -43,6 +49,7 @@ def sample(
         labels: name the random stream of each text.
         settings: how to sample.
         what: name of the texts in lines of progress.
+        batch_size: texts per forward pass of transformers, fewer where memory runs out; vLLM makes its own batches.
 
     Returns:
         The texts, and how many new tokens they have together, EOS not counted.
@@ -55,13 +62,18 @@ def sample(
     if settings.engine == "vllm":
         tokenizer, new = vllm.new_tokens(source, prompts, labels, settings)
     else:
-        tokenizer, new = _new_tokens(source, prompts, labels, settings, what)
+        tokenizer, new = _new_tokens(source, prompts, labels, settings, what, batch_size)
     texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return texts, sum(map(len, new))
 
 
 def _new_tokens(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], settings: Sampling, what: str
+    source: models.Source,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    settings: Sampling,
+    what: str,
+    batch_size: int,
 ) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
     """Sample with transformers; return the tokenizer and the new tokens of each prompt."""
 
@@ -77,13 +89,14 @@ def _new_tokens(
     rows = prompt_tokens(tokenizer, prompts, limit, settings)
     new: list[list[int]] = []
     progress = Progress(what, len(rows))
-    for start in range(0, len(rows), settings.batch_size):
-        batch = slice(start, start + settings.batch_size)
-        uniforms = np.stack(
-            [generator(settings.seed, label).random(settings.max_new_tokens) for label in labels[batch]]
-        )
-        ids, mask = models.pad(rows[batch], tokenizer.pad_token_id, "left")
-        sampled = _batch(model, ids, mask, uniforms, settings, ends, tokenizer.pad_token_id)
+
+    def continued(batch: np.ndarray) -> list[list[int]]:
+        uniforms = np.stack([generator(settings.seed, labels[i]).random(settings.max_new_tokens) for i in batch])
+        ids, mask = pad([rows[i] for i in batch], tokenizer.pad_token_id, "left")
+        made: list[list[int]] = _batch(model, ids, mask, uniforms, settings, ends, tokenizer.pad_token_id)
+        return made
+
+    for _, sampled in BatchSize(batch_size).apply(continued, np.arange(len(rows))):
         new += [until_end(row, ends) for row in sampled]
         progress.show(len(new))
     return tokenizer, new

@@ -28,7 +28,6 @@ class Sampling:
     chat: bool = False
     engine: Literal["transformers", "vllm"] = "transformers"
     dtype: str = "float32"
-    batch_size: int = 64
 
     @property
     def max_tokens(self) -> int:

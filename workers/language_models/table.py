@@ -38,6 +38,7 @@ STAGES: Mapping[str, Stage] = {
         "responses",
         {"policy": Input("model"), "prompts": Input("prompts")},
         loads=("policy", "dtype", "engine"),
+        batches=True,
     ),
     "embed": Stage(
         "workers.language_models.embed:embed",
@@ -46,5 +47,6 @@ STAGES: Mapping[str, Stage] = {
         "embeddings",
         {"responses": Input("responses"), "policy": Input("model", optional=True)},
         loads=("model", "policy"),
+        batches=True,
     ),
 }

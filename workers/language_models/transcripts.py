@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from workers.data.chat import render
-from workers.language_models.models import tokenise
+from workers.language_models.batches import tokenise
 
 
 def prompt_ids(

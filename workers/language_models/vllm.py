@@ -24,7 +24,7 @@ def new_tokens(
     """Sample with vLLM; return the tokenizer and the new tokens of each prompt, as `sampling.sample` describes.
 
     Each text has a generator of its own, seeded with (seed, label), so the others matter only through rounding.
-    `batch_size` is not used: vLLM makes its own batches.
+    vLLM makes its own batches.
 
     Raises:
         ImportError: vLLM is not installed here.

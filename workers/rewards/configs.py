@@ -53,7 +53,6 @@ class ScoringConfig(Config):
     max_tokens: PositiveInt = 512
     """Prompt and answer together; 512 in the scripts of arXiv 2411.04991 (`step3_reward_annotation.py`). Longer texts
     lose their beginning."""
-    batch_size: PositiveInt = 64
     chat: bool = False
     """Put prompts and answers into the chat template of the tokenizer, as messages, as the model wants it."""
     dtype: Dtype = "float32"

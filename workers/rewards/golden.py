@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from workers.config import HubModel, LocalPath
+from workers.language_models.batches import BatchSize
 from workers.language_models.models import write_reference
 from workers.rewards.configs import GoldenConfig, RewardTraining
 from workers.rewards.scalar_model import ScalarModel
@@ -63,7 +64,7 @@ def _train(
     trained = train(config, start, ids, np.sort(order[held:]), out, "golden")
     scalar = ScalarModel(start.tokenizer, trained.model)
     chosen, rejected = (
-        scalar.rewards([ids[answer][row] for row in order[:held]], config.batch_size)
+        scalar.rewards([ids[answer][row] for row in order[:held]], BatchSize(config.batch_size))
         for answer in ("chosen", "rejected")
     )
     gap = chosen.astype(np.float64) - rejected

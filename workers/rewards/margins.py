@@ -10,7 +10,9 @@ from workers.rewards.configs import MarginsConfig
 from workers.rewards.scoring import score_pairs
 
 
-def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path) -> dict[str, float]:
+def margins(
+    config: MarginsConfig, out: Path, *, golden: Path, preferences: Path, batch_size: int = 64
+) -> dict[str, float]:
     """Subtract the golden reward of the rejected answer from that of the chosen one, in each row.
 
     Each answer is read as prompt + answer, or as a chat. Texts longer than `max_tokens` lose their beginning. The head
@@ -21,6 +23,7 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
         out: receives `margins.npy`, float32 of shape (rows,), in the order of `preferences`.
         golden: artifact of a sequence classifier with one label.
         preferences: artifact of the rows.
+        batch_size: answers per forward pass.
 
     Returns:
         `mean_reward_gap`, the mean margin in units of the reward model.
@@ -30,7 +33,7 @@ def margins(config: MarginsConfig, out: Path, *, golden: Path, preferences: Path
             `chat` without a chat template.
         FileNotFoundError: the golden model cannot be read.
     """
-    _, (chosen, rejected) = score_pairs(golden, preferences, [["chosen", "rejected"]], config)
+    _, (chosen, rejected) = score_pairs(golden, preferences, [["chosen", "rejected"]], config, batch_size)
     gaps = (chosen.astype(np.float64) - rejected).astype(np.float32)
     np.save(out / "margins.npy", gaps)
     return {"mean_reward_gap": float(gaps.mean(dtype=np.float64))}

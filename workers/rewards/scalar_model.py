@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from workers.config import Dtype
 from workers.device import device
 from workers.language_models import models
+from workers.language_models.batches import BatchSize, in_batches
 from workers.model_cache import cached_model
 
 #: Names of the head in transformers: `score` of causal language models, `classifier` of encoders.
@@ -40,16 +41,21 @@ class ScalarModel:
     model: PreTrainedModel
     """On `device()`."""
 
-    @torch.inference_mode()
-    def rewards(self, rows: Sequence[Sequence[int]], batch_size: int) -> NDArray[np.float32]:
+    def rewards(self, rows: Sequence[Sequence[int]], size: BatchSize) -> NDArray[np.float32]:
         """Return the reward (rows,) of each row of token ids, in their order.
 
         transformers reads the logit at the last token that is not the pad token. Padding is on the right because the
         classifiers derive no positions from the attention mask.
         """
+
+        @torch.inference_mode()
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
+            return np.asarray(logits[:, 0].float().cpu().numpy())
+
         rewards = np.empty(len(rows), dtype=np.float32)
-        for chosen, ids, mask in models.length_batches(rows, batch_size, self.tokenizer.pad_token_id):
-            rewards[chosen] = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float().cpu().numpy()
+        for chosen, found in in_batches(rows, self.tokenizer.pad_token_id, size, forward):
+            rewards[chosen] = found
         return rewards
 
 

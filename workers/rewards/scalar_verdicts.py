@@ -11,7 +11,9 @@ from workers.rewards.scoring import score_pairs
 from workers.tables import VERDICTS, write_table
 
 
-def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, preferences: Path) -> dict[str, float]:
+def scalar_verdicts(
+    config: ScalarVerdictsConfig, out: Path, *, scalar: Path, preferences: Path, batch_size: int = 64
+) -> dict[str, float]:
     """Let a scalar reward model choose between the two answers of each row.
 
     It prefers the answer with the strictly greater reward, as RewardBench counts (arXiv 2403.13787); of equal ones the
@@ -23,6 +25,7 @@ def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, pr
         out: receives `verdicts.parquet` in the order of `preferences`; `request`, `text` and `unread` are empty.
         scalar: artifact of a sequence classifier with one label.
         preferences: artifact of (prompt, chosen, rejected) rows.
+        batch_size: answers per forward pass.
 
     Returns:
         `verdicts`: two per row. `ties`: rows with equal rewards.
@@ -32,7 +35,7 @@ def scalar_verdicts(config: ScalarVerdictsConfig, out: Path, *, scalar: Path, pr
             chat template.
         FileNotFoundError: the model cannot be read.
     """
-    table, rewards = score_pairs(scalar, preferences, [["chosen"], ["rejected"]], config)
+    table, rewards = score_pairs(scalar, preferences, [["chosen"], ["rejected"]], config, batch_size)
     prompts, chosen, rejected = (table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected"))
     rows = table.num_rows
     right = rewards[0] > rewards[1]

@@ -10,7 +10,7 @@ from workers.rewards.configs import ScoreConfig
 from workers.rewards.scoring import score_answers
 
 
-def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> dict[str, float]:
+def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path, batch_size: int = 64) -> dict[str, float]:
     """Score every response with the golden reward model, at the last token of prompt + response, or of their chat.
 
     The response is cut where `cut_at` begins (released scripts of arXiv 2411.04991: "\\n\\nHuman"). Texts longer than
@@ -21,6 +21,7 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
         out: receives `scores.npy`, float32 of shape (prompts, responses), in the order of `responses`.
         golden: artifact of a sequence classifier with one label.
         responses: artifact of the responses.
+        batch_size: responses per forward pass.
 
     Returns:
         The metrics of `embeddings.write_scores`, in units of the reward model.
@@ -37,5 +38,7 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path) -> d
         return response.strip() if config.strip else response
 
     rows = read_responses([responses])
-    scores = score_answers(golden, rows.table, [["response"]], config, name=rows.name, unit="responses", edit=read)
+    scores = score_answers(
+        golden, rows.table, [["response"]], config, batch_size, name=rows.name, unit="responses", edit=read
+    )
     return write_scores(scores.reshape(rows.prompts, rows.responses), out)

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from workers.language_models import models
+from workers.language_models import batches, models
+from workers.language_models.batches import BatchSize
 from workers.language_models.transcripts import transcript_ids
 from workers.progress import Progress
 from workers.rewards.configs import ScoringConfig
@@ -20,8 +21,9 @@ from workers.tables import PREFERENCES, read_table
 def score_answers(
     golden: Path,
     table: pa.Table,
-    batches: Sequence[Sequence[str]],
+    columns: Sequence[Sequence[str]],
     config: ScoringConfig,
+    batch_size: int,
     *,
     name: Callable[[int], str],
     unit: str = "rows",
@@ -35,9 +37,10 @@ def score_answers(
     Args:
         golden: artifact of a sequence classifier with one label.
         table: has a column `prompt` and the columns of answers.
-        batches: columns of answers. Those that are named together share batches, which shows in the last bits of their
+        columns: of answers. Those that are named together share batches, which shows in the last bits of their
             rewards.
         config: how to read the texts.
+        batch_size: rows per forward pass, fewer where memory runs out.
         name: gives what an error message calls a row.
         unit: what lines of progress call rows.
         edit: gives what is read of an answer.
@@ -48,22 +51,22 @@ def score_answers(
     """
     scalar = load_scalar_model(golden, config.dtype)
     limit = models.token_limit(scalar.model, scalar.tokenizer, config.max_tokens)
-    columns = [column for together in batches for column in together]
-    rewards = np.empty((len(columns), table.num_rows), dtype=np.float32)
-    at_once = config.batch_size * models.WINDOW
+    flat = [column for together in columns for column in together]
+    rewards = np.empty((len(flat), table.num_rows), dtype=np.float32)
+    size, at_once = BatchSize(batch_size), batch_size * batches.WINDOW
     progress = Progress(unit, table.num_rows)
     for start in range(0, table.num_rows, at_once):
         part = table.slice(start, at_once)
         prompts = part["prompt"].to_pylist()
         found = []
-        for together in batches:
+        for together in columns:
             answers = [edit(answer) for column in together for answer in part[column].to_pylist()]
             ids = transcript_ids(scalar.tokenizer, prompts * len(together), answers, chat=config.chat, max_tokens=limit)
-            found.append(scalar.rewards(ids, config.batch_size))
-        window = np.concatenate(found).reshape(len(columns), len(prompts))
+            found.append(scalar.rewards(ids, size))
+        window = np.concatenate(found).reshape(len(flat), len(prompts))
         if not np.isfinite(window).all():
             row, column = np.argwhere(~np.isfinite(window.T))[0]
-            which = f" of the {columns[column]} answer" if len(columns) > 1 else ""
+            which = f" of the {flat[column]} answer" if len(flat) > 1 else ""
             raise ValueError(f"{name(start + int(row))}: the reward{which} is not finite (dtype {config.dtype})")
         rewards[:, start : start + len(prompts)] = window
         progress.show(start + len(prompts))
@@ -71,15 +74,16 @@ def score_answers(
 
 
 def score_pairs(
-    golden: Path, preferences: Path, batches: Sequence[Sequence[str]], config: ScoringConfig
+    golden: Path, preferences: Path, columns: Sequence[Sequence[str]], config: ScoringConfig, batch_size: int
 ) -> tuple[pa.Table, NDArray[np.float32]]:
     """Return the rows of a `preferences` artifact, and the rewards (2, rows) of their chosen and rejected answers.
 
     Args:
         golden: artifact of a sequence classifier with one label.
         preferences: artifact of the rows.
-        batches: "chosen" and "rejected" in this order, as `score_answers` has it.
+        columns: "chosen" and "rejected" in this order, as `score_answers` has it.
         config: how to read the texts.
+        batch_size: rows per forward pass, fewer where memory runs out.
 
     Raises:
         ValueError: there are no rows; and as `score_answers`.
@@ -89,4 +93,4 @@ def score_pairs(
     table = read_table(path, PREFERENCES)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no preferences")
-    return table, score_answers(golden, table, batches, config, name=lambda row: f"{path}: row {row + 1}")
+    return table, score_answers(golden, table, columns, config, batch_size, name=lambda row: f"{path}: row {row + 1}")

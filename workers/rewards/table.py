@@ -15,6 +15,7 @@ STAGES: Mapping[str, Stage] = {
         "margins",
         {"golden": Input("golden"), "preferences": Input("preferences")},
         loads=("golden", "dtype"),
+        batches=True,
     ),
     "golden": Stage(
         "workers.rewards.golden:golden",
@@ -31,6 +32,7 @@ STAGES: Mapping[str, Stage] = {
         "scores",
         {"golden": Input("golden"), "responses": Input("responses")},
         loads=("golden", "dtype"),
+        batches=True,
     ),
     "scalar_train": Stage(
         "workers.rewards.scalar_train:scalar_train",
@@ -47,5 +49,6 @@ STAGES: Mapping[str, Stage] = {
         "verdicts",
         {"scalar": Input("golden"), "preferences": Input("preferences")},
         loads=("scalar", "dtype"),
+        batches=True,
     ),
 }

@@ -55,11 +55,11 @@ def pairs(count: int) -> list[tuple[str, str, str]]:
     return [(f"\n\nHuman: How do I mend boat {i}?\n\nAssistant:", f" Glue {i}.", f" No, {i}.") for i in range(count)]
 
 
-def run(out: Path, preferences: Path, judge: Path | None, **settings: Any) -> Rows:
+def run(out: Path, preferences: Path, judge: Path | None, batch_size: int = 8, **settings: Any) -> Rows:
     out.mkdir(parents=True, exist_ok=True)
-    small = {"samples": 2, "max_new_tokens": 8, "backend": {"engine": "transformers", "batch_size": 8}}
+    small = {"samples": 2, "max_new_tokens": 8, "backend": {"engine": "transformers"}}
     config = JudgeSampleConfig.model_validate(small | settings)
-    metrics = judge_sample(config, out, preferences=preferences, judge=judge)
+    metrics = judge_sample(config, out, preferences=preferences, judge=judge, batch_size=batch_size)
     rows = tables.read_table(out / "judgments.parquet", tables.JUDGMENTS).to_pylist()
     assert set(metrics) == set(config.declared())
     assert metrics["judgments"] == len(rows)
@@ -91,7 +91,7 @@ def test_a_hinted_judgment_is_a_rationale_of_the_hinted_request_with_the_verdict
     told = [hinted_request(row["prompt"], row["first"], row["second"], "json", 0, row["hint"]) for row in rows]
     labels = [label(row) for row in rows]
     how = Sampling(0.7, 0.8, max_new_tokens=8, max_prompt_tokens=4096, seed=0, repetition_penalty=1.3)
-    reasons, _ = sample(models.locate(tiny_judge), told, labels, how, "reasons")
+    reasons, _ = sample(models.locate(tiny_judge), told, labels, how, "reasons", 64)
     assert [json.loads(row["text"]) for row in rows] == [
         {"rationale": text.strip(), "verdict": row["hint"]} for text, row in zip(reasons, rows, strict=True)
     ]
@@ -168,8 +168,8 @@ def test_padding_does_not_count_as_seen_for_the_repetition_penalty(tiny_judge: P
     assert models.load_tokenizer(source).pad_token_id == int(logits.argmax())
 
     how = Sampling(0.0, 1.0, max_new_tokens=4, max_prompt_tokens=400, seed=0, repetition_penalty=3.0)
-    alone, _ = sample(source, [short], ["a"], how, "texts")
-    together, _ = sample(source, [short, long], ["a", "b"], how, "texts")
+    alone, _ = sample(source, [short], ["a"], how, "texts", 64)
+    together, _ = sample(source, [short, long], ["a", "b"], how, "texts", 64)
     assert together[0] == alone[0]
 
 
@@ -185,8 +185,7 @@ def test_neither_shards_batches_samples_limit_nor_other_rows_change_a_judgment(
         for row in run(tmp_path / str(shard), preferences, tiny_judge, shards=2, shard=shard, **settings)
     ]
     assert sharded == whole
-    backend = {"engine": "transformers", "batch_size": 3}
-    assert run(tmp_path / "batch", preferences, tiny_judge, backend=backend, **settings) == whole
+    assert run(tmp_path / "batch", preferences, tiny_judge, batch_size=3, **settings) == whole
     more = run(tmp_path / "more", preferences, tiny_judge, samples=3, limit=2, **settings)
     assert by_texts(whole).items() >= by_texts([row for row in more if row["sample"] < 2]).items()
     assert {row["prompt"] for row in more} == {prompt for prompt, _, _ in pairs(2)}
@@ -215,7 +214,7 @@ def shown_first(preferences: Path, out: Path, judge: Path, **settings: Any) -> l
 
 def test_orders_are_drawn_by_seed_and_chosen_first_moves_their_share(tiny_judge: Path, tmp_path: Path) -> None:
     preferences = write_pairs(tmp_path, pairs(60))
-    small = {"backend": {"engine": "transformers", "batch_size": 60}}
+    small = {"batch_size": 60}
     fair = shown_first(preferences, tmp_path, tiny_judge, **small)
     assert 15 < sum(fair) < 45
     assert fair == shown_first(preferences, tmp_path, tiny_judge, **small)

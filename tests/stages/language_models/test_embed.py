@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from workers import tables
 from workers.config import LocalPath
-from workers.language_models import models
+from workers.language_models import batches, models
 from workers.language_models.configs import EmbedConfig
 from workers.language_models.embed import embed
 
@@ -23,9 +23,11 @@ pytestmark = pytest.mark.train
 Write = Callable[[list[list[str]]], Path]
 
 
-def run(out: Path, responses: Path, policy: Path | None, **settings: Any) -> np.ndarray:
+def run(out: Path, responses: Path, policy: Path | None, batch_size: int = 64, **settings: Any) -> np.ndarray:
     out.mkdir(exist_ok=True)
-    metrics = embed(EmbedConfig.model_validate(settings), out, responses=responses, policy=policy)
+    metrics = embed(
+        EmbedConfig.model_validate(settings), out, responses=responses, policy=policy, batch_size=batch_size
+    )
     found = np.load(out / "embeddings.npy", mmap_mode="r")
     assert metrics == {"embedding_dimension": found.shape[-1]}
     return found
@@ -45,7 +47,7 @@ def minilm() -> LocalPath:
 def test_an_embedding_is_the_last_hidden_state_of_the_text_alone(
     batch_size: int, tiny_policy: Path, tiny_responses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "WINDOW", 2)
+    monkeypatch.setattr(batches, "WINDOW", 2)
     found = run(tmp_path, tiny_responses, tiny_policy, batch_size=batch_size)
     source = models.locate(tiny_policy)
     tokenizer = models.load_tokenizer(source)

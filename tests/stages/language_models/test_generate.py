@@ -22,12 +22,10 @@ from workers.seeding import generator
 pytestmark = pytest.mark.train
 
 
-def run(out: Path, policy: Path, prompts: Path, **settings: Any) -> list[dict[str, Any]]:
+def run(out: Path, policy: Path, prompts: Path, batch_size: int = 8, **settings: Any) -> list[dict[str, Any]]:
     out.mkdir(exist_ok=True)
-    config = GenerateConfig.model_validate(
-        {"split": "train", "responses": 2, "max_new_tokens": 12, "batch_size": 8} | settings
-    )
-    metrics = generate(config, out, policy=policy, prompts=prompts)
+    config = GenerateConfig.model_validate({"split": "train", "responses": 2, "max_new_tokens": 12} | settings)
+    metrics = generate(config, out, policy=policy, prompts=prompts, batch_size=batch_size)
     rows = tables.read_table(out / "responses.parquet", tables.RESPONSES).to_pylist()
     assert set(metrics) == set(config.declared())
     assert metrics["responses"] == len(rows)

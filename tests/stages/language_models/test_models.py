@@ -82,30 +82,6 @@ def test_a_tokenizer_without_a_pad_token_pads_with_eos(tiny_policy: Path, tmp_pa
     assert model.config.pad_token_id == tokenizer.eos_token_id
 
 
-def test_long_texts_lose_their_beginning_but_not_the_bos_token(tiny_policy: Path) -> None:
-    tokenizer = models.load_tokenizer(models.locate(tiny_policy))
-    text = "\n\nHuman: paint the old boat with a brush\n\nAssistant: yes"
-    (whole,) = models.tokenise(tokenizer, [text], 100)
-    (cut,) = models.tokenise(tokenizer, [text], 6)
-    assert cut == [tokenizer.bos_token_id, *whole[-5:]]
-
-
-def test_padding_marks_what_is_real() -> None:
-    left, left_mask = models.pad([[1, 2, 3], [4]], 9, "left")
-    right, right_mask = models.pad([[1, 2, 3], [4]], 9, "right")
-    assert left.tolist() == [[1, 2, 3], [9, 9, 4]]
-    assert left_mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert right.tolist() == [[1, 2, 3], [4, 9, 9]]
-    assert right_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-
-
-def test_length_batches_hold_every_row_once() -> None:
-    rows = [[1] * length for length in (3, 9, 1, 9, 4)]
-    seen = [(int(i), int(mask[k].sum())) for at, _, mask in models.length_batches(rows, 2, 0) for k, i in enumerate(at)]
-    assert sorted(seen) == [(i, len(row)) for i, row in enumerate(rows)]
-    assert [length for _, length in seen] == [9, 9, 4, 3, 1]
-
-
 def test_models_are_loaded_for_evaluation_in_the_wanted_dtype(tiny_policy: Path) -> None:
     source = models.locate(tiny_policy)
     model = models.load_model(source, AutoModelForCausalLM, models.load_tokenizer(source), dtype="bfloat16")

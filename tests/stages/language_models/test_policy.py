@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from workers import tables
 from workers.config import LocalPath
 from workers.language_models import models
+from workers.language_models.batches import tokenise
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 
@@ -33,7 +34,7 @@ def make(config: PolicyConfig, out: Path, demonstrations: Path | None) -> torch.
 def loss(model: torch.nn.Module, folder: Path, demonstrations: Path) -> float:
     tokenizer = models.load_tokenizer(models.locate(folder))
     row = tables.read_table(demonstrations / "demonstrations.parquet", tables.DEMONSTRATIONS).to_pylist()[0]
-    ids = torch.tensor(models.tokenise(tokenizer, [row["prompt"] + row["response"]], 64))
+    ids = torch.tensor(tokenise(tokenizer, [row["prompt"] + row["response"]], 64))
     with torch.no_grad():
         return float(model(input_ids=ids, labels=ids).loss)
 
@@ -63,7 +64,7 @@ def test_the_tokenizer_has_special_tokens_and_spells_any_text(tiny_policy: Path)
     tokenizer = models.load_tokenizer(models.locate(tiny_policy))
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3
     text = "\n\nHuman:  é 漢字 🙂 \t x"
-    (ids,) = models.tokenise(tokenizer, [text], 200)
+    (ids,) = tokenise(tokenizer, [text], 200)
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
     assert len(tokenizer) <= 400

@@ -13,17 +13,17 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from workers import tables
-from workers.language_models import models
+from workers.language_models import batches, models
 from workers.rewards.configs import MarginsConfig
 from workers.rewards.margins import margins
 
 pytestmark = pytest.mark.train
 
 
-def run(out: Path, golden: Path, preferences: Path, **settings: Any) -> np.ndarray:
+def run(out: Path, golden: Path, preferences: Path, batch_size: int = 64, **settings: Any) -> np.ndarray:
     out.mkdir()
     config = MarginsConfig.model_validate(settings)
-    metrics = margins(config, out, golden=golden, preferences=preferences)
+    metrics = margins(config, out, golden=golden, preferences=preferences, batch_size=batch_size)
     found = np.load(out / "margins.npy")
     assert set(metrics) == set(config.declared())
     assert metrics["mean_reward_gap"] == pytest.approx(found.mean(), abs=1e-5)
@@ -47,7 +47,7 @@ def test_margins_are_the_differences_of_rewards_read_one_at_a_time(
     expected = [
         reward(rows[i]["prompt"] + rows[i]["chosen"]) - reward(rows[i]["prompt"] + rows[i]["rejected"]) for i in some
     ]
-    monkeypatch.setattr(models, "WINDOW", 2)  # so that windows matter too
+    monkeypatch.setattr(batches, "WINDOW", 2)  # so that windows matter too
     for batch_size in (7, 64):
         found = run(tmp_path / str(batch_size), tiny_golden, tiny_preferences, batch_size=batch_size)
         assert found.shape == (60,)

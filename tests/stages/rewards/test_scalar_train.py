@@ -20,6 +20,7 @@ from workers.config import LocalPath
 from workers.data.configs import PreferencesConfig
 from workers.data.preferences import preferences
 from workers.language_models import models
+from workers.language_models.batches import BatchSize, tokenise
 from workers.language_models.configs import Lora, PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.rewards.configs import ScalarTrainConfig, ScalarVerdictsConfig
@@ -48,11 +49,11 @@ def rewards(folder: Path, texts: list[str]) -> list[float]:
 
 
 def judge(
-    folder: Path, scalar: Path, preferences: Path, **config: Any
+    folder: Path, scalar: Path, preferences: Path, batch_size: int = 64, **config: Any
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     folder.mkdir(exist_ok=True)
     whole = ScalarVerdictsConfig(**config)
-    metrics = scalar_verdicts(whole, folder, scalar=scalar, preferences=preferences)
+    metrics = scalar_verdicts(whole, folder, scalar=scalar, preferences=preferences, batch_size=batch_size)
     assert set(metrics) == set(whole.declared())
     return list(tables.read_table(folder / "verdicts.parquet", tables.VERDICTS).to_pylist()), metrics
 
@@ -168,10 +169,10 @@ def test_the_head_is_float32_where_the_rest_is_bfloat16(
     assert {weight.dtype for name, weight in model.state_dict().items() if "score" not in name} == {torch.bfloat16}
     assert model.score.weight.dtype == torch.float32
     assert set(stored) == set(model.state_dict())
-    ids = models.tokenise(tokenizer, [HI + f" {word}" for word in ("yes", "no", "boat", "bike", "door")], 50)
+    ids = tokenise(tokenizer, [HI + f" {word}" for word in ("yes", "no", "boat", "bike", "door")], 50)
     for autocast in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            found = ScalarModel(tokenizer, model).rewards(ids, 8)
+            found = ScalarModel(tokenizer, model).rewards(ids, BatchSize(8))
         assert not np.array_equal(found, torch.from_numpy(found).bfloat16().float().numpy())
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from workers import tables
-from workers.language_models import models
+from workers.language_models import batches, models
 from workers.rewards.configs import ScoreConfig
 from workers.rewards.score import score
 
@@ -30,10 +30,10 @@ pytestmark = pytest.mark.train
 Write = Callable[[list[list[str]]], Path]
 
 
-def run(out: Path, golden: Path, responses: Path, **settings: Any) -> np.ndarray:
+def run(out: Path, golden: Path, responses: Path, batch_size: int = 64, **settings: Any) -> np.ndarray:
     out.mkdir(exist_ok=True)
     config = ScoreConfig.model_validate(settings)
-    metrics = score(config, out, golden=golden, responses=responses)
+    metrics = score(config, out, golden=golden, responses=responses, batch_size=batch_size)
     scores = np.load(out / "scores.npy")
     assert set(metrics) == set(config.declared())
     assert metrics["mean_reward"] == pytest.approx(scores.mean(), abs=1e-5)
@@ -60,7 +60,7 @@ def one_at_a_time(golden: Path, responses: Path, cut: str | None) -> np.ndarray:
 def test_padding_and_batches_do_not_change_scores(
     batch_size: int, tiny_golden: Path, tiny_responses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "WINDOW", 2)  # so that windows matter too
+    monkeypatch.setattr(batches, "WINDOW", 2)  # so that windows matter too
     scores = run(tmp_path, tiny_golden, tiny_responses, batch_size=batch_size)
     assert scores.shape == (3, 4)
     assert scores.std() > 0.1

@@ -15,8 +15,6 @@ class LocalJudge(Config):
     """`{engine: transformers}` or `{engine: vllm}`: the `judge` input writes the judgments on this machine."""
 
     engine: Literal["transformers", "vllm"]
-    batch_size: PositiveInt = 64
-    """Sequences per forward pass of transformers; it can change a text only through rounding."""
     dtype: Dtype = "float32"
 
 

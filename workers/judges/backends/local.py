@@ -15,7 +15,7 @@ from workers.language_models.sampling_settings import Sampling, too_long_prompts
 
 
 def judgments_by_model(
-    config: JudgeSampleConfig, backend: LocalJudge, asks: Sequence[Ask], judge: Path | None
+    config: JudgeSampleConfig, backend: LocalJudge, asks: Sequence[Ask], judge: Path | None, batch_size: int
 ) -> tuple[list[Written], int]:
     """Let the model of the artifact `judge` write the judgments, those without a hint first.
 
@@ -49,14 +49,13 @@ def judgments_by_model(
             chat=config.chat,
             engine=backend.engine,
             dtype=backend.dtype,
-            batch_size=backend.batch_size,
         )
         dialogues = [ask.dialogue(config) for ask in group]
         # Cut, it would lose what to do, the question and the first answer.
         too_long = too_long_prompts(source, dialogues, how)
         short = [i for i, dialogue in enumerate(dialogues) if dialogue not in too_long]
         labels = [group[i].label for i in short]
-        texts, new = sample(source, [dialogues[i] for i in short], labels, how, what) if short else ([], 0)
+        texts, new = sample(source, [dialogues[i] for i in short], labels, how, what, batch_size) if short else ([], 0)
         found = dict(zip(short, texts, strict=True))
         written += [
             Written(found[i]) if i in found else Written("", f"{TOO_LONG}: the request has {too_long[dialogue]}")

@@ -1,0 +1,125 @@
+"""Token ids in batches, and batches that shrink where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from workers.device import device
+
+#: Number of batches that are tokenised and sorted by length together: enough to save padding, few enough to bound RAM.
+WINDOW = 64
+
+Made = TypeVar("Made")
+
+
+class BatchSize:
+    """The number of sequences per forward pass of one call of a stage; halved whenever memory runs out.
+
+    It is no part of what a step is: the company of a sequence changes its numbers only through rounding.
+    """
+
+    def __init__(self, sequences: int) -> None:
+        """Start with so many sequences."""
+        self.sequences = sequences
+
+    def apply(self, forward: Callable[[np.ndarray], Made], order: np.ndarray) -> Iterator[tuple[np.ndarray, Made]]:
+        """Call `forward` with one batch of `order` after another; a batch that is too large is cut and tried again.
+
+        Args:
+            forward: makes something of a batch.
+            order: what the batches are taken from, e.g. positions of rows.
+
+        Yields:
+            A batch, and what was made of it.
+
+        Raises:
+            torch.OutOfMemoryError, MemoryError, RuntimeError: not even one sequence fits.
+        """
+        start = 0
+        while start < len(order):
+            batch = order[start : start + self.sequences]
+            try:
+                made = forward(batch)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_full(error) or len(batch) == 1:
+                    raise
+                self.sequences = (len(batch) + 1) // 2
+                print(f"{len(batch)} sequences do not fit into memory: on with {self.sequences}", flush=True)
+            else:
+                yield batch, made
+                start += len(batch)
+                continue
+            # Only here: the error holds what the forward pass had made so far.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether memory ran out; torch says so of the CPU's in a RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "CUDA error: out of memory" in str(error)
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None, *, special: bool = True
+) -> list[list[int]]:
+    """Tokenise each text, with the special tokens of the tokenizer unless `special` is false.
+
+    Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
+    is the response, and it comes last.
+    """
+    if not texts:  # to a tokenizer this would be one text
+        return []
+    tokenizer.truncation_side = "left"
+    found = tokenizer(
+        list(texts),
+        truncation=max_tokens is not None,
+        max_length=max_tokens,
+        add_special_tokens=special,
+        return_attention_mask=False,
+    )
+    return list(found["input_ids"])
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad on `side` ("left" or "right"); return token ids and attention mask, int64 of shape (rows, longest row)."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.int64)
+        mask[i, place] = 1
+    return ids, mask
+
+
+def in_batches(
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    size: BatchSize,
+    forward: Callable[[torch.Tensor, torch.Tensor], np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pass rows of token ids through a model, the longest first so that too little memory shows at once.
+
+    Args:
+        rows: token ids.
+        pad_id: the pad token; rows are padded on the right.
+        size: how many rows at once.
+        forward: given token ids and attention mask of a batch on `device()`, int64 of shape (batch, longest row).
+
+    Yields:
+        Positions in `rows` (int64), and what `forward` made of these rows.
+    """
+    where = device()
+
+    def of(chosen: np.ndarray) -> np.ndarray:
+        ids, mask = pad([rows[i] for i in chosen], pad_id, "right")
+        return forward(ids.to(where), mask.to(where))
+
+    yield from size.apply(of, np.argsort([-len(row) for row in rows], kind="stable"))
