@@ -107,9 +107,13 @@ def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[
 
 def show_adoption(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun], again: str) -> None:
     """Print what can be taken over, the proof, and what became of it."""
-    versions = f"{report['stage']} version {report['from_version']} → {report['to_version']}"
+    raised = f"{report['stage']} version {report['from_version']} → {report['to_version']}"
+    lost = ", ".join(f"{entry}.{name}" for entry, fields in report["was"].items() for name in fields)
+    versions = escape(
+        "; ".join(part for part in (raised if report["stage"] else "", lost and f"without {lost}") if part)
+    )
     if not report["to_adopt"]:
-        say(f"{versions}: nothing to adopt; no step has an artifact of the old version and lacks the new one")
+        say(f"{versions}: nothing to adopt; no step has an artifact of then and lacks the one of now")
         return
     console.print(table(["stage", "to adopt"], [[name, f"{count:,}"] for name, count in report["to_adopt"].items()]))
     show_reruns(reruns)

@@ -169,21 +169,28 @@ def verify(
     app,
     cells=False,
     rich_help_panel="Store",
-    epilog="Example:  sweep adopt sweeps/full.yaml evaluate --from-version 1    … --rerun 10 --yes",
+    epilog="Example:  sweep adopt sweeps/full.yaml evaluate --from-version 1 --yes    "
+    "sweep adopt sweeps/full.yaml --was score_test.batch_size=64",
 )
 def adopt(
     session: Session,
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage whose version was raised.")],
+    stage: Annotated[
+        str | None, typer.Argument(metavar="STAGE", help="The stage whose version was raised.", show_default=False)
+    ] = None,
     from_version: Annotated[
-        int, typer.Option("--from-version", metavar="N", help="The version that made the artifacts.")
-    ],
+        int | None, typer.Option("--from-version", metavar="N", help="The version that made the artifacts.")
+    ] = None,
+    was: Annotated[
+        list[str] | None,
+        typer.Option("--was", metavar="ENTRY.FIELD=VALUE", help="A field that the key had then. Repeatable."),
+    ] = None,
     rerun: Annotated[
-        int, typer.Option("--rerun", metavar="N", min=1, help="Rerun this many steps of the stage as a proof.")
+        int, typer.Option("--rerun", metavar="N", min=1, help="Rerun this many of the changed steps as a proof.")
     ] = 3,
     yes: Annotated[bool, typer.Option("--yes", help="Really adopt (default: dry run).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Keep the artifacts of an older version of a stage, and all below it, if today's code makes the same.
+    """Keep artifacts that older code made under other keys, and all below them, if today's code makes the same.
 
     Exit code: 0 adopted, or could be, or nothing to adopt; 1 the output differs, nothing was adopted.
     """
@@ -191,14 +198,18 @@ def adopt(
     from orchestrator.cli.show_store import show_adoption, show_rerun_start
     from orchestrator.maintenance import ignore
     from orchestrator.maintenance.adopt import adopt as take_over
+    from orchestrator.maintenance.adopt import read_former
 
+    former = read_former(session, stage, from_version, was or ())
     on_rerun = ignore if as_json else show_rerun_start
     with bar("adopting artifacts") as progress:
-        adoption = take_over(session, stage, from_version, rerun, yes, progress, on_rerun)
+        adoption = take_over(session, former, rerun, yes, progress, on_rerun)
     if as_json:
         print(json.dumps(adoption.report()))
     else:
-        again = session.command("adopt", stage, "--from-version", str(from_version), "--rerun", str(rerun), "--yes")
+        words = [*([stage, "--from-version", str(from_version)] if stage else ())]
+        words += [word for text in was or () for word in ("--was", text)]
+        again = session.command("adopt", *words, "--rerun", str(rerun), "--yes")
         show_adoption(session, adoption.report(), adoption.reruns, again)
     raise typer.Exit(0 if adoption.proven else 1)
 

@@ -1,13 +1,13 @@
-"""`sweep adopt`: take over what the old version of a stage made, where the new version makes the same.
+"""`sweep adopt`: take over what older code made under other keys, where today's code makes the same.
 
-The keys of all steps below the stage change with it. The sweep is planned twice, as it is and with the old version in
-the table of stages; a step has the same number in both plans.
+Keys change where the version of a stage was raised, or a field left or entered the identity of a config, and with them
+those of all steps below. The sweep is planned twice, as it is and as it was; a step has the same number in both plans.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +20,7 @@ from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
+from orchestrator.sweep.document import parse_value
 from orchestrator.sweep.problems import Problem, SweepError, nearest
 from orchestrator.types import Manifest
 
@@ -29,19 +30,30 @@ _THREADS = 8
 _BATCH = 256
 
 
+@dataclass(frozen=True)
+class Former:
+    """What is changed since artifacts were made."""
+
+    stage: str | None = None
+    """A stage whose version was raised, and …"""
+    version: int | None = None
+    """… its version then."""
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Entry -> field that its identity has lost -> the value that it had."""
+
+
 @dataclass
 class Adoption:
     """The artifacts that can be taken over, the proof, and what was taken over."""
 
-    stage: str
-    old_version: int
-    new_version: int
+    former: Former
+    new_version: int | None
     numbers: Sequence[int]
     """The steps whose old artifact is there and whose new one is not."""
     by_entry: dict[str, int]
     """Entry -> number of these steps."""
     reruns: list[Rerun] = field(default_factory=list)
-    """The proof: steps of the stage, run again by today's code."""
+    """The proof: steps of what is changed, run again by today's code."""
     adopted: int = 0
     damaged: list[str] = field(default_factory=list)
     """Old artifacts that were left where they are; the next run makes these anew."""
@@ -54,9 +66,10 @@ class Adoption:
     def report(self) -> dict[str, Any]:
         """Convert to JSON."""
         return {
-            "stage": self.stage,
-            "from_version": self.old_version,
+            "stage": self.former.stage,
+            "from_version": self.former.version,
             "to_version": self.new_version,
+            "was": {entry: dict(each) for entry, each in self.former.fields.items()},
             "to_adopt": self.by_entry,
             "proven": self.proven,
             "adopted": self.adopted,
@@ -65,72 +78,104 @@ class Adoption:
         }
 
 
+def read_former(session: Session, stage: str | None, version: int | None, was: Iterable[str]) -> Former:
+    """Read what was changed from the words of the command line.
+
+    Args:
+        session: the sweep.
+        stage: a stage whose version was raised.
+        version: its version then.
+        was: `ENTRY.FIELD=VALUE`, the value as YAML.
+
+    Raises:
+        SweepError: there is no such stage, version or entry, or nothing is named.
+    """
+    plan = session.plan
+    problems: list[Problem] = []
+    if stage is not None and stage not in plan.stages:
+        hint = nearest(stage, sorted(plan.stages))
+        problems.append(Problem(f"STAGE {stage}", "", f"the sweep has no step of this stage; {hint}"))
+    elif (stage is None) != (version is None):
+        problems.append(Problem("--from-version", "", "name the stage whose version was raised, and the one before"))
+    elif stage is not None and version == plan.spec.table[stage].version:
+        message = f"that is the version of {stage!r} now; raise it in the table of stages, and name the one before"
+        problems.append(Problem(f"--from-version {version}", "", message))
+    fields: dict[str, dict[str, Any]] = {}
+    for text in was:
+        path, equals, value = text.partition("=")
+        entry, dot, name = path.partition(".")
+        if not (equals and dot and name):
+            problems.append(Problem(f"--was {text}", "", "write ENTRY.FIELD=VALUE"))
+        elif entry not in plan.entries:
+            hint = nearest(entry, plan.entries)
+            problems.append(Problem(f"--was {text}", "", f"there is no entry {entry!r}; {hint}"))
+        else:
+            fields.setdefault(entry, {})[name] = parse_value(value)
+    if stage is None and not fields and not problems:
+        problems.append(
+            Problem("adopt", "", "name what was changed: STAGE --from-version N, or --was ENTRY.FIELD=VALUE")
+        )
+    if problems:
+        raise SweepError(problems)
+    return Former(stage, version, fields)
+
+
 def adopt(
     session: Session,
-    stage: str,
-    old_version: int,
+    former: Former,
     reruns: int,
     yes: bool,
     progress: Progress = ignore,
     on_rerun: OnRerun = ignore,
 ) -> Adoption:
-    """Take over what an older version of a stage made, if today's code makes the same.
+    """Take over what older code made, if today's code makes the same.
 
     Args:
         session: the sweep.
-        stage: the stage whose version was raised.
-        old_version: its version then.
-        reruns: how many of its steps to run again as a proof; fewer if there are not so many.
+        former: what is changed since.
+        reruns: how many steps of what is changed to run again as a proof; fewer if there are not so many.
         yes: publish; otherwise only look and prove.
         progress: called with the number of artifacts published so far, and of all.
         on_rerun: called before a step runs again.
 
     Raises:
-        SweepError: there is no such stage or version, or no step of it can be run again.
+        SweepError: no step can be run again.
         StoreError: the store cannot be read or written.
     """
-    new, store = session.plan, session.store
-    _check(new, stage, old_version)
-    today = session.spec.table[stage]
-    old = build_plan(session.spec.with_stage(stage, replace(today, version=old_version)))
-    assert len(old) == len(new), "a version changes keys only"
+    new, store, spec = session.plan, session.store, session.spec
+    today = spec.table[former.stage] if former.stage is not None else None
+    stages = {former.stage: replace(today, version=former.version)} if former.stage and today and former.version else {}
+    old = build_plan(spec.as_it_was(stages, former.fields))
+    assert len(old) == len(new), "keys alone change"
     there = old.committed(store.committed(old.stages))
     numbers: list[int] = np.flatnonzero(there & ~session.schedule.committed).tolist()
     by_entry = Counter(new.entry_of(number) for number in numbers)
-    adoption = Adoption(stage, old_version, today.version, numbers, dict(by_entry))
+    adoption = Adoption(former, today.version if today else None, numbers, dict(by_entry))
     if not numbers:
         return adoption
-    of_stage: dict[str, list[int]] = {}
+    changed: dict[str, list[int]] = {}
     for number in np.flatnonzero(there).tolist():
-        if old.address(number).stage == stage and all(there[parent] for parent in old.parents(number)):
-            of_stage.setdefault(new.entry_of(number), []).append(number)
-    sampled = sample(of_stage, reruns, seed=0)
-    steps = [old.step(number) for number in sampled]
+        entry = new.entry_of(number)
+        if entry not in former.fields and old.address(number).stage != former.stage:
+            continue
+        if all(there[parent] for parent in old.parents(number)):
+            changed.setdefault(entry, []).append(number)
+    steps = [old.step(number) for number in sample(changed, reruns, seed=0)]
     known = store.manifests([step.address for step in steps])
     proofs = [(step, found) for step in steps if isinstance(found := known[step.address], Manifest)]
     if not proofs:
         message = (
-            f"no step of version {old_version} is there whole and with all its inputs, so none can be run again to "
-            f"prove that the output is the same; to recompute everything: {session.command('run')}"
+            "no step of what is changed is there whole and with all its inputs, so none can be run again to prove that "
+            f"the output is the same; to recompute everything: {session.command('run')}"
         )
-        raise SweepError([Problem(f"stage {stage}", "", message)])
+        raise SweepError([Problem("adopt", "", message)])
     store.prepare()
     for position, (step, manifest) in enumerate(proofs, start=1):
         on_rerun(position, len(proofs), step, manifest)
-        runtime = session.spec.runtime_of(step.entry, step.coords)
-        adoption.reruns.append(rerun(store, step, runtime, manifest))
+        adoption.reruns.append(rerun(store, step, spec.runtime_of(step.entry, step.coords), manifest))
     if yes and adoption.proven:
         _publish(old, new, store, adoption, progress)
     return adoption
-
-
-def _check(plan: Plan, stage: str, old_version: int) -> None:
-    if stage not in plan.stages:
-        hint = nearest(stage, sorted(plan.stages))
-        raise SweepError([Problem(f"STAGE {stage}", "", f"the sweep has no step of this stage; {hint}")])
-    if old_version == plan.spec.table[stage].version:
-        message = f"that is the version of {stage!r} now; raise it in the table of stages, and name the one before"
-        raise SweepError([Problem(f"--from-version {old_version}", "", message)])
 
 
 def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption, progress: Progress) -> None:

@@ -195,7 +195,7 @@ class _MergedConfig:
         problems = list(self._problems)
         try:
             made = model.model_validate({**self._value, **cut})
-            spelled = canonical_json(made.identity())
+            spelled = canonical_json(self._spec.former_identity(self._name, made.identity()))
         except ValidationError as error:
             messages = validation_messages(error, self, self._where, model)
             problems += [self.problem(*each) for each in messages.items() if not self._follows(*each)]

@@ -190,6 +190,7 @@ class SweepSpec(_Part):
     tracking: Annotated[Tracking | Literal[False], BeforeValidator(_tracking)] = Tracking()
     _document: Document = PrivateAttr()
     _table: Mapping[str, Stage] = PrivateAttr()
+    _former: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
     _problems: tuple[Problem, ...] = PrivateAttr(())
     _hidden: frozenset[DocPath] = PrivateAttr(frozenset())
 
@@ -205,11 +206,27 @@ class SweepSpec(_Part):
         tops = dict.fromkeys(re.split(r"[.:]", name)[0] for name in named)
         return tuple(top for top in tops if top != "workers")
 
-    def with_stage(self, name: str, stage: Stage) -> SweepSpec:
-        """Return the same sweep with another stage in the place of one."""
+    def as_it_was(self, stages: Mapping[str, Stage], fields: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
+        """Return the same sweep with the identities that its steps had before code changed.
+
+        Args:
+            stages: stage -> what it was.
+            fields: entry -> field of its config's identity, dotted where it is nested -> the value that it had.
+        """
         other = self.model_copy()
-        other._table = {**self._table, name: stage}
+        other._table = {**self._table, **stages}
+        other._former = fields
         return other
+
+    def former_identity(self, entry: str, identity: dict[str, Any]) -> dict[str, Any]:
+        """Return the identity of a config of an entry, with the fields that `as_it_was` was given."""
+        for path, value in self._former.get(entry, {}).items():
+            *above, name = path.split(".")
+            inside = identity
+            for part in above:
+                inside = inside.get(part, {})
+            inside[name] = value
+        return identity
 
     def problem(self, path: DocPath, message: str) -> Problem:
         """Describe a mistake at `path`, placed at its line."""

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import toy
+from pydantic import Field
 from typer.testing import CliRunner
 
 from orchestrator.attempt.rerun import Verdict
 from orchestrator.cli.app import app
 from orchestrator.cli.show_run import run_and_show
-from orchestrator.maintenance.adopt import Adoption, adopt
+from orchestrator.maintenance.adopt import Adoption, adopt, read_former
 from orchestrator.maintenance.gc import collect
 from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
@@ -56,7 +57,7 @@ def raise_version(
 
 
 def take_over(session: Session, yes: bool = True, reruns: int = 3, stage: str = "toy_double") -> Adoption:
-    return adopt(session, stage, 1, reruns, yes)
+    return adopt(session, read_former(session, stage, 1, ()), reruns, yes)
 
 
 def there(session: Session) -> set[Artifact]:
@@ -101,6 +102,51 @@ def test_after_an_adoption_the_sweep_has_nothing_to_do_and_the_same_numbers(
     names = [name for name in table.column_names if name != "key"]
     assert read_results(again.outputs.folder).select(names).equals(table.select(names))
     assert read_results(again.outputs.folder)["key"].to_pylist() == [again.plan.cell_key(n) for n in range(6)]
+
+
+class Batched(toy.TotalConfig):
+    """The config of a stage whose batch size was a part of its identity."""
+
+    batch: int = 5
+    part: dict[str, int] = Field(default_factory=lambda: {"rows": 7})
+
+
+def test_fields_that_left_the_identity_are_adopted_by_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = str(tmp_path / "out")
+    with monkeypatch.context() as before:
+        before.setitem(toy.STAGES, "toy_double", replace(toy.STAGES["toy_double"], config=Batched))
+        old = run(tmp_path, outputs)
+    session = open_toy(tmp_path, outputs)
+    assert session.schedule.needed.sum() == len(old.plan) - 6
+    none = adopt(session, read_former(session, None, None, ["double.batch=64", "double.part={rows: 7}"]), 3, True)
+    assert not none.numbers
+    adoption = adopt(session, read_former(session, None, None, ["double.batch=5", "double.part={rows: 7}"]), 3, True)
+    assert adoption.proven
+    assert {each.entry for each in adoption.reruns} == {"double"}
+    assert adoption.adopted == len(old.plan) - 6
+    capsys.readouterr()
+    run(tmp_path, outputs)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stage", "version", "was", "message"),
+    [
+        (None, None, [], "name what was changed: STAGE --from-version N, or --was ENTRY.FIELD=VALUE"),
+        ("toy_double", None, [], "name the stage whose version was raised, and the one before"),
+        (None, 1, [], "name the stage whose version was raised, and the one before"),
+        (None, None, ["duoble.batch=5"], "there is no entry 'duoble'; did you mean 'double'?"),
+        (None, None, ["double=5"], "write ENTRY.FIELD=VALUE"),
+    ],
+)
+def test_what_was_changed_is_named_or_asked_for(
+    tmp_path: Path, stage: str | None, version: int | None, was: list[str], message: str
+) -> None:
+    with pytest.raises(SweepError) as caught:
+        read_former(open_toy(tmp_path, str(tmp_path / "out")), stage, version, was)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("outputs", ["posix", pytest.param("objects", marks=pytest.mark.s3)], indirect=True)
