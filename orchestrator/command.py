@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.redact import redact
 
 
-def spell(words: Iterable[str]) -> str:
+def format_command(words: Iterable[str]) -> str:
     """Format a command for a shell, without secrets: an environment variable stands for a word that has one.
 
     Where no variable has that word as its value, the secret is left to be filled in.

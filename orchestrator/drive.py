@@ -44,7 +44,7 @@ from orchestrator.results.parquet import write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.summary import summarise
 from orchestrator.results.table import Results
-from orchestrator.run.executors import Executor, ExecutorLostError, Standing
+from orchestrator.run.executors import Executor, ExecutorLostError, Snapshot
 from orchestrator.run.failures import error_groups
 from orchestrator.run.hooks import call_hook
 from orchestrator.run.loop import run_plan
@@ -268,7 +268,7 @@ class _Run:
             if self._publisher.trouble and "MLflow" not in self._known:
                 self._known.add("MLflow")
                 self._on_event(MlflowDelayed(self._publisher.trouble))
-        resources = self._executor.lacks()
+        resources = self._executor.unschedulable()
         if resources and resources not in self._known:
             self._known.add(resources)
             self._on_event(Unschedulable(resources))
@@ -309,7 +309,7 @@ class _Snapshot:
         counts = self._session.schedule.counts()
         steps = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
         failures = Counter((each.entry, each.error_class or "") for each in self._results.failures.values())
-        self._executor.publish(self._session.spec.name, Standing(steps, self._cells, failures))
+        self._executor.publish(self._session.spec.name, Snapshot(steps, self._cells, failures))
         memory = psutil.virtual_memory()
         machine = {"host": socket.gethostname(), "cpus": psutil.cpu_count() or 1, "cpu_percent": psutil.cpu_percent()}
         machine |= {"memory_used": memory.total - memory.available, "memory": memory.total}

@@ -13,7 +13,7 @@ KEY_LENGTH = 32
 _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class UnspeakableValueError(TypeError):
+class UnhashableValueError(TypeError):
     """A value that has no canonical spelling (NaN, an object, a non-string mapping key …); names the field."""
 
     def __init__(self, where: str, reason: str) -> None:
@@ -29,10 +29,10 @@ def canonical_json(value: Any) -> str:
     1, 1.0 and 1e0 are all `1`; -0.0 is `0`.
 
     Raises:
-        UnspeakableValueError: anything else, NaN and infinities included.
+        UnhashableValueError: anything else, NaN and infinities included.
     """
     parts: list[str] = []
-    _spell(value, "", parts)
+    _write(value, "", parts)
     return "".join(parts)
 
 
@@ -46,7 +46,7 @@ def digest_of(text: str, length: int = KEY_LENGTH) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def _spell(value: Any, where: str, parts: list[str]) -> None:
+def _write(value: Any, where: str, parts: list[str]) -> None:
     if value is None:
         parts.append("null")
     elif value is True:
@@ -57,35 +57,35 @@ def _spell(value: Any, where: str, parts: list[str]) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise UnspeakableValueError(where, "text with a lone surrogate has no spelling") from error
+            raise UnhashableValueError(where, "text with a lone surrogate has no spelling") from error
         parts.append(_quote(value))
     elif type(value) is int:
         parts.append(str(value))
     elif type(value) is float:
         if not math.isfinite(value):
-            raise UnspeakableValueError(where, f"{value} cannot be part of a key; give a finite number")
+            raise UnhashableValueError(where, f"{value} cannot be part of a key; give a finite number")
         parts.append(str(int(value)) if value.is_integer() else repr(value))
     elif isinstance(value, list | tuple):
         parts.append("[")
         for index, item in enumerate(value):
             if index:
                 parts.append(",")
-            _spell(item, f"{where}[{index}]", parts)
+            _write(item, f"{where}[{index}]", parts)
         parts.append("]")
     elif isinstance(value, dict):
         parts.append("{")
         for name in value:
             if type(name) is not str:
-                raise UnspeakableValueError(where, f"mapping key {name!r} is not text")
+                raise UnhashableValueError(where, f"mapping key {name!r} is not text")
         for index, name in enumerate(sorted(value)):
             if index:
                 parts.append(",")
             parts.append(_quote(name))
             parts.append(":")
-            _spell(value[name], f"{where}.{name}" if where else name, parts)
+            _write(value[name], f"{where}.{name}" if where else name, parts)
         parts.append("}")
     else:
-        raise UnspeakableValueError(
+        raise UnhashableValueError(
             where,
             f"{type(value).__name__} {value!r} has no canonical spelling; use numbers, text, lists and mappings",
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.command import program, repeat_places, repeat_selection, spell
+from orchestrator.command import format_command, program, repeat_places, repeat_selection
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
@@ -49,7 +49,7 @@ class Session:
 
     def command(self, verb: str, *words: str) -> str:
         """Return a `sweep` command on this sweep at the same places, ready for a shell."""
-        return spell([*program(), verb, str(self.file), *words, *self.places])
+        return format_command([*program(), verb, str(self.file), *words, *self.places])
 
     @cached_property
     def store(self) -> Store:

@@ -12,7 +12,7 @@ from dashboards.live.cell_data import explain, logs, steps_shown, tail
 from dashboards.live.mlflow_run import recent_address
 from dashboards.live.text import block, plain, status_text
 from dashboards.live.watch import Look, Watch
-from orchestrator.command import repeat_options, spell
+from orchestrator.command import format_command, repeat_options
 from orchestrator.results.format import format_value
 from orchestrator.sweep.problems import SweepError
 
@@ -105,7 +105,7 @@ def _run(watch: Watch, look: Look, found: dict[str, Any]) -> None:
     uri = look.session.tracking_uri(watch.subject.tracking_uri)
     if not uri.startswith(("http://", "https://")):
         st.caption("Open the UI, and search for the run of this cell:")
-        block(spell(["mlflow", "ui", "--backend-store-uri", uri]))
+        block(format_command(["mlflow", "ui", "--backend-store-uri", uri]))
         block(f"tags.`sweep.cell_id` = '{found['cell_id']}'")
         return
     address = recent_address(uri, spec.tracking.experiment or spec.name, found["cell_id"], int(time.time() // 60))

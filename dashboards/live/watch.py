@@ -21,7 +21,7 @@ import pandas as pd
 import psutil
 from upath import UPath
 
-from orchestrator.command import repeat_places, spell
+from orchestrator.command import format_command, repeat_places
 from orchestrator.explain.eta import Eta
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.results.heartbeat import read_heartbeat, unpack_codes
@@ -49,7 +49,7 @@ class Subject:
     def command(self, verb: str, *options: str) -> str:
         """Return a `sweep` command on this sweep, ready for a shell."""
         places = repeat_places(self.overrides, self.outputs, self.store)
-        return spell(["sweep", verb, str(self.file), *options, *places])
+        return format_command(["sweep", verb, str(self.file), *options, *places])
 
 
 def load_subject(text: str) -> Subject:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dashboards.report.section import Section, Table
 from dashboards.report.study import Study
-from orchestrator.plan.select import spell_coords
+from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_value
 from orchestrator.run.failures import error_groups, unnamed_error
 from orchestrator.types import Artifact, Manifest, Scalar
@@ -31,7 +31,7 @@ def failures(study: Study) -> Section:
             (row["status"], row["error_class"] or unnamed_error(row["status"]), row["error"] or ""), coords
         )
     lines = [
-        [status, kind, f"{count:,}", message[:500], spell_coords(examples[status, kind, message]), log or ""]
+        [status, kind, f"{count:,}", message[:500], format_coords(examples[status, kind, message]), log or ""]
         for status, kind, count, message, log in found
     ]
     if not lines:

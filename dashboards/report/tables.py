@@ -19,7 +19,7 @@ from orchestrator.results.estimates import seeds_needed
 from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
 from orchestrator.results.metric_grid import read_axes
 from orchestrator.results.metrics import averaged_metrics
-from orchestrator.results.summary import for_people
+from orchestrator.results.summary import format_summary
 
 
 def means(study: Study) -> Section:
@@ -33,11 +33,11 @@ def means(study: Study) -> Section:
         if axes and tuple(axes) not in shown:
             shown.add(tuple(axes))
             summary, notes = study.means(compared, study.metrics, held)
-            tables.append(_table(f"means-by-{'-'.join(axes)}", f"By {', '.join(axes)}", for_people(summary), notes))
+            tables.append(_table(f"means-by-{'-'.join(axes)}", f"By {', '.join(axes)}", format_summary(summary), notes))
     if study.colour:
         summary, notes = study.means(colour, study.filled)
         title = f"All metrics by {study.colour.name}"
-        tables.append(_turned("all-metrics", title, for_people(summary), study.colour.name, notes))
+        tables.append(_turned("all-metrics", title, format_summary(summary), study.colour.name, notes))
     return Section("means", "Means", [study.band], (), tables)
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.plan.select import spell_coords
+from orchestrator.plan.select import format_coords
 from orchestrator.types import Scalar
 
 
@@ -137,7 +137,7 @@ def _block(fields: Sequence[tuple[str, str]]) -> Table:
 
 def step_name(entry: str, coords: Mapping[str, Scalar]) -> str:
     """Name a step as people do: by its entry and its coordinates."""
-    return f"{entry} {spell_coords(coords)}".rstrip()
+    return f"{entry} {format_coords(coords)}".rstrip()
 
 
 def first_line(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.command import spell
+from orchestrator.command import format_command
 from orchestrator.redact import bare, redact
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Job:
 
     def advice(self) -> str:
         """Format the commands that watch, stop and resume it."""
-        at = spell(["--address", self.address])
+        at = format_command(["--address", self.address])
         return (
             f"watch:  ray job logs {at} --follow {self.id}\n"
             f"stop:   ray job stop {at} {self.id}    (running steps have {self.grace} s to end)\n"

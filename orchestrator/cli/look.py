@@ -147,7 +147,7 @@ def results(
     from orchestrator.cli.console import say
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
     from orchestrator.results.sql import query
-    from orchestrator.results.summary import for_people, left_out, summarise
+    from orchestrator.results.summary import format_summary, left_out, summarise
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}
@@ -170,7 +170,7 @@ def results(
         print(json.dumps(shown.to_pylist(), default=str))
     elif form is not None:
         people = form not in (Format.CSV, Format.PARQUET) and sql is None and not cells
-        _hand_over(for_people(shown) if people else shown, form, output)
+        _hand_over(format_summary(shown) if people else shown, form, output)
     elif sql is not None:
         show_answer(shown)
     elif cells:

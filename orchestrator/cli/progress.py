@@ -16,7 +16,7 @@ from rich.text import Text
 
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.eta import format_duration, format_eta, format_eta_short
-from orchestrator.plan.select import spell_coords
+from orchestrator.plan.select import format_coords
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Attempt, Outcome
 
@@ -100,7 +100,7 @@ class Progress:
         number = plan.number(attempt.address)
         assert number is not None, "only steps of this plan are run"
         shard = f" shard {plan.shard[number] + 1} of {plan.size[number]}" if plan.size[number] > 1 else ""
-        return f"{plan.entry_of(number)} {spell_coords(plan.coords(number))}".strip() + shard
+        return f"{plan.entry_of(number)} {format_coords(plan.coords(number))}".strip() + shard
 
 
 def _columns(counts: Mapping[str, Mapping[State, int]], left: Mapping[str, str], bar: bool) -> Table:

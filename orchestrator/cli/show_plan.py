@@ -13,7 +13,7 @@ from rich.text import Text
 from orchestrator.cli.console import console, first_line, say, table
 from orchestrator.explain.eta import Eta, format_eta
 from orchestrator.explain.status import status, watch_status
-from orchestrator.plan.select import spell_coords
+from orchestrator.plan.select import format_coords
 from orchestrator.session import Session
 
 
@@ -101,7 +101,7 @@ def _status(session: Session, report: Mapping[str, Any]) -> Group:
 
 def show_explanation(session: Session, explanation: Mapping[str, Any]) -> None:
     """Print all that is known of one cell."""
-    say(f"{escape(spell_coords(explanation['coords']))}  [bold]{explanation['cell_id']}[/] {explanation['status']}")
+    say(f"{escape(format_coords(explanation['coords']))}  [bold]{explanation['cell_id']}[/] {explanation['status']}")
     rows, reasons = [], []
     for step in explanation["steps"]:
         last = step["attempts"][-1] if step["attempts"] else None

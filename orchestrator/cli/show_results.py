@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from orchestrator.cli.console import console, first_line, say, table
-from orchestrator.plan.select import spell_coords
+from orchestrator.plan.select import format_coords
 from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
 from orchestrator.session import Session
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def show_summary(session: Session, summary: pa.Table) -> None:
     """Print means ± spread, what that spread is, and what is not in them."""
-    from orchestrator.results.summary import for_people, left_out, spread_of
+    from orchestrator.results.summary import format_summary, left_out, spread_of
 
-    spelled = for_people(summary)
+    spelled = format_summary(summary)
     rows = [[format_value(value) for value in row.values()] for row in spelled.to_pylist()]
     console.print(table(spelled.column_names, rows, keys=spelled.column_names.index("cells")))
     say(f"[dim]{spread_of(summary)}[/]")
@@ -105,5 +105,5 @@ def _beware(found: Sequence[Comparison] | Sequence[AxisEffect], notes: Sequence[
 def _comparison_row(each: Comparison, width: float | None) -> dict[str, str]:
     row = format_comparison(each)
     needed = "" if width is None or each.seeds_needed is None else f"{each.seeds_needed:,}"
-    at = spell_coords(each.at)
+    at = format_coords(each.at)
     return {"metric": each.metric, "difference": row["difference"], "at": at, **row, "seeds needed": needed}

@@ -14,7 +14,7 @@ from rich.markup import escape
 from orchestrator.cli import console
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.show_results import show_missing, show_summary
-from orchestrator.command import repeat_options, spell
+from orchestrator.command import format_command, repeat_options
 from orchestrator.drive import UnreachableError, drive
 from orchestrator.events import (
     DamageFound,
@@ -211,7 +211,7 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
         uri = session.tracking_uri(tracking_uri)
         mlflow = str(Path(sys.executable).with_name("mlflow"))
         served = uri.startswith(("http://", "https://"))
-        show = redact(uri) if served or "://" not in uri else spell([mlflow, "ui", "--backend-store-uri", uri])
+        show = redact(uri) if served or "://" not in uri else format_command([mlflow, "ui", "--backend-store-uri", uri])
         console.say(f"MLflow: {escape(show)}")
     ids, statuses = (event.table[name].to_pylist() for name in ("cell_id", "status"))
     missing = [(ids[index], statuses[index]) for index in session.chosen if statuses[index] != "succeeded"]

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.sweep_command import ErrorClass, MaxCells, TrackingUri, sweep_command
-from orchestrator.command import program, repeat_options, spell
+from orchestrator.command import format_command, program, repeat_options
 from orchestrator.redact import redact
 from orchestrator.run.shutdown import INTERRUPTED
 from orchestrator.session import Session
@@ -94,7 +94,7 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
         address=address,
         id=f"{session.spec.name}-{moment}-{secrets.token_hex(2)}",
         grace=grace,
-        again=spell(
+        again=format_command(
             [
                 *(["env", *(f"{name}={value}" for name, value in passed_on.items())] if passed_on else []),
                 *program(), "submit", str(session.file), *words, "--address", address, "--grace", str(grace),

@@ -40,7 +40,7 @@ class Likeness:
                 continue
             spelled: dict[tuple[str, int, str], int] = {}
             own = [
-                spelled.setdefault(_work(variant.kind, variant.stage.version, variant.spelled[0]), len(spelled))
+                spelled.setdefault(_work(variant.kind, variant.stage.version, variant.identities[0]), len(spelled))
                 if variant
                 else -1
                 for variant in entry.wired.variants

@@ -99,7 +99,7 @@ class _Builder:
         blank = {source.input: _BLANK for source in entry.sources}
         # Identities differ only in their keys: "head" key "seam" key "tail".
         parts = {
-            id(variant): identity_of(variant.spelled[0], blank, variant).split(_BLANK)
+            id(variant): identity_of(variant.identities[0], blank, variant).split(_BLANK)
             for variant in entry.wired.variants
             if variant
         }
@@ -172,7 +172,7 @@ class _Builder:
                 inputs = dict(
                     sorted((fixed | {name: self.columns.keys[at + shard] for name, at in sharded.items()}).items())
                 )
-            identity = identity_of(variant.spelled[shard if len(variant.spelled) > 1 else 0], inputs, variant)
+            identity = identity_of(variant.identities[shard if len(variant.identities) > 1 else 0], inputs, variant)
             key = digest_of(identity)
             known = self.columns.index.setdefault(key, made + shard)
             if known != made + shard:

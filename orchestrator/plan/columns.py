@@ -190,7 +190,7 @@ class Plan:
         keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]
         spelled = {name: key or inputs[name][0].key for name, key in keys}
         variant = self._variant(number)
-        text = variant.spelled[self.shard[number] if len(variant.spelled) > 1 else 0]
+        text = variant.identities[self.shard[number] if len(variant.identities) > 1 else 0]
         identity = identity_of(text, spelled, variant)
         address, entry = self.address(number), self.entry_of(number)
         return Step(address, entry, variant.stage, dumped, identity, inputs, self.coords(number))
@@ -324,17 +324,17 @@ class _Cells(Sequence[Cell]):
         return [self._plan.cell(each) for each in chosen]
 
 
-def identity_of(spelled_config: str, inputs: Mapping[str, str], variant: Variant) -> str:
+def identity_of(config_identity: str, inputs: Mapping[str, str], variant: Variant) -> str:
     """The canonical JSON that is hashed into a key, joined from parts that many steps share.
 
     Args:
-        spelled_config: canonical JSON of the config's identity.
+        config_identity: canonical JSON of the config's identity.
         inputs: input -> key, sorted by input.
         variant: of which stage it is.
     """
     keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
     version = variant.stage.version
-    return f'{{"config":{spelled_config},"inputs":{{{keys}}},"stage":"{variant.kind}","version":{version}}}'
+    return f'{{"config":{config_identity},"inputs":{{{keys}}},"stage":"{variant.kind}","version":{version}}}'
 
 
 def cell_id(coords: Mapping[str, Scalar]) -> str:

@@ -89,11 +89,11 @@ def find_cell(plan: Plan, text: str) -> int:
         found = [index for index in range(len(plan.points)) if cell_id(plan.cell_coords(index)).startswith(text)]
     if len(found) == 1:
         return int(found[0])
-    few = "; ".join(f"{cell.id} ({spell_coords(cell.coords)})" for cell in map(plan.cell, found[:5]))
+    few = "; ".join(f"{cell.id} ({format_coords(cell.coords)})" for cell in map(plan.cell, found[:5]))
     message = f"names {len(found)} cells, e.g. {few}; say more" if found else "names no cell of this sweep"
     raise SweepError([Problem(f"CELL {text}", "", f"{message}; `sweep results` lists cell ids")])
 
 
-def spell_coords(coords: Mapping[str, Scalar]) -> str:
+def format_coords(coords: Mapping[str, Scalar]) -> str:
     """{"beta": 1, "seed": 0} -> "beta=1,seed=0"."""
     return ",".join(f"{axis}={label}" for axis, label in coords.items())

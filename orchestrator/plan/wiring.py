@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.keys import UnspeakableValueError, canonical_json
+from orchestrator.keys import UnhashableValueError, canonical_json
 from orchestrator.plan.checks import entry_problems, is_shard_count, metric_problems
 from orchestrator.plan.dependencies import order, own_axes, sources, targets
 from orchestrator.plan.grid import Axes, Grid
@@ -33,7 +33,7 @@ class Variant:
     """Into how many it is cut by itself; None leaves that to its inputs."""
     configs: tuple[Config, ...]
     """One per shard it is cut into, else one."""
-    spelled: tuple[str, ...]
+    identities: tuple[str, ...]
     """The canonical JSON of their identities."""
 
 
@@ -199,7 +199,7 @@ class _MergedConfig:
         except ValidationError as error:
             messages = validation_messages(error, self, self._where, model)
             problems += [self.problem(*each) for each in messages.items() if not self._follows(*each)]
-        except UnspeakableValueError as error:
+        except UnhashableValueError as error:
             problems.append(self.problem((*self._where, re.split(r"[.\[]", error.where)[0]), error.reason))
         if problems:
             raise SweepError(problems)

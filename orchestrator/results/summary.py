@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.plan.grid import Mask
-from orchestrator.plan.select import spell_coords
+from orchestrator.plan.select import format_coords
 from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
@@ -89,7 +89,7 @@ def summarise(
     if len(absent):
         named = [_coords(table, axes, int(np.flatnonzero(row == each)[0])) for each in absent[:_NAMED]]
         more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
-        notes.append(f"no cell has succeeded at {'; '.join(map(spell_coords, named))}{more}")
+        notes.append(f"no cell has succeeded at {'; '.join(map(format_coords, named))}{more}")
     rest = _combined(positions, spec, tuple(axis for axis in others if axis != "seed"))
     if "seed" in others and any(_uneven(each.kept, unit, group, rest) for each in found.values()):
         notes.append("the seeds are averaged over different blocks, so ± also contains differences between blocks")
@@ -109,7 +109,7 @@ def spread_of(summary: pa.Table) -> str:
     return "mean ± sd over cells"
 
 
-def for_people(summary: pa.Table) -> pa.Table:
+def format_summary(summary: pa.Table) -> pa.Table:
     """Return a summary with one column of text per metric, `mean ± sd`."""
     names = summary.column_names
     # Axes, counts, then two columns for each metric; the name of an axis may end like those of metrics.

@@ -18,7 +18,7 @@ from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import code_digest
 from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
-from orchestrator.run.executors import Executor, Place
+from orchestrator.run.executors import Executor, Slot
 from orchestrator.run.ready import ReadySteps
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
@@ -74,7 +74,7 @@ class _Loop:
         """A heap of steps that are tried again later: (when, step)."""
         self.alone: set[int] = set()
         """Steps that took their process with them, and are given one of their own."""
-        self.starved: Counter[int] = Counter()
+        self.out_of_memory_count: Counter[int] = Counter()
         """Step -> how often it ran out of memory."""
         self.tries: Counter[int] = Counter()
         self.lost: Counter[int] = Counter()
@@ -112,19 +112,19 @@ class _Loop:
             for each in ended:
                 self.running -= len(each.requests)
                 tried = {attempt.address for attempt in each.attempts}
-                suspects = shares_work(each.requests) and any(one.outcome in _DEADLY for one in each.attempts)
+                shared = shares_work(each.requests) and any(one.outcome in _DEADLY for one in each.attempts)
                 for request in each.requests:
                     if request.step.address not in tried:
                         number = self._number(request.step.address)
-                        if suspects:
+                        if shared:
                             self.alone.add(number)
                         self._return(number)
                 for attempt in each.attempts:
                     if attempt.outcome is Outcome.CLAIMED:
                         self._wait_for_other(attempt)
                         continue
-                    suspect = suspects and attempt.outcome in _DEADLY and len(tried) < len(each.requests)
-                    self._settle(attempt, len(each.requests), suspect)
+                    shared_failure = shared and attempt.outcome in _DEADLY and len(tried) < len(each.requests)
+                    self._settle(attempt, len(each.requests), shared_failure)
                     yield attempt
             if not ended:
                 yield None
@@ -159,7 +159,7 @@ class _Loop:
                     if not heap:
                         del models[model]
 
-    def _start(self, bundle: list[Request], place: Place) -> None:
+    def _start(self, bundle: list[Request], place: Slot) -> None:
         for request in bundle:
             number = self._number(request.step.address)
             self.schedule.states[number] = State.RUNNING
@@ -238,12 +238,13 @@ class _Loop:
         found = self.runtimes.get(at)
         if found is None:
             found = self.runtimes[at] = self.plan.spec.runtime_of(name, coords)
-        return _roomier(found, self.starved[number]) if number in self.starved else found
+        times = self.out_of_memory_count.get(number, 0)
+        return _with_more_memory(found, times) if times else found
 
     # --- what ended
 
-    def _settle(self, attempt: Attempt, neighbours: int, suspect: bool) -> None:
-        """Note how an attempt ended; a suspect may have done nothing: one of its neighbours took the process along."""
+    def _settle(self, attempt: Attempt, neighbours: int, shared_failure: bool) -> None:
+        """Note how an attempt ended; in a shared failure it may be a neighbour that took the process along."""
         number = self._number(attempt.address)
         self.gpu_seconds += attempt.seconds * self._runtime(number).gpus
         if attempt.outcome is Outcome.SUCCEEDED:
@@ -253,7 +254,7 @@ class _Loop:
             self.breaker.succeeded(attempt.entry)
             self.ready.commit(number)
             return
-        if self._may_try_again(number, attempt, suspect):
+        if self._may_try_again(number, attempt, shared_failure):
             # Where a damaged input cannot be set aside now, whoever reads it finds it once more.
             with contextlib.suppress(StoreError):
                 for damaged in attempt.damaged:
@@ -261,7 +262,7 @@ class _Loop:
             if neighbours > 1:
                 self.alone.add(number)
             if attempt.outcome is Outcome.OUT_OF_MEMORY:
-                self.starved[number] += 1
+                self.out_of_memory_count[number] += 1
             self._return(number, attempt)
             return
         self.failures += 1
@@ -283,8 +284,8 @@ class _Loop:
                 self.schedule.states[number] = State.BLOCKED
                 self.ready.block(number)
 
-    def _may_try_again(self, number: int, attempt: Attempt, suspect: bool) -> bool:
-        if attempt.outcome is Outcome.LOST or suspect:
+    def _may_try_again(self, number: int, attempt: Attempt, shared_failure: bool) -> bool:
+        if attempt.outcome is Outcome.LOST or shared_failure:
             self.tries[number] -= 1
             self.earlier[attempt.address] += 1
             self.lost[number] += 1
@@ -352,7 +353,7 @@ class _Loop:
         return number
 
 
-def _roomier(runtime: Runtime, times: int) -> Runtime:
+def _with_more_memory(runtime: Runtime, times: int) -> Runtime:
     """How a step is run that ran out of memory so often: with more of it where the sweep allows that, else alone."""
     gpus = float(math.ceil(runtime.gpus))
     if runtime.memory and runtime.memory_limit and runtime.memory < runtime.memory_limit:

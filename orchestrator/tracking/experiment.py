@@ -17,7 +17,7 @@ from orchestrator.redact import redact
 from orchestrator.results.format import Format, export
 from orchestrator.results.metrics import unaveraged_metrics
 from orchestrator.results.parquet import column_type
-from orchestrator.results.summary import for_people, left_out, spread_of
+from orchestrator.results.summary import format_summary, left_out, spread_of
 from orchestrator.sweep.outputs import Outputs
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.tracking.runs import KIND, Projection
@@ -174,7 +174,7 @@ def markdown(summary: pa.Table, left_out: Sequence[str] = ()) -> str:
         left_out: notes on what is not in it, which come first.
     """
     notes = "".join(f"{_cell(note)}.\n\n" for note in left_out)
-    return notes + export(for_people(summary), Format.MD).decode()
+    return notes + export(format_summary(summary), Format.MD).decode()
 
 
 def _cell(text: str) -> str:

@@ -20,7 +20,7 @@ from dashboards.live.watch import Subject
 from orchestrator.attempt.attempt import run_attempt
 from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.cli.job_server import JobServerError, connect
-from orchestrator.command import spell
+from orchestrator.command import format_command
 from orchestrator.session import open_session
 from orchestrator.sweep.outputs import resolve_outputs
 from orchestrator.sweep.problems import SweepError
@@ -83,11 +83,12 @@ def test_commands_name_the_variable_that_holds_a_password_or_leave_it_to_be_fill
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"postgresql://me:{SECRET}@db/my mlflow"
-    assert spell(["sweep", "sync", "--tracking-uri", uri]) == (
+    assert format_command(["sweep", "sync", "--tracking-uri", uri]) == (
         "sweep sync --tracking-uri 'postgresql://me:***@db/my mlflow'"
     )
     monkeypatch.setenv("MY_DATABASE", uri)
-    assert spell(["mlflow", "ui", "--backend-store-uri", uri]) == 'mlflow ui --backend-store-uri "$MY_DATABASE"'
+    shown = format_command(["mlflow", "ui", "--backend-store-uri", uri])
+    assert shown == 'mlflow ui --backend-store-uri "$MY_DATABASE"'
     page = Subject(Path("toy.yaml"), tracking_uri=uri)
     assert page.command("sync", "--tracking-uri", uri) == 'sweep sync toy.yaml --tracking-uri "$MY_DATABASE"'
     session = open_session(toy.write_sweep(tmp_path), [f"data=https://me:{SECRET}@host/x"])

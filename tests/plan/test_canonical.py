@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.keys import UnspeakableValueError, canonical_json, digest
+from orchestrator.keys import UnhashableValueError, canonical_json, digest
 
 values = st.recursive(
     st.none()
@@ -79,11 +79,11 @@ def test_values_that_differ_are_spelled_differently(one: object, other: object) 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_not_finite_is_refused_naming_its_field(value: float) -> None:
-    with pytest.raises(UnspeakableValueError, match=r"config\.betas\[1\]"):
+    with pytest.raises(UnhashableValueError, match=r"config\.betas\[1\]"):
         canonical_json({"config": {"betas": [1, value]}})
 
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, {1, 2}, b"bytes", "\ud800"])
 def test_what_cannot_be_spelled_is_refused(value: object) -> None:
-    with pytest.raises(UnspeakableValueError):
+    with pytest.raises(UnhashableValueError):
         canonical_json({"field": value})

@@ -14,7 +14,7 @@ import toy
 from orchestrator.drive import drive
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.results.parquet import read_results
-from orchestrator.results.summary import for_people, summarise
+from orchestrator.results.summary import format_summary, summarise
 from orchestrator.run.failures import error_groups
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.problems import SweepError
@@ -163,7 +163,7 @@ def test_an_axis_may_be_called_like_a_mean_or_a_standard_deviation(tmp_path: Pat
         SEEDS.replace("  x:", "  x_sd:").replace("$x", "$x_sd").replace("  y:", "  y_mean:").replace("$y", "$y_mean"),
     )
     summary = summarise(read_results(session.outputs.results), session.spec, ("x_sd", "y_mean"))
-    shown = for_people(summary)
+    shown = format_summary(summary)
     assert shown.column_names == ["x_sd", "y_mean", "cells", "seeds", "total"]
     assert shown.to_pylist()[0] == {"x_sd": 1, "y_mean": 10, "cells": 3, "seeds": 3, "total": "14.333 ± 2.082"}
 

@@ -18,7 +18,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.explain.status import status
 from orchestrator.run.breaker import Breaker, signature
-from orchestrator.run.executors import Ended, Place
+from orchestrator.run.executors import Ended, Slot
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
@@ -198,10 +198,10 @@ class Flaky:
     def slots(self, runtime: Runtime) -> int:
         return 1
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
-        return None if self.queue else Place()
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+        return None if self.queue else Slot()
 
-    def submit(self, requests: object, place: Place) -> None:
+    def submit(self, requests: object, place: Slot) -> None:
         assert isinstance(requests, list)
         self.started.append(self.now)
         self.requests.append(requests)
@@ -221,7 +221,7 @@ class Flaky:
         # Only the first was begun.
         return [Ended(tuple(requests), (failed,))]
 
-    def lacks(self) -> str | None:
+    def unschedulable(self) -> str | None:
         return None
 
     def usage(self) -> dict[str, tuple[float, float]]:

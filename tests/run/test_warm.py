@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.drive import drive
-from orchestrator.run.executors import Place
+from orchestrator.run.executors import Slot
 from orchestrator.run.executors.warm import CROWDED_LIMIT, IDLE_LIMIT, WarmWorkers
 from orchestrator.run.loop import run_plan
 from orchestrator.session import open_session
@@ -162,7 +162,7 @@ def test_a_process_with_nothing_to_do_is_ended_after_a_while_or_when_others_need
 
 def test_processes_of_other_resources_are_left_alone() -> None:
     cluster = Cluster(1)
-    cluster.warm.take("large", Place("a"))
+    cluster.warm.take("large", Slot("a"))
     place = cluster.warm.place("small", {"a": 5}, 1)
     assert place is not None
     assert place.worker is None

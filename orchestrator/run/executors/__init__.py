@@ -11,7 +11,7 @@ from orchestrator.types import Attempt, Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Slot:
     """Room for one more bundle."""
 
     model: str | None = None
@@ -30,7 +30,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Snapshot:
     """Where a sweep stands, in numbers."""
 
     steps: Mapping[str, Mapping[str, int]]
@@ -56,7 +56,7 @@ class Executor(Protocol):
     def slots(self, runtime: Runtime) -> int:
         """How many bundles of this kind can run at once."""
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         """Where one more bundle would keep the machines busy without piling up work; None if nowhere.
 
         Args:
@@ -64,7 +64,7 @@ class Executor(Protocol):
             ready: model -> how many steps that load it could be run now; empty for steps that load none.
         """
 
-    def submit(self, requests: Sequence[Request], place: Place) -> None:
+    def submit(self, requests: Sequence[Request], place: Slot) -> None:
         """Start a bundle where `place` said, or queue it; its steps have the same runtime and load the same model."""
 
     def wait(self, seconds: float) -> list[Ended]:
@@ -74,13 +74,13 @@ class Executor(Protocol):
             ExecutorLostError: nothing can end any more.
         """
 
-    def lacks(self) -> str | None:
+    def unschedulable(self) -> str | None:
         """What steps under way ask for and no machine has, so that they wait for one that does; None if nothing."""
 
     def usage(self) -> Mapping[str, tuple[float, float]]:
         """What is reserved of the machines: CPU, GPU, memory (bytes) -> (in use, in all); empty if nobody counts."""
 
-    def publish(self, sweep: str, standing: Standing) -> None:
+    def publish(self, sweep: str, standing: Snapshot) -> None:
         """Show a cluster's monitoring where a sweep stands."""
 
     def stop(self) -> None:

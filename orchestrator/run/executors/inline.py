@@ -11,7 +11,7 @@ from types import FrameType
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, ExecutorLostError, Place, Standing
+from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
 
 
@@ -30,13 +30,13 @@ class InlineExecutor:
         """One at a time."""
         return 1
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         """One at a time; the model that was loaded last first."""
         if self._queue:
             return None
-        return Place(self._model if self._model in ready else next(iter(ready), None))
+        return Slot(self._model if self._model in ready else next(iter(ready), None))
 
-    def submit(self, requests: Sequence[Request], place: Place) -> None:
+    def submit(self, requests: Sequence[Request], place: Slot) -> None:
         """Queue a bundle for the next `wait`."""
         self._model = place.model or self._model
         self._queue.append(tuple(requests))
@@ -58,7 +58,7 @@ class InlineExecutor:
                 self._spoilt = f"no step can run in this process after {attempt.entry}: {attempt.error}"
         return [Ended(requests, attempts)]
 
-    def lacks(self) -> str | None:
+    def unschedulable(self) -> str | None:
         """This process takes every step."""
         return None
 
@@ -66,7 +66,7 @@ class InlineExecutor:
         """Nothing is reserved in one process."""
         return {}
 
-    def publish(self, sweep: str, standing: Standing) -> None:
+    def publish(self, sweep: str, standing: Snapshot) -> None:
         """Nobody monitors one process."""
 
     def stop(self) -> None:

@@ -40,7 +40,7 @@ from orchestrator.attempt.capture import rescue_log
 from orchestrator.attempt.outcome import failed_attempt, successful_attempt
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, ExecutorLostError, Place, Standing
+from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.warm import WarmWorkers, Worker
 from orchestrator.store import StoreError, open_store
@@ -115,14 +115,14 @@ class RayExecutor:
         shape = self._shape(runtime)
         return max(1, int(min(self.cpus / shape.cpus, self.gpus / shape.gpus if shape.gpus else math.inf)))
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Place | None:
+    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         """Room is counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
         shape = self._shape(runtime)
         if ready:
             return self._warm.place(shape, ready, self.slots(runtime))
-        return Place() if self._shapes[shape] < self.slots(runtime) + _QUEUED_AHEAD else None
+        return Slot() if self._shapes[shape] < self.slots(runtime) + _QUEUED_AHEAD else None
 
-    def submit(self, requests: Sequence[Request], place: Place) -> None:
+    def submit(self, requests: Sequence[Request], place: Slot) -> None:
         """Start a bundle as a Ray task; one whose steps load a model as a call of a worker that keeps it."""
         first = requests[0]
         shape = self._shape(first.runtime)
@@ -175,7 +175,7 @@ class RayExecutor:
         self.cpus = max(sum(node.cpus for node in self._nodes), 1.0)
         self.gpus = sum(node.gpus for node in self._nodes)
 
-    def lacks(self) -> str | None:
+    def unschedulable(self) -> str | None:
         """Ray says nothing of a task that fits no node; it may be that one is being started for it."""
         for shape in {sent.shape for sent in self._running.values()}:
             if not any(
@@ -197,7 +197,7 @@ class RayExecutor:
         names = ("CPU", "GPU", "memory")
         return {name: (total[name] - free.get(name, 0.0), total[name]) for name in names if name in total}
 
-    def publish(self, sweep: str, standing: Standing) -> None:
+    def publish(self, sweep: str, standing: Snapshot) -> None:
         """As gauges `ray_sweep_…` of Ray's metrics, which Prometheus reads from every node."""
         for entry, counts in standing.steps.items():
             for state, count in counts.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.run.executors import Place
+from orchestrator.run.executors import Slot
 
 #: Seconds after which a process that nobody gave anything to is ended.
 IDLE_LIMIT = 60.0
@@ -52,7 +52,7 @@ class WarmWorkers:
         self._clock = clock
         self.workers: list[Worker] = []
 
-    def place(self, shape: Hashable, ready: Mapping[str, int], slots: int) -> Place | None:
+    def place(self, shape: Hashable, ready: Mapping[str, int], slots: int) -> Slot | None:
         """Where to run which model's next bundle; None while all are busy.
 
         A process goes on with its model as long as there is work for it. One that has none takes a model that nobody
@@ -67,7 +67,7 @@ class WarmWorkers:
         idle = [worker for worker in mine if not worker.bundles]
         for worker in idle:
             if worker.model in ready:
-                return Place(worker.model, worker)
+                return Slot(worker.model, worker)
         if idle or len(mine) < slots:
             held = {worker.model for worker in mine}
             new = next((model for model in ready if model not in held), None)
@@ -77,13 +77,13 @@ class WarmWorkers:
             if model:
                 # Rather one more process than one that forgets a model which may be wanted again.
                 free = None if len(mine) < slots else min(idle, key=lambda worker: worker.idle_since)
-                return Place(model, free)
+                return Slot(model, free)
         for worker in mine:
             if worker.model in ready and worker.bundles < _AHEAD:
-                return Place(worker.model, worker)
+                return Slot(worker.model, worker)
         return None
 
-    def take(self, shape: Hashable, place: Place) -> Worker:
+    def take(self, shape: Hashable, place: Slot) -> Worker:
         """The process at a place, started if there is none yet; it now has one bundle more."""
         assert place.model is not None, "only steps that load a model come here"
         worker: Worker | None = place.worker
