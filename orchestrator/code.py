@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -27,13 +29,30 @@ def code_commit() -> str:
         return f"source-{code_digest()[:12]}"
 
 
-def code_digest() -> str:
-    """Return the sha256 over the source files as they are now."""
+def code_digest(modules: Iterable[str] = ()) -> str:
+    """Return the sha256 over the source files as they are now.
+
+    Args:
+        modules: top-level modules and packages of stages that are not this package's.
+    """
     whole = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted(package.rglob("*.py")):
+    for place in (*_PACKAGES, *map(place_of, modules)):
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             whole.update(path.read_bytes())
     return whole.hexdigest()
+
+
+def place_of(module: str) -> Path:
+    """Return the folder of a top-level package, or the file of a top-level module.
+
+    Raises:
+        ModuleNotFoundError: it cannot be imported.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no module named {module!r}")
+    folders = list(spec.submodule_search_locations or ())
+    return Path(folders[0] if folders else spec.origin)
 
 
 def _git(*arguments: str) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from orchestrator.attempt.capture import Capture
 from orchestrator.attempt.outcome import CodeChangedError
@@ -37,7 +37,7 @@ class Process:
         Raises:
             CodeChangedError: the code on the disk is not the driver's.
         """
-        self._check_code(request.code)
+        self._check_code(request.code, request.modules)
         self._limit_threads(request.runtime.cpus)
         promise_gpu(request.runtime.gpus > 0)
         # Read by `workers.judges.backends.endpoint`. A stage gets no name of a sweep as an argument, since none may
@@ -78,13 +78,14 @@ class Process:
 
     # --- code and threads
 
-    def _check_code(self, driver: str) -> None:
+    def _check_code(self, driver: str, modules: Sequence[str]) -> None:
         """Refuse to go on with code that was edited since the driver started; looked at again after each import."""
         if not driver or self._code == (driver, len(sys.modules)):
             return
-        if code_digest() != driver:
+        if code_digest(modules) != driver:
+            packages = ", ".join(("orchestrator", "workers", *modules))
             raise CodeChangedError(
-                "the code changed since the driver started: orchestrator/ or workers/ were edited; "
+                f"the code changed since the driver started: a file of {packages} was edited; "
                 "give the same command again, which runs today's code"
             )
         self._code = (driver, len(sys.modules))

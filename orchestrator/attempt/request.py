@@ -23,6 +23,8 @@ class Request:
     """A claim on the step that may be taken over."""
     code: str = ""
     """Digest of the driver's code; not compared if empty."""
+    modules: tuple[str, ...] = ()
+    """Top-level modules of stages that are not this package's, which the digest covers."""
     account: str = ""
     """Sweep and entry: for whom a stage spends, where it spends money."""
 

@@ -67,7 +67,8 @@ class _Loop:
         self.store = store
         self.executor = executor
         self.code_commit = code_commit
-        self.code = code_digest()
+        self.modules = self.plan.spec.modules
+        self.code = code_digest(self.modules)
         self.breaker = Breaker(self.plan.spec.limits.breaker)
         self.ready = ReadySteps(schedule, self._runtime)
         self.resting: list[tuple[float, int]] = []
@@ -227,6 +228,7 @@ class _Loop:
             driver=self.driver,
             stale=self._stale(number),
             code=self.code,
+            modules=self.modules,
             account=f"{self.plan.spec.name}/{step.entry}",
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import secrets
@@ -17,6 +16,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray._private import ray_constants
 
+from orchestrator.code import place_of
 from orchestrator.redact import redact
 
 
@@ -47,7 +47,7 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if in_job:
         # The working directory has been copied already, but a sweep in one of its folders may use modules beside it.
-        options["runtime_env"] = {"py_modules": [_place_of(each) for each in modules]} if modules else None
+        options["runtime_env"] = {"py_modules": [str(place_of(each)) for each in modules]} if modules else None
     else:
         options["runtime_env"] = copies(modules)
     if not address and not in_job:
@@ -79,7 +79,7 @@ def copies(modules: Collection[str] = ()) -> dict[str, Any]:
     They run neither whatever version is installed on their node, nor what the code is edited to while the sweep runs.
     """
     return {
-        "py_modules": [_place_of(each) for each in ("orchestrator", "workers", *modules)],
+        "py_modules": [str(place_of(each)) for each in ("orchestrator", "workers", *modules)],
         "worker_process_setup_hook": f"{__name__}.{keep_to_copies.__name__}",
     }
 
@@ -90,14 +90,6 @@ def keep_to_copies() -> None:
     That folder is often a checkout.
     """
     import workers  # noqa: F401 (this package is imported by now)
-
-
-def _place_of(module: str) -> str:
-    """The folder of a package, or the file of a module."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None, f"{module} was imported when the sweep was loaded"
-    folders = list(spec.submodule_search_locations or ())
-    return folders[0] if folders else str(spec.origin)
 
 
 def start_ray(**options: Any) -> None:
