@@ -15,6 +15,13 @@ import workers
 _PACKAGES = (Path(__file__).parent, Path(str(workers.__file__)).parent)
 
 
+def keep_to_these_packages() -> None:
+    """Do nothing: a worker of Ray that can call this has imported both packages, from the copies that it was given.
+
+    It does so before Ray puts the driver's folder, which is often a checkout, first in the worker's path.
+    """
+
+
 @cache
 def code_commit() -> str:
     """Return the git commit of this checkout (`+dirty` with uncommitted changes), else a digest of the source files.

@@ -31,6 +31,10 @@ def stage_table(uses: Sequence[str], folder: Path) -> tuple[Mapping[str, Stage],
             reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             mistakes[position] = f"module {name!r} cannot be imported: {reason}; it is looked for in {folder}, too"
             continue
+        here, found = _file_of(name, folder), getattr(module, "__file__", None)
+        if here and found and Path(found).resolve() != here.resolve():
+            mistakes[position] = f"module {name!r} is {found}, which hides {here}: give yours another name"
+            continue
         if not hasattr(module, "STAGES"):
             mistakes[position] = f"module {name!r} has no STAGES; give it a table, as workers/README.md shows"
             continue
@@ -39,6 +43,12 @@ def stage_table(uses: Sequence[str], folder: Path) -> tuple[Mapping[str, Stage],
         except (TypeError, ValueError) as error:
             mistakes[position] = f"the table of module {name!r} cannot be used: {error}"
     return table, mistakes
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """Return the file that a module has in a folder, if it is there."""
+    path = folder.joinpath(*name.split("."))
+    return next((each for each in (path / "__init__.py", path.with_suffix(".py")) if each.is_file()), None)
 
 
 def _checked(table: object) -> Mapping[str, Stage]:

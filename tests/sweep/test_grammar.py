@@ -469,3 +469,18 @@ runtime:
     ]
     sound = text.replace(", batch_size: 8}", "}").replace("  prompts: {batch_size: 4}\n", "")
     assert load(toy.write_sweep(tmp_path, sound)).runtime_of("generate", {"seed": 0}).batch_size == 16
+
+
+def test_a_module_that_another_one_hides_is_a_mistake_and_never_taken_for_it(tmp_path: Path) -> None:
+    paths = []
+    for study in ("one", "other"):
+        (tmp_path / study).mkdir()
+        version = {"one": 1, "other": 2}[study]
+        stage = f"Stage('toy:source', {version}, toy.SourceConfig, 'number')"
+        content = f"import toy\nfrom workers.stage import Stage\nSTAGES = {{'distil': {stage}}}\n"
+        (tmp_path / study / "stages_of_a_study.py").write_text(content)
+        text = toy.SWEEP.replace("uses: [toy]", "uses: [toy, stages_of_a_study]").replace("toy_source", "distil")
+        paths.append(toy.write_sweep(tmp_path / study, text))
+    assert load(paths[0]).table["distil"].version == 1
+    with pytest.raises(SweepError, match=r"which hides .*: give yours another name"):
+        load(paths[1])

@@ -80,16 +80,8 @@ def copies(modules: Collection[str] = ()) -> dict[str, Any]:
     """
     return {
         "py_modules": [str(place_of(each)) for each in ("orchestrator", "workers", *modules)],
-        "worker_process_setup_hook": f"{__name__}.{keep_to_copies.__name__}",
+        "worker_process_setup_hook": "orchestrator.code.keep_to_these_packages",
     }
-
-
-def keep_to_copies() -> None:
-    """Have a worker import the copies of both packages, before Ray puts the driver's folder first in its path.
-
-    That folder is often a checkout.
-    """
-    import workers  # noqa: F401 (this package is imported by now)
 
 
 def start_ray(**options: Any) -> None:
