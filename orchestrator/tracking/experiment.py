@@ -100,8 +100,8 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     rows = "\n".join(f"| {axis} | {_cell(', '.join(_few(each)))} |" for axis, each in labels.items())
     metrics: dict[str, list[str]] = {}
     for name in spec.results or plan.targets:
-        variants = [variant for variant in plan.by_entry[name].wired.variants if variant]
-        metrics[name] = list(dict.fromkeys(each for variant in variants for each in variant.configs[0].declared()))
+        entries = [resolved for resolved in plan.by_entry[name].wired.resolved if resolved]
+        metrics[name] = list(dict.fromkeys(each for entry in entries for each in entry.configs[0].declared()))
     metric_rows = "\n".join(f"| {name} | {', '.join(each)} |" for name, each in metrics.items() if each)
     axes = projection.group_axes
     groups = f"by {', '.join(axes)}" if axes else "of consecutive cells" if axes is None else ""
