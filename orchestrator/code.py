@@ -1,4 +1,4 @@
-"""Which code made a result: the git commit, and a digest of the source files."""
+"""Identifies the code that makes a result: the git commit, and a digest of the source files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def code_commit() -> str:
 
 
 def code_digest() -> str:
-    """Return the sha256 over the source files as they are now."""
+    """Return the sha256 (64 hex digits) over the source files as they are now."""
     whole = hashlib.sha256()
     for package in _PACKAGES:
         for path in sorted(package.rglob("*.py")):
