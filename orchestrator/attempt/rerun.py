@@ -62,7 +62,7 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     Args:
         store: the store of its inputs.
         step: the step to run.
-        runtime: its resources, of which only the number of threads and the batch size matter here.
+        runtime: how to run it; time and memory limits are not enforced.
         manifest: the manifest of the stored artifact.
         tolerance: relative difference up to which two metrics count as equal.
 

@@ -42,8 +42,8 @@ def call_stage(
     config = config_of(request)
     inputs = input_folders(request, store, {} if fetched is None else fetched)
     definition, batch_size = request.step.definition, request.runtime.batch_size
-    how = {"batch_size": batch_size} if definition.batches and batch_size else {}
-    metrics = prepared_function(definition.function, request)(config, out, **inputs, **how)
+    options = {"batch_size": batch_size} if definition.batches and batch_size else {}
+    metrics = prepared_function(definition.function, request)(config, out, **inputs, **options)
     return check_metrics(metrics, config.declared())
 
 

@@ -21,18 +21,18 @@ from orchestrator.redact import redact
 
 
 class RayUnreachableError(Exception):
-    """No Ray cluster answers at the address."""
+    """No Ray cluster answers at the address, or Ray does not start on this machine."""
 
 
 def connect(address: str | None, modules: Collection[str] = ()) -> None:
-    """Connect this process to a cluster, or start a local instance; one that it has already stays.
+    """Connect this process to a cluster, or start a local instance; keep a connection that exists.
 
     Args:
-        address: of the cluster; RAY_ADDRESS if it is None, else a local instance.
-        modules: top-level modules of stages that are not this package's; workers are given a copy of them.
+        address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
+        modules: top-level modules of stages outside this package; workers get copies of them.
 
     Raises:
-        RayUnreachableError: nothing answers at the address.
+        RayUnreachableError: no cluster answers at the address, or none starts here.
     """
     if ray.is_initialized():
         return
@@ -47,14 +47,14 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if in_job:
         # The working directory has been copied already, but a sweep in one of its folders may use modules beside it.
-        options["runtime_env"] = {"py_modules": [_place_of(each) for each in modules]} if modules else None
+        options["runtime_env"] = {"py_modules": [_path_of(each) for each in modules]} if modules else None
     else:
         options["runtime_env"] = copies(modules)
     if not address and not in_job:
-        # No dashboard: it costs seconds and a port, and nobody looks at it for a local run.
+        # No dashboard: it costs seconds and a port, and a local run has no use for it.
         options |= {"include_dashboard": False, "address": "local"}
         # Without a token Ray would write one into ~/.ray, and from then on every `ray start --head` of this user
-        # would demand it of `ray job submit`. One of our own protects this instance and is gone with it.
+        # would demand it of `ray job submit`. A token of our own protects this instance and ends with it.
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif address and not in_job:
@@ -74,26 +74,29 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
 
 
 def copies(modules: Collection[str] = ()) -> dict[str, Any]:
-    """Make a `runtime_env` in which workers run today's code.
+    """Return a `runtime_env` in which workers run copies of the driver's code.
 
-    They run neither whatever version is installed on their node, nor what the code is edited to while the sweep runs.
+    So they run neither a version that is installed on their node, nor code that is edited while the sweep runs.
+
+    Args:
+        modules: top-level modules of stages outside this package, copied as well.
     """
     return {
-        "py_modules": [_place_of(each) for each in ("orchestrator", "workers", *modules)],
+        "py_modules": [_path_of(each) for each in ("orchestrator", "workers", *modules)],
         "worker_process_setup_hook": f"{__name__}.{keep_to_copies.__name__}",
     }
 
 
 def keep_to_copies() -> None:
-    """Have a worker import the copies of both packages, before Ray puts the driver's folder first in its path.
+    """Import the copies of both packages in a worker, before Ray puts the driver's folder first in its path.
 
-    That folder is often a checkout.
+    That folder is often a checkout. This is Ray's `worker_process_setup_hook`.
     """
     import workers  # noqa: F401 (this package is imported by now)
 
 
-def _place_of(module: str) -> str:
-    """The folder of a package, or the file of a module."""
+def _path_of(module: str) -> str:
+    """Return the folder of a package, or the file of a module."""
     spec = importlib.util.find_spec(module)
     assert spec is not None, f"{module} was imported when the sweep was loaded"
     folders = list(spec.submodule_search_locations or ())
@@ -101,7 +104,7 @@ def _place_of(module: str) -> str:
 
 
 def start_ray(**options: Any) -> None:
-    """`ray.init`, again where Ray's own processes did not start within the 30 s it gives them: the machine is busy.
+    """Call `ray.init(**options)`; retry twice if Ray's own processes need more than its 30 s on a busy machine.
 
     A local instance listens on loopback only.
     """
@@ -118,10 +121,10 @@ def start_ray(**options: Any) -> None:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Have this node call itself 127.0.0.1, which is what Ray's processes look at when they choose where to listen.
+    """Make this node call itself 127.0.0.1, from which Ray's processes derive the address that they listen on.
 
     Ray does so by itself on Windows and macOS, whose firewalls would ask; elsewhere it replaces 127.0.0.1 by an address
-    of the machine, whatever it is told, and a dozen ports are open to the whole network.
+    of the machine, whatever the options say, and opens a dozen ports to the whole network.
     """
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     if name in os.environ:
@@ -138,7 +141,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _probe(address: str | None) -> None:
-    """Knock first: Ray itself tries for minutes before it gives up on an address where nobody is."""
+    """Connect to the address once and raise if that fails: Ray itself tries for minutes before it gives up."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
