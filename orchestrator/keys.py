@@ -57,7 +57,7 @@ def _write(value: Any, where: str, parts: list[str]) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise UnhashableValueError(where, "text with a lone surrogate has no spelling") from error
+            raise UnhashableValueError(where, "text with a lone surrogate has no canonical JSON") from error
         parts.append(_quote(value))
     elif type(value) is int:
         parts.append(str(value))
@@ -87,5 +87,5 @@ def _write(value: Any, where: str, parts: list[str]) -> None:
     else:
         raise UnhashableValueError(
             where,
-            f"{type(value).__name__} {value!r} has no canonical spelling; use numbers, text, lists and mappings",
+            f"{type(value).__name__} {value!r} has no canonical JSON; use numbers, text, lists and mappings",
         )

@@ -88,6 +88,11 @@ def describe_error(error: BaseException) -> str:
     return text or name
 
 
+def timeout_error(request: Request) -> TimeoutError:
+    """Make the error of a step that exceeds its time limit."""
+    return TimeoutError(f"the step ran longer than its timeout of {request.runtime.timeout:g} s (runtime.timeout)")
+
+
 def failed_attempt(
     request: Request,
     outcome: Outcome,

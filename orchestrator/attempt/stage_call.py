@@ -145,8 +145,8 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except BaseException as error:
         try:
-            spelled = repr(value)[:200]
+            shown = repr(value)[:200]
         except BaseException:
             # A class of the stage's own, or an integer too long to be printed.
-            spelled = f"of type {type(value).__name__}"
-        raise RejectedError(f"metric {name!r} is {spelled}, expected a number that a float can hold") from error
+            shown = f"of type {type(value).__name__}"
+        raise RejectedError(f"metric {name!r} is {shown}, expected a number that a float can hold") from error

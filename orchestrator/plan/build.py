@@ -171,7 +171,7 @@ class _Builder:
                 inputs = dict(
                     sorted((fixed | {name: self.columns.keys[at + shard] for name, at in sharded.items()}).items())
                 )
-            identity = identity_of(resolved.identities[shard if len(resolved.identities) > 1 else 0], inputs, resolved)
+            identity = identity_of(resolved.of_shard(shard)[1], inputs, resolved)
             key = digest_of(identity)
             known = self.columns.index.setdefault(key, made + shard)
             if known != made + shard:

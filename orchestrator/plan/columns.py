@@ -181,7 +181,8 @@ class Plan:
 
     def step(self, number: int) -> Step:
         """Make the `Step` of a number: everything that a worker must know."""
-        config = self._config(number)
+        resolved = self._resolved(number)
+        config, config_identity = resolved.of_shard(self.shard[number])
         dumped = self._dumped.get(id(config))
         if dumped is None:
             dumped = self._dumped[id(config)] = config.model_dump(mode="json")
@@ -189,9 +190,7 @@ class Plan:
         inputs = {feed.input: self._addresses(feed.first, feed.size) for feed in feeds}
         keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]
         input_keys = {name: key or inputs[name][0].key for name, key in keys}
-        resolved = self._resolved(number)
-        text = resolved.identities[self.shard[number] if len(resolved.identities) > 1 else 0]
-        identity = identity_of(text, input_keys, resolved)
+        identity = identity_of(config_identity, input_keys, resolved)
         address, entry = self.address(number), self.entry_of(number)
         return Step(address, entry, resolved.stage, dumped, identity, inputs, self.coords(number))
 
@@ -200,7 +199,7 @@ class Plan:
         resolved = self._resolved(number)
         if not resolved.stage.loads:
             return None
-        config = self._config(number)
+        config, _ = resolved.of_shard(self.shard[number])
         named = {feed.input: self.keys[feed.first] for feed in self.feeds(number)}
         what = [named.get(name, getattr(config, name, None)) for name in resolved.stage.loads]
         return f"{resolved.stage_name} {what}"
@@ -296,10 +295,6 @@ class Plan:
             found = tuple(self.address(each) for each in range(first, first + size))
             self._gathered[first, size] = found
         return found
-
-    def _config(self, number: int) -> Any:
-        configs = self._resolved(number).configs
-        return configs[self.shard[number] if len(configs) > 1 else 0]
 
     def mark(self, marked: Mask, firsts: Numbers) -> None:
         """Set the mask for all steps of the groups that begin with `firsts`; -1 is skipped."""

@@ -35,6 +35,11 @@ class ResolvedEntry:
     identities: tuple[str, ...]
     """Canonical JSON of the identity of each config."""
 
+    def of_shard(self, shard: int) -> tuple[Config, str]:
+        """Return the config of a shard, and the canonical JSON of its identity."""
+        position = shard if len(self.configs) > 1 else 0
+        return self.configs[position], self.identities[position]
+
 
 @dataclass(frozen=True, slots=True)
 class WiredEntry:

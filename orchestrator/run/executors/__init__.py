@@ -46,7 +46,7 @@ class ExecutorLostError(Exception):
 
 
 class Executor(Protocol):
-    """An executor runs bundles of steps; the store alone knows what is done."""
+    """The interface of executors, which run bundles of steps; only the store knows which steps are done."""
 
     cpus: float
     """CPU cores in all, for estimates."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
 from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
@@ -83,7 +84,7 @@ def _alarm(request: Request) -> Iterator[None]:
         return
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"the step ran longer than its timeout of {seconds:g} s (runtime.timeout)")
+        raise timeout_error(request)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -15,10 +15,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
-
-# Keeps older versions of Ray from warning; `_WITHOUT_GPUS` does not depend on it.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 from ray.exceptions import (
     ActorDiedError,
@@ -35,7 +31,7 @@ from ray.util.metrics import Gauge
 
 from orchestrator.attempt.attempt import record_attempt
 from orchestrator.attempt.bundle import run_bundle
-from orchestrator.attempt.outcome import failed_attempt
+from orchestrator.attempt.outcome import failed_attempt, timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
@@ -154,7 +150,7 @@ class RayExecutor:
             if time.monotonic() > self._check_due:
                 self._read_nodes()
         except (RayError, ConnectionError, RuntimeError) as error:
-            raise ExecutorLostError(f"Ray is gone: {error}") from error
+            raise ExecutorLostError(f"Ray no longer answers: {error}") from error
         return [ended for task in tasks if task in set(ready) for ended in self._collect(task)]
 
     def _crowded(self) -> bool:
@@ -184,7 +180,7 @@ class RayExecutor:
 
     def unschedulable(self) -> str | None:
         """Return the resources of a task that fits no node: Ray queues it silently, perhaps while starting a node."""
-        for shape in {sent.shape for sent in self._running.values()}:
+        for shape in {bundle.shape for bundle in self._running.values()}:
             if not any(
                 shape.cpus <= node.cpus and shape.gpus <= node.gpus and (shape.memory or 0) <= (node.memory or 0)
                 for node in self._nodes
@@ -218,8 +214,8 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Cancel all tasks and disconnect; a local instance ends with its driver."""
-        for task, sent in self._running.items():
-            if sent.worker is None:
+        for task, bundle in self._running.items():
+            if bundle.worker is None:
                 ray.cancel(task, force=True)
         self._running.clear()
         for worker in self._warm.workers:
@@ -228,34 +224,34 @@ class RayExecutor:
 
     def _collect(self, task: Any) -> list[Ended]:
         """Return the bundle of a task that ended, and those that its worker can no longer run."""
-        sent = self._running.pop(task, None)
-        if sent is None:
+        bundle = self._running.pop(task, None)
+        if bundle is None:
             return []
-        requests, submitted = sent.requests, sent.when
-        if sent.worker:
-            self._warm.ended(sent.worker)
+        requests, submitted = bundle.requests, bundle.when
+        if bundle.worker:
+            self._warm.ended(bundle.worker)
         else:
-            self._shapes[sent.shape] -= 1
+            self._shapes[bundle.shape] -= 1
         try:
             attempts: list[Attempt] = pickle.loads(ray.get(task))
             ended = [Ended(requests, tuple(attempts))]
-            if sent.worker and _must_end(attempts):
-                _end_worker(sent.worker.process)
-                ended += self._abandon(sent.worker)
+            if bundle.worker and _must_end(attempts):
+                _end_worker(bundle.worker.process)
+                ended += self._abandon(bundle.worker)
             return ended
         except RayTaskError as error:
             # Our own code could not start there, e.g. because a package is missing on that node.
             return [Ended(requests, tuple(record_failure(each, Outcome.FAILED, error, submitted) for each in requests))]
         except (RayError, TaskCancelledError) as error:
             ended = [Ended(requests, tuple(recovered_attempts(requests, error, _outcome(error), submitted)))]
-            if sent.worker:
-                ended += self._abandon(sent.worker)
+            if bundle.worker:
+                ended += self._abandon(bundle.worker)
             return ended
 
     def _abandon(self, worker: Worker) -> list[Ended]:
         """Remove a dead process; return the bundles that were queued on it, of which no step was begun."""
         self._warm.lost(worker)
-        waiting = [task for task, sent in self._running.items() if sent.worker is worker]
+        waiting = [task for task, bundle in self._running.items() if bundle.worker is worker]
         return [Ended(self._running.pop(task).requests, ()) for task in waiting]
 
     def _shape(self, runtime: Runtime) -> _Shape:
@@ -321,7 +317,7 @@ class _Watchdog:
 
     def _kill(self) -> None:
         request = self._request
-        error = TimeoutError(f"the step ran longer than its timeout of {request.runtime.timeout:g} s (runtime.timeout)")
+        error = timeout_error(request)
         seconds = time.time() - self._started
         attempt = failed_attempt(
             request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), PROCESS.end_log(request)
