@@ -193,7 +193,7 @@ class _Run:
         self._driver = secrets.token_hex(8)
         self._troubles = Troubles(lambda message: on_event(Troubled(message)))
         self._reported: set[str] = set()
-        """What was reported already and is not reported again."""
+        """Broken entries and other events that are reported once only."""
         self._estimator: Estimator
         self._snapshot = _Snapshot(session, results, executor)
 

@@ -89,7 +89,7 @@ class LoopEnded:
 
     how: Literal["done", "stopped", "interrupted", "lost"]
     reason: str = ""
-    """Why no further steps were started, or how the executor was lost; empty otherwise."""
+    """Reason why no further steps were started or why the executor was lost; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

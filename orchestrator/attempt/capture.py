@@ -12,7 +12,7 @@ from typing import TextIO
 from orchestrator.store import Store, StoreError, remedy
 from orchestrator.types import Artifact
 
-#: Python's own names for where output goes.
+#: Python's output streams, names in `sys`.
 _STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
 
 

@@ -25,7 +25,7 @@ from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
-#: Outcomes that are not the step's fault; it is tried again, up to `runtime.attempts` times in one command.
+#: Outcomes after which trying again may help; done up to `runtime.attempts` times in one command.
 _RETRIED = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
 #: Retries of a step whose node was lost: a spot instance may be preempted many times in a night.
 _LOST_LIMIT = 100
@@ -80,7 +80,7 @@ class _Loop:
         self.out_of_memory_count: Counter[int] = Counter()
         """Step -> how often it ran out of memory."""
         self.tries: Counter[int] = Counter()
-        """Step -> attempts of this command, without those that are not the step's fault."""
+        """Step -> attempts of this command that count towards `runtime.attempts`."""
         self.lost: Counter[int] = Counter()
         """Step -> how often its node or a neighbour ended its process."""
         numbers = np.flatnonzero(schedule.needed).tolist()

@@ -59,7 +59,7 @@ class Schedule:
         self.needed: Mask = np.zeros(len(plan), np.bool_)
         """Mask of the steps that must run for the chosen cells."""
         self.stopped: str | None = None
-        """Why no further steps are started; None if they are."""
+        """Reason why no further steps are started; None if they are."""
         self.broken: dict[str, str] = {}
         """Entry that the breaker has stopped -> the reason."""
         self._of_cells = plan.steps_of(cells) if cells is not None else np.ones(len(plan), np.bool_)

@@ -25,7 +25,7 @@ class InlineExecutor:
         self._queue: deque[tuple[Request, ...]] = deque()
         self._model: str | None = None
         self._gpu_failure: str | None = None
-        """How a GPU failed in this process, which may run no further step."""
+        """Error of a GPU in this process, which may run no further step; None if there was none."""
 
     def slots(self, runtime: Runtime) -> int:
         """Return 1: steps run one at a time."""
