@@ -1,4 +1,4 @@
-"""Which code made a result: the git commit, and a digest of the source files."""
+"""Identifies the code that makes a result: the git commit, and a digest of the source files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def code_commit() -> str:
 
 
 def code_digest(modules: Iterable[str] = ()) -> str:
-    """Return the sha256 over the source files as they are now.
+    """Return the sha256 (64 hex digits) over the source files as they are now.
 
     Args:
         modules: top-level modules and packages of stages that are not this package's.

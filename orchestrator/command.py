@@ -1,4 +1,4 @@
-"""Commands as they are shown to people: on the same sweep at the same places, ready for a shell."""
+"""Commands as messages show them: on the same sweep and the same folders, ready to paste into a shell."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from orchestrator.redact import redact
 
 
 def format_command(words: Iterable[str]) -> str:
-    """Format a command for a shell, without secrets: an environment variable stands for a word that has one.
+    """Format a command for a shell; a word with a secret is replaced by an environment variable of that value.
 
-    Where no variable has that word as its value, the secret is left to be filled in.
+    If there is no such variable, the secret is masked and is to be filled in.
     """
-    return " ".join(_spell_word(word) for word in words)
+    return " ".join(_format_word(word) for word in words)
 
 
-def _spell_word(word: str) -> str:
+def _format_word(word: str) -> str:
     hidden = redact(word)
     if hidden == word:
         return shlex.quote(word)
@@ -28,24 +28,24 @@ def _spell_word(word: str) -> str:
 
 
 def program() -> list[str]:
-    """Return the words by which this program was called."""
+    """Return the words that call this program, as it was called."""
     return ["sweep"] if Path(sys.argv[0]).name == "sweep" else ["python", "-m", "orchestrator"]
 
 
 def repeat_places(overrides: Iterable[str] | None, outputs: str | None, store: str | None) -> list[str]:
-    """Return the options that say which sweep is meant and where it lies."""
+    """Return the options `-s`, `--outputs` and `--store` again, as words."""
     options = [each for text in overrides or () for each in ("-s", text)]
     options += ["--outputs", outputs] if outputs else []
     return options + (["--store", store] if store else [])
 
 
 def repeat_selection(only: Iterable[str] | None, exclude: Iterable[str] | None) -> list[str]:
-    """Return the options that select cells."""
+    """Return the options `--only` and `--exclude` again, as words."""
     kept = [word for text in only or () for word in ("--only", text)]
     return kept + [word for text in exclude or () for word in ("--exclude", text)]
 
 
 def repeat_options(options: Mapping[str, str | int | bool | None]) -> list[str]:
-    """Return other options by name, without those that were not given."""
+    """Return other options (name -> value) as words; None and False are left out, True is a flag."""
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     return [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]

@@ -1,7 +1,7 @@
-"""A run of a sweep from start to end. Prints nothing: what happens is told as events.
+"""Runs a sweep from start to end. Prints nothing, reports events.
 
-The one loop (`run_plan`) yields attempts; here is what is done beside it: the results table, the heartbeat, MLflow, the
-hooks, scratch space, and signals.
+The one loop (`run_plan`) yields attempts; this module does what goes on beside it: the results table, the heartbeat,
+MLflow, the hooks, scratch space, and signals.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-# Importing it must not count as the time that the first table takes.
+# Imported here, so that the import does not count as time that the first table takes.
 import pyarrow.parquet
 
 from orchestrator.code import code_commit
@@ -58,10 +58,10 @@ from orchestrator.store.scratch import BEAT
 from orchestrator.tracking.publisher import Publisher
 from orchestrator.types import Attempt
 
-#: The share of wall time that rewriting the table in mid-run may take, and likewise counting all cells by status.
+#: The share of wall time that rewriting the table during the run may take, and likewise counting cells by status.
 _SHARE = 0.01
-#: The heartbeat tells of at most so many kinds of error.
-_ERRORS = 50
+#: Maximal number of error groups in the heartbeat.
+_ERROR_GROUPS = 50
 
 
 class UnreachableError(Exception):
@@ -75,14 +75,14 @@ def drive(
     tracking_uri: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> int:
-    """Run what a sweep lacks; its table, its heartbeat and MLflow are kept up to date meanwhile.
+    """Run the missing steps of a sweep, and keep its table, its heartbeat and MLflow up to date meanwhile.
 
     Args:
-        session: the sweep; its schedule follows the run.
-        address: the Ray cluster; None for that of RAY_ADDRESS, else one of this machine.
+        session: the sweep; its schedule is updated during the run.
+        address: address of the Ray cluster; None takes RAY_ADDRESS, or else starts Ray on this machine.
         inline: run the steps one by one in this process, without Ray.
-        tracking_uri: MLflow, if not that of the sweep.
-        on_event: is called with everything that happens, in this thread. It may raise KeyboardInterrupt.
+        tracking_uri: MLflow's tracking URI; None takes that of the sweep.
+        on_event: called with every event, in this thread; may raise KeyboardInterrupt.
 
     Returns:
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
@@ -101,22 +101,22 @@ def drive(
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
     signalled: int | None = None
     if session.schedule.done:
-        # Where all cells were chosen, there are no others to count.
+        # If all cells were chosen, there are no others to count.
         others = session.cells is not None
         on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
         signalled = _Run(session, results, _executor(address, inline, session.spec.modules), publisher, on_event).run()
-    unwritten: StoreError | None = None
+    write_error: StoreError | None = None
     try:
         table = results.table()
     except StoreError as error:
-        raise _unwritten(session, error) from error
+        raise _table_error(session, error) from error
     try:
         write_results(table, session.outputs.results)
     except StoreError as error:
-        # It is raised when all else is done.
-        unwritten = _unwritten(session, error)
+        # Raised when all else is done.
+        write_error = _table_error(session, error)
     summary = summary_of(session, table)
     if publisher:
         on_event(Publishing(0, 0))
@@ -125,12 +125,12 @@ def drive(
         )
         on_event(Published(delivered, len(publisher.outbox.digests)))
     code = signalled or _exit_code(session, table)
-    on_event(Finished(table, summary, unwritten is None, code, signalled is not None))
-    facts = {"sweep": session.spec.name, "exit_code": 2 if unwritten else code}
+    on_event(Finished(table, summary, write_error is None, code, signalled is not None))
+    facts = {"sweep": session.spec.name, "exit_code": 2 if write_error else code}
     facts |= {"cells": Counter(table["status"].to_pylist()), "table": str(session.outputs.results)}
     _call_hook(session.spec.hooks.finish, "finish", facts, on_event)
-    if unwritten:
-        raise unwritten
+    if write_error:
+        raise write_error
     return code
 
 
@@ -139,7 +139,7 @@ def summary_of(session: Session, table: pa.Table) -> pa.Table | None:
     return summarise(table, session.spec) if "succeeded" in table["status"].to_pylist() else None
 
 
-def _unwritten(session: Session, error: StoreError) -> StoreError:
+def _table_error(session: Session, error: StoreError) -> StoreError:
     return StoreError(
         f"the table {session.outputs.results} was not written: {error}. What was computed is kept; once the place can "
         f"be read and written, this makes the table: {session.command('results')}"
@@ -168,13 +168,13 @@ def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Ex
 
 
 def _call_hook(command: str | None, event: str, facts: Mapping[str, Any], on_event: Callable[[Event], None]) -> None:
-    trouble = call_hook(command, event, facts)
-    if trouble:
-        on_event(Troubled(trouble))
+    failure = call_hook(command, event, facts)
+    if failure:
+        on_event(Troubled(failure))
 
 
 class _Run:
-    """The loop of a run, and what is done beside it now and then."""
+    """The loop of a run, and the periodic work beside it."""
 
     def __init__(
         self,
@@ -192,18 +192,18 @@ class _Run:
         self._on_event = on_event
         self._driver = secrets.token_hex(8)
         self._troubles = Troubles(lambda message: on_event(Troubled(message)))
-        self._known: set[str] = set()
-        """What was told already and is not told again."""
+        self._reported: set[str] = set()
+        """Broken entries and other events that are reported once only."""
         self._estimator: Estimator
         self._snapshot = _Snapshot(session, results, executor)
 
     def run(self) -> int | None:
-        """Run the loop; returns the exit code if a signal ended it early."""
+        """Run the loop; return the exit code if a signal ended it early, else None."""
         schedule, store = self._schedule, self._session.store
         shutdown = Shutdown(schedule, drains=self._executor.bundle_seconds > 0)
         heartbeat_due = time.monotonic()
         table_due, scratch_due = heartbeat_due + HEARTBEAT_EVERY, heartbeat_due + BEAT
-        # What failed in an earlier command is tried again now; failures outside the selection stay on record.
+        # Steps that failed in an earlier command are tried again now; failures outside the selection stay on record.
         schedule.codes[schedule.needed] = State.PENDING
         for number in [number for number in self._results.failures if schedule.needed[number]]:
             del self._results.failures[number]
@@ -216,11 +216,11 @@ class _Run:
                 for attempt in run_plan(schedule, store, self._executor, code_commit(), self._driver):
                     self._note(attempt)
                     shutdown.check()
-                    self._tell_broken_stages()
+                    self._report_broken_stages()
                     now = time.monotonic()
                     if now >= heartbeat_due:
-                        self._beat()
-                        # Where a place does not answer, steps still come first.
+                        self._write_heartbeat()
+                        # If writing blocks for long, pause as long: steps come first.
                         heartbeat_due = time.monotonic() + max(HEARTBEAT_EVERY, time.monotonic() - now)
                     if now >= scratch_due:
                         scratch_due = now + BEAT
@@ -248,33 +248,33 @@ class _Run:
             self._estimator.note(attempt)
         self._on_event(Progressed(attempt))
 
-    def _tell_broken_stages(self) -> None:
-        for name in self._schedule.broken.keys() - self._known:
-            self._known.add(name)
+    def _report_broken_stages(self) -> None:
+        for name in self._schedule.broken.keys() - self._reported:
+            self._reported.add(name)
             reason = self._schedule.broken[name]
             self._on_event(StageBroken(name, reason))
             facts = {"sweep": self._session.spec.name, "stage": name, "reason": reason}
             _call_hook(self._session.spec.hooks.breaker, "breaker", facts, self._on_event)
 
-    def _beat(self) -> None:
-        """Write the heartbeat, hand MLflow's writer what ended, and look whether steps can find a node."""
+    def _write_heartbeat(self) -> None:
+        """Write the heartbeat, publish the cells that ended, and report steps that no node can run."""
         self._estimator.read_logs(self._session.store)
         with self._troubles.contained("writing the heartbeat (running.json)"):
             content = {"plan": self._session.plan.digest, **self._snapshot.take(), **self._estimator.to_json()}
             write_heartbeat(self._session.outputs.folder, content)
         if self._publisher:
-            with self._troubles.contained("writing what MLflow is to get (the outbox)"):
+            with self._troubles.contained("writing the outbox (runs for MLflow)"):
                 self._publisher.publish()
-            if self._publisher.trouble and "MLflow" not in self._known:
-                self._known.add("MLflow")
+            if self._publisher.trouble and "MLflow" not in self._reported:
+                self._reported.add("MLflow")
                 self._on_event(MlflowDelayed(self._publisher.trouble))
         resources = self._executor.unschedulable()
-        if resources and resources not in self._known:
-            self._known.add(resources)
+        if resources and resources not in self._reported:
+            self._reported.add(resources)
             self._on_event(Unschedulable(resources))
 
     def _write_table(self, now: float) -> float:
-        """Rewrite the table; returns when that is due again."""
+        """Rewrite the table; return the monotonic time when that is due again."""
         written = False
         with self._troubles.contained("writing the table"):
             write_results(self._results.table(), self._session.outputs.results)
@@ -283,13 +283,13 @@ class _Run:
         return time.monotonic() + max(HEARTBEAT_EVERY, took / _SHARE if written else took)
 
     def _sweep_scratch(self, ended: str | None = None) -> None:
-        """Drop unfinished work that is nobody's. A run does not end for want of that."""
+        """Delete abandoned unfinished work; a failure of that does not end the run."""
         with contextlib.suppress(StoreError):
             self._session.store.sweep(PATIENCE, ended)
 
 
 class _Snapshot:
-    """Where a run stands, for its heartbeat and for the cluster's monitoring."""
+    """The state of a run, for its heartbeat and for the cluster's monitoring."""
 
     def __init__(self, session: Session, results: Results, executor: Executor) -> None:
         self._session = session
@@ -301,7 +301,10 @@ class _Snapshot:
         self._cells_due = time.monotonic()
 
     def take(self) -> dict[str, Any]:
-        """Return it as JSON, and publish it to the cluster; statuses of cells are at most 1 % of wall time older."""
+        """Return the state as JSON, and publish it to the cluster.
+
+        Counting cells by status takes at most 1 % of wall time, so these numbers may be older than the others.
+        """
         now = time.monotonic()
         if now >= self._cells_due:
             self._count_cells()
@@ -322,4 +325,4 @@ class _Snapshot:
         self._cells, self._packed = dict(zip(STATUSES, counts, strict=True)), pack_codes(codes)
         statuses = self._results.statuses() if self._results.failures else []
         ended = ((status, each.error_class, each.error, each.log) for status, each in statuses if each)
-        self._errors = [group._asdict() for group in error_groups(ended)[:_ERRORS]]
+        self._errors = [group._asdict() for group in error_groups(ended)[:_ERROR_GROUPS]]

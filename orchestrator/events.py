@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it (`drive`), in the order in which it happens."""
+"""The events of a run, which `drive` reports in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from orchestrator.types import Attempt
 
 @dataclass(frozen=True, slots=True)
 class DamageFound:
-    """A finished artifact is damaged; it was set aside and is made again."""
+    """A committed artifact is damaged; it was set aside and is made again."""
 
     damage: str
+    """The artifact and what is wrong with it, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class NothingToDo:
-    """All that was asked for is committed."""
+    """All requested steps are committed already."""
 
     unfinished: int
-    """Cells of the sweep that were not chosen and are not finished."""
+    """Number of cells that were not chosen and are not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class Started:
     """There are steps to run; the executor is being started."""
 
     cells: int
+    """Number of chosen cells."""
     steps: int
+    """Number of steps to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopStarted:
-    """The first steps are about to start. The session's schedule and the estimator are kept up to date from now on."""
+    """The first steps are about to start; the session's schedule and the estimator are up to date from now on."""
 
     estimator: Estimator
 
@@ -47,6 +50,7 @@ class Progressed:
     """An attempt ended, or none did for half a second."""
 
     attempt: Attempt | None
+    """The attempt that ended; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +63,38 @@ class StageBroken:
 
 @dataclass(frozen=True, slots=True)
 class Unschedulable:
-    """Steps wait since no node has what they ask for."""
+    """Steps wait because no node has the resources that they request."""
 
     resources: str
+    """The requested resources, e.g. "4 CPUs, 1 GPUs"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Troubled:
-    """Something beside the steps fails, or works again; the run goes on."""
+    """Something other than a step fails, or works again; the run goes on."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class MlflowDelayed:
-    """MLflow, or the outbox, does not take what it is sent; it gets it later."""
+    """Publishing to MLflow or writing the outbox fails; it is tried again later."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoopEnded:
-    """No step is running any more."""
+    """The loop ended: no step is running any more."""
 
     how: Literal["done", "stopped", "interrupted", "lost"]
     reason: str = ""
-    """Why, if steps were stopped from starting or their executor is lost."""
+    """Reason why no further steps were started or why the executor was lost; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publishing:
-    """MLflow has so many runs of those that it is to have; of 0 if they are not counted yet."""
+    """MLflow has `done` of `total` runs; the total is 0 until they are counted."""
 
     done: int
     total: int
@@ -97,11 +102,11 @@ class Publishing:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """MLflow has what it takes."""
+    """Publishing to MLflow ended, completely or not."""
 
     delivered: Delivered
     runs: int
-    """Runs that MLflow is to have; `delivered.left` of them wait."""
+    """Number of runs in all; `delivered.left` of them are not published yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class Finished:
     """Whether `results.parquet` holds the table."""
     exit_code: int
     ended_early: bool
-    """By a signal."""
+    """Whether a signal ended the run."""
 
 
 Event = (

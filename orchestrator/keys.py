@@ -1,4 +1,4 @@
-"""Canonical JSON: one spelling for every value that can be part of an identity, and a loud refusal of the rest."""
+"""Canonical JSON and its digests: one text for each value that can be part of an identity, an error for all others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class UnhashableValueError(TypeError):
-    """A value that has no canonical spelling (NaN, an object, a non-string mapping key …); names the field."""
+    """A value without canonical JSON (NaN, an object, a non-string mapping key …); the message names the field."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where or 'value'}: {reason}")
@@ -23,13 +23,13 @@ class UnhashableValueError(TypeError):
 
 
 def canonical_json(value: Any) -> str:
-    """Spell `value` (None, bool, int, float, str, list, tuple, dict with str keys) in exactly one way.
+    """Return the only JSON text of `value` (None, bool, int, float, str, list, tuple, dict with str keys).
 
-    Mapping keys are sorted, no white space is written, and numbers that mean the same are spelled the same:
-    1, 1.0 and 1e0 are all `1`; -0.0 is `0`.
+    Mapping keys are sorted, no white space is written, and equal numbers have the same text: 1, 1.0 and 1e0 are all
+    `1`; -0.0 is `0`.
 
     Raises:
-        UnhashableValueError: anything else, NaN and infinities included.
+        UnhashableValueError: the value is anything else, NaN and infinities included.
     """
     parts: list[str] = []
     _write(value, "", parts)
@@ -37,12 +37,12 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any, length: int = KEY_LENGTH) -> str:
-    """The first `length` hex digits of the sha256 of the canonical JSON of `value`."""
+    """Return the first `length` hex digits of the sha256 of the canonical JSON of `value`."""
     return digest_of(canonical_json(value), length)
 
 
 def digest_of(text: str, length: int = KEY_LENGTH) -> str:
-    """The first `length` hex digits of the sha256 of a text that is canonical JSON already."""
+    """Return the first `length` hex digits of the sha256 of a text that is canonical JSON already."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -57,7 +57,7 @@ def _write(value: Any, where: str, parts: list[str]) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise UnhashableValueError(where, "text with a lone surrogate has no spelling") from error
+            raise UnhashableValueError(where, "text with a lone surrogate has no canonical JSON") from error
         parts.append(_quote(value))
     elif type(value) is int:
         parts.append(str(value))
@@ -87,5 +87,5 @@ def _write(value: Any, where: str, parts: list[str]) -> None:
     else:
         raise UnhashableValueError(
             where,
-            f"{type(value).__name__} {value!r} has no canonical spelling; use numbers, text, lists and mappings",
+            f"{type(value).__name__} {value!r} has no canonical JSON; use numbers, text, lists and mappings",
         )

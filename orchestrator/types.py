@@ -1,4 +1,13 @@
-"""The nouns that travel between modules; plain immutable values without behaviour of their own."""
+"""The records that modules exchange: immutable values without behaviour.
+
+Cell                  one point of the grid, one row of results
+└── Step              one call of a stage, shared by all cells that need it; planned, never stored
+    ├── Runtime       how the step is run: CPUs, GPUs, memory, time limit; no part of its key
+    ├── Attempt       one try at the step, 0 … n of them; stored as attempts/<stage>/<key>.<n>.json unless it succeeded
+    └── Manifest      the success, 0 or 1 of them; stored last, as artifacts/<stage>/<key>/manifest.json
+
+An `Artifact` (stage, key) addresses a step, its attempts and its manifest alike.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ Scalar = str | int | float | bool
 
 
 class Artifact(NamedTuple):
-    """Address of an artifact, and of the step that makes it: `artifacts/<stage>/<key>/`."""
+    """The address of an artifact, `artifacts/<stage>/<key>/`, and of the step that makes it."""
 
     stage: str
     key: str
@@ -21,29 +30,30 @@ class Artifact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A stage with every value filled in; shared by all the cells that need it."""
+    """One call of a stage, with its config and inputs; shared by all cells that need it."""
 
     address: Artifact
     entry: str
-    """Name in the sweep's `stages`; two entries that ask the same question share one step."""
+    """Name in the sweep's `stages`; entries with steps of the same identity share them."""
     definition: Stage
-    """What its stage is: the function that is called, the inputs it reads."""
+    """The stage: the function to call, the inputs it reads."""
     config: Mapping[str, Any]
-    """What the stage function is told, local paths included."""
+    """Fields of the config that the stage function gets, local paths included."""
     identity: str
     """The canonical JSON that was hashed into the key: stage, version, config, input keys."""
     inputs: Mapping[str, tuple[Artifact, ...]]
+    """Input -> the artifacts it reads; several where the input gathers shards."""
     coords: Mapping[str, Scalar]
-    """The coordinates this step depends on."""
+    """Axis -> label, of the axes that the step depends on."""
 
     @property
     def stage(self) -> str:
-        """The kind of work."""
+        """Name of the stage."""
         return self.address.stage
 
     @property
     def key(self) -> str:
-        """Content address."""
+        """Content address: a digest of the identity."""
         return self.address.key
 
 
@@ -58,33 +68,33 @@ class Cell:
 
 
 class Outcome(StrEnum):
-    """How an attempt ended."""
+    """The outcome of an attempt."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """The stage raised, or the store cannot be used by the machine that it ran on."""
+    """The stage raised, or the machine that it ran on cannot use the store."""
     REJECTED = "rejected"
-    """The stage returned, but a declared metric is missing or not finite, or an undeclared one is there, or it left
-    something else than regular files."""
+    """The stage returned, but a declared metric is missing or not finite, a metric is undeclared, or the output has
+    something other than regular files."""
     DAMAGED_INPUT = "damaged_input"
     """An input artifact was torn or altered; it is made again."""
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
-    """The worker process died; or a GPU failed under the step, or is not there, and the process may run no other."""
+    """The worker process died; or a GPU failed or is missing, after which the process may run no other step."""
     IO_ERROR = "io_error"
-    """The network, a file server or an object store failed; that may be over after a while."""
+    """The network, a file server or an object store failed, perhaps temporarily."""
     STORE_ERROR = "store_error"
-    """The store takes nothing from anybody: a full or read-only disk, a service that refuses us."""
+    """The store accepts no writes from anyone: a full or read-only disk, a service that denies access."""
     CLAIMED = "claimed"
-    """Another driver was computing the step; nothing was tried."""
+    """Another driver was computing the step; it was not tried."""
     LOST = "lost"
-    """The node or the whole cluster under the step went away; that says nothing against the step."""
+    """The node or the whole cluster under the step went away, which is not the step's fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a step. Those that succeeded are told by the manifest, the others by a record of their own."""
+    """One try at a step; a success is recorded by its manifest, all others by a record of their own."""
 
     address: Artifact
     entry: str
@@ -92,65 +102,66 @@ class Attempt:
     outcome: Outcome
     seconds: float
     started: float
-    """Seconds since the epoch, on the worker's clock."""
+    """Unix time in seconds, by the worker's clock."""
     host: str
     code_commit: str
     error_class: str | None = None
     error: str | None = None
     log: str | None = None
     damaged: tuple[Artifact, ...] = ()
-    """The damaged input artifacts, where that was the outcome."""
+    """The damaged inputs, if the outcome is `DAMAGED_INPUT`."""
     metrics: Mapping[str, float] | None = None
-    """What a step that succeeded returned, as its manifest says."""
+    """Metrics of a success, as in its manifest."""
     undefined: Mapping[str, str] = field(default_factory=dict)
-    """Nullable metrics that it has no value for, and why."""
+    """Nullable metric without a value -> the reason."""
     holder: str | None = None
-    """The claim of the other driver, where that was the outcome."""
+    """The claim of the other driver, if the outcome is `CLAIMED`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """How a step is run. Never part of its identity."""
+    """The resources and limits of a step; never part of its identity."""
 
     cpus: float = 1
+    """CPU cores; also the number of threads."""
     gpus: float = 0
-    """That a step sees; with 0 it computes on the CPU."""
+    """GPUs that the step sees; with 0 it computes on the CPU."""
     memory: int | None = None
     """Bytes that Ray reserves; None reserves nothing."""
     memory_limit: int | None = None
-    """Up to so many bytes `memory` doubles whenever the step has run out of it."""
+    """Bytes up to which `memory` doubles whenever the step runs out of memory; None never raises it."""
     batch_size: int | None = None
-    """Sequences per forward pass, of stages that take it; None leaves that to the stage."""
+    """Sequences per forward pass, for stages that take it; None leaves it to the stage."""
     timeout: float | None = None
-    """Seconds."""
+    """Seconds after which the step is stopped; None sets no limit."""
     attempts: int = 3
-    """Tries before a step whose worker died, ran out of memory, or met an I/O error or damaged input, has failed."""
+    """Tries before a step fails whose worker died, ran out of memory, or met an I/O error or damaged input."""
     whole_node: bool = False
-    """Nothing else runs beside it on its node, so that all memory there is its own; not for people to set."""
+    """Whether the step has its node and all memory there to itself; set by the scheduler, not by users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The last-written record of an artifact; its presence is completion."""
+    """The record of a finished artifact; it is written last, so its presence means that the artifact is complete."""
 
     address: Artifact
     identity: str
     files: Mapping[str, tuple[int, str]]
-    """Relative path -> (bytes, sha256)."""
+    """Relative path -> (size in bytes, sha256)."""
     metrics: Mapping[str, float]
     attempt: int
     seconds: float
     finished: float
-    """Seconds since the epoch, on the worker's clock."""
+    """Unix time in seconds, by the worker's clock."""
     host: str
     code_commit: str
     log: str | None = None
-    """What the step printed, if anything."""
+    """Path of the log of what the step printed; None if it printed nothing."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the libraries that were loaded when the step ended."""
+    """Library -> version, of those that were loaded when the step ended."""
     upload: str | None = None
-    """In an object store: which of the folders below the artifact's holds the files."""
+    """Name of the folder below the artifact's that holds the files, in an object store."""
     undefined: Mapping[str, str] = field(default_factory=dict)
-    """Nullable metrics that have no value in this sound result, and why."""
+    """Nullable metric without a value -> the reason."""
     adopted: str | None = None
-    """The key under which it was made, where `sweep adopt` took it over from an older version of its stage."""
+    """The key under which it was made, if `sweep adopt` took it over from an older version of its stage."""

@@ -1,1 +1,1 @@
-"""One try at one step, on whatever machine."""
+"""An attempt: one try at one step, on any machine."""

@@ -1,4 +1,4 @@
-"""One try at one step, on whatever machine: call its stage, commit what it made, record how it ended."""
+"""Runs one attempt at a step, on any machine: call its stage, commit its output, record the outcome."""
 
 from __future__ import annotations
 
@@ -42,21 +42,24 @@ def run_attempt(
     fetched: dict[Artifact, Path] | None = None,
     guard: Callable[[Request], AbstractContextManager[object]] = nullcontext,
 ) -> Attempt:
-    """Try a step and say how it ended, whatever the stage raises, `sys.exit` and its like included.
+    """Try a step and return how it ended, whatever the stage raises, `sys.exit` and its like included.
 
-    The record of a success is the manifest that was committed; everything else is recorded as an attempt.
+    A success is recorded by the committed manifest, everything else by a record of the attempt.
 
     Args:
-        request: what to try.
-        fetched: inputs that are known to be whole, so that steps which read the same need not look again.
-        guard: entered around the work, for time limits.
+        request: the step, and how to run it.
+        fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
+        guard: context manager entered around the work, for time limits.
+
+    Raises:
+        BaseException: what a signal handler raised to end this process.
     """
     started = time.time()
     clock = time.perf_counter()
     try:
         store = store_at(request.store)
-        with claimed(store, request.step.address, request.driver, request.stale):
-            # Another driver may have finished it since ours looked.
+        with claimed(store, request.step.address, request.driver, request.stale_claim):
+            # Another driver may have finished it since ours listed the store.
             known = store.manifests([request.step.address])[request.step.address]
             if isinstance(known, Manifest):
                 return successful_attempt(known, request.step.entry)
@@ -67,9 +70,9 @@ def run_attempt(
         error = caught
     outcome = classify(error, request)
     message = explain(error, outcome)
-    signals.heed()
+    signals.reraise()
     seconds = time.perf_counter() - clock
-    attempt = failed_attempt(request, outcome, error, started, seconds, message, PROCESS.cut_log(request))
+    attempt = failed_attempt(request, outcome, error, started, seconds, message, PROCESS.end_log(request))
     attempt = replace(
         attempt,
         damaged=error.addresses if isinstance(error, DamagedInputsError) else (),
@@ -81,7 +84,7 @@ def run_attempt(
 
 
 def _try_step(request: Request, store: Store, fetched: dict[Artifact, Path], started: float, clock: float) -> Manifest:
-    """Call the stage and commit what it made."""
+    """Call the stage and commit its output."""
     with output_folder(store, request.step.address, request.driver) as out:
         PROCESS.begin_log(request)
         try:
@@ -89,15 +92,29 @@ def _try_step(request: Request, store: Store, fetched: dict[Artifact, Path], sta
         except BaseException:
             PROCESS.log_error()
             raise
-        # A stage that took Ctrl-C for its own has not finished.
-        signals.heed()
+        # A stage that swallowed Ctrl-C has not finished.
+        signals.reraise()
         return commit(request, store, out, metrics, started, time.perf_counter() - clock)
 
 
 def commit(
     request: Request, store: Store, out: Path, metrics: dict[str, float | Undefined], started: float, seconds: float
 ) -> Manifest:
-    """Publish what a stage wrote into `out`; returns the record of what is there now."""
+    """Publish the output of a stage; return the manifest of what the store has then.
+
+    Args:
+        request: the step.
+        store: where to publish.
+        out: the folder that the stage wrote into.
+        metrics: checked metrics of the stage.
+        started: Unix time in seconds.
+        seconds: how long the stage took.
+
+    Raises:
+        RejectedError: the folder has something other than regular files.
+        DamagedInputsError: another process published the artifact first, and it is damaged.
+        StoreError: the store cannot be written.
+    """
     address = request.step.address
     try:
         files = list_files(out)
@@ -114,12 +131,12 @@ def commit(
         finished=started + seconds,
         host=socket.gethostname(),
         code_commit=request.code_commit,
-        log=PROCESS.cut_log(request),
+        log=PROCESS.end_log(request),
         versions=PROCESS.versions(),
     )
     if store.commit(out, manifest):
         return manifest
-    # Somebody else was first, and what they made is what everybody will read.
+    # Another process published first, and its artifact is what everybody will read.
     published = store.manifests([address])[address]
     if isinstance(published, DamagedArtifactError):
         store.discard(address)
@@ -128,12 +145,12 @@ def commit(
 
 
 def record_attempt(attempt: Attempt, location: str) -> None:
-    """Append an attempt to the history if the store lets us; a full disk must not hide how the attempt ended."""
+    """Append an attempt to the history if the store can be written: a full disk must not hide how the attempt ended."""
     with contextlib.suppress(StoreError):
         store_at(location).record(attempt)
 
 
 @cache
 def store_at(location: str) -> Store:
-    """Open a store, once in this process."""
+    """Open the store at a location, once per process."""
     return open_store(location)

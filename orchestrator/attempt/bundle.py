@@ -1,4 +1,4 @@
-"""Several steps tried by one process, one after another or together."""
+"""Runs a bundle: several steps tried by one process, one after another or together."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def run_bundle(
 ) -> list[Attempt]:
     """Try the steps of a bundle one after another; each commits and fails by itself.
 
-    An artifact is published as soon as its step ends, so that whatever kills this process later cannot take it back;
-    against a power failure all of a bundle are made safe together, before the first of them is reported.
+    An artifact is published as soon as its step ends, so that it survives if this process is killed later; all
+    artifacts of a bundle are flushed to disk together, before the first of them is reported.
 
     Args:
-        requests: what to try.
-        guard: entered around each try, for time limits.
+        requests: the steps, and how to run them.
+        guard: context manager entered around each attempt, for time limits.
 
     Returns:
-        The tries that were made. The last one is `CRASHED` where the GPU failed under it or is not there: then this
-        process may run no step any more, and what is left of the bundle was not begun.
+        The attempts that were made. If the GPU failed or is missing, the last one is `CRASHED`: then this process may
+        run no further step, and the rest of the bundle was not begun.
 
     Raises:
-        BaseException: what the handler of a signal raised that tells this process to end. Never what a stage raised.
+        BaseException: what a signal handler raised to end this process; never what a stage raised.
     """
     fetched: dict[Artifact, Path] = {}
     with signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
@@ -68,7 +68,7 @@ def _run_together(
     guard: Callable[[Request], AbstractContextManager[object]],
     fetched: dict[Artifact, Path],
 ) -> Iterator[Attempt]:
-    """Those that succeed when a stage does several at once; the others are as if they had not been tried."""
+    """Yield the successes of a stage that does several steps at once; the others count as not tried."""
     store = store_at(requests[0].store)
     with contextlib.ExitStack() as stack:
         try:
@@ -79,7 +79,7 @@ def _run_together(
                 if isinstance(known[address], Manifest):
                     continue
                 with contextlib.suppress(ClaimedError):
-                    stack.enter_context(claimed(store, address, request.driver, request.stale))
+                    stack.enter_context(claimed(store, address, request.driver, request.stale_claim))
                     out = stack.enter_context(output_folder(store, address, request.driver))
                     begun.append((request, Call(config_of(request), out, input_folders(request, store, fetched))))
             if len(begun) < 2:
@@ -87,7 +87,7 @@ def _run_together(
             function = prepared_function(requests[0].step.definition.together, requests[0])
             PROCESS.begin_log(requests[0])
             clock = time.perf_counter()
-            with guard(_patient(requests[0], len(requests))):
+            with guard(_with_timeout_of(requests[0], len(requests))):
                 results = function([call for _, call in begun])
             shared = (time.perf_counter() - clock) / len(begun)
             for request, call in begun:
@@ -101,12 +101,12 @@ def _run_together(
                         manifest = commit(request, store, call.out, checked, time.time() - seconds, seconds)
                         yield successful_attempt(manifest, request.step.entry)
         except BaseException:
-            signals.heed()
-            # By itself each of them will say what is wrong.
+            signals.reraise()
+            # The steps are tried one by one next, which shows what is wrong with each.
             PROCESS.log_error()
 
 
-def _patient(request: Request, steps: int) -> Request:
-    """A request with the time limit of several."""
+def _with_timeout_of(request: Request, steps: int) -> Request:
+    """Return a request with the time limit of several steps."""
     timeout = request.runtime.timeout
     return replace(request, runtime=replace(request.runtime, timeout=timeout and timeout * steps))

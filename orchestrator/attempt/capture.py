@@ -1,4 +1,4 @@
-"""What the steps of a bundle print, C libraries and child processes included: a log for each that prints anything."""
+"""Captures what the steps of a bundle print, C libraries and child processes included: one log per step that prints."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import TextIO
 from orchestrator.store import Store, StoreError, remedy
 from orchestrator.types import Artifact
 
-#: Python's own names for where output goes.
+#: Python's output streams, names in `sys`.
 _STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
 
 
 class Capture:
-    """Redirects the output of this process while a bundle runs.
+    """A redirection of the output of this process while a bundle runs; a context manager.
 
-    Creating a file costs more than a small step, so a log that is still empty at the end of a step serves the next one.
-    The log of the step at hand is therefore the last one that exists among those of the bundle so far (`rescue_log`).
+    Creating a file costs more than a small step, so a log that is empty at the end of a step is used for the next one.
+    The log of the running step is therefore the last one that exists among those of the bundle so far (`rescue_log`).
     """
 
     def __init__(self, store: Store) -> None:
-        """Nothing is redirected before `begin`."""
+        """Prepare the capture; nothing is redirected before `begin`."""
         self._store = store
         self._path: Path | None = None
         self._log: int | None = None
-        """Descriptor of the log, of which no stage knows."""
+        """File descriptor of the log, unknown to stages."""
         self._text: TextIO | None = None
         self._saved: tuple[int, int] | None = None
         self._streams: dict[str, TextIO | None] = {}
@@ -40,7 +40,7 @@ class Capture:
         self._flush()
         for name, stream in self._streams.items():
             setattr(sys, name, stream)
-        # A stage may have closed whatever it knows of.
+        # A stage may have closed these descriptors.
         for number, descriptor in zip((1, 2), self._saved or (), strict=False):
             with contextlib.suppress(OSError):
                 os.dup2(descriptor, number)
@@ -52,15 +52,15 @@ class Capture:
             with contextlib.suppress(OSError):
                 os.close(self._log)
         if self._path:
-            # What is left was printed by no step.
+            # This log belongs to no step.
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
     def begin(self, address: Artifact, number: int) -> None:
-        """A step starts; whatever the one before it did with its output.
+        """Start the log of a step, whatever the previous step did to the output streams.
 
         Raises:
-            StoreError: its log cannot be written.
+            StoreError: the log cannot be written.
         """
         path = self._path or self._store.log_path(address, number)
         try:
@@ -76,15 +76,15 @@ class Capture:
         except OSError as error:
             raise StoreError(f"the log {path} cannot be written: {error.strerror}; {remedy(error)}") from error
 
-    def tell(self, text: str) -> None:
-        """Add to the log of the step at hand, if there is one, whatever became of its output."""
+    def write(self, text: str) -> None:
+        """Append to the log of the running step, if there is one, whatever the step did to its output streams."""
         if self._log is not None and self._path is not None:
             self._flush()
             with contextlib.suppress(OSError):
                 os.write(self._log, text.encode("utf-8", "backslashreplace"))
 
-    def cut(self, address: Artifact, number: int) -> str | None:
-        """A step ended: keep what it printed; returns where, None if it printed nothing."""
+    def end(self, address: Artifact, number: int) -> str | None:
+        """End the log of a step; return its path in the store, None if the step printed nothing."""
         self._flush()
         path = self._path
         with contextlib.suppress(OSError, StoreError):
@@ -96,29 +96,29 @@ class Capture:
         return None
 
     def _redirect(self) -> None:
-        assert self._log is not None, "it was opened a moment ago"
+        assert self._log is not None, "`begin` has opened it"
         if self._saved is None:
             self._flush()
             self._saved = os.dup(1), os.dup(2)
             self._streams = {name: getattr(sys, name) for name in _STREAMS}
-        # First, lest another file gets the number of one that a stage closed.
+        # First of all: another file must not get the number of a descriptor that a stage closed.
         self._point(1, 2)
         if self._text is None or not _open(self._text):
             self._text = os.fdopen(os.dup(self._log), "a", buffering=1, encoding="utf-8", errors="replace")
         self._point(self._text.fileno())
-        # Where sys.stdout is not descriptor 1 (notebooks, test runners), Python's own output must be sent separately;
-        # and what a stage closes is not to be the terminal's.
+        # Where sys.stdout is not descriptor 1 (notebooks, test runners), Python's own output is redirected separately;
+        # and a stage that closes it must not close the terminal's.
         for name in _STREAMS:
             setattr(sys, name, self._text)
 
     def _point(self, *numbers: int) -> None:
-        """Have descriptors lead to the log."""
+        """Redirect file descriptors to the log."""
         if self._log is not None:
             for number in numbers:
                 os.dup2(self._log, number, inheritable=number < 3)
 
     def _flush(self) -> None:
-        # A full disk must not replace the outcome of the step by that of its log; nor what a stage put in their place.
+        # Neither a full disk nor a stage's replacement of a stream may change the outcome of the step.
         for each in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
                 each.flush()
@@ -128,12 +128,17 @@ def _open(stream: TextIO) -> bool:
     try:
         return not stream.closed
     except ValueError:
-        # A stage took it apart.
+        # A stage has detached its buffer.
         return False
 
 
 def rescue_log(store: Store, steps: Sequence[tuple[Artifact, int]]) -> str | None:
-    """Keep the log of the last of some steps (address, attempt number) of a bundle whose process is gone."""
+    """Keep the log of the last of the steps that a dead process has begun; return its path, None if there is none.
+
+    Args:
+        store: where the log is.
+        steps: (address, attempt number) of the bundle's steps, up to the one that was running.
+    """
     if not steps:
         return None
     last = steps[-1]

@@ -1,4 +1,4 @@
-"""How an attempt ended: the one place that classifies what a stage, the store or the machine raised under it."""
+"""Classifies how an attempt ended: the one place that judges what a stage, the store or the machine raised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CodeChangedError(Exception):
 
 
 class DamagedInputsError(Exception):
-    """Input artifacts are torn or altered; carries the addresses of all of them."""
+    """Input artifacts are incomplete or altered; `addresses` lists all of them."""
 
     def __init__(self, errors: Sequence[DamagedArtifactError]) -> None:
         super().__init__("; ".join(str(error) for error in errors))
@@ -32,11 +32,14 @@ class DamagedInputsError(Exception):
 
 
 class RejectedError(Exception):
-    """A stage returned metrics other than those it declares, or one that is not finite, or left more than files."""
+    """A stage returned undeclared, missing or non-finite metrics, or its output has more than regular files."""
 
 
 def classify(error: BaseException, request: Request) -> Outcome:
-    """Say how a step ended that raised an error, whose attributes may be the stage's own, and do anything."""
+    """Return the outcome of a step that raised an error.
+
+    The error may be of a class of the stage's own, whose attributes can raise in turn.
+    """
     if isinstance(error, ClaimedError):
         return Outcome.CLAIMED
     if isinstance(error, DamagedInputsError):
@@ -54,14 +57,14 @@ def classify(error: BaseException, request: Request) -> Outcome:
 
 
 def store_outcome(error: StoreError) -> Outcome:
-    """Say what a failure of the store is to the step that met it."""
+    """Return the outcome of a step that met a failure of the store."""
     if error.stops:
         return Outcome.STORE_ERROR
     return Outcome.IO_ERROR if error.passes else Outcome.FAILED
 
 
 def explain(error: BaseException, outcome: Outcome) -> str:
-    """Say for people what an error means that ended a step, with the remedy where there is one."""
+    """Explain the error that ended a step, with the remedy if there is one."""
     text = plain_text(redact(describe_error(error)), 2000)
     if isinstance(error, OSError) and (outcome is Outcome.STORE_ERROR or error.errno in (errno.EMFILE, errno.ENFILE)):
         return f"{text}; {remedy(error)}"
@@ -74,15 +77,20 @@ def explain(error: BaseException, outcome: Outcome) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error says of itself, if it can; else its class."""
+    """Return the message of an error; the name of its class if it has none."""
     name = type(error).__name__
     try:
         text = str.__str__(str(error)).strip()
-    except BaseException as trouble:
-        return f"{name}, whose message cannot be told: {type(trouble).__name__} in __str__"
+    except BaseException as failure:
+        return f"{name}, whose message is unavailable: {type(failure).__name__} in __str__"
     if isinstance(error, SystemExit):
         return f"the stage called sys.exit({text})"
     return text or name
+
+
+def timeout_error(request: Request) -> TimeoutError:
+    """Make the error of a step that exceeds its time limit."""
+    return TimeoutError(f"the step ran longer than its timeout of {request.runtime.timeout:g} s (runtime.timeout)")
 
 
 def failed_attempt(
@@ -94,7 +102,17 @@ def failed_attempt(
     message: str,
     log: str | None,
 ) -> Attempt:
-    """Make the record of an attempt that did not succeed, on the machine that notices it."""
+    """Make the record of an attempt that did not succeed, on the machine that notices it.
+
+    Args:
+        request: the step that was tried.
+        outcome: how it ended.
+        error: what was raised.
+        started: Unix time in seconds.
+        seconds: how long it took.
+        message: the error for people; secrets are masked.
+        log: path of the log; None if nothing was printed.
+    """
     attempt = Attempt(
         address=request.step.address,
         entry=request.step.entry,
@@ -112,7 +130,7 @@ def failed_attempt(
 
 
 def successful_attempt(manifest: Manifest, entry: str) -> Attempt:
-    """Make the attempt of which a manifest is the record."""
+    """Make the attempt that a manifest records."""
     return Attempt(
         address=manifest.address,
         entry=entry,
@@ -152,15 +170,15 @@ def _kind(error: BaseException) -> Outcome:
     return Outcome.IO_ERROR if passes(error) else Outcome.FAILED
 
 
-#: Names in torch and vLLM: of errors after which CUDA or a group of processes does not work in this process any more.
+#: Class names in torch and vLLM of errors after which CUDA or a process group no longer works in this process.
 _GPU_ERRORS = frozenset({"AcceleratorError", "DistBackendError", "EngineDeadError"})
 
 
-#: How torch begins, in a RuntimeError, what CUDA, ROCm and their libraries told it.
+#: How a RuntimeError of torch begins that passes on an error of CUDA, ROCm or their libraries.
 _GPU_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "NCCL error", "uncorrectable ECC")
 
 
-#: How CUDA and cuBLAS say it where torch's own allocator was not asked.
+#: Out-of-memory messages of CUDA and cuBLAS that do not come from torch's own allocator.
 _GPU_FULL = ("CUDA error: out of memory", "HIP error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -170,10 +188,10 @@ def _gpu_memory_is_full(error: BaseException) -> bool:
 
 
 def _gpu_failed(error: BaseException | None) -> bool:
-    """Whether the GPU, its driver or a kernel failed: most such errors come again in whatever this process does next.
+    """Tell whether the GPU, its driver or a kernel failed: most such errors recur in whatever this process does next.
 
-    A kernel is asynchronous, so a step may hear of what an earlier one did. Where a library raised something of its
-    own instead, the error that it met tells.
+    Kernels are asynchronous, so a step may get the error of an earlier one. If a library raised an error of its own
+    instead, the chain of causes shows it.
     """
     seen: set[int] = set()
     # `raise error from error` makes a circle.
@@ -188,7 +206,7 @@ def _gpu_failed(error: BaseException | None) -> bool:
 
 
 def _names_another_disk(error: BaseException, request: Request) -> bool:
-    """Whether an error speaks of a file that does not lie where the store or this node's part of it does."""
+    """Tell whether an error names a file on another file system than that of the store (or of its cache here)."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes):
         return False
     store = str(cache_folder()) if "://" in request.store else request.store
@@ -196,7 +214,7 @@ def _names_another_disk(error: BaseException, request: Request) -> bool:
 
 
 def _device(path: str) -> int:
-    """The file system on which a path lies or would lie."""
+    """Return the number of the file system on which a path lies or would lie."""
     nearest = Path(path).absolute()
     while not nearest.exists():
         nearest = nearest.parent

@@ -1,4 +1,4 @@
-"""The process that steps run in: its code, its threads, its GPU, and where its output goes."""
+"""Prepares the process that steps run in: its code, its threads, its GPU, and where its output goes."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sent
 
 
 class Process:
-    """What this process was prepared for last, so that a small step need not prepare it again."""
+    """The state of this process, remembered so that small steps need not prepare it again."""
 
     def __init__(self) -> None:
-        """Nothing is known, limited or captured yet."""
+        """Start with nothing checked, limited or captured."""
         self._capture: Capture | None = None
-        """Where the output of the running bundle goes."""
+        """Capture of the running bundle's output."""
         self._code = ("", 0)
-        """Which code was found here, and with how many modules loaded."""
+        """(digest of the code that was found here, number of loaded modules at that time)."""
         self._threads = (0, 0)
-        """To how many threads, and with how many modules loaded, the libraries were limited."""
+        """(number of threads that the libraries were limited to, number of loaded modules at that time)."""
 
     def prepare(self, request: Request) -> None:
-        """Make the process what a request wants it to be: the driver's code, its threads, a GPU or none.
+        """Prepare the process for a request: check its code, limit its threads, allow GPUs or not.
 
         Raises:
-            CodeChangedError: the code on the disk is not the driver's.
+            CodeChangedError: the code on disk is not the driver's.
         """
         self._check_code(request.code, request.modules)
         self._limit_threads(request.runtime.cpus)
         promise_gpu(request.runtime.gpus > 0)
-        # Read by `workers.judges.backends.endpoint`. A stage gets no name of a sweep as an argument, since none may
-        # matter to what it makes.
+        # Read by `workers.judges.backends.endpoint`. Not an argument of stages, since no name of a sweep may matter to
+        # what they make.
         os.environ["SWEEP_ACCOUNT"] = request.account
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of the libraries that results depend on, of those that are loaded."""
+        """Return the versions of the loaded libraries that results depend on."""
         loaded = (name for name in _LIBRARIES if name in sys.modules)
         return {name: str(getattr(sys.modules[name], "__version__", "unknown")) for name in loaded}
 
@@ -53,7 +53,7 @@ class Process:
 
     @contextlib.contextmanager
     def capturing(self, store: Store) -> Iterator[None]:
-        """Keep what steps print, for the length of a bundle."""
+        """Capture what steps print while a bundle runs."""
         try:
             with Capture(store) as self._capture:
                 yield
@@ -62,24 +62,28 @@ class Process:
             promise_gpu(None)
 
     def begin_log(self, request: Request) -> None:
-        """Let what is printed from now on belong to a step."""
+        """Begin the log of a step.
+
+        Raises:
+            StoreError: the log cannot be written.
+        """
         if self._capture:
             self._capture.begin(request.step.address, request.number)
 
-    def cut_log(self, request: Request) -> str | None:
-        """Keep what the running step printed so far; returns where, None if that is nothing."""
-        return self._capture.cut(request.step.address, request.number) if self._capture else None
+    def end_log(self, request: Request) -> str | None:
+        """End the log of a step; return its path in the store, None if the step printed nothing so far."""
+        return self._capture.end(request.step.address, request.number) if self._capture else None
 
     def log_error(self) -> None:
-        """Write what was raised into the log of the step, whatever became of `sys.stderr`."""
+        """Write the current exception to the log of the step, whatever the step did to `sys.stderr`."""
         if self._capture:
             with contextlib.suppress(BaseException):
-                self._capture.tell(redact(traceback.format_exc()))
+                self._capture.write(redact(traceback.format_exc()))
 
     # --- code and threads
 
     def _check_code(self, driver: str, modules: Sequence[str]) -> None:
-        """Refuse to go on with code that was edited since the driver started; looked at again after each import."""
+        """Raise if the code was edited since the driver started; checked again after each import."""
         if not driver or self._code == (driver, len(sys.modules)):
             return
         if code_digest(modules) != driver:
@@ -91,9 +95,9 @@ class Process:
         self._code = (driver, len(sys.modules))
 
     def _limit_threads(self, cpus: float) -> None:
-        """Give numerical libraries as many threads as the step was promised: results must not depend on the node."""
+        """Limit numerical libraries to the step's number of CPUs: results must not depend on the node."""
         threads = max(1, int(cpus))
-        # Looking through all loaded libraries takes a millisecond, more than a small step; again only after an import.
+        # Searching all loaded libraries takes a millisecond, more than a small step; repeated only after an import.
         if self._threads == (threads, len(sys.modules)):
             return
         from threadpoolctl import threadpool_limits
@@ -105,5 +109,5 @@ class Process:
         self._threads = (threads, len(sys.modules))
 
 
-#: This process.
+#: The state of this process.
 PROCESS = Process()

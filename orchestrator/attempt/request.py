@@ -1,4 +1,4 @@
-"""What travels to the machine that tries a step."""
+"""The request that is sent to the machine that tries a step."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from orchestrator.types import Runtime, Step
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything that a worker must know to try a step."""
+    """One attempt to make: everything that a worker must know to try a step."""
 
     step: Step
     number: int
+    """Number of the attempt, from 1."""
     runtime: Runtime
     store: str
+    """Location of the store."""
     code_commit: str
     driver: str
-    """Names the run of the driver that asks."""
-    stale: str | None = None
-    """A claim on the step that may be taken over."""
+    """Id of the driver's run."""
+    stale_claim: str | None = None
+    """Text of an expired claim of another driver, which may be taken over."""
     code: str = ""
-    """Digest of the driver's code; not compared if empty."""
+    """Digest of the driver's code; empty skips the comparison."""
     modules: tuple[str, ...] = ()
     """Top-level modules of stages that are not this package's, which the digest covers."""
     account: str = ""
-    """Sweep and entry: for whom a stage spends, where it spends money."""
+    """`<sweep>/<entry>`, to which a stage books the money that it spends."""
 
 
 def shares_work(requests: Sequence[Request]) -> bool:
-    """Tell whether the steps of a bundle are done together, so that nobody knows which of them ended the process."""
+    """Tell whether the steps of a bundle are done together; then it is unknown which of them ended the process."""
     return len(requests) > 1 and bool(requests[0].step.definition.together)

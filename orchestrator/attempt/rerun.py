@@ -1,4 +1,4 @@
-"""Run a committed step once more, in this process, and compare what comes out with what is stored."""
+"""Reruns a committed step in this process, and compares the result with the stored artifact."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from workers.metric import Undefined
 
 
 class Verdict(StrEnum):
-    """How a step that ran again compares with its artifact."""
+    """The result of comparing a rerun with the artifact."""
 
     IDENTICAL = "identical"
     OTHER_BYTES = "same metrics, other bytes"
     DIFFERENT = "different"
-    """A metric differs."""
+    """At least one metric differs."""
     RAISED = "raised"
-    """It ended with an error this time."""
+    """The rerun raised an error."""
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """The outcome of running a step again."""
+    """The outcome of rerunning a step."""
 
     entry: str
     coords: Mapping[str, Scalar]
@@ -42,29 +42,29 @@ class Rerun:
     key: str
     verdict: Verdict
     metrics: Mapping[str, tuple[float | None, float | None]]
-    """Metric -> stored, now; only those that differ."""
+    """Metric -> (stored value, value of the rerun), of those that differ."""
     files: tuple[str, ...]
-    """The files that differ, or that one side lacks."""
+    """Files that differ, or that one side lacks."""
     error: str | None
     host: str
-    """The machine that made the artifact."""
+    """Machine that made the artifact."""
     code_commit: str
-    """The code that made it."""
+    """Commit of the code that made it."""
 
     def report(self) -> dict[str, Any]:
-        """Convert to JSON; the key stands for the coordinates."""
+        """Return the fields for JSON, without the coordinates, which the key implies."""
         return {name: value for name, value in asdict(self).items() if name != "coords"}
 
 
 def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolerance: float = 0) -> Rerun:
-    """Run a step into scratch and compare; nothing is committed, recorded or printed.
+    """Run a step into scratch space and compare; nothing is committed, recorded or printed.
 
     Args:
-        store: holds its inputs.
-        step: the step.
-        runtime: how to run it; only the number of threads counts here.
-        manifest: what is stored.
-        tolerance: relative difference up to which two metrics are the same.
+        store: the store of its inputs.
+        step: the step to run.
+        runtime: how to run it; time and memory limits are not enforced.
+        manifest: the manifest of the stored artifact.
+        tolerance: relative difference up to which two metrics count as equal.
 
     Raises:
         StoreError: the store cannot be read, or its scratch cannot be written.
@@ -80,8 +80,8 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
         files = list_files(out)
     except StoreError:
         raise
-    except BaseException as caught:  # Whatever is raised is a finding here: nothing was the first time.
-        signals.heed()
+    except BaseException as caught:  # Any error is a finding here: the first run raised none.
+        signals.reraise()
         ours = type(caught).__module__.startswith("orchestrator.")
         message = describe_error(caught)
         error = plain_text(message if ours else f"{type(caught).__name__}: {message}", 2000)
@@ -111,16 +111,16 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
 
 
 def sample(by_entry: Mapping[str, Collection[int]], count: int, seed: int) -> list[int]:
-    """Choose steps at random, spread over the entries as evenly as can be; returns them in order of the plan.
+    """Choose steps at random, as evenly over the entries as possible; return them in order of the plan.
 
     Args:
-        by_entry: the steps to choose from.
-        count: how many.
-        seed: random seed; the same one chooses the same steps.
+        by_entry: entry -> the steps to choose from.
+        count: number of steps; fewer if there are not so many.
+        seed: random seed; equal seeds choose equal steps.
     """
-    chance = random.Random(seed)
-    piles = [chance.sample(sorted(numbers), len(numbers)) for numbers in by_entry.values()]
-    chance.shuffle(piles)
+    generator = random.Random(seed)
+    piles = [generator.sample(sorted(numbers), len(numbers)) for numbers in by_entry.values()]
+    generator.shuffle(piles)
     chosen: list[int] = []
     while len(chosen) < count and any(piles):
         chosen += [pile.pop() for pile in piles if pile][: count - len(chosen)]

@@ -1,4 +1,4 @@
-"""The call of a stage: verified inputs in, checked metrics out."""
+"""Calls a stage: verified inputs in, checked metrics out."""
 
 from __future__ import annotations
 
@@ -25,34 +25,43 @@ def call_stage(
 ) -> dict[str, float | Undefined]:
     """Call the stage function on verified inputs and check its metrics.
 
+    Args:
+        request: the step, and how to run it.
+        store: where its inputs are.
+        out: the folder that the stage writes into.
+        fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
+
+    Returns:
+        metric -> its value, of all declared metrics.
+
     Raises:
         RejectedError: a metric is missing, undeclared, not finite, or undefined and not nullable.
-        DamagedInputsError: inputs are torn or altered.
-        CodeChangedError: the code on the disk is not the driver's.
+        DamagedInputsError: inputs are incomplete or altered.
+        CodeChangedError: the code on disk is not the driver's.
     """
     config = config_of(request)
     inputs = input_folders(request, store, {} if fetched is None else fetched)
     definition, batch_size = request.step.definition, request.runtime.batch_size
-    how = {"batch_size": batch_size} if definition.batches and batch_size else {}
-    metrics = prepared_function(definition.function, request)(config, out, **inputs, **how)
+    options = {"batch_size": batch_size} if definition.batches and batch_size else {}
+    metrics = prepared_function(definition.function, request)(config, out, **inputs, **options)
     return check_metrics(metrics, config.declared())
 
 
 def config_of(request: Request) -> Config:
-    """Make the config that a stage is called with."""
+    """Return the config that the stage of a request is called with."""
     return request.step.definition.config.model_validate(request.step.config)
 
 
 def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path]) -> dict[str, Path | list[Path]]:
-    """Fetch the artifacts that a step reads; returns their folders by input, each whole.
+    """Fetch the artifacts that a step reads; return their verified folders by input.
 
     Args:
         request: the step.
-        store: where they are.
-        fetched: folders that are known to be whole; what is fetched is added.
+        store: where the artifacts are.
+        fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
 
     Raises:
-        DamagedInputsError: some are torn or altered.
+        DamagedInputsError: some are incomplete or altered.
     """
     step = request.step
     inputs: dict[str, Path | list[Path]] = {}
@@ -70,13 +79,13 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
             folders.append(folder)
         inputs[name] = folders if step.definition.inputs[name].many else (folders or [Path()])[0]
     if damage:
-        # All of them, so that they are made again together.
+        # All of them, so that they are recomputed together.
         raise DamagedInputsError(damage)
     return inputs
 
 
 def stage_source(step: Step) -> str:
-    """Return the file and line of a stage's function."""
+    """Return the place of a stage's function, as `file:line`."""
     function = _function(step.definition.function)
     return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
 
@@ -85,7 +94,7 @@ def prepared_function(name: str, request: Request) -> Callable[..., Any]:
     """Load a function of a stage, "module:name", and prepare this process for the request.
 
     Raises:
-        CodeChangedError: the code on the disk is not the driver's.
+        CodeChangedError: the code on disk is not the driver's.
     """
     function = _function(name)
     PROCESS.prepare(request)
@@ -93,14 +102,14 @@ def prepared_function(name: str, request: Request) -> Callable[..., Any]:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    # TRL and the Hub libraries report usage when they are imported; a cluster's owner has not agreed to that.
+    # TRL and the Hub libraries report usage when they are imported; the owner of a cluster has not agreed to that.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
 
 
 def check_metrics(metrics: object, declared: Mapping[str, Metric]) -> dict[str, float | Undefined]:
-    """Check that a stage returned what it declares.
+    """Check that a stage returned the metrics that it declares, and convert them to floats.
 
     Raises:
         RejectedError: a metric is missing, undeclared, not finite, or undefined and not nullable.
@@ -136,8 +145,8 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except BaseException as error:
         try:
-            spelled = repr(value)[:200]
+            shown = repr(value)[:200]
         except BaseException:
-            # Its own affair, or a whole number too long to be spelled.
-            spelled = f"of type {type(value).__name__}"
-        raise RejectedError(f"metric {name!r} is {spelled}, expected a number that a float can hold") from error
+            # A class of the stage's own, or an integer too long to be printed.
+            shown = f"of type {type(value).__name__}"
+        raise RejectedError(f"metric {name!r} is {shown}, expected a number that a float can hold") from error

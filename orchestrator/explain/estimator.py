@@ -153,7 +153,7 @@ class Estimator:
         return {"pace": self.throughput.to_json(ahead), "left": asdict(self.throughput.eta(ahead))}
 
     def _ahead(self) -> dict[str, dict[str, int]]:
-        return self.likeness.count(np.flatnonzero(self._schedule.ahead))
+        return self.likeness.count(np.flatnonzero(self._schedule.unfinished))
 
 
 def missing_steps(schedule: Schedule) -> dict[str, np.ndarray]:

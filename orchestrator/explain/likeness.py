@@ -40,10 +40,12 @@ class Likeness:
                 continue
             spelled: dict[tuple[str, int, str], int] = {}
             own = [
-                spelled.setdefault(_work(variant.kind, variant.stage.version, variant.identities[0]), len(spelled))
-                if variant
+                spelled.setdefault(
+                    _work(resolved.stage_name, resolved.stage.version, resolved.identities[0]), len(spelled)
+                )
+                if resolved
                 else -1
-                for variant in entry.wired.variants
+                for resolved in entry.wired.resolved
             ]
             points = plan.at[entry.first : entry.last]
             columns = [np.array(own, np.int32)[entry.own[points]]]

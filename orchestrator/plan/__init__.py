@@ -1,1 +1,1 @@
-"""What a sweep means: its cells, its shared steps and every key, before anything runs."""
+"""The plan of a sweep: its cells, its shared steps and every key, before anything runs."""

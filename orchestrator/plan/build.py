@@ -1,4 +1,4 @@
-"""From a sweep's text to its plan: every step that the cells need is made once, entry by entry."""
+"""Builds the plan of a sweep: every step that the cells need is made once, entry by entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.keys import digest, digest_of
 from orchestrator.plan.columns import Columns, EntryPlan, Plan, Source, identity_of
 from orchestrator.plan.grid import Grid, Numbers
-from orchestrator.plan.wiring import Variant, Wired, resolve_entries
+from orchestrator.plan.wiring import ResolvedEntry, WiredEntry, resolve_entries
 from orchestrator.sweep.problems import DocPath, Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
 
@@ -18,8 +18,8 @@ from orchestrator.sweep.spec import SweepSpec
 def build_plan(spec: SweepSpec) -> Plan:
     """Check a sweep and expand it into cells and shared steps.
 
-    A step is built once for each combination of the axes that it depends on; steps that ask the same question, in
-    whatever entry or at whatever coordinates, have the same key and are one step.
+    A step is built once for each combination of the axes that it depends on; steps of the same identity, in whatever
+    entry or at whatever coordinates, have the same key and are one step.
 
     Raises:
         SweepError: the entries do not fit together, or every cell is excluded.
@@ -40,7 +40,7 @@ def build_plan(spec: SweepSpec) -> Plan:
     return Plan(spec, grid, points, builder.columns, wiring.targets)
 
 
-#: Stands where a key will be; no JSON holds a bare zero byte.
+#: Placeholder for a key; no JSON holds a bare zero byte.
 _BLANK = "\0"
 
 
@@ -53,11 +53,11 @@ class _Builder:
         self.grid = grid
         self.points = points
         self.columns = Columns()
-        #: By place, so that each is told for the first of all points that have it.
+        #: By place, so that each is reported for the first of all points that have it.
         self.problems: dict[DocPath, Problem] = {}
 
-    def add(self, wired: Wired) -> None:
-        """Make the steps of an entry; those that feed it were added before."""
+    def add(self, wired: WiredEntry) -> None:
+        """Make the steps of an entry; the entries that feed it were added before."""
         grid, written = self.grid, self.spec.stages[wired.name]
         sources = tuple(
             Source(name, source, grid.project(wired.axes, self.columns.entries[source].wired.axes))
@@ -66,9 +66,9 @@ class _Builder:
         groups: Numbers = np.full(grid.size(wired.axes), -1, np.int32)
         entry = EntryPlan(wired, grid.project(wired.axes, wired.own), sources, groups, len(self.columns.keys))
         # Points that only excluded cells would use are left out.
-        asked = np.zeros(grid.size(wired.axes), np.bool_)
-        asked[grid.project(grid.all, wired.axes)[self.points]] = True
-        used: Numbers = np.flatnonzero(asked).astype(np.int32)
+        reached = np.zeros(grid.size(wired.axes), np.bool_)
+        reached[grid.project(grid.all, wired.axes)[self.points]] = True
+        used: Numbers = np.flatnonzero(reached).astype(np.int32)
         firsts = [self.columns.entries[source.entry].groups[source.at[used]] for source in sources]
         home = len(self.columns.entries)
         self.columns.entries[wired.name] = entry
@@ -77,14 +77,14 @@ class _Builder:
         entry.last = len(self.columns.keys)
 
     def _add_all(self, home: int, entry: EntryPlan, used: Numbers, firsts: list[Numbers]) -> bool:
-        """Make the steps of an entry without shards in one go; False where one must look at each point.
+        """Make the steps of an entry without shards at once; return False where each point needs a look.
 
         A million keys take a third of the time that `_add_each` would need.
         """
-        variants = [entry.wired.variants[own] for own in entry.own[used].tolist()]
-        if any(variant is None or variant.shards is not None for variant in variants):
+        points = [entry.wired.resolved[own] for own in entry.own[used].tolist()]
+        if any(resolved is None or resolved.shards is not None for resolved in points):
             return False
-        stages = {id(variant): variant.stage for variant in variants if variant}.values()
+        stages = {id(resolved): resolved.stage for resolved in points if resolved}.values()
         of_inputs = []
         for source, column in zip(entry.sources, firsts, strict=True):
             groups = set(column.tolist())
@@ -99,15 +99,15 @@ class _Builder:
         blank = {source.input: _BLANK for source in entry.sources}
         # Identities differ only in their keys: "head" key "seam" key "tail".
         parts = {
-            id(variant): identity_of(variant.identities[0], blank, variant).split(_BLANK)
-            for variant in entry.wired.variants
-            if variant
+            id(resolved): identity_of(resolved.identities[0], blank, resolved).split(_BLANK)
+            for resolved in entry.wired.resolved
+            if resolved
         }
-        pieces = [parts[id(variant)] for variant in variants]
-        woven: list[Iterable[str]] = [[piece[0] for piece in pieces]]
+        pieces = [parts[id(resolved)] for resolved in points]
+        columns: list[Iterable[str]] = [[piece[0] for piece in pieces]]
         for position, column_keys in enumerate(of_inputs, start=1):
-            woven += [column_keys, [piece[position] for piece in pieces]]
-        made = [digest_of("".join(row)) for row in zip(*woven, strict=True)]
+            columns += [column_keys, [piece[position] for piece in pieces]]
+        made = [digest_of("".join(row)) for row in zip(*columns, strict=True)]
         if len(set(made)) < len(made) or not self.columns.index.keys().isdisjoint(made):
             return False
         start = len(self.columns.keys)
@@ -128,20 +128,19 @@ class _Builder:
             other = self.columns.entries[written.otherwise]
             stand_in = other.groups[self.grid.project(wired.axes, other.wired.axes)[used]].tolist()
         found = array("i")
-        variants = wired.variants
         for position, (point, own) in enumerate(zip(used.tolist(), entry.own[used].tolist(), strict=True)):
-            variant = variants[own]
-            if variant is None:
+            resolved = wired.resolved[own]
+            if resolved is None:
                 found.append(stand_in[position] if stand_in else -1)
             else:
                 firsts = [column[position] for column in columns]
-                found.append(self._group(home, entry, point, variant, firsts))
+                found.append(self._group(home, entry, point, resolved, firsts))
         entry.groups[used] = np.frombuffer(found, np.int32)
 
-    def _group(self, home: int, entry: EntryPlan, point: int, variant: Variant, firsts: list[int]) -> int:
-        """The first step of the group at a point, made if nobody asked this question before."""
-        declared = variant.stage.inputs
-        shards = variant.shards
+    def _group(self, home: int, entry: EntryPlan, point: int, resolved: ResolvedEntry, firsts: list[int]) -> int:
+        """Return the first step of the group at a point; make the group unless there is one of the same identity."""
+        declared = resolved.stage.inputs
+        shards = resolved.shards
         fixed: dict[str, str] = {}
         sharded: dict[str, int] = {}
         for source, first in zip(entry.sources, firsts, strict=True):
@@ -157,14 +156,14 @@ class _Builder:
                 fixed[name] = self._group_key(first)
             else:
                 if shards is not None and shards != size:
-                    # Nobody knows how many steps there are, so nothing that reads them can be checked.
+                    # The number of steps is unknown, so nothing that reads them can be checked.
                     message = f"the inputs are cut into different numbers of shards: {sorted({shards, size})}"
                     self._note(("stages", entry.wired.name), message)
                     raise SweepError(list(self.problems.values()))
                 sharded[name] = first
                 shards = size
         if shards is not None and shards > 1 and entry.wired.name in self.reported:
-            self._require_declared(entry, variant, shards)
+            self._require_declared(entry, resolved, shards)
         made = len(self.columns.keys)
         for shard in range(shards or 1):
             inputs = fixed
@@ -172,7 +171,7 @@ class _Builder:
                 inputs = dict(
                     sorted((fixed | {name: self.columns.keys[at + shard] for name, at in sharded.items()}).items())
                 )
-            identity = identity_of(variant.identities[shard if len(variant.identities) > 1 else 0], inputs, variant)
+            identity = identity_of(resolved.of_shard(shard)[1], inputs, resolved)
             key = digest_of(identity)
             known = self.columns.index.setdefault(key, made + shard)
             if known != made + shard:
@@ -186,19 +185,19 @@ class _Builder:
             self.columns.size.append(shards or 1)
         return made
 
-    def _require_declared(self, entry: EntryPlan, variant: Variant, shards: int) -> None:
+    def _require_declared(self, entry: EntryPlan, resolved: ResolvedEntry, shards: int) -> None:
         """Note a mistake if the stage does not declare what a reported metric is over all shards."""
-        silent = [name for name, metric in variant.configs[0].declared().items() if metric.shards is None]
+        silent = [name for name, metric in resolved.configs[0].declared().items() if metric.shards is None]
         if silent:
             message = (
-                f"is cut into {shards} shards, but stage {variant.kind!r} does not declare what its metrics"
+                f"is cut into {shards} shards, but stage {resolved.stage_name!r} does not declare what its metrics"
                 f" {', '.join(silent)} are over all of them: name entries without shards in `results`, or declare it in"
                 " the stage's config (`Metric(…, shards=…)`)"
             )
             self._note(("stages", entry.wired.name), message)
 
     def _group_key(self, first: int) -> str:
-        """A digest of the keys of several artifacts, in order."""
+        """Return the digest of the keys of a group, in order."""
         found = self.columns.group_keys.get(first)
         if found is None:
             found = self.columns.group_keys[first] = digest(self.columns.keys[first : first + self.columns.size[first]])

@@ -1,4 +1,4 @@
-"""Mistakes in how the entries of a sweep fit together, without those that only follow from another mistake."""
+"""Finds mistakes in how the entries of a sweep fit together, except those that only follow from another mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.stage import Stage
 
 
 def entry_problems(spec: SweepSpec) -> list[Problem]:
-    """Find the mistakes in references, names and connections of the entries, but not those in their configs."""
+    """Find the mistakes in references, names and inputs of the entries, but not those in their configs."""
     problems = []
     if not spec.stages and spec.understood("stages"):
         problems.append(spec.problem(("stages",), "a sweep has at least one stage"))
@@ -37,23 +37,23 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
         order(spec)
     except ValueError as error:
         problems.append(spec.problem(("stages",), f"the entries feed each other in a circle: {error}"))
-    # What is not understood may be what uses an axis.
+    # A part that was not understood may use an axis.
     if spec.stages and not unresolved and spec.understood("stages"):
         problems += _unused_axis_problems(spec)
     return problems
 
 
 def is_shard_count(value: object) -> bool:
-    """Tell whether an entry can be cut into so many shards; None leaves that to its inputs."""
+    """Tell whether a value can be a number of shards; None leaves that to the inputs of the entry."""
     return value is None or (type(value) is int and value > 0)
 
 
 def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric]]) -> list[Problem]:
-    """Find the metrics that two entries return or that an axis is called by, so that one column had two meanings.
+    """Find metrics whose column is ambiguous (two entries return them, or an axis has their name), and unknown ones.
 
     Args:
         spec: the sweep.
-        returned: per reported entry, the metrics that it returns somewhere.
+        returned: reported entry -> the metrics that it returns at any point.
     """
     owners: dict[str, set[str]] = {}
     for entry, metrics in returned.items():
@@ -98,7 +98,7 @@ def _reference_problems(spec: SweepSpec, name: str) -> list[Problem]:
 
 
 def _name_problems(spec: SweepSpec) -> list[Problem]:
-    """Find the names that nothing has, wherever the sweep speaks of an entry or an axis."""
+    """Find unknown names, wherever the sweep refers to an entry or an axis."""
     entries: list[tuple[DocPath, str, Iterable[str]]] = [
         *((("results", index), name, spec.stages) for index, name in enumerate(spec.results)),
         *((("runtime", name), name, [*spec.stages, "default"]) for name in spec.runtime),
@@ -130,7 +130,7 @@ def _name_problems(spec: SweepSpec) -> list[Problem]:
 
 
 def _switch_problems(spec: SweepSpec, name: str) -> list[Problem]:
-    """Find what `when`, `otherwise` and `shards` of an entry cannot be."""
+    """Find invalid values of `when`, `otherwise` and `shards` of an entry."""
     entry = spec.stages[name]
     where: DocPath = ("stages", name)
     problems = []
@@ -150,7 +150,7 @@ def _switch_problems(spec: SweepSpec, name: str) -> list[Problem]:
 
 
 def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list[Problem]:
-    """Find what an entry cannot have if it is this kind of work: inputs, shards, a stand-in."""
+    """Find the inputs, shards and stand-in of an entry that this stage does not allow."""
     entry = spec.stages[name]
     where: DocPath = ("stages", name)
     problems = []
@@ -180,7 +180,7 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
 
 
 def _kinds(spec: SweepSpec, name: str) -> list[str]:
-    """Return the kinds of work that an entry can be, as far as they are known."""
+    """Return the names of the stages that an entry can have, as far as they are known."""
     entry = spec.stages[name]
     kinds: dict[str, None] = {}
     if spec.understood("stages", name, "stage"):
@@ -208,7 +208,7 @@ def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
 
 
 def _values(spec: SweepSpec, value: Any) -> Iterator[tuple[dict[str, Scalar], Any]]:
-    """Yield what a value stands for at each point of its axes, with the point, as far as that is known."""
+    """Yield the coordinates of each point of a value's axes, and the value there, as far as it is known."""
     names = sorted(axes_of(spec, value))
     for labels in product(*(spec.labels(axis) for axis in names)):
         coords = dict(zip(names, labels, strict=True))

@@ -1,7 +1,7 @@
-"""All cells and steps of a sweep, before anything runs. Pure: no disk, no cluster, no heavy import.
+"""The plan: all cells and steps of a sweep, in columns. Pure: no disk, no cluster, no heavy import.
 
-A million cells ask for two million steps, so neither is an object here: a step is a number, and what is known of the
-steps lies in columns. `Plan.step` and `Plan.cell` make the objects that other modules speak of, one at a time.
+A million cells need two million steps, so neither is an object here: a step is a number, and its attributes lie in
+columns. `Plan.step` and `Plan.cell` make the objects that other modules use, one at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from orchestrator.keys import canonical_json, digest, digest_of
 from orchestrator.plan.grid import Grid, Mask, Numbers
-from orchestrator.plan.wiring import Variant, Wired
+from orchestrator.plan.wiring import ResolvedEntry, WiredEntry
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Artifact, Cell, Scalar, Step
 from workers.stage import Stage
@@ -25,39 +25,39 @@ from workers.stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What feeds an input of an entry."""
+    """The entry that feeds an input of another entry."""
 
     input: str
     entry: str
     at: Numbers
-    """For each point of the entry's axes, the point of the source's axes."""
+    """Point of the source's axes for each point of the entry's axes."""
 
 
 @dataclass(slots=True)
 class EntryPlan:
-    """An entry in columns."""
+    """An entry of the plan, with one column element per point of its axes."""
 
-    wired: Wired
+    wired: WiredEntry
     own: Numbers
-    """For each point of its axes, the point of the axes that it names itself."""
+    """Point of its own axes for each point of its axes."""
     sources: tuple[Source, ...]
     """Sorted by input."""
     groups: Numbers
-    """For each point of its axes the first step of its group (the steps of its shards, one after another), or -1."""
+    """First step of the group (the steps of all shards, in order) for each point of its axes; -1 if none."""
     first: int
-    """Its own steps are `first` … `last` - 1; groups may also lie in another entry, if that asks the same question."""
+    """Its steps are `first` … `last` - 1; a group lies in another entry if that has a step of the same identity."""
     last: int = 0
 
-    def variant(self, point: int) -> Variant:
-        """What the entry is at a point where it exists."""
-        found: Variant | None = self.wired.variants[self.own[point]]
-        assert found is not None, "only steps that exist are asked for"
+    def resolved_at(self, point: int) -> ResolvedEntry:
+        """Return the resolved entry at a point of its axes where it exists."""
+        found: ResolvedEntry | None = self.wired.resolved[self.own[point]]
+        assert found is not None, "only existing steps are looked up"
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """The steps that one input of a step reads: `first` … `first + size - 1`."""
+    """The steps that feed one input of a step: `first` … `first + size - 1`."""
 
     input: str
     first: int
@@ -66,45 +66,45 @@ class Feed:
 
 @dataclass(slots=True)
 class Columns:
-    """What is known of the steps while a plan grows; one element per step, unless said otherwise."""
+    """The columns of a plan under construction; one element per step, unless noted otherwise."""
 
     entries: dict[str, EntryPlan] = field(default_factory=dict)
-    """By name, each after those that feed it."""
+    """Entries by name, in dependency order."""
     keys: list[str] = field(default_factory=list)
     index: dict[str, int] = field(default_factory=dict)
     """Key -> step."""
     home: array[int] = field(default_factory=lambda: array("i"))
-    """The entry, by position."""
+    """Position of its entry."""
     at: array[int] = field(default_factory=lambda: array("i"))
-    """The point of the entry's axes."""
+    """Point of the entry's axes."""
     shard: array[int] = field(default_factory=lambda: array("i"))
     size: array[int] = field(default_factory=lambda: array("i"))
-    """How many steps its group has."""
+    """Number of steps in its group."""
     group_keys: dict[int, str] = field(default_factory=dict)
-    """First step of a group that somebody reads whole -> the digest of its keys."""
+    """First step of a group that an input reads whole -> digest of the keys of the group."""
 
 
 class Plan:
-    """Cells and the steps that they share; every key is known. Steps and cells are numbers, in order of the plan.
+    """The cells of a sweep and the steps that they share, every key included.
 
-    Every step comes after those it reads.
+    Steps and cells are numbers, in order of the plan: every step comes after those it reads.
     """
 
     def __init__(
         self, spec: SweepSpec, grid: Grid, points: Numbers, columns: Columns, targets: tuple[str, ...]
     ) -> None:
-        """Take over what `build_plan` made."""
+        """Take over what `build_plan` made; the arguments are the attributes of these names."""
         self.spec = spec
         self.grid = grid
         self.points = points
-        """The point of the grid of each cell."""
+        """Point of the grid for each cell."""
         self.by_entry: Mapping[str, EntryPlan] = columns.entries
         self.entries = tuple(columns.entries)
-        """Entry names, each after those that feed it."""
+        """Entry names, in dependency order."""
         self.targets = targets
-        """The entries that feed no other."""
+        """Entries that feed no other."""
         self.wanted = tuple(name for name in self.entries if name in {*targets, *spec.results})
-        """The targets and the entries whose metrics are reported: a cell is finished when these are committed."""
+        """Targets and entries whose metrics are reported: a cell is finished when these are committed."""
         self.keys: Sequence[str] = columns.keys
         self.home: Numbers = np.array(columns.home, np.int32)
         self.at: Numbers = np.array(columns.at, np.int32)
@@ -117,17 +117,17 @@ class Plan:
         self._gathered: dict[tuple[int, int], tuple[Artifact, ...]] = {}
 
     def __len__(self) -> int:
-        """How many steps there are."""
+        """Return the number of steps."""
         return len(self.keys)
 
     @property
     def cells(self) -> Sequence[Cell]:
-        """The cells, made when they are looked at."""
+        """All cells, each made when it is accessed."""
         return _Cells(self)
 
     @cached_property
     def digest(self) -> str:
-        """Names the plan: its axes, the points of its cells, and the keys of its steps, all in order."""
+        """Digest that identifies the plan: of its axes, the points of its cells and the keys of its steps, in order."""
         axes = canonical_json(
             [[name, list(labels)] for name, labels in zip(self.grid.names, self.grid.labels, strict=True)]
         )
@@ -137,33 +137,33 @@ class Plan:
     # --- steps
 
     def entry_of(self, number: int) -> str:
-        """The entry of a step."""
+        """Return the name of the entry of a step."""
         return self.entries[int(self.home[number])]
 
     def address(self, number: int) -> Artifact:
-        """Stage and key of a step."""
-        return Artifact(self._variant(number).kind, self.keys[number])
+        """Return the stage name and the key of a step."""
+        return Artifact(self._resolved(number).stage_name, self.keys[number])
 
     def stage(self, number: int) -> Stage:
-        """What the stage of a step is."""
-        return self._variant(number).stage
+        """Return the stage of a step."""
+        return self._resolved(number).stage
 
     def number(self, address: Artifact) -> int | None:
-        """The step at an address; None if the sweep has no such step."""
+        """Return the step at an address; None if the sweep has no such step."""
         return self._index.get(address.key)
 
     def gathered(self, key: str) -> int | None:
-        """The first step of a group that somebody reads whole, by the digest that stands for it in identities."""
+        """Return the first step of a group that an input reads whole, given the group's digest; None if unknown."""
         return self._groups.get(key)
 
     def coords(self, number: int) -> dict[str, Scalar]:
-        """The coordinates that a step depends on."""
+        """Return the coordinates that a step depends on."""
         return self.grid.coords(self._entry(number).wired.axes, int(self.at[number]))
 
     def feeds(self, number: int) -> list[Feed]:
-        """What each input of a step reads."""
+        """Return the steps that feed each input of a step; inputs without any are left out."""
         entry, point = self._entry(number), int(self.at[number])
-        declared = entry.variant(point).stage.inputs
+        declared = entry.resolved_at(point).stage.inputs
         found = []
         for source in entry.sources:
             first = int(self.by_entry[source.entry].groups[source.at[point]])
@@ -175,38 +175,42 @@ class Plan:
         return found
 
     def parents(self, number: int) -> Iterator[int]:
-        """All steps that a step reads."""
+        """Yield all steps that a step reads."""
         for feed in self.feeds(number):
             yield from range(feed.first, feed.first + feed.size)
 
     def step(self, number: int) -> Step:
-        """The step with everything that a worker must know."""
-        config = self._config(number)
+        """Make the `Step` of a number: everything that a worker must know."""
+        resolved = self._resolved(number)
+        config, config_identity = resolved.of_shard(self.shard[number])
         dumped = self._dumped.get(id(config))
         if dumped is None:
             dumped = self._dumped[id(config)] = config.model_dump(mode="json")
         feeds = self.feeds(number)
         inputs = {feed.input: self._addresses(feed.first, feed.size) for feed in feeds}
         keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]
-        spelled = {name: key or inputs[name][0].key for name, key in keys}
-        variant = self._variant(number)
-        text = variant.identities[self.shard[number] if len(variant.identities) > 1 else 0]
-        identity = identity_of(text, spelled, variant)
+        input_keys = {name: key or inputs[name][0].key for name, key in keys}
+        identity = identity_of(config_identity, input_keys, resolved)
         address, entry = self.address(number), self.entry_of(number)
-        return Step(address, entry, variant.stage, dumped, identity, inputs, self.coords(number))
+        return Step(address, entry, resolved.stage, dumped, identity, inputs, self.coords(number))
 
     def model(self, number: int) -> str | None:
-        """A name for the model that a step loads; None if its stage loads none."""
-        variant = self._variant(number)
-        if not variant.stage.loads:
+        """Return a name for the model that a step loads; None if its stage loads none."""
+        resolved = self._resolved(number)
+        if not resolved.stage.loads:
             return None
-        config = self._config(number)
+        config, _ = resolved.of_shard(self.shard[number])
         named = {feed.input: self.keys[feed.first] for feed in self.feeds(number)}
-        what = [named.get(name, getattr(config, name, None)) for name in variant.stage.loads]
-        return f"{variant.kind} {what}"
+        what = [named.get(name, getattr(config, name, None)) for name in resolved.stage.loads]
+        return f"{resolved.stage_name} {what}"
 
     def steps_of(self, cells: Mask | None = None, entries: Iterable[str] | None = None) -> Mask:
-        """Which steps (some) cells are made of, in all entries or in some."""
+        """Return the mask of the steps that cells consist of.
+
+        Args:
+            cells: mask over the cells; None for all.
+            entries: names of the entries to look at; None for all.
+        """
         marked = np.zeros(len(self), np.bool_)
         for name in self.entries if entries is None else entries:
             groups = self.groups(name)
@@ -214,20 +218,20 @@ class Plan:
         return marked
 
     def committed(self, artifacts: Iterable[Artifact]) -> Mask:
-        """Which steps are among some artifacts."""
+        """Return the mask of the steps whose artifacts are given."""
         keys = {artifact.key for artifact in artifacts}
         return np.fromiter((key in keys for key in self.keys), np.bool_, len(self.keys))
 
     @cached_property
     def stages(self) -> frozenset[str]:
-        """All kinds of work in the plan."""
+        """Names of all stages in the plan."""
         return frozenset(
-            variant.kind for entry in self.by_entry.values() for variant in entry.wired.variants if variant
+            resolved.stage_name for entry in self.by_entry.values() for resolved in entry.wired.resolved if resolved
         )
 
     @cached_property
     def users(self) -> Numbers:
-        """How many cells of the sweep use each step."""
+        """Number of cells that use each step."""
         rows = np.sort(np.stack([self.groups(name) for name in self.entries]), axis=0)
         # An entry that stands in for another names the same group; the cell still uses it once.
         once = np.ones(rows.shape, np.bool_)
@@ -239,7 +243,7 @@ class Plan:
     # --- cells
 
     def groups(self, name: str) -> Numbers:
-        """For each cell, the first step of the group that it has in an entry, or -1."""
+        """Return, for each cell, the first step of its group in an entry, or -1."""
         found = self._of_cells.get(name)
         if found is None:
             entry = self.by_entry[name]
@@ -248,11 +252,11 @@ class Plan:
         return found
 
     def cell_coords(self, index: int) -> dict[str, Scalar]:
-        """The coordinates of a cell."""
+        """Return the coordinates of a cell."""
         return self.grid.coords(self.grid.all, int(self.points[index]))
 
     def cell_key(self, index: int) -> str:
-        """The content address of a cell: the key of its target, or a digest of several."""
+        """Return the content address of a cell: the key of its target, or a digest of several."""
         keys: list[str] = []
         for name in self.targets:
             first = int(self.groups(name)[index])
@@ -261,7 +265,7 @@ class Plan:
         return keys[0] if len(keys) == 1 else digest(keys)
 
     def cell(self, index: int) -> Cell:
-        """A cell with the addresses of its steps."""
+        """Make the `Cell` of a number, with the addresses of its steps."""
         coords = self.cell_coords(index)
         steps = {}
         for name in self.entries:
@@ -270,7 +274,7 @@ class Plan:
                 steps[name] = self._addresses(first, int(self.size[first]))
         return Cell(cell_id(coords), coords, steps)
 
-    # --- the rest is bookkeeping
+    # --- bookkeeping
 
     @cached_property
     def _groups(self) -> Mapping[str, int]:
@@ -279,25 +283,21 @@ class Plan:
     def _entry(self, number: int) -> EntryPlan:
         return self.by_entry[self.entries[self.home[number]]]
 
-    def _variant(self, number: int) -> Variant:
-        return self._entry(number).variant(int(self.at[number]))
+    def _resolved(self, number: int) -> ResolvedEntry:
+        return self._entry(number).resolved_at(int(self.at[number]))
 
     def _addresses(self, first: int, size: int) -> tuple[Artifact, ...]:
         if size == 1:
             return (self.address(first),)
-        # Thousands of steps read the same shards; one tuple serves them all, also when they are sent away together.
+        # Thousands of steps read the same shards; one tuple serves them all, also when they are pickled together.
         found = self._gathered.get((first, size))
         if found is None:
             found = tuple(self.address(each) for each in range(first, first + size))
             self._gathered[first, size] = found
         return found
 
-    def _config(self, number: int) -> Any:
-        configs = self._variant(number).configs
-        return configs[self.shard[number] if len(configs) > 1 else 0]
-
     def mark(self, marked: Mask, firsts: Numbers) -> None:
-        """Mark all steps of some groups."""
+        """Set the mask for all steps of the groups that begin with `firsts`; -1 is skipped."""
         firsts = firsts[firsts >= 0]
         marked[firsts] = True
         gathered = np.zeros(len(self), np.bool_)
@@ -324,26 +324,26 @@ class _Cells(Sequence[Cell]):
         return [self._plan.cell(each) for each in chosen]
 
 
-def identity_of(config_identity: str, inputs: Mapping[str, str], variant: Variant) -> str:
-    """The canonical JSON that is hashed into a key, joined from parts that many steps share.
+def identity_of(config_identity: str, inputs: Mapping[str, str], resolved: ResolvedEntry) -> str:
+    """Return the canonical JSON that is hashed into a key, joined from parts that many steps share.
 
     Args:
         config_identity: canonical JSON of the config's identity.
         inputs: input -> key, sorted by input.
-        variant: of which stage it is.
+        resolved: the entry that it belongs to.
     """
     keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
-    version = variant.stage.version
-    return f'{{"config":{config_identity},"inputs":{{{keys}}},"stage":"{variant.kind}","version":{version}}}'
+    version = resolved.stage.version
+    return f'{{"config":{config_identity},"inputs":{{{keys}}},"stage":"{resolved.stage_name}","version":{version}}}'
 
 
 def cell_id(coords: Mapping[str, Scalar]) -> str:
-    """Twelve hex digits that name a point, whatever the sweep is called."""
+    """Return the id of a cell: twelve hex digits that depend on its coordinates alone."""
     # Canonical JSON, joined from parts that thousands of cells share.
-    return digest_of("{" + ",".join(_spelled_pair(axis, coords[axis]) for axis in sorted(coords)) + "}", 12)
+    return digest_of("{" + ",".join(_pair_json(axis, coords[axis]) for axis in sorted(coords)) + "}", 12)
 
 
-# `typed`, because True and 1 are equal but not spelled alike.
+# `typed`, because True and 1 are equal but have different JSON.
 @lru_cache(maxsize=None, typed=True)
-def _spelled_pair(axis: str, label: Scalar) -> str:
+def _pair_json(axis: str, label: Scalar) -> str:
     return f"{canonical_json(axis)}:{canonical_json(label)}"

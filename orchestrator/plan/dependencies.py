@@ -1,4 +1,4 @@
-"""Which entry of a sweep depends on which, by the names that they give."""
+"""Dependencies between the entries of a sweep, by the names that they give."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def sources(entry: Entry) -> tuple[str, ...]:
 
 
 def order(spec: SweepSpec) -> list[str]:
-    """Return entry names, each after those that feed it or stand in for it.
+    """Return the entry names, each after those that feed it or stand in for it.
 
     Raises:
-        ValueError: a cycle; the argument names its entries.
+        ValueError: there is a cycle; the message names its entries.
     """
     done: dict[str, None] = {}
     path: list[str] = []

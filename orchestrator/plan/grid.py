@@ -1,4 +1,4 @@
-"""The points that a sweep's axes span, as numbers, so that a million of them cost no more than an array."""
+"""The grid of a sweep: its points are numbers, so that a million of them cost no more than an array."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Grid:
-    """Axes and their labels. A point of some of the axes has a number: the last of them runs fastest."""
+    """The axes of a sweep and their labels; a point of some axes is a number, the last axis runs fastest."""
 
     def __init__(self, labels: Mapping[str, tuple[Scalar, ...]]) -> None:
-        """Span the axes, in the order given."""
+        """Span the axes, in the given order (axis -> its labels)."""
         self.names = tuple(labels)
         self.labels = tuple(labels.values())
         self.shape = tuple(len(each) for each in self.labels)
         self.all: Axes = tuple(range(len(self.names)))
 
     def axes(self, names: frozenset[str]) -> Axes:
-        """Positions of some axes."""
+        """Return the positions of the named axes."""
         return tuple(position for position, name in enumerate(self.names) if name in names)
 
     def size(self, axes: Axes) -> int:
-        """How many points some axes span; one for no axes."""
+        """Return the number of points that some axes span; 1 for no axes."""
         return prod(self.shape[axis] for axis in axes)
 
     def coords(self, axes: Axes, point: int) -> dict[str, Scalar]:
-        """The labels of a point of some axes."""
+        """Return the labels of a point of some axes."""
         found = {}
         for axis in reversed(axes):
             point, label = divmod(point, self.shape[axis])
@@ -44,7 +44,7 @@ class Grid:
         return {self.names[axis]: found[self.names[axis]] for axis in axes}
 
     def project(self, axes: Axes, onto: Axes) -> Numbers:
-        """For each point of `axes`, the number of its projection onto some of them."""
+        """Return, for each point of `axes`, the number of its projection onto a subset of them."""
         shape = [self.shape[axis] for axis in axes]
         numbers: Numbers = np.zeros([1] * len(axes), np.int32)
         stride = 1
@@ -56,7 +56,7 @@ class Grid:
         return np.broadcast_to(numbers, shape).ravel()
 
     def where(self, pattern: Mapping[str, Any]) -> Mask:
-        """Which points of all axes lie in {axis: label or labels}."""
+        """Return the mask of the points of all axes that match {axis: label or labels}."""
         mask: Mask = np.ones([1] * len(self.shape), np.bool_)
         for name, wanted in pattern.items():
             axis = self.names.index(name)

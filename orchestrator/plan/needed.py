@@ -1,4 +1,4 @@
-"""Which steps must run, and in what order."""
+"""Decides which steps must run, and in what order."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from orchestrator.plan.grid import Mask, Numbers
 
 
 def needed_steps(plan: Plan, committed: Mask, cells: Mask | None = None, entry: str | None = None) -> Mask:
-    """Which steps must run: those that a target of a (chosen) cell, or a needed step, asks for and lack.
+    """Return the mask of the steps that must run: those not committed that a chosen cell or another needed step needs.
 
-    What lies above a committed step is not looked at, even if it is gone.
+    The inputs of a committed step are not looked at, even if they are gone.
 
     Args:
         plan: the whole sweep.
-        committed: which steps are there.
-        cells: the chosen cells; None for all.
-        entry: the target; None for all that a finished cell has.
+        committed: mask of the committed steps.
+        cells: mask of the chosen cells; None for all.
+        entry: the entry to reach; None for all that a finished cell has.
     """
     wanted = plan.steps_of(cells, (entry,) if entry else plan.wanted)
-    _close(plan, wanted, committed)
+    _add_inputs(plan, wanted, committed)
     return wanted
 
 
 def priorities(plan: Plan) -> Numbers:
-    """The turn of each step, so that steps of an entry that read the same artifacts follow each other.
+    """Return the priority of each step (lowest first); steps of an entry that read the same artifacts are neighbours.
 
     The artifacts that most of them share come first: a node then reads a large input once, and not once per seed.
     """
@@ -45,7 +45,7 @@ def priorities(plan: Plan) -> Numbers:
 
 
 def heights(plan: Plan) -> Mapping[str, int]:
-    """Per entry, how many entries lie on the longest way from it to a target."""
+    """Return, for each entry, the number of entries on the longest path from it to a target."""
     found = dict.fromkeys(plan.entries, 0)
     for name in reversed(plan.entries):
         for source in plan.by_entry[name].sources:
@@ -53,8 +53,8 @@ def heights(plan: Plan) -> Mapping[str, int]:
     return found
 
 
-def _close(plan: Plan, wanted: Mask, committed: Mask) -> None:
-    """Take back what is committed, and add what the rest reads and lacks."""
+def _add_inputs(plan: Plan, wanted: Mask, committed: Mask) -> None:
+    """Remove committed steps from the mask, and add those that the others read and that are not committed."""
     wanted &= ~committed
     for name in reversed(plan.entries):
         entry = plan.by_entry[name]
@@ -65,8 +65,8 @@ def _close(plan: Plan, wanted: Mask, committed: Mask) -> None:
         for source in entry.sources:
             gathers = np.array(
                 [
-                    bool(variant and (read := variant.stage.inputs.get(source.input)) and read.many)
-                    for variant in entry.wired.variants
+                    bool(resolved and (read := resolved.stage.inputs.get(source.input)) and read.many)
+                    for resolved in entry.wired.resolved
                 ],
                 np.bool_,
             )[entry.own[points]]

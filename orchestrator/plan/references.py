@@ -1,4 +1,4 @@
-"""`$axis` and `$axis.field`: the only thing in a sweep file that is not written out."""
+"""References, `$axis` and `$axis.field`: the only thing in a sweep file that is not written out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from orchestrator.types import Scalar
 
 
 class UnresolvedError(LookupError):
-    """A reference that stands for nothing; `reference_problems` says why, or a mistake in its axis hides it."""
+    """A reference without a value; `reference_problems` says why, or a mistake in its axis hides it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-        """The axis or field that does not exist."""
+        """Name of the axis or field that does not exist."""
 
 
 def is_reference(value: Any) -> bool:
@@ -43,10 +43,10 @@ def axes_of(spec: SweepSpec, value: Any) -> frozenset[str]:
 
 
 def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Scalar]) -> Any:
-    """Return the value with every reference filled in.
+    """Return the value with every reference replaced by what it refers to.
 
     Raises:
-        UnresolvedError: a reference stands for nothing.
+        UnresolvedError: a reference has no value.
     """
     if is_reference(value):
         return resolve(spec, value, coords)
@@ -58,7 +58,7 @@ def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Scalar]) -> Any
 
 
 def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> Any:
-    """Return what a reference stands for.
+    """Return the value of a reference.
 
     Raises:
         UnresolvedError: there is no such axis or field.
@@ -78,7 +78,7 @@ def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> An
 
 
 def origin_of(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> DocPath:
-    """Return where in the document the value of a reference is written; it must stand for something."""
+    """Return where in the document the value of a reference is written; the reference must have a value."""
     head, *fields = reference[1:].split(".")
     if head == "data":
         return ("data", *fields)

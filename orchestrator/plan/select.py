@@ -1,4 +1,4 @@
-"""Which cells are meant: `--only axis=value`, `--exclude axis=value`, and a cell by id or coordinates."""
+"""Selection of cells: `--only axis=value`, `--exclude axis=value`, and a cell by id or coordinates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from orchestrator.types import Scalar
 
 
 def select(plan: Plan, only: Iterable[str], exclude: Iterable[str]) -> Mask:
-    """Which cells of a plan are chosen by `--only axis=v1,v2` and `--exclude axis=v1,v2`; all `--only` must hold.
+    """Return the mask of the cells that match all `--only axis=v1,v2` and no `--exclude axis=v1,v2`.
 
     Raises:
-        SweepError: no such axis or value, or no cell is left.
+        SweepError: there is no such axis or value, or no cell is left.
     """
     chosen = np.ones(plan.grid.shape, np.bool_).ravel()
     for text in only:
@@ -37,29 +37,29 @@ def _chosen(spec: SweepSpec, option: str, text: str) -> dict[str, set[Scalar]]:
 
 
 def read_values(spec: SweepSpec, option: str, text: str) -> tuple[str, list[Scalar]]:
-    """From `axis=v1,v2` the axis and its values, in this order.
+    """Parse `axis=v1,v2`; return the axis and its values, in this order.
 
     Raises:
-        SweepError: no such axis or value; `option` says where it was written.
+        SweepError: there is no such axis or value; the message names `option`, where it was written.
     """
     axis, equals, values = text.partition("=")
     place = f"{option} {text}"
     if not equals or axis not in spec.axes:
         message = f"there is no axis {axis!r}; {nearest(axis, spec.axes)}" if equals else "write axis=value,value"
         raise SweepError([Problem(place, "", message)])
-    labels = {_spelled(label): label for label in spec.labels(axis)}
+    labels = {_normalised(label): label for label in spec.labels(axis)}
     problems = [
         Problem(place, "", f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
         for value in values.split(",")
-        if _spelled(value) not in labels
+        if _normalised(value) not in labels
     ]
     if problems:
         raise SweepError(problems)
-    return axis, [labels[_spelled(value)] for value in values.split(",")]
+    return axis, [labels[_normalised(value)] for value in values.split(",")]
 
 
-def _spelled(label: Scalar) -> str:
-    """One spelling for 1, 1.0 and "1", as in keys."""
+def _normalised(label: Scalar) -> str:
+    """Return the same text for 1, 1.0 and "1", as keys do."""
     if isinstance(label, bool):
         return str(label).lower()
     try:
@@ -69,10 +69,10 @@ def _spelled(label: Scalar) -> str:
 
 
 def find_cell(plan: Plan, text: str) -> int:
-    """The cell named by (the beginning of) its id, or by `axis=value,axis=value` as far as that is unambiguous.
+    """Find a cell by (a prefix of) its id, or by as many `axis=value,axis=value` as make it unique; return its number.
 
     Raises:
-        SweepError: none or several match.
+        SweepError: no cell or several match, or there is no such axis.
     """
     if "=" in text:
         wanted = dict(part.partition("=")[::2] for part in text.split(","))
@@ -81,7 +81,7 @@ def find_cell(plan: Plan, text: str) -> int:
             hint = nearest(unknown[0], plan.spec.axes)
             raise SweepError([Problem(f"CELL {text}", "", f"there is no axis {unknown[0]!r}; {hint}")])
         labels = {
-            axis: [label for label in plan.spec.labels(axis) if _spelled(label) == _spelled(value)]
+            axis: [label for label in plan.spec.labels(axis) if _normalised(label) == _normalised(value)]
             for axis, value in wanted.items()
         }
         found = np.flatnonzero(plan.grid.where(labels)[plan.points]).tolist()
@@ -95,5 +95,5 @@ def find_cell(plan: Plan, text: str) -> int:
 
 
 def format_coords(coords: Mapping[str, Scalar]) -> str:
-    """{"beta": 1, "seed": 0} -> "beta=1,seed=0"."""
+    """Format coordinates: {"beta": 1, "seed": 0} -> "beta=1,seed=0"."""
     return ",".join(f"{axis}={label}" for axis, label in coords.items())

@@ -23,97 +23,103 @@ from workers.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """An entry at its own coordinates."""
+class ResolvedEntry:
+    """An entry at one point of its own axes: its stage, with a valid config."""
 
-    kind: str
-    """The name of its stage."""
+    stage_name: str
     stage: Stage
     shards: int | None
-    """Into how many it is cut by itself; None leaves that to its inputs."""
+    """Number of shards that the entry itself asks for; None leaves that to its inputs."""
     configs: tuple[Config, ...]
-    """One per shard it is cut into, else one."""
+    """One config per such shard, else one."""
     identities: tuple[str, ...]
-    """The canonical JSON of their identities."""
+    """Canonical JSON of the identity of each config."""
+
+    def of_shard(self, shard: int) -> tuple[Config, str]:
+        """Return the config of a shard, and the canonical JSON of its identity."""
+        position = shard if len(self.configs) > 1 else 0
+        return self.configs[position], self.identities[position]
 
 
 @dataclass(frozen=True, slots=True)
-class Wired:
-    """An entry with everything filled in that it names itself."""
+class WiredEntry:
+    """An entry at all points, with the axes that it depends on."""
 
     name: str
     own: Axes
-    """The axes that it names."""
+    """Axes that the entry itself names."""
     axes: Axes
-    """Those, and the axes of all that feeds it."""
-    variants: tuple[Variant | None, ...]
-    """For each point of its own axes; None where `when` is false."""
+    """Own axes, and those of all entries that feed it."""
+    resolved: tuple[ResolvedEntry | None, ...]
+    """The entry at each point of its own axes; None where `when` is false."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """The checked entries of a sweep, in an order in which each comes after those that feed it."""
+    """The checked entries of a sweep, in dependency order: each comes after those that feed it."""
 
     grid: Grid
-    entries: Mapping[str, Wired]
+    entries: Mapping[str, WiredEntry]
     targets: tuple[str, ...]
-    """The entries that feed no other."""
+    """Entries that feed no other."""
 
 
 def resolve_entries(spec: SweepSpec) -> Wiring:
     """Connect the entries of a sweep and fill in their configs.
 
     Raises:
-        SweepError: with one problem per mistake, each with its place; those of the text (`draft_sweep`) included.
+        SweepError: the sweep has mistakes: one problem each, also those of its text (`draft_sweep`).
     """
     grid = Grid({axis: spec.labels(axis) for axis in spec.axes})
     misfits = entry_problems(spec)
     problems = [*spec.problems, *misfits]
-    variants: dict[str, tuple[Variant | None, ...]] = {}
+    resolved: dict[str, tuple[ResolvedEntry | None, ...]] = {}
     for name in spec.stages:
-        found, unfit = _variants(spec, grid, name)
+        found, unfit = _resolve_points(spec, grid, name)
         problems += unfit
         if found is not None:
-            variants[name] = found
+            resolved[name] = found
     # Where the entries do not fit together, nobody knows which of them feed no other.
     reported = spec.results or (targets(spec) if not misfits and spec.understood("stages") else ())
-    if reported and spec.understood("results") and variants.keys() >= set(reported):
-        problems += metric_problems(spec, {name: _metrics(variants[name]) for name in reported})
+    if reported and spec.understood("results") and resolved.keys() >= set(reported):
+        problems += metric_problems(spec, {name: _metrics(resolved[name]) for name in reported})
     if problems:
         raise SweepError(problems)
-    entries: dict[str, Wired] = {}
+    entries: dict[str, WiredEntry] = {}
     for name in order(spec):
         own = grid.axes(own_axes(spec, name))
         axes = set(own).union(*(entries[source].axes for source in sources(spec.stages[name])))
-        entries[name] = Wired(name, own, tuple(sorted(axes)), variants[name])
+        entries[name] = WiredEntry(name, own, tuple(sorted(axes)), resolved[name])
     return Wiring(grid, entries, targets(spec))
 
 
-def _metrics(variants: Iterable[Variant | None]) -> set[Metric]:
-    return {metric for variant in variants if variant for metric in variant.configs[0].declared().values()}
+def _metrics(entries: Iterable[ResolvedEntry | None]) -> set[Metric]:
+    return {metric for entry in entries if entry for metric in entry.configs[0].declared().values()}
 
 
-def _variants(spec: SweepSpec, grid: Grid, name: str) -> tuple[tuple[Variant | None, ...] | None, list[Problem]]:
-    """Return what an entry is at each point of its own axes, None if that is not known, and the mistakes in configs."""
+def _resolve_points(
+    spec: SweepSpec, grid: Grid, name: str
+) -> tuple[tuple[ResolvedEntry | None, ...] | None, list[Problem]]:
+    """Resolve an entry at each point of its own axes; return None if one is not known, and the mistakes in configs."""
     own = grid.axes(own_axes(spec, name))
     problems: dict[Problem, None] = {}
-    variants: list[Variant | None] = []
+    resolved: list[ResolvedEntry | None] = []
     for point in range(grid.size(own)):
         try:
-            variants.append(_variant(spec, name, grid.coords(own, point)))
+            resolved.append(_resolve(spec, name, grid.coords(own, point)))
         except UnresolvedError:
             pass
         except SweepError as error:
             problems |= dict.fromkeys(error.problems)
-    return tuple(variants) if len(variants) == grid.size(own) else None, list(problems)
+    return tuple(resolved) if len(resolved) == grid.size(own) else None, list(problems)
 
 
-def _variant(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> Variant | None:
-    """Return what an entry is at its own coordinates; None if it does not exist there.
+def _resolve(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> ResolvedEntry | None:
+    """Resolve an entry at its own coordinates; return None if it does not exist there.
 
     Raises:
         SweepError: its config is not valid.
-        UnresolvedError: a mistake that is told elsewhere hides what it is.
+        UnresolvedError: a mistake that is reported elsewhere hides what it is.
     """
     entry = spec.stages[name]
     exists = substitute(spec, entry.when, coords)
@@ -127,12 +133,12 @@ def _variant(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> Varian
     config, stage = _MergedConfig(spec, name, coords), spec.table[kind]
     cut = shards is not None and "shards" in stage.config.model_fields
     cuts = [{"shard": shard, "shards": shards} for shard in range(shards)] if cut else [{}]
-    configs, spelled = zip(*(config.fill_in(stage.config, each) for each in cuts), strict=True)
-    return Variant(kind, stage, shards, configs, spelled)
+    configs, identities = zip(*(config.fill_in(stage.config, each) for each in cuts), strict=True)
+    return ResolvedEntry(kind, stage, shards, configs, identities)
 
 
 class _MergedConfig:
-    """The layers of an entry's config as one, with every field placed where it was written."""
+    """The merged layers of an entry's config; every field remembers where it was written."""
 
     def __init__(self, spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> None:
         self._spec = spec
@@ -140,7 +146,7 @@ class _MergedConfig:
         self._coords = coords
         self._where: DocPath = ("stages", name, "config")
         self._value: dict[str, Any] = {}
-        #: Field -> where it was written, and as what.
+        #: Field -> where it was written, and the text written there.
         self._written: dict[str, tuple[DocPath, Any]] = {}
         self._problems: list[Problem] = []
         #: Fields whose values other mistakes hide, and whether there may be any number of them.
@@ -182,20 +188,20 @@ class _MergedConfig:
                 self._unknown.add(name)
 
     def fill_in(self, model: type[Config], cut: Mapping[str, int]) -> tuple[Config, str]:
-        """Return the valid config of a stage, and the canonical JSON of its identity.
+        """Validate the config of a stage; return it and the canonical JSON of its identity.
 
         Args:
             model: the type of the stage's config.
-            cut: its fields `shard` and `shards`, if the entry is cut into shards.
+            cut: the fields `shard` and `shards`, if the entry is cut into shards.
 
         Raises:
-            SweepError: with the mistakes in it, each placed where the wrong part was written.
-            UnresolvedError: a mistake that is told elsewhere hides a part of it.
+            SweepError: the config has mistakes, each placed where the wrong part was written.
+            UnresolvedError: a mistake that is reported elsewhere hides a part of it.
         """
         problems = list(self._problems)
         try:
             made = model.model_validate({**self._value, **cut})
-            spelled = canonical_json(self._spec.former_identity(self._name, made.identity()))
+            identity = canonical_json(self._spec.former_identity(self._name, made.identity()))
         except ValidationError as error:
             messages = validation_messages(error, self, self._where, model)
             problems += [self.problem(*each) for each in messages.items() if not self._follows(*each)]
@@ -205,7 +211,7 @@ class _MergedConfig:
             raise SweepError(problems)
         if self._open or self._unknown:
             raise UnresolvedError(self._name)
-        return made, spelled
+        return made, identity
 
     def _follows(self, path: DocPath, message: str) -> bool:
         """Tell whether a mistake may follow from what is not known of the config."""

@@ -20,9 +20,9 @@ def declared_metrics(plan: Plan) -> dict[str, dict[str, Metric]]:
     reported = plan.spec.results or plan.targets
     declared: dict[str, dict[str, Metric]] = {name: {} for name in plan.entries if name in reported}
     for name, metrics in declared.items():
-        for variant in plan.by_entry[name].wired.variants:
-            if variant:
-                metrics |= variant.configs[0].declared()
+        for resolved in plan.by_entry[name].wired.resolved:
+            if resolved:
+                metrics |= resolved.configs[0].declared()
     return declared
 
 

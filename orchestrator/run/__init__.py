@@ -1,1 +1,1 @@
-"""The plan, done: the state of every step, the one loop, and where steps run."""
+"""The run of a plan: the state of every step, the one loop, and the executors."""

@@ -1,4 +1,4 @@
-"""The breaker stops a stage that can only fail: a hundred steps need not die one by one of the same missing package."""
+"""The circuit breaker stops an entry that can only fail: a missing package need not fail a hundred steps one by one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from orchestrator.types import Attempt
 
 
 class Breaker:
-    """A counter of alike failures of each entry of a sweep."""
+    """A circuit breaker; it counts similar failures of each entry of a sweep."""
 
     def __init__(self, steps: int) -> None:
-        """Break an entry after so many distinct steps failed alike before any of it succeeded."""
+        """Start with no failures.
+
+        Args:
+            steps: number of similar failures, before any success, that break an entry.
+        """
         self._steps = steps
         self._works: set[str] = set()
         self._failed: dict[tuple[str, str], int] = {}
 
     def succeeded(self, entry: str) -> None:
-        """Note that a step of the entry succeeded: it can work, so failures are those of single steps."""
+        """Note that a step of an entry succeeded: from then on the entry is never broken."""
         self._works.add(entry)
 
     def failed(self, attempt: Attempt) -> str | None:
-        """Count a step that failed for good; return why its entry is not to be run any further, if so."""
+        """Count a step that failed for good; return the reason if its entry is broken now, else None."""
         if attempt.entry in self._works:
             return None
         group = (attempt.entry, signature(attempt.error_class, attempt.error))
@@ -36,7 +40,7 @@ class Breaker:
 
 
 def signature(error_class: str | None, error: str | None) -> str:
-    """Return what failures of one cause have in common: class and message without numbers, paths and quoted names."""
+    """Return the text that groups failures of one cause: class and message without numbers, paths and quoted names."""
     text = error or ""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", text)
     text = re.sub(r"(/[^\s:;,]+)+", "/…", text)

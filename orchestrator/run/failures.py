@@ -1,4 +1,4 @@
-"""Failures: how the steps that are not committed ended last, what waits for them, and cells grouped by their errors."""
+"""Failures on record: the last attempts of failed steps, the steps that they block, and cells grouped by error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store
 from orchestrator.types import Attempt
 
-#: Stands for the error class of a failed or blocked cell of which none is on record.
+#: Error class of a failed or blocked cell that has none on record.
 UNKNOWN_ERROR = "unknown"
 
 
 def read_failures(schedule: Schedule, store: Store) -> dict[int, Attempt]:
-    """Read the last attempt of each step that failed; the schedule learns what has failed and what that blocks.
+    """Read the last attempt of each failed step, and mark failed and blocked steps in the schedule.
 
     Returns:
         step -> its last attempt.
@@ -51,7 +51,7 @@ def read_failures(schedule: Schedule, store: Store) -> dict[int, Attempt]:
 
 
 def stopped_entries(schedule: Schedule, failures: Mapping[int, Attempt]) -> dict[str, Attempt]:
-    """Find the entries that the breaker stops, judged by the failures on record.
+    """Find the entries that the breaker stops, given the failures on record.
 
     Returns:
         entry -> one of its failures, with the breaker's reason as its error.
@@ -69,16 +69,16 @@ def stopped_entries(schedule: Schedule, failures: Mapping[int, Attempt]) -> dict
 
 
 class ErrorGroup(NamedTuple):
-    """Unfinished cells that ended alike."""
+    """A group of unfinished cells with similar errors."""
 
     status: str
     error_class: str
     cells: int
-    """How many."""
+    """Number of cells."""
     example: str
-    """One of their messages."""
+    """Message of the first of them."""
     log: str | None
-    """Its log."""
+    """Path of the log of that one."""
 
 
 def error_groups(rows: Iterable[tuple[str, str | None, str | None, str | None]]) -> list[ErrorGroup]:
@@ -98,5 +98,5 @@ def error_groups(rows: Iterable[tuple[str, str | None, str | None, str | None]])
 
 
 def unnamed_error(status: str) -> str:
-    """Return what stands for the error class of an unfinished cell that has none."""
+    """Return the substitute for the error class of an unfinished cell that has none."""
     return UNKNOWN_ERROR if status in ("failed", "blocked") else "not run yet"

@@ -1,4 +1,4 @@
-"""Commands of the user that are called when a run ends, or when the breaker stops a stage."""
+"""Hooks: shell commands of the user that are called when a run ends, or when the breaker stops an entry."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from typing import Any
 
 from orchestrator.texts import plain_text
 
-#: A hook is for sending a message; the run does not wait longer for it.
-_PATIENCE = 30.0
+#: Time limit (seconds) of a hook, which is for sending a message.
+_TIMEOUT = 30.0
 
 
 def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str | None:
     """Run a shell command with the facts as JSON on its standard input and SWEEP_EVENT set.
 
+    Args:
+        command: the command; None does nothing.
+        event: name of the event.
+        facts: fields of the JSON, beside `event`.
+
     Returns:
-        What went wrong with it, or None; a sweep does not fail because its hook does.
+        What went wrong, None if nothing did; a failing hook does not fail its sweep.
     """
     if not command:
         return None
@@ -30,12 +35,12 @@ def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str 
             text=True,
             errors="replace",
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             env={**os.environ, "SWEEP_EVENT": event},
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"hooks.{event} took longer than {_PATIENCE:g} s: {command}"
+        return f"hooks.{event} took longer than {_TIMEOUT:g} s: {command}"
     except OSError as error:
         return f"hooks.{event} cannot be started: {error.strerror or error}"
     if done.returncode:

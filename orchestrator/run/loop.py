@@ -1,4 +1,4 @@
-"""The one scheduling loop: what is wanted and not committed is run, in dependency order, until nothing can be."""
+"""The one scheduling loop: it runs all needed steps in dependency order, until none is left that can run."""
 
 from __future__ import annotations
 
@@ -25,37 +25,40 @@ from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
-#: Outcomes that say nothing against the step itself; it is tried again, up to `runtime.attempts` times in one command.
-_TRIED_AGAIN = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
-#: A step whose node went away is tried again so often: a spot instance may be taken many times in a night.
-_LOST_ALLOWED = 100
-#: The second try of a step whose machine failed it waits so many seconds, each later one twice as long, up to …
+#: Outcomes after which trying again may help; done up to `runtime.attempts` times in one command.
+_RETRIED = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
+#: Retries of a step whose node was lost: a spot instance may be preempted many times in a night.
+_LOST_LIMIT = 100
+#: Exponential backoff (seconds): the pause before the second try, doubled for each later one, and its limit.
 _BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0
-#: A step that another driver computes is looked at again after so many seconds.
-_LOOK_AGAIN = 2.0
-#: A bundle has at most so many steps, so that what one dead process takes along stays small.
+#: Seconds between looks at a step that another driver computes.
+_POLL_CLAIMED = 2.0
+#: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
 _BUNDLE_LIMIT = 64
-#: Steps that are done together for less than their cost travel in bundles that take so many seconds.
+#: Seconds that a bundle of steps takes that cost less together than one by one.
 _TOGETHER_SECONDS = 30.0
-#: How an attempt ends that takes its process along.
+#: Outcomes of attempts that take their process with them.
 _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
 
 
 def run_plan(
     schedule: Schedule, store: Store, executor: Executor, code_commit: str, driver: str | None = None
 ) -> Iterator[Attempt | None]:
-    """Run what is needed; yields every attempt as it ends, and None when nothing ended for a while.
+    """Run all needed steps; yield every attempt as it ends, and None when none has ended for half a second.
 
-    Steps high in the graph go first, since most waits for them. Small steps of one entry travel in bundles.
-    Committing is the workers' business: this loop reads their outcomes, and a step is done when its worker says that
-    it committed.
+    Steps far from the targets go first, since most other steps wait for them. Small steps of one entry are bundled.
+    Workers commit artifacts; the loop only reads their outcomes.
 
     Args:
-        schedule: what is needed, and the state of every step.
-        store: where artifacts go.
+        schedule: the needed steps, and the state of every step, which is updated.
+        store: where artifacts are committed.
         executor: runs the steps.
-        code_commit: what manifests and attempts say of the code.
-        driver: names this run in the store, and no other one; drawn if not given.
+        code_commit: the commit that manifests and attempts record.
+        driver: unique id of this run in the store; drawn at random if None.
+
+    Raises:
+        ExecutorLostError: the executor can run nothing any more.
+        StoreError: the histories of earlier attempts cannot be read.
     """
     return _Loop(schedule, store, executor, code_commit, driver or secrets.token_hex(8)).run()
 
@@ -71,26 +74,28 @@ class _Loop:
         self.code = code_digest(self.modules)
         self.breaker = Breaker(self.plan.spec.limits.breaker)
         self.ready = ReadySteps(schedule, self._runtime)
-        self.resting: list[tuple[float, int]] = []
-        """A heap of steps that are tried again later: (when, step)."""
-        self.alone: set[int] = set()
-        """Steps that took their process with them, and are given one of their own."""
+        self.backoff: list[tuple[float, int]] = []
+        """Heap of steps to try again later: (monotonic time, step)."""
+        self.isolated: set[int] = set()
+        """Steps that may have killed their process, and get a bundle of their own."""
         self.out_of_memory_count: Counter[int] = Counter()
         """Step -> how often it ran out of memory."""
         self.tries: Counter[int] = Counter()
+        """Step -> attempts of this command that count towards `runtime.attempts`."""
         self.lost: Counter[int] = Counter()
+        """Step -> how often its node or a neighbour ended its process."""
         numbers = np.flatnonzero(schedule.needed).tolist()
         histories = store.histories([self.plan.address(number) for number in numbers])
         self.earlier = Counter({address: len(history) for address, history in histories.items()})
-        """How many tries earlier commands made."""
-        self.pace: dict[str, float] = {}
-        """Entry -> seconds that its steps take, a moving average."""
-        self.ruled = {name: self.plan.spec.runtime_axes(name) for name in self.plan.entries}
+        """Artifact -> attempts on record that `tries` does not count, for numbering the next one."""
+        self.mean_seconds: dict[str, float] = {}
+        """Entry -> moving average of the seconds that its steps take."""
+        self.rule_axes = {name: self.plan.spec.runtime_axes(name) for name in self.plan.entries}
         self.runtimes: dict[tuple[Scalar | None, ...], Runtime] = {}
-        """What `_runtime` found, by entry and the coordinates that its rules speak of."""
+        """Cache of `_runtime`, by entry and its coordinates on the axes that its rules name."""
         self.driver = driver
         self.claims: dict[int, tuple[str, float]] = {}
-        """Steps that other drivers hold -> their claim, and since when it is the same."""
+        """Step that another driver computes -> (its claim, monotonic time since which that is unchanged)."""
         self.running = 0
         self.failures = 0
         self.started = time.monotonic()
@@ -101,12 +106,12 @@ class _Loop:
 
     def run(self) -> Iterator[Attempt | None]:
         while True:
-            self._wake()
+            self._requeue_due()
             self._submit()
             if not self.running:
-                if not self.resting or self.schedule.stopped:
+                if not self.backoff or self.schedule.stopped:
                     return
-                time.sleep(max(0.0, min(0.5, self.resting[0][0] - time.monotonic())))
+                time.sleep(max(0.0, min(0.5, self.backoff[0][0] - time.monotonic())))
                 yield None
                 continue
             ended = self.executor.wait(0.5)
@@ -118,8 +123,8 @@ class _Loop:
                     if request.step.address not in tried:
                         number = self._number(request.step.address)
                         if shared:
-                            self.alone.add(number)
-                        self._return(number)
+                            self.isolated.add(number)
+                        self._requeue(number)
                 for attempt in each.attempts:
                     if attempt.outcome is Outcome.CLAIMED:
                         self._wait_for_other(attempt)
@@ -130,9 +135,9 @@ class _Loop:
             if not ended:
                 yield None
 
-    def _wake(self) -> None:
-        while self.resting and self.resting[0][0] <= time.monotonic():
-            _, number = heapq.heappop(self.resting)
+    def _requeue_due(self) -> None:
+        while self.backoff and self.backoff[0][0] <= time.monotonic():
+            _, number = heapq.heappop(self.backoff)
             self.schedule.states[number] = State.PENDING
             self.ready.add(number)
 
@@ -140,43 +145,43 @@ class _Loop:
 
     def _submit(self) -> None:
         limits = self.plan.spec.limits
-        self.schedule.stopped = self.schedule.stopped or self._spent()
+        self.schedule.stopped = self.schedule.stopped or self._exhausted_limit()
         if self.schedule.stopped:
             return
         for name in self.order:
-            for (runtime, keeps), models in self.ready.kinds(name):
+            for (runtime, keeps_model), models in self.ready.kinds(name):
                 while models:
                     free = None if limits.running is None else limits.running - self.running
                     if free is not None and free <= 0:
                         return
-                    ready = {each: len(heap) for each, heap in models.items() if each and keeps}
-                    place = self.executor.place(runtime, ready)
-                    if place is None:
+                    ready = {each: len(heap) for each, heap in models.items() if each and keeps_model}
+                    slot = self.executor.find_slot(runtime, ready)
+                    if slot is None:
                         break
-                    model = place.model if keeps else next(iter(models))
+                    model = slot.model if keeps_model else next(iter(models))
                     heap = models[model]
                     size = self._bundle_size(name, runtime, heap, sum(len(each) for each in models.values()))
-                    self._start(self._take(heap, runtime, size if free is None else min(size, free)), place)
+                    self._start(self._take(heap, runtime, size if free is None else min(size, free)), slot)
                     if not heap:
                         del models[model]
 
-    def _start(self, bundle: list[Request], place: Slot) -> None:
+    def _start(self, bundle: list[Request], slot: Slot) -> None:
         for request in bundle:
             number = self._number(request.step.address)
             self.schedule.states[number] = State.RUNNING
             self.tries[number] += 1
         self.running += len(bundle)
-        self.executor.submit(bundle, place)
+        self.executor.submit(bundle, slot)
 
     def _entries_in_order(self, numbers: list[int]) -> list[str]:
-        """What uses GPUs first, then what most other work waits for, directly or not."""
+        """Return the entries in order of submission: those that use GPUs first, then those farthest from a target."""
         firsts = {self.plan.entry_of(number): number for number in reversed(numbers)}
         gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
         height = heights(self.plan)
         return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -height[name]))
 
-    def _spent(self) -> str | None:
-        """Which budget of the sweep is used up, if any."""
+    def _exhausted_limit(self) -> str | None:
+        """Return which limit of the sweep is reached; None if none is."""
         limits = self.plan.spec.limits
         if limits.failures is not None and self.failures >= limits.failures:
             return f"{self.failures} steps failed, which is the sweep's limit (limits.failures)"
@@ -188,34 +193,34 @@ class _Loop:
         return None
 
     def _take(self, heap: list[int], runtime: Runtime, size: int) -> list[Request]:
-        """The next bundle of a heap."""
+        """Pop the next bundle from a heap."""
         bundle: list[Request] = []
         while heap and len(bundle) < size:
             number = self.ready.first(heap)
-            if bundle and number in self.alone:
+            if bundle and number in self.isolated:
                 break
             heapq.heappop(heap)
             bundle.append(self._request(number, runtime))
-            if number in self.alone:
+            if number in self.isolated:
                 break
         return bundle
 
     def _bundle_size(self, name: str, runtime: Runtime, heap: list[int], ready: int) -> int:
-        """As many steps as fill `bundle_seconds` at the entry's pace, but all slots are to have something to do.
+        """Return how many steps fill `bundle_seconds`, but no more than leave work for all other slots.
 
         Args:
             name: the entry.
-            runtime: of the steps.
-            heap: from which the bundle is taken.
-            ready: how many steps there are in this and in like heaps.
+            runtime: how its steps are run.
+            heap: the heap that the bundle is taken from.
+            ready: number of steps in this and the other heaps of its kind.
         """
-        pace = self.pace.get(name)
-        if pace is None or not self.executor.bundle_seconds:
+        mean_seconds = self.mean_seconds.get(name)
+        if mean_seconds is None or not self.executor.bundle_seconds:
             return 1
         fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
         together = self.plan.stage(self.ready.first(heap)).together
         seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
-        return max(1, min(int(seconds / max(pace, 1e-6)), fair, _BUNDLE_LIMIT))
+        return max(1, min(int(seconds / max(mean_seconds, 1e-6)), fair, _BUNDLE_LIMIT))
 
     def _request(self, number: int, runtime: Runtime) -> Request:
         step = self.plan.step(number)
@@ -226,7 +231,7 @@ class _Loop:
             store=self.store.location,
             code_commit=self.code_commit,
             driver=self.driver,
-            stale=self._stale(number),
+            stale_claim=self._stale_claim(number),
             code=self.code,
             modules=self.modules,
             account=f"{self.plan.spec.name}/{step.entry}",
@@ -234,7 +239,7 @@ class _Loop:
 
     def _runtime(self, number: int) -> Runtime:
         name = self.plan.entry_of(number)
-        axes = self.ruled[name]
+        axes = self.rule_axes[name]
         coords = self.plan.coords(number) if axes else {}
         at = (name, *(coords.get(axis) for axis in axes))
         found = self.runtimes.get(at)
@@ -243,29 +248,29 @@ class _Loop:
         times = self.out_of_memory_count.get(number, 0)
         return _with_more_memory(found, times) if times else found
 
-    # --- what ended
+    # --- ended bundles
 
     def _settle(self, attempt: Attempt, neighbours: int, shared_failure: bool) -> None:
-        """Note how an attempt ended; in a shared failure it may be a neighbour that took the process along."""
+        """Decide what follows from an attempt; in a shared failure, another step of the bundle may be the cause."""
         number = self._number(attempt.address)
         self.gpu_seconds += attempt.seconds * self._runtime(number).gpus
         if attempt.outcome is Outcome.SUCCEEDED:
             self.schedule.states[number] = State.COMMITTED
-            before = self.pace.get(attempt.entry, attempt.seconds)
-            self.pace[attempt.entry] = 0.8 * before + 0.2 * attempt.seconds
+            before = self.mean_seconds.get(attempt.entry, attempt.seconds)
+            self.mean_seconds[attempt.entry] = 0.8 * before + 0.2 * attempt.seconds
             self.breaker.succeeded(attempt.entry)
             self.ready.commit(number)
             return
-        if self._may_try_again(number, attempt, shared_failure):
-            # Where a damaged input cannot be set aside now, whoever reads it finds it once more.
+        if self._may_retry(number, attempt, shared_failure):
+            # A damaged input that cannot be set aside now is found again by its next reader.
             with contextlib.suppress(StoreError):
                 for damaged in attempt.damaged:
-                    self._make_again(self._number(damaged))
+                    self._recompute(self._number(damaged))
             if neighbours > 1:
-                self.alone.add(number)
+                self.isolated.add(number)
             if attempt.outcome is Outcome.OUT_OF_MEMORY:
                 self.out_of_memory_count[number] += 1
-            self._return(number, attempt)
+            self._requeue(number, attempt)
             return
         self.failures += 1
         if attempt.outcome is Outcome.STORE_ERROR or attempt.error_class == CodeChangedError.__name__:
@@ -277,7 +282,7 @@ class _Loop:
         self.ready.block(number)
 
     def _stop_entry(self, name: str, reason: str) -> None:
-        """Start no further step of an entry, nor what waits for those."""
+        """Block the pending steps of an entry, and all that wait for them."""
         self.schedule.broken[name] = reason
         self.ready.drop(name)
         entry = self.plan.by_entry[name]
@@ -286,43 +291,44 @@ class _Loop:
                 self.schedule.states[number] = State.BLOCKED
                 self.ready.block(number)
 
-    def _may_try_again(self, number: int, attempt: Attempt, shared_failure: bool) -> bool:
+    def _may_retry(self, number: int, attempt: Attempt, shared_failure: bool) -> bool:
         if attempt.outcome is Outcome.LOST or shared_failure:
             self.tries[number] -= 1
             self.earlier[attempt.address] += 1
             self.lost[number] += 1
-            return self.lost[number] < _LOST_ALLOWED
-        return attempt.outcome in _TRIED_AGAIN and self.tries[number] < self._runtime(number).attempts
+            return self.lost[number] < _LOST_LIMIT
+        return attempt.outcome in _RETRIED and self.tries[number] < self._runtime(number).attempts
 
-    def _return(self, number: int, attempt: Attempt | None = None) -> None:
-        """Put a step back: at once if it was not even begun, else after a while."""
+    def _requeue(self, number: int, attempt: Attempt | None = None) -> None:
+        """Queue a step again: at once if it was not begun or its inputs are recomputed, else after a pause."""
         self.schedule.states[number] = State.PENDING
         if attempt is None:
             self.tries[number] -= 1
             self.ready.add(number)
             return
-        if attempt.outcome is Outcome.DAMAGED_INPUT and not self._stands(attempt.damaged):
+        if attempt.outcome is Outcome.DAMAGED_INPUT and not self._any_committed(attempt.damaged):
             self.ready.add(number)
             return
         times = max(self.tries[number], self.lost[number])
         pause = min(_BACKOFF * 2 ** (times - 1), _BACKOFF_LIMIT)
-        heapq.heappush(self.resting, (time.monotonic() + pause, number))
+        heapq.heappush(self.backoff, (time.monotonic() + pause, number))
 
     def _wait_for_other(self, attempt: Attempt) -> None:
-        """Another driver computes the step: look again later, and notice if that driver shows no life."""
+        """Look again later at a step that another driver computes, and remember since when its claim is unchanged."""
         number, holder = self._number(attempt.address), attempt.holder or ""
         if self.claims.get(number, ("", 0.0))[0] != holder:
             self.claims[number] = (holder, time.monotonic())
         self.schedule.states[number] = State.ELSEWHERE
         self.tries[number] -= 1
-        heapq.heappush(self.resting, (time.monotonic() + _LOOK_AGAIN, number))
+        heapq.heappush(self.backoff, (time.monotonic() + _POLL_CLAIMED, number))
 
-    def _stale(self, number: int) -> str | None:
+    def _stale_claim(self, number: int) -> str | None:
+        """Return the claim of a step that its holder has not renewed for `PATIENCE` seconds, if there is one."""
         holder, since = self.claims.get(number, ("", 0.0))
         return holder if holder and time.monotonic() - since > PATIENCE else None
 
-    def _make_again(self, number: int) -> None:
-        """Set a damaged input aside and run its step once more, with whatever that needs."""
+    def _recompute(self, number: int) -> None:
+        """Set a damaged artifact aside and run its step again, with all missing steps that this one reads."""
         states = self.schedule.states
         if states[number] != State.COMMITTED:
             return
@@ -332,21 +338,21 @@ class _Loop:
         self.schedule.needed[number] = True
         parents = list(self.plan.parents(number))
         on_disk = {self.plan.address(parent) for parent in parents}
-        # A number that is taken is no harm, and an input that is not there is found missing by whoever reads it.
+        # Without an answer: an attempt number used twice does no harm, and a reader notices a missing input.
         with contextlib.suppress(StoreError):
             self.earlier.update({each: len(history) for each, history in self.store.histories([address]).items()})
             on_disk = self.store.committed({each.stage for each in on_disk})
         for parent in parents:
-            # What lay above finished work was not looked at so far.
+            # The inputs of finished work were not looked at so far.
             if states[parent] == State.UNNEEDED:
                 states[parent] = State.COMMITTED
                 if self.plan.address(parent) not in on_disk:
                     with contextlib.suppress(StoreError):
-                        self._make_again(parent)
+                        self._recompute(parent)
         self.ready.add(number)
 
-    def _stands(self, damaged: Sequence[Artifact]) -> bool:
-        """Whether some damaged inputs could not be set aside."""
+    def _any_committed(self, damaged: Sequence[Artifact]) -> bool:
+        """Tell whether a damaged input still counts as committed, because it could not be set aside."""
         return any(self.schedule.states[self._number(each)] == State.COMMITTED for each in damaged)
 
     def _number(self, address: Artifact) -> int:
@@ -356,7 +362,10 @@ class _Loop:
 
 
 def _with_more_memory(runtime: Runtime, times: int) -> Runtime:
-    """How a step is run that ran out of memory so often: with more of it where the sweep allows that, else alone."""
+    """Return the runtime of a step that ran out of memory `times` times.
+
+    It gets more memory if the sweep allows that, else a node to itself.
+    """
     gpus = float(math.ceil(runtime.gpus))
     if runtime.memory and runtime.memory_limit and runtime.memory < runtime.memory_limit:
         return replace(runtime, gpus=gpus, memory=min(runtime.memory * 2**times, runtime.memory_limit))

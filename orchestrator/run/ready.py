@@ -1,4 +1,4 @@
-"""Which steps can start now and in what order, and what the others wait for."""
+"""Tracks which steps can start now and in what order, and what the others wait for."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from orchestrator.plan.needed import priorities
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Runtime
 
-#: How steps are run, and whether by processes that keep the model they load.
+#: How steps are run, and whether by worker processes that keep the model they load.
 Kind = tuple[Runtime, bool]
 #: Model -> a heap of priorities; None for steps that load no model.
 Heaps = dict[str | None, list[int]]
 
 
 class ReadySteps:
-    """The needed steps of a schedule; steps are numbers, as in the plan."""
+    """The needed steps of a schedule, ready or waiting; steps are numbers, as in the plan."""
 
     def __init__(self, schedule: Schedule, runtime: Callable[[int], Runtime]) -> None:
-        """Nothing is added yet.
+        """Start without steps.
 
         Args:
             schedule: the state of every step; steps that can never run become blocked there.
-            runtime: tells how a step is run.
+            runtime: returns the runtime of a step.
         """
         self._schedule = schedule
         self._plan = schedule.plan
         self._runtime = runtime
         self._waiting: dict[int, int] = {}
-        """Needed step -> for how many inputs it waits."""
+        """Needed step -> number of inputs that it waits for."""
         self._dependants: dict[tuple[int, int], list[int]] = {}
         """An input (its first step, its number of steps) -> the steps that wait for it."""
         self._gathering: dict[int, tuple[int, int]] = {}
-        """First step of a group that somebody reads whole -> its size, and how many of its steps are missing."""
+        """First step of a group that an input reads whole -> (size, number of missing steps)."""
         self._heaps: dict[str, dict[Kind, Heaps]] = {name: {} for name in self._plan.entries}
-        """Entry -> kind -> heaps; where there is no room for one kind there may be for another."""
+        """Entry -> kind -> heaps; kinds are separate because there may be room for one and not for another."""
         self._priorities = priorities(self._plan)
         self._steps = np.argsort(self._priorities)
         """Priority -> step."""
 
     def add(self, number: int) -> None:
-        """Take in a needed step: it is ready, or waits for inputs."""
+        """Add a needed step, which is ready or waits for inputs."""
         states = self._schedule.states
         missing = 0
         for feed in self._plan.feeds(number):
@@ -62,7 +62,7 @@ class ReadySteps:
             self._push(number)
 
     def commit(self, number: int) -> None:
-        """Let those steps be ready that waited for nothing but this one, which is committed."""
+        """Make the steps ready that waited only for this one, which is committed now."""
         arrived = [(number, 1)]
         first = number - int(self._plan.shard[number])
         if first in self._gathering:
@@ -78,7 +78,7 @@ class ReadySteps:
                     self._push(child)
 
     def block(self, number: int) -> None:
-        """Block all steps that wait for this one, directly or not."""
+        """Mark all steps as blocked that wait for this one, directly or not."""
         frontier = [number]
         while frontier:
             each = frontier.pop()
@@ -90,18 +90,18 @@ class ReadySteps:
                     frontier.append(child)
 
     def drop(self, entry: str) -> None:
-        """Forget the ready steps of an entry."""
+        """Remove the ready steps of an entry."""
         self._heaps[entry].clear()
 
     def kinds(self, entry: str) -> list[tuple[Kind, Heaps]]:
-        """Return the ready steps of an entry by kind and model; whoever takes the last of a heap deletes the heap."""
+        """Return the ready steps of an entry by kind and model; the caller deletes heaps that it has emptied."""
         kinds = self._heaps[entry]
         for kind in [kind for kind, heaps in kinds.items() if not heaps]:
             del kinds[kind]
         return list(kinds.items())
 
     def first(self, heap: list[int]) -> int:
-        """Return the step of a heap whose turn is next."""
+        """Return the step at the top of a heap."""
         return int(self._steps[heap[0]])
 
     def _push(self, number: int) -> None:
@@ -111,7 +111,7 @@ class ReadySteps:
             self.block(number)
             return
         model, runtime = self._plan.model(number), self._runtime(number)
-        # Without a GPU, what steps share that are done together lies in the page cache for whichever process.
-        keeps = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
-        heaps = self._heaps[entry].setdefault((runtime, keeps), {})
+        # Without a GPU, steps that are done together share files in the page cache, which serves every process.
+        keeps_model = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
+        heaps = self._heaps[entry].setdefault((runtime, keeps_model), {})
         heapq.heappush(heaps.setdefault(model, []), int(self._priorities[number]))

@@ -1,4 +1,4 @@
-"""Where every step of a sweep stands, derived from one listing of the store."""
+"""The schedule: the state of every step of a sweep, derived from one listing of the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.store import Store
 
 
 class State(IntEnum):
-    """Where a step stands."""
+    """The state of a step."""
 
     COMMITTED = 0
     PENDING = 1
@@ -23,31 +23,31 @@ class State(IntEnum):
     """Handed to the executor."""
     FAILED = 3
     BLOCKED = 4
-    """A step that it waits for has failed, or its stage was stopped by the breaker."""
+    """An input's step has failed, or the breaker has stopped its entry."""
     ELSEWHERE = 5
-    """Another driver computes it."""
+    """Computed by another driver."""
     UNNEEDED = 6
-    """Not committed, but nothing that is wanted asks for it: it lies above finished work."""
+    """Not committed and not needed, because the steps that read it are committed."""
 
     def __str__(self) -> str:
         return self.name.lower()
 
 
-#: What has yet to end.
-_AHEAD = (State.PENDING, State.RUNNING, State.ELSEWHERE)
+#: States of steps that have yet to end.
+_UNFINISHED = (State.PENDING, State.RUNNING, State.ELSEWHERE)
 
 
 class Schedule:
     """The state of every step of a plan; steps are numbers, as in the plan."""
 
     def __init__(self, plan: Plan, store: Store, cells: Mask | None = None, entry: str | None = None) -> None:
-        """Derive the states.
+        """Derive the states from the store, which is listed once per stage.
 
         Args:
             plan: the whole sweep.
-            store: where to look, once per stage.
-            cells: which cells are to be run; all of them when left out.
-            entry: the entry that is to be reached; the whole of the cells when left out.
+            store: the store of its artifacts.
+            cells: mask of the cells to run; None for all.
+            entry: the entry to reach; None for whole cells.
         """
         self.plan = plan
         self.cells = cells
@@ -55,19 +55,19 @@ class Schedule:
         self.states = bytearray(len(plan))
         """The `State` of each step."""
         self.codes: npt.NDArray[np.uint8] = np.frombuffer(self.states, np.uint8)
-        """The same memory, for questions about many steps."""
+        """View of the same memory, for vectorised access."""
         self.needed: Mask = np.zeros(len(plan), np.bool_)
-        """The steps that the chosen cells lack."""
+        """Mask of the steps that must run for the chosen cells."""
         self.stopped: str | None = None
-        """Why no further steps were started, if so."""
+        """Reason why no further steps are started; None if they are."""
         self.broken: dict[str, str] = {}
-        """Entries that are not run any further, and why."""
+        """Entry that the breaker has stopped -> the reason."""
         self._of_cells = plan.steps_of(cells) if cells is not None else np.ones(len(plan), np.bool_)
         self._chosen = self._of_cells
         self.derive(plan.committed(store.committed(plan.stages)))
 
     def derive(self, committed: Mask) -> None:
-        """(Re)compute what is needed from what is committed."""
+        """(Re)compute the states and `needed` from the mask of the committed steps."""
         missing = needed_steps(self.plan, committed)
         self.codes[:] = State.UNNEEDED
         self.codes[missing] = State.PENDING
@@ -75,22 +75,22 @@ class Schedule:
         whole = self.cells is None and self.entry is None
         self.needed = missing if whole else needed_steps(self.plan, committed, self.cells, self.entry)
         if self.entry is not None:
-            # What lies below the entry is missing, but nobody asked for it now.
+            # Steps that depend on the entry are missing, but not requested now.
             self._chosen = self._of_cells & (self.needed | committed)
 
     @property
     def committed(self) -> Mask:
-        """Which steps are committed."""
+        """Mask of the committed steps."""
         committed: Mask = self.codes == State.COMMITTED
         return committed
 
     @property
     def done(self) -> bool:
-        """Nothing that was asked for is left to do."""
+        """Whether all requested steps are committed."""
         return not (self.needed & ~self.committed).any()
 
     def counts(self) -> dict[str, Mapping[State, int]]:
-        """Per entry, how many of the chosen steps are in each state; what is not needed counts as committed."""
+        """Count the chosen steps of each entry by state; steps that are not needed count as committed."""
         kinds = len(State)
         joint = self.plan.home[self._chosen].astype(np.int64) * kinds + self.codes[self._chosen]
         table = np.bincount(joint, minlength=len(self.plan.entries) * kinds).reshape(-1, kinds)
@@ -101,13 +101,13 @@ class Schedule:
         }
 
     @property
-    def ahead(self) -> Mask:
-        """The chosen steps that have yet to end."""
-        ahead: Mask = self._chosen & np.isin(self.codes, _AHEAD)
-        return ahead
+    def unfinished(self) -> Mask:
+        """Mask of the chosen steps that have yet to end."""
+        unfinished: Mask = self._chosen & np.isin(self.codes, _UNFINISHED)
+        return unfinished
 
     def totals(self) -> dict[str, dict[str, int]]:
-        """Per entry: chosen steps in total, committed, to run."""
+        """Count the chosen steps of each entry: `total`, `committed`, `to_run`."""
         size = len(self.plan.entries)
         columns = {
             "total": self._chosen,

@@ -1,4 +1,4 @@
-"""Failures beside the steps of a run, such as a heartbeat that cannot be written: they must not end it."""
+"""Contains failures beside the steps of a run, such as a heartbeat that cannot be written: they must not end it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from orchestrator.texts import plain_text
 
 
 class Troubles:
-    """The things that fail at the moment. Each is reported once, and once more when it works again."""
+    """The side tasks of a run that fail at the moment; each is reported once, and again when it recovers."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
-        """Start with nothing wrong.
+        """Start without failures.
 
         Args:
-            report: is called with a line for people.
+            report: called with a line for people.
         """
         self._report = report
-        self._known: set[str] = set()
+        self._failing: set[str] = set()
 
     @contextlib.contextmanager
     def contained(self, what: str) -> Iterator[None]:
-        """Go on where a place cannot be read or written. Other errors are bugs, and raised.
+        """Suppress errors of reading and writing in this context; other errors are bugs, and raised.
 
         Args:
-            what: cannot be done then, as the subject of a sentence.
+            what: the task, as the subject of a sentence ("writing the table").
         """
         try:
             yield
         except (StoreError, OSError) as error:
-            if what not in self._known:
-                self._known.add(what)
+            if what not in self._failing:
+                self._failing.add(what)
                 self._report(f"{what} fails for now, the sweep goes on: {plain_text(str(error))}")
         else:
-            if what in self._known:
-                self._known.remove(what)
+            if what in self._failing:
+                self._failing.remove(what)
                 self._report(f"{what} works again")

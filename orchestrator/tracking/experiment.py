@@ -15,7 +15,7 @@ from orchestrator.code import code_commit
 from orchestrator.keys import digest
 from orchestrator.redact import redact
 from orchestrator.results.format import Format, export
-from orchestrator.results.metrics import unaveraged_metrics
+from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.results.parquet import column_type
 from orchestrator.results.summary import format_summary, left_out, spread_of
 from orchestrator.sweep.outputs import Outputs
@@ -98,10 +98,10 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     # What is excluded is no cell.
     product = f"of {product}" if math.prod(map(len, labels.values())) > len(plan.points) else product
     rows = "\n".join(f"| {axis} | {_cell(', '.join(_few(each)))} |" for axis, each in labels.items())
+    declared = declared_metrics(plan)
     metrics: dict[str, list[str]] = {}
     for name in spec.results or plan.targets:
-        variants = [variant for variant in plan.by_entry[name].wired.variants if variant]
-        metrics[name] = list(dict.fromkeys(each for variant in variants for each in variant.configs[0].declared()))
+        metrics[name] = list(declared[name])
     metric_rows = "\n".join(f"| {name} | {', '.join(each)} |" for name, each in metrics.items() if each)
     axes = projection.group_axes
     groups = f"by {', '.join(axes)}" if axes else "of consecutive cells" if axes is None else ""

@@ -229,9 +229,9 @@ def test_ctrl_c_is_no_outcome_of_the_stage_that_it_interrupts(
 
     monkeypatch.setattr(toy, "odd", interrupted)
     executor, request = InlineExecutor(), request_for(store, "work", 1)
-    place = executor.place(Runtime(), {})
-    assert place is not None
-    executor.submit([request, request_for(store, "work", 2)], place)
+    slot = executor.find_slot(Runtime(), {})
+    assert slot is not None
+    executor.submit([request, request_for(store, "work", 2)], slot)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         executor.wait(1)
@@ -260,9 +260,9 @@ def test_a_time_limit_that_ends_while_a_failure_is_recorded_harms_nobody(
     inside = []
     monkeypatch.setattr(module, "record_attempt", lambda *_: inside.append(signal.getitimer(signal.ITIMER_REAL)[0]))
     executor, request = InlineExecutor(), request_for(store, "cancelled", 1)
-    place = executor.place(Runtime(), {})
-    assert place is not None
-    executor.submit([Request(request.step, 1, Runtime(timeout=60), store.location, "abc", "driver")], place)
+    slot = executor.find_slot(Runtime(), {})
+    assert slot is not None
+    executor.submit([Request(request.step, 1, Runtime(timeout=60), store.location, "abc", "driver")], slot)
     (ended,) = executor.wait(1)
     assert [each.outcome for each in ended.attempts] == [Outcome.FAILED]
     assert inside == [0.0]

@@ -207,7 +207,7 @@ def test_a_stopped_job_lets_running_steps_end_and_the_same_command_does_only_the
     output, _ = process.communicate(timeout=400)
     assert time.monotonic() - told < 30
     assert process.returncode == 1, output
-    assert "SIGTERM: no step is started any more, running ones have 28 s to end" in output
+    assert "SIGTERM: no further steps are started; running steps have 28 s to finish" in output
     assert "stopped, exit code 1; resume" in output
     before = calls(tmp_path)
     assert 0 < before < STEPS

@@ -56,9 +56,9 @@ def run_one(executor: Executor, request: Request, seconds: float = 400) -> Attem
 
 
 def run_all(executor: Executor, requests: list[Request], seconds: float = 400) -> Ended:
-    place = executor.place(requests[0].runtime, {})
-    assert place is not None
-    executor.submit(requests, place)
+    slot = executor.find_slot(requests[0].runtime, {})
+    assert slot is not None
+    executor.submit(requests, slot)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended = executor.wait(1)

@@ -68,9 +68,9 @@ def cluster(_two_gpus: None) -> Iterator[Executor]:
 
 def look(executor: Executor, request: Request, keeps_a_model: bool = False) -> dict[str, Any]:
     """What a step says of its process, run as a task, or by a process that keeps a model."""
-    place = executor.place(request.runtime, {"model": 1} if keeps_a_model else {})
-    assert place is not None
-    executor.submit([request], place)
+    slot = executor.find_slot(request.runtime, {"model": 1} if keeps_a_model else {})
+    assert slot is not None
+    executor.submit([request], slot)
     (ended,) = collect(executor, 1)
     (attempt,) = ended.attempts
     assert attempt.outcome is Outcome.SUCCEEDED, attempt
@@ -133,10 +133,10 @@ def test_what_waits_for_a_process_whose_gpu_fails_is_not_begun_and_the_process_e
     )
     process = look(cluster, first, keeps_a_model=True)["process"]
     for request in (sick, behind):
-        place = cluster.place(request.runtime, {"model": 1})
-        assert place is not None
-        assert place.worker is not None
-        cluster.submit([request], place)
+        slot = cluster.find_slot(request.runtime, {"model": 1})
+        assert slot is not None
+        assert slot.worker is not None
+        cluster.submit([request], slot)
     ended = {each.requests[0].step.address: each.attempts for each in collect(cluster, 2)}
     assert [attempt.outcome for attempt in ended[sick.step.address]] == [Outcome.CRASHED]
     assert ended[behind.step.address] == ()

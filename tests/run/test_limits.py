@@ -198,10 +198,10 @@ class Flaky:
     def slots(self, runtime: Runtime) -> int:
         return 1
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         return None if self.queue else Slot()
 
-    def submit(self, requests: object, place: Slot) -> None:
+    def submit(self, requests: object, slot: Slot) -> None:
         assert isinstance(requests, list)
         self.started.append(self.now)
         self.requests.append(requests)
@@ -227,7 +227,7 @@ class Flaky:
     def usage(self) -> dict[str, tuple[float, float]]:
         return {}
 
-    def publish(self, sweep: str, standing: object) -> None:
+    def publish(self, sweep: str, snapshot: object) -> None:
         pass
 
     def stop(self) -> None:

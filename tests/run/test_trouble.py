@@ -19,7 +19,7 @@ from test_executors import make_request
 
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.results.parquet import read_results
-from orchestrator.run.executors.ray_cluster import _told_by_the_store
+from orchestrator.run.executors.recovery import recovered_attempts
 from orchestrator.run.trouble import Troubles
 from orchestrator.session import open_session
 from orchestrator.store.posix import PosixStore
@@ -107,9 +107,9 @@ def test_a_dead_worker_of_which_the_store_tells_nothing_is_lost_and_tried_again(
     requests = [make_request(store, value=1), make_request(store, value=2)]
     # As a file server that fails: nothing below can be read.
     (tmp_path / "store" / "artifacts" / "toy_source").symlink_to("toy_source")
-    found = list(_told_by_the_store(tuple(requests), RuntimeError("it died"), 0.0))
+    found = list(recovered_attempts(requests, RuntimeError("it died"), Outcome.CRASHED, 0.0))
     assert [(each.address, each.outcome) for each in found] == [(each.step.address, Outcome.LOST) for each in requests]
-    assert "what it got done cannot be read" in (found[0].error or "")
+    assert "its results cannot be read" in (found[0].error or "")
 
 
 # --- an object store that is away for a while

@@ -76,12 +76,12 @@ class Cluster:
     def fill(self, left: dict[str, int]) -> None:
         """Give out steps until there is no room."""
         while ready := {model: steps for model, steps in left.items() if steps}:
-            place = self.warm.place("shape", ready, self.slots)
-            if place is None:
+            slot = self.warm.find_slot("shape", ready, self.slots)
+            if slot is None:
                 return
-            assert place.model is not None
-            left[place.model] -= 1
-            self.queues[self.warm.take("shape", place).process].append(place.model)
+            assert slot.model is not None
+            left[slot.model] -= 1
+            self.queues[self.warm.take("shape", slot).process].append(slot.model)
             assert len(self.warm.workers) <= self.slots
             assert all(len(queue) <= 2 for queue in self.queues.values())
 
@@ -163,6 +163,6 @@ def test_a_process_with_nothing_to_do_is_ended_after_a_while_or_when_others_need
 def test_processes_of_other_resources_are_left_alone() -> None:
     cluster = Cluster(1)
     cluster.warm.take("large", Slot("a"))
-    place = cluster.warm.place("small", {"a": 5}, 1)
-    assert place is not None
-    assert place.worker is None
+    slot = cluster.warm.find_slot("small", {"a": 5}, 1)
+    assert slot is not None
+    assert slot.worker is None

@@ -1,4 +1,4 @@
-"""Where steps run: `inline` in this process, `ray_cluster` on Ray. One contract suite holds both."""
+"""Executors run steps: `inline` in this process, `ray_cluster` on Ray; one contract suite tests both."""
 
 from __future__ import annotations
 
@@ -15,73 +15,73 @@ class Slot:
     """Room for one more bundle."""
 
     model: str | None = None
-    """Which of the models that were offered is to be worked on; None if the steps load none."""
+    """The model whose steps the bundle is to have; None if the steps load none."""
     worker: Any = None
-    """The executor's own note of where that is."""
+    """The worker process that is to run it, in a form of the executor's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a bundle."""
+    """A bundle that ended, with its attempts."""
 
     requests: tuple[Request, ...]
     attempts: tuple[Attempt, ...]
-    """The tries that were made; a step without one was not begun, since a neighbour took the process with it."""
+    """The attempts that were made; a step without one was not begun, because another ended the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a sweep stands, in numbers."""
+    """The progress of a sweep in numbers."""
 
     steps: Mapping[str, Mapping[str, int]]
-    """Entry -> state -> how many steps."""
+    """Entry -> state -> number of steps."""
     cells: Mapping[str, int]
-    """Status -> how many cells."""
+    """Status -> number of cells."""
     failures: Mapping[tuple[str, str], int]
-    """(Entry, error class) -> how many steps ended like that and were not made good since."""
+    """(Entry, error class) -> number of steps whose last attempt failed like that."""
 
 
 class ExecutorLostError(Exception):
-    """What runs the steps is gone for good; what was committed is kept, and the same command goes on."""
+    """The executor can run nothing any more; committed artifacts are kept, and the same command goes on."""
 
 
 class Executor(Protocol):
-    """Runs bundles of attempts; keeps no truth."""
+    """The interface of executors, which run bundles of steps; only the store knows which steps are done."""
 
     cpus: float
-    """CPU cores there are, for estimates."""
+    """CPU cores in all, for estimates."""
     bundle_seconds: float
-    """How long a bundle of small steps should take, so that starting it costs little; 0 runs each step alone."""
+    """Seconds that a bundle of small steps should take, so that starting it costs little; 0 runs each step alone."""
 
     def slots(self, runtime: Runtime) -> int:
-        """How many bundles of this kind can run at once."""
+        """Return how many bundles with this runtime can run at once."""
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
-        """Where one more bundle would keep the machines busy without piling up work; None if nowhere.
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+        """Find room for one more bundle, to keep the machines busy without long queues; return None if there is none.
 
         Args:
-            runtime: of the steps.
-            ready: model -> how many steps that load it could be run now; empty for steps that load none.
+            runtime: how the steps are run.
+            ready: model -> number of ready steps that load it; empty for steps that load none.
         """
 
-    def submit(self, requests: Sequence[Request], place: Slot) -> None:
-        """Start a bundle where `place` said, or queue it; its steps have the same runtime and load the same model."""
+    def submit(self, requests: Sequence[Request], slot: Slot) -> None:
+        """Start or queue a bundle in a slot; its steps have the same runtime and load the same model."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Bundles that ended, after waiting up to `seconds` for the first. Never raises for what a step did.
+        """Wait up to `seconds` for a bundle to end; return all that ended. Errors of steps are never raised.
 
         Raises:
-            ExecutorLostError: nothing can end any more.
+            ExecutorLostError: no bundle can end any more.
         """
 
     def unschedulable(self) -> str | None:
-        """What steps under way ask for and no machine has, so that they wait for one that does; None if nothing."""
+        """Return the resources that submitted steps request and no machine has; None if all can be scheduled."""
 
     def usage(self) -> Mapping[str, tuple[float, float]]:
-        """What is reserved of the machines: CPU, GPU, memory (bytes) -> (in use, in all); empty if nobody counts."""
+        """Return the reserved resources: CPU, GPU, memory (bytes) -> (in use, total); empty if unknown."""
 
-    def publish(self, sweep: str, standing: Snapshot) -> None:
-        """Show a cluster's monitoring where a sweep stands."""
+    def publish(self, sweep: str, snapshot: Snapshot) -> None:
+        """Publish the progress of a sweep to the cluster's monitoring."""
 
     def stop(self) -> None:
-        """Abandon what is running; the steps stay uncommitted and the same command runs them again."""
+        """Abandon the running steps; they stay uncommitted, and the same command runs them again."""

@@ -1,4 +1,4 @@
-"""Runs steps one after another in this process: for tests, for `--inline`, and for the debugger."""
+"""Runs steps one after another in this process: for tests, `--inline` and debuggers."""
 
 from __future__ import annotations
 
@@ -10,80 +10,81 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
 from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
 
 
 class InlineExecutor:
-    """An executor without Ray; a step that is killed takes the whole process with it."""
+    """An executor without Ray; a step that crashes takes the whole process with it."""
 
     def __init__(self) -> None:
         self.cpus = 1.0
         self.bundle_seconds = 0.0
         self._queue: deque[tuple[Request, ...]] = deque()
         self._model: str | None = None
-        self._spoilt: str | None = None
-        """How a GPU failed in this process, which runs no step any more."""
+        self._gpu_failure: str | None = None
+        """Error of a GPU in this process, which may run no further step; None if there was none."""
 
     def slots(self, runtime: Runtime) -> int:
-        """One at a time."""
+        """Return 1: steps run one at a time."""
         return 1
 
-    def place(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
-        """One at a time; the model that was loaded last first."""
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+        """Return a slot if no bundle is queued, for the model that was loaded last if it has ready steps."""
         if self._queue:
             return None
         return Slot(self._model if self._model in ready else next(iter(ready), None))
 
-    def submit(self, requests: Sequence[Request], place: Slot) -> None:
+    def submit(self, requests: Sequence[Request], slot: Slot) -> None:
         """Queue a bundle for the next `wait`."""
-        self._model = place.model or self._model
+        self._model = slot.model or self._model
         self._queue.append(tuple(requests))
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Run the queued bundle here and now.
+        """Run the queued bundle in this thread.
 
         Raises:
-            ExecutorLostError: a GPU failed under an earlier one, or was not there.
+            ExecutorLostError: a GPU failed or was missing in an earlier bundle.
         """
-        if self._spoilt:
-            raise ExecutorLostError(self._spoilt)
+        if self._gpu_failure:
+            raise ExecutorLostError(self._gpu_failure)
         if not self._queue:
             return []
         requests = self._queue.popleft()
         attempts = tuple(run_bundle(requests, _alarm))
         for attempt in attempts:
             if attempt.outcome is Outcome.CRASHED:
-                self._spoilt = f"no step can run in this process after {attempt.entry}: {attempt.error}"
+                self._gpu_failure = f"no step can run in this process after {attempt.entry}: {attempt.error}"
         return [Ended(requests, attempts)]
 
     def unschedulable(self) -> str | None:
-        """This process takes every step."""
+        """Return None: this process runs every step."""
         return None
 
     def usage(self) -> Mapping[str, tuple[float, float]]:
-        """Nothing is reserved in one process."""
+        """Return {}: nothing is reserved in one process."""
         return {}
 
-    def publish(self, sweep: str, standing: Snapshot) -> None:
-        """Nobody monitors one process."""
+    def publish(self, sweep: str, snapshot: Snapshot) -> None:
+        """Do nothing: one process has no monitoring."""
 
     def stop(self) -> None:
-        """Forget what was queued."""
+        """Clear the queue."""
         self._queue.clear()
 
 
 @contextlib.contextmanager
 def _alarm(request: Request) -> Iterator[None]:
-    """Raise TimeoutError in the main thread after the timeout; elsewhere there is no way, and steps run on."""
+    """Raise TimeoutError in the main thread after the timeout; other threads have none, and steps run on."""
     seconds = request.runtime.timeout
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"the step ran longer than its timeout of {seconds:g} s (runtime.timeout)")
+        raise timeout_error(request)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -21,18 +21,18 @@ from orchestrator.redact import redact
 
 
 class RayUnreachableError(Exception):
-    """No Ray cluster answers at the address."""
+    """No Ray cluster answers at the address, or Ray does not start on this machine."""
 
 
 def connect(address: str | None, modules: Collection[str] = ()) -> None:
-    """Connect this process to a cluster, or start a local instance; one that it has already stays.
+    """Connect this process to a cluster, or start a local instance; keep a connection that exists.
 
     Args:
-        address: of the cluster; RAY_ADDRESS if it is None, else a local instance.
-        modules: top-level modules of stages that are not this package's; workers are given a copy of them.
+        address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
+        modules: top-level modules of stages outside this package; workers get copies of them.
 
     Raises:
-        RayUnreachableError: nothing answers at the address.
+        RayUnreachableError: no cluster answers at the address, or none starts here.
     """
     if ray.is_initialized():
         return
@@ -51,10 +51,10 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
     else:
         options["runtime_env"] = copies(modules)
     if not address and not in_job:
-        # No dashboard: it costs seconds and a port, and nobody looks at it for a local run.
+        # No dashboard: it costs seconds and a port, and a local run has no use for it.
         options |= {"include_dashboard": False, "address": "local"}
         # Without a token Ray would write one into ~/.ray, and from then on every `ray start --head` of this user
-        # would demand it of `ray job submit`. One of our own protects this instance and is gone with it.
+        # would demand it of `ray job submit`. A token of our own protects this instance and ends with it.
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     elif address and not in_job:
@@ -74,9 +74,12 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
 
 
 def copies(modules: Collection[str] = ()) -> dict[str, Any]:
-    """Make a `runtime_env` in which workers run today's code.
+    """Return a `runtime_env` in which workers run copies of the driver's code.
 
-    They run neither whatever version is installed on their node, nor what the code is edited to while the sweep runs.
+    So they run neither a version that is installed on their node, nor code that is edited while the sweep runs.
+
+    Args:
+        modules: top-level modules of stages outside this package, copied as well.
     """
     return {
         "py_modules": [str(place_of(each)) for each in ("orchestrator", "workers", *modules)],
@@ -85,7 +88,7 @@ def copies(modules: Collection[str] = ()) -> dict[str, Any]:
 
 
 def start_ray(**options: Any) -> None:
-    """`ray.init`, again where Ray's own processes did not start within the 30 s it gives them: the machine is busy.
+    """Call `ray.init(**options)`; retry twice if Ray's own processes need more than its 30 s on a busy machine.
 
     A local instance listens on loopback only.
     """
@@ -102,10 +105,10 @@ def start_ray(**options: Any) -> None:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Have this node call itself 127.0.0.1, which is what Ray's processes look at when they choose where to listen.
+    """Make this node call itself 127.0.0.1, from which Ray's processes derive the address that they listen on.
 
     Ray does so by itself on Windows and macOS, whose firewalls would ask; elsewhere it replaces 127.0.0.1 by an address
-    of the machine, whatever it is told, and a dozen ports are open to the whole network.
+    of the machine, whatever the options say, and opens a dozen ports to the whole network.
     """
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     if name in os.environ:
@@ -122,7 +125,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _probe(address: str | None) -> None:
-    """Knock first: Ray itself tries for minutes before it gives up on an address where nobody is."""
+    """Connect to the address once and raise if that fails: Ray itself tries for minutes before it gives up."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

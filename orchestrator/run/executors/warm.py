@@ -1,6 +1,6 @@
-"""Which worker process holds which model: steps of one model follow each other where it is loaded already.
+"""Tracks which worker process holds which model, so that steps of a model run where it is loaded already.
 
-Pure bookkeeping without Ray: `start` and `end` make and stop a process.
+Pure bookkeeping without Ray: `start` and `end` start and stop a process.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 from orchestrator.run.executors import Slot
 
-#: Seconds after which a process that nobody gave anything to is ended.
+#: Seconds after which an idle process is ended.
 IDLE_LIMIT = 60.0
-#: The same if others wait for its resources. Not at once: the next step is often ready in a moment, and starting a
+#: The same if other steps wait for its resources. Not 0: the next step is often ready in a moment, and starting a
 #: process and loading a model takes longer.
 CROWDED_LIMIT = 1.0
-#: Bundles that a process has at most: the one it runs, and the next, so that it need not wait for the driver.
-_AHEAD = 2
+#: Maximal bundles per process: the one it runs, and the next, so that it need not wait for the driver.
+_BUNDLES = 2
 
 
 @dataclass(eq=False, slots=True)
@@ -26,12 +26,14 @@ class Worker:
     """A process that keeps the model that it loaded last."""
 
     shape: Any
-    """The resources that it holds."""
+    """Resources that it holds."""
     process: Any
+    """Handle of the process, as `start` returned it."""
     model: str
     bundles: int = 0
-    """Given to it and not ended yet."""
+    """Bundles that it was given and that have not ended."""
     idle_since: float = 0.0
+    """Time of the clock, in seconds."""
 
 
 class WarmWorkers:
@@ -40,28 +42,28 @@ class WarmWorkers:
     def __init__(
         self, start: Callable[[Any], Any], end: Callable[[Any], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Nothing is started yet.
+        """Start without processes.
 
         Args:
-            start: given a shape, starts a process.
+            start: starts a process with the resources of a shape.
             end: ends a process.
-            clock: seconds.
+            clock: returns the time in seconds.
         """
         self._start = start
         self._end = end
         self._clock = clock
         self.workers: list[Worker] = []
 
-    def place(self, shape: Hashable, ready: Mapping[str, int], slots: int) -> Slot | None:
-        """Where to run which model's next bundle; None while all are busy.
+    def find_slot(self, shape: Hashable, ready: Mapping[str, int], slots: int) -> Slot | None:
+        """Choose a process and a model for the next bundle; return None while all processes are busy.
 
-        A process goes on with its model as long as there is work for it. One that has none takes a model that nobody
-        holds, and only when there is none helps another: that costs a load, but a core that waits costs more.
+        A process continues with its model as long as there is work for it. If there is none, it takes a model that no
+        process holds, and only then one of another process: loading it again costs less than an idle core.
 
         Args:
             shape: the resources of the steps.
-            ready: model -> how many of its steps could be run now.
-            slots: how many such processes fit the cluster.
+            ready: model -> number of its ready steps.
+            slots: number of such processes that fit the cluster.
         """
         mine = [worker for worker in self.workers if worker.shape == shape]
         idle = [worker for worker in mine if not worker.bundles]
@@ -72,40 +74,40 @@ class WarmWorkers:
             held = {worker.model for worker in mine}
             new = next((model for model in ready if model not in held), None)
             most = max(ready, key=lambda model: ready[model])
-            # A single step is sooner done by the process that holds its model.
+            # A single step ends sooner on the process that holds its model.
             model = new or (most if ready[most] > 1 else None)
             if model:
-                # Rather one more process than one that forgets a model which may be wanted again.
+                # Better one more process than one that drops a model which may be needed again.
                 free = None if len(mine) < slots else min(idle, key=lambda worker: worker.idle_since)
                 return Slot(model, free)
         for worker in mine:
-            if worker.model in ready and worker.bundles < _AHEAD:
+            if worker.model in ready and worker.bundles < _BUNDLES:
                 return Slot(worker.model, worker)
         return None
 
-    def take(self, shape: Hashable, place: Slot) -> Worker:
-        """The process at a place, started if there is none yet; it now has one bundle more."""
-        assert place.model is not None, "only steps that load a model come here"
-        worker: Worker | None = place.worker
+    def take(self, shape: Hashable, slot: Slot) -> Worker:
+        """Count one more bundle for the process of a slot and return it; start it if there is none."""
+        assert slot.model is not None, "only steps that load a model come here"
+        worker: Worker | None = slot.worker
         if worker is None:
-            worker = Worker(shape, self._start(shape), place.model)
+            worker = Worker(shape, self._start(shape), slot.model)
             self.workers.append(worker)
-        worker.model = place.model
+        worker.model = slot.model
         worker.bundles += 1
         return worker
 
     def ended(self, worker: Worker) -> None:
-        """A bundle came back."""
+        """Note that a bundle of a process ended."""
         worker.bundles -= 1
         worker.idle_since = self._clock()
 
     def lost(self, worker: Worker) -> None:
-        """The process is gone."""
+        """Remove a process that died or was ended."""
         if worker in self.workers:
             self.workers.remove(worker)
 
     def retire(self, crowded: bool) -> None:
-        """End processes that have had nothing to do for a while; a short while if others wait for their resources."""
+        """End processes that have been idle for `IDLE_LIMIT` seconds, for `CROWDED_LIMIT` if others need resources."""
         limit = CROWDED_LIMIT if crowded else IDLE_LIMIT
         for worker in list(self.workers):
             if not worker.bundles and self._clock() - worker.idle_since > limit:
