@@ -9,9 +9,10 @@ import numpy as np
 from workers.config import HubModel, LocalPath
 from workers.language_models.batches import BatchSize
 from workers.language_models.models import write_reference
+from workers.language_models.transcripts import answer_ids
 from workers.rewards.configs import GoldenConfig, RewardTraining
 from workers.rewards.scalar_model import ScalarModel
-from workers.rewards.training import answer_ids, load_start, train
+from workers.rewards.training import load_start, train
 from workers.seeding import generator
 from workers.tables import PREFERENCES, read_table
 

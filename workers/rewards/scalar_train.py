@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers.language_models.transcripts import answer_ids, short_rows
 from workers.rewards.configs import ScalarTrainConfig
-from workers.rewards.training import answer_ids, load_start, train
+from workers.rewards.training import load_start, train
 from workers.tables import PREFERENCES, read_table
 
 
@@ -34,13 +35,7 @@ def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferen
     path = preferences / "preferences.parquet"
     table = read_table(path, PREFERENCES)
     ids = answer_ids(table, start.tokenizer, chat=config.chat)
-    longest = [max(map(len, pair)) for pair in zip(*ids.values(), strict=True)]
-    kept = [row for row, length in enumerate(longest) if length <= start.limit]
-    if not kept:
-        raise ValueError(
-            f"{path}: none of its {table.num_rows} rows has at most {start.limit} tokens: raise max_tokens, or train a "
-            "model that reads more"
-        )
+    kept = short_rows(ids, start.limit, path)
     trained = train(config, start, ids, kept, out, "scalar_train")
     return {
         "scalar_loss": trained.loss,
