@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.tables import HISTORY, write_table
+from workers.tables import HISTORY
 
 #: What the trainers of transformers log once at the end: about the clock, or about the whole training.
 _TOTALS = ("train_", "total_flos")
@@ -32,4 +32,4 @@ def write_history(log: Sequence[Mapping[str, Any]], out: Path) -> None:
         if name != "step" and not name.startswith(_TOTALS) and math.isfinite(float(value))
     }
     steps, metrics = zip(*points, strict=True) if points else ((), ())
-    write_table({"step": steps, "metric": metrics, "value": [*points.values()]}, HISTORY, out / "history.parquet")
+    HISTORY.write({"step": steps, "metric": metrics, "value": [*points.values()]}, out)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from workers.annotator import reward_scale, second_wins
 from workers.data.configs import PerturbConfig
 from workers.seeding import derive_seed, shuffle_key
-from workers.tables import PREFERENCES, read_table, write_table
+from workers.tables import PREFERENCES
 
 #: Markdown: headings, list items and table rows at the beginning of a line; bold; code. Not 2**3, nor `__init__`.
 _MARKDOWN = re.compile(
@@ -46,8 +46,8 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
         ValueError: no row is left; `beta` without margins, or with margins of other rows; `scale: std` when all margins
             are equal.
     """
-    path = preferences / "preferences.parquet"
-    rows = read_table(path, PREFERENCES).to_pylist()
+    path = PREFERENCES.path(preferences)
+    rows = PREFERENCES.read(preferences).to_pylist()
     # Without the label, so that noise upstream changes neither the order nor the draws.
     contents = [(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: shuffle_key(config.seed, "perturb/rows", *contents[i]))
@@ -63,8 +63,8 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
     for i, flip in zip(left, flips, strict=True):
         if flip:
             rows[i]["chosen"], rows[i]["rejected"] = rows[i]["rejected"], rows[i]["chosen"]
-    columns: dict[str, object] = {name: [rows[i][name] for i in left] for name in PREFERENCES.names}
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    columns = {name: [rows[i][name] for i in left] for name in PREFERENCES.schema.names}
+    PREFERENCES.write(columns, out)
     return {
         "kept_preferences": float(len(left)),
         "flip_rate": float(flips.mean()),

@@ -8,7 +8,7 @@ from workers.config import Data, LocalPath, NamedModel
 from workers.data.configs import PromptsConfig
 from workers.data.dialogue_rows import read_dialogues
 from workers.seeding import shuffle_key
-from workers.tables import PROMPTS, write_table
+from workers.tables import PROMPTS
 
 
 def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
@@ -41,12 +41,12 @@ def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
     train = rest[: config.train]
     _enough("test", len(test), config.test, long)
     _enough("train", len(train), config.train, long)
-    columns: dict[str, object] = {
+    columns = {
         "prompt_id": range(len(train) + len(test)),
         "split": ["train"] * len(train) + ["test"] * len(test),
         "prompt": train + test,
     }
-    write_table(columns, PROMPTS, out / "prompts.parquet")
+    PROMPTS.write(columns, out)
     return {
         "train_prompts": float(len(train)),
         "test_prompts": float(len(test)),

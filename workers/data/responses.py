@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workers.tables import RESPONSES, read_table, write_table
-
-RESPONSES_FILE = "responses.parquet"
+from workers.tables import RESPONSES
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def read_responses(folders: Sequence[Path], cut_at: str | None = None) -> Respon
     """
     if not folders:
         raise ValueError("no shards of responses given")
-    shards = [_read_shard(folder / RESPONSES_FILE) for folder in folders]
+    shards = [_read_shard(folder) for folder in folders]
     responses = shards[0][2]
     for folder, (_, _, found) in zip(folders, shards, strict=True):
         if found != responses:
@@ -89,18 +87,19 @@ def write_responses(prompt_ids: Sequence[int], prompts: Sequence[str], answers: 
         out: folder of the artifact.
     """
     each = len(answers) // len(prompts)
-    columns: dict[str, object] = {
+    columns = {
         "prompt_id": np.repeat(prompt_ids, each),
         "response_id": np.tile(np.arange(each), len(prompts)),
         "prompt": [prompt for prompt in prompts for _ in range(each)],
         "response": answers,
     }
-    write_table(columns, RESPONSES, out / RESPONSES_FILE)
+    RESPONSES.write(columns, out)
 
 
-def _read_shard(path: Path) -> tuple[pa.Table, int, int]:
-    """The table, its number of prompts, and of responses per prompt."""
-    table = read_table(path, RESPONSES)
+def _read_shard(folder: Path) -> tuple[pa.Table, int, int]:
+    """Read the table of a shard; return it, its number of prompts, and of responses per prompt."""
+    path = RESPONSES.path(folder)
+    table = RESPONSES.read(folder)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no responses")
     prompt_ids = table.column("prompt_id").to_numpy()

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from workers import tables
 from workers.judges.annotated_pairs import read_annotated_pairs
 from workers.judges.configs import AnnotateByJudgeConfig
 from workers.judges.judged_pairs import JudgedPairs, majority
-from workers.reward_models.embeddings import ANNOTATIONS_FILE
 from workers.seeding import generator
+from workers.tables import ANNOTATIONS
 
 
 def annotate_by_judge(
@@ -38,7 +37,7 @@ def annotate_by_judge(
         ValueError: a pair without verdict, or what `read_annotated_pairs` raises.
     """
     pairs = read_annotated_pairs(annotations, responses, config.cut_at)
-    table = tables.read_table(annotations / ANNOTATIONS_FILE, tables.ANNOTATIONS)
+    table = ANNOTATIONS.read(annotations)
     winner, loser, gap = (table[name].to_numpy() for name in ("winner", "loser", "reward_gap"))
     judged = JudgedPairs(verdicts, repeats="each")
     right = [None if pair.winner == pair.loser else majority(judged.verdicts_about(*pair)) for pair in pairs]
@@ -48,14 +47,13 @@ def annotate_by_judge(
     heads = generator(config.seed, "annotate_by_judge/coin").random(len(pairs)) < 0.5
     turned = np.where(undecided, heads != (winner < loser), against)
     reward_gap = np.where(turned, -gap, gap)
-    tables.write_table(
+    ANNOTATIONS.write(
         {
             "winner": np.where(turned, loser, winner),
             "loser": np.where(turned, winner, loser),
             "reward_gap": reward_gap,
         },
-        tables.ANNOTATIONS,
-        out / ANNOTATIONS_FILE,
+        out,
     )
     return {
         "flip_rate": float((reward_gap < 0).mean()),

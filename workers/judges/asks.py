@@ -13,7 +13,7 @@ import numpy as np
 from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import Shown, hinted_request, request
 from workers.seeding import generator
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def draw_pairs(config: JudgeSampleConfig, preferences: Path, recorded: Container
     Raises:
         ValueError: the shard is empty.
     """
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     chosen_of: dict[tuple[str, str, str], str] = {}
     for row in table.select(["prompt", "chosen", "rejected"]).to_pylist():
         low, high = sorted((row["chosen"], row["rejected"]))

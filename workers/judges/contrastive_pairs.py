@@ -10,7 +10,7 @@ from workers.judges.configs import JudgePairsConfig
 from workers.judges.judged_pairs import JudgedPairs, Judgment
 from workers.progress import Progress
 from workers.seeding import shuffle_key
-from workers.tables import PREFERENCES, write_table
+from workers.tables import PREFERENCES
 
 
 def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferences: Path) -> dict[str, float]:
@@ -69,13 +69,13 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
         )
     print(f"judge_pairs: {seen}", flush=True)
     types = Counter(kind for kind, _, _ in pairs)
-    columns: dict[str, object] = {
+    columns = {
         "prompt": [judged.request(right) for _, right, _ in pairs],
         "chosen": [judged.text(right) for _, right, _ in pairs],
         "rejected": [judged.text(wrong) for _, _, wrong in pairs],
         "subset": [kind for kind, _, _ in pairs],
     }
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    PREFERENCES.write(columns, out)
     return {
         "pairs": float(len(pairs)),
         "repeated_pairs": float(types["repeated"]),

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from workers import tables
 from workers.judges import rewardbench
 from workers.judges.configs import JudgeEvaluateConfig, RewardBench
 from workers.judges.judged_pairs import JudgedPairs, Judgment
+from workers.tables import JUDGED_ROWS, PREFERENCES
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,23 @@ def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, te
         ValueError: no rows, a row without verdict in the drawn order, or in the other one for `both_orders`, a set of
             `sets` without rows, rows of another set, or what `rewardbench.section_scores` raises.
     """
-    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets / "preferences.parquet", config)
+    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets, config)
     credit = np.array([row.credit() for row in rows])
-    tables.write_table(
+    JUDGED_ROWS.write(
         {
             **{name: [getattr(row, name) for row in rows] for name in ("subset", "prompt", "chosen", "rejected")},
             "credit": credit,
         },
-        tables.JUDGED_ROWS,
-        out / "rows.parquet",
+        out,
     )
     metrics = {"accuracy": float(credit.mean())} | _of_sets(config, [row.subset for row in rows], credit)
     metrics |= _biases(rows) | (_both_orders(rows) if config.both_orders else {})
     return {f"{config.prefix}{name}": value for name, value in metrics.items()}
 
 
-def _rows(judged: JudgedPairs, file: Path, config: JudgeEvaluateConfig) -> list[_Row]:
-    columns = tables.read_table(file, tables.PREFERENCES).to_pydict()
+def _rows(judged: JudgedPairs, test_sets: Path, config: JudgeEvaluateConfig) -> list[_Row]:
+    file = PREFERENCES.path(test_sets)
+    columns = PREFERENCES.read(test_sets).to_pydict()
     if not columns["prompt"]:
         raise ValueError(f"{file}: no rows to test on")
     rows = []

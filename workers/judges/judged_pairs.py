@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from workers.tables import PREFERENCES, VERDICTS, read_table
+from workers.tables import PREFERENCES, VERDICTS
 
 #: Texts are read in parts, so that they never lie in memory twice.
 _PART = 10_000
@@ -68,8 +68,8 @@ class JudgedPairs:
         Raises:
             ValueError: the table has another shape, or a verdict other than 0, 1 and 2.
         """
-        self.file = verdicts / "verdicts.parquet"
-        self._table = read_table(self.file, VERDICTS)
+        self.file = VERDICTS.path(verdicts)
+        self._table = VERDICTS.read(verdicts)
         self._once = repeats == "once"
         names = ("sample", "drawn", "hint", "verdict", "unread")
         self._sample, self._drawn, self._hint, self._verdict, self._unread = (
@@ -132,7 +132,7 @@ class JudgedPairs:
         Raises:
             ValueError: no row has a judgment.
         """
-        table = read_table(preferences / "preferences.parquet", PREFERENCES)
+        table = PREFERENCES.read(preferences)
         pairs = zip(*(table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected")), strict=True)
         judgments = [self.about(*pair) for pair in pairs]
         if not any(judgments):

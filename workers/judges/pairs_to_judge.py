@@ -8,7 +8,7 @@ from pathlib import Path
 from workers.data.responses import read_responses
 from workers.judges.annotated_pairs import read_annotated_pairs
 from workers.judges.configs import AnnotationPairsConfig, ResponsePairsConfig
-from workers.tables import PREFERENCES, write_table
+from workers.tables import PREFERENCES
 
 
 def response_pairs(config: ResponsePairsConfig, out: Path, *, responses: list[Path]) -> dict[str, float]:
@@ -67,6 +67,6 @@ def _write_different(pairs: Sequence[tuple[str, str, str]], out: Path, none_left
     if not kept:
         raise ValueError(none_left)
     prompt, chosen, rejected = zip(*kept, strict=True)
-    columns: dict[str, object] = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subset": [""] * len(kept)}
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subset": [""] * len(kept)}
+    PREFERENCES.write(columns, out)
     return {"preferences": float(len(kept)), "equal_pairs": float(len(pairs) - len(kept))}

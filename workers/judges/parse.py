@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from workers.judges.configs import Form, JudgeParseConfig
-from workers.tables import JUDGMENTS, VERDICTS, read_table, write_table
+from workers.tables import JUDGMENTS, VERDICTS
 
 _BRACKETS = {"[[A]]": 1, "[[B]]": 2}
 _NUMBERS = {"1": 1, "2": 2, "A": 1, "B": 2}
@@ -48,7 +48,7 @@ def judge_parse(config: JudgeParseConfig, out: Path, *, judgments: list[Path]) -
     Raises:
         ValueError: there are no judgments.
     """
-    table = pa.concat_tables([read_table(folder / "judgments.parquet", JUDGMENTS) for folder in judgments])
+    table = pa.concat_tables([JUDGMENTS.read(folder) for folder in judgments])
     if table.num_rows == 0:
         raise ValueError(f"{judgments[0]}: no judgments")
     unread = table.column("unread").to_pylist()
@@ -56,8 +56,8 @@ def judge_parse(config: JudgeParseConfig, out: Path, *, judgments: list[Path]) -
         0 if reason else _verdict(config, text)
         for text, reason in zip(table.column("text").to_pylist(), unread, strict=True)
     ]
-    columns: dict[str, object] = {name: table.column(name) for name in table.column_names}
-    write_table({**columns, "verdict": verdicts}, VERDICTS, out / "verdicts.parquet")
+    columns = {name: table.column(name) for name in table.column_names}
+    VERDICTS.write({**columns, "verdict": verdicts}, out)
     read = len(verdicts) - verdicts.count(0)
     return {
         "verdicts": float(len(verdicts)),

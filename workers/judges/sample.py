@@ -11,7 +11,7 @@ from workers.judges.backends.configs import EndpointJudge, LocalJudge, RecordedJ
 from workers.judges.backends.recorded import chosen_judgments, read_recorded
 from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import TOO_LONG, Written, format_judgment
-from workers.tables import JUDGMENTS, write_table
+from workers.tables import JUDGMENTS
 
 
 def judge_sample(
@@ -118,7 +118,7 @@ def _write(
     place = {pair: i for i, pair in enumerate(pairs)}
     rows = sorted(zip(asks, written, strict=True), key=lambda row: (place[row[0].pair], row[0].hint, row[0].sample))
     requests = {pair: pair.request(config) for pair in pairs}
-    write_table(
+    JUDGMENTS.write(
         {
             "prompt": [ask.pair.prompt for ask, _ in rows],
             "first": [ask.pair.first for ask, _ in rows],
@@ -131,6 +131,5 @@ def _write(
             "text": [f" {each.text.strip()}" for _, each in rows],
             "unread": [each.unread for _, each in rows],
         },
-        JUDGMENTS,
-        out / "judgments.parquet",
+        out,
     )

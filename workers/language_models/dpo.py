@@ -12,7 +12,7 @@ from workers.data.chat import answer_message, messages
 from workers.language_models import training
 from workers.language_models.configs import DpoConfig
 from workers.language_models.transcripts import answer_ids, short_rows
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
@@ -82,8 +82,8 @@ def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBa
 
     Columns `prompt`, `chosen`, `rejected` are texts (TRL adds EOS), or lists of messages.
     """
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     ids = answer_ids(table, tokenizer, chat=config.chat)
     kept = short_rows(ids, limit, path, end=0 if config.chat else 1)
     columns = table.select(["prompt", "chosen", "rejected"]).take(kept).to_pydict()

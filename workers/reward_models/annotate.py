@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from workers import tables
 from workers.annotator import Floats, reward_scale, second_wins
 from workers.reward_models.configs import AnnotateConfig
 from workers.reward_models.embeddings import (
-    ANNOTATIONS_FILE,
     Embeddings,
     open_embeddings,
     read_scores,
@@ -24,6 +22,7 @@ from workers.reward_models.embeddings import (
 )
 from workers.reward_models.pairs import Rows, two_different
 from workers.seeding import generator
+from workers.tables import ANNOTATIONS
 
 #: Dimensions in which `sampling: d_optimal` compares embeddings, and prompts whose pairs are chosen at once. Both are
 #: this project's choices.
@@ -64,9 +63,7 @@ def annotate(
     wins = second_wins(gap, uniform, config.beta, reward_scale(rewards, config.scale))
     winner, loser = np.where(wins, second, first), np.where(wins, first, second)
     reward_gap = np.where(wins, gap, -gap)
-    tables.write_table(
-        {"winner": winner, "loser": loser, "reward_gap": reward_gap}, tables.ANNOTATIONS, out / ANNOTATIONS_FILE
-    )
+    ANNOTATIONS.write({"winner": winner, "loser": loser, "reward_gap": reward_gap}, out)
     return {"flip_rate": float((reward_gap < 0).mean()), "mean_reward_gap": float(np.abs(gap).mean())}
 
 

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers import tables
 from workers.reward_models.pairs import Pairs, Rows
+from workers.tables import ANNOTATIONS
 
 EMBEDDINGS_FILE = "embeddings.npy"
 #: Written instead of `embeddings.npy` where the embeddings lie elsewhere: a published file is never copied.
 REFERENCE_FILE = "reference.json"
 SCORES_FILE = "scores.npy"
-ANNOTATIONS_FILE = "annotations.parquet"
 
 #: Rows copied at once: bounds the temporary of a gather to 32 MiB at d = 2,048.
 GATHER_ROWS = 4096
@@ -212,10 +211,9 @@ def read_pairs(annotations: Path) -> Pairs:
         FileNotFoundError: the folder has no `annotations.parquet`.
         ValueError: the table has other columns, or no rows; names the file.
     """
-    file = annotations / ANNOTATIONS_FILE
-    table = tables.read_table(file, tables.ANNOTATIONS)
+    table = ANNOTATIONS.read(annotations)
     if table.num_rows == 0:
-        raise ValueError(f"{file}: no annotations")
+        raise ValueError(f"{ANNOTATIONS.path(annotations)}: no annotations")
     # to_numpy would import pandas, of which a fit needs nothing: 0.3 s and 27 MB of its process.
     winner, loser = (np.from_dlpack(table[name].combine_chunks()) for name in ("winner", "loser"))
     return Pairs(np.asarray(winner, np.int64), np.asarray(loser, np.int64))

@@ -14,7 +14,7 @@ from workers.rewards.configs import GoldenConfig, RewardTraining
 from workers.rewards.scalar_model import ScalarModel
 from workers.rewards.training import load_start, train
 from workers.seeding import generator
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def golden(
@@ -54,8 +54,8 @@ def golden(
 def _train(
     config: RewardTraining, out: Path, preferences: Path, named: Path | LocalPath | HubModel
 ) -> dict[str, float]:
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     held = round(config.held_out * table.num_rows)
     if not 0 < held < table.num_rows:
         raise ValueError(f"{path}: {table.num_rows} preferences are too few to hold out {config.held_out:.0%}")

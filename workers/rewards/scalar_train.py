@@ -7,7 +7,7 @@ from pathlib import Path
 from workers.language_models.transcripts import answer_ids, short_rows
 from workers.rewards.configs import ScalarTrainConfig
 from workers.rewards.training import load_start, train
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
@@ -32,8 +32,8 @@ def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferen
         FileNotFoundError: the policy cannot be read.
     """
     start = load_start(policy, config, "scalar_train")
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     ids = answer_ids(table, start.tokenizer, chat=config.chat)
     kept = short_rows(ids, start.limit, path)
     trained = train(config, start, ids, kept, out, "scalar_train")

@@ -15,7 +15,7 @@ from workers.language_models.transcripts import transcript_ids
 from workers.progress import Progress
 from workers.rewards.configs import ScoringConfig
 from workers.rewards.scalar_model import load_scalar_model
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def score_answers(
@@ -89,8 +89,8 @@ def score_pairs(
         ValueError: there are no rows; and as `score_answers`.
         FileNotFoundError: the model cannot be read.
     """
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no preferences")
     return table, score_answers(golden, table, columns, config, batch_size, name=lambda row: f"{path}: row {row + 1}")
