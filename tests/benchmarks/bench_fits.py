@@ -34,7 +34,8 @@ from workers.reward_models.annotate import candidate_rows, draw_pairs  # noqa: E
 from workers.reward_models.configs import AnnotateConfig, EvaluateConfig, FitMlpConfig  # noqa: E402
 from workers.reward_models.evaluate import evaluate, evaluate_all, permutations  # noqa: E402
 from workers.reward_models.fit_mlp import fit_mlp, fit_mlps, split_rows  # noqa: E402
-from workers.reward_models.heads import build_mlp, factor_type, save_mlp  # noqa: E402
+from workers.reward_models.heads import build_mlp, save_mlp  # noqa: E402
+from workers.reward_models.precision import factor_type  # noqa: E402
 from workers.stage import Call  # noqa: E402
 
 DIMENSION, HIDDEN = 2048, (1024, 512)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workers.data.responses import read_responses
-from workers.reward_models.embeddings import read_pairs
+from workers.reward_models.pairs import read_pairs
 
 
 class AnnotatedPair(NamedTuple):

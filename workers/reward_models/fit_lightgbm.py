@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.reward_models.configs import FitLightgbmConfig
-from workers.reward_models.embeddings import open_embeddings, read_pairs
+from workers.reward_models.embeddings import open_embeddings
 from workers.reward_models.heads import save_lightgbm
 from workers.reward_models.metrics import log_loss
-from workers.reward_models.pairs import Rows
+from workers.reward_models.pairs import Rows, read_pairs
 from workers.seeding import derive_seed
 from workers.stage import Call
 
