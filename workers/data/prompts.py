@@ -23,7 +23,7 @@ def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
         long_prompts: distinct prompts over `max_tokens`, the "Human:" and "Assistant:" markers counted.
 
     Raises:
-        ValueError: fewer prompts than asked for, or none for one of the splits; and what `read_dialogues` raises.
+        ValueError: fewer prompts than `train` or `test`, or none for a split; and what `read_dialogues` raises.
         OSError: the tokenizer could not be loaded.
     """
     found, skipped = _distinct(config, config.source)

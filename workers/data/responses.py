@@ -1,7 +1,7 @@
 """Responses of policies: the one reader and writer of `responses` artifacts.
 
-Their flat order (prompt * responses + response, prompts counted over all shards) is the one in which scores, embeddings
-and annotations count.
+Their flat order (prompt * responses + response, prompts counted over all shards) is that of scores, embeddings and
+annotations.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Responses:
             yield start, _texts(part, "prompt"), self._cut(_texts(part, "response"))
 
     def name(self, row: int) -> str:
-        """Return what error messages call a row."""
+        """Return the name of a row in error messages."""
         cell = self.table.slice(row, 1).to_pylist()[0]
         return f"prompt {cell['prompt_id']}, response {cell['response_id']}"
 

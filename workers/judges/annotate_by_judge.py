@@ -18,13 +18,13 @@ def annotate_by_judge(
 ) -> dict[str, float]:
     """Let a judge choose the winner of each annotated pair.
 
-    What it prefers is the majority of its verdicts; where there is none, where the two orders disagree, and where both
+    Its preference is the majority of its verdicts; where there is none, where the two orders disagree, and where both
     answers are the same text, a coin decides. The coin of annotation i depends on the seed and i alone.
 
     Args:
         config: where a response ends, and the seed.
         out: receives `annotations.parquet`: the same pairs in the same order.
-        annotations: artifact of the pairs; who won there does not matter.
+        annotations: artifact of the pairs; their winners do not matter.
         responses: shards of the responses that were annotated.
         verdicts: artifact of the judge's verdicts about the pairs.
 

@@ -1,4 +1,4 @@
-"""Annotated pairs as texts, about which a judge is asked and by which its verdicts are found again."""
+"""Annotated pairs as texts, which a judge is shown and by which its verdicts are found."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def judge_demonstrations(
     one equally often. (The paper does not say which of the two judgments RISE trained on.)
 
     Args:
-        config: what is admitted, and how much general dialogue is mixed in.
+        config: the filter, and the number of general demonstrations.
         out: receives `demonstrations.parquet`, shuffled by seed and content: the request and the judgment.
         verdicts: artifact of the teacher's judgments with their verdicts.
         preferences: artifact of labelled pairs of answers, whose labels count.
@@ -40,7 +40,7 @@ def judge_demonstrations(
 
     Raises:
         ValueError: no row is admitted; a row was judged in one order only although both must be right; there are
-            fewer general demonstrations than asked for; or no preference was judged.
+            fewer general demonstrations than `config.general`; or no preference was judged.
     """
     judged = JudgedPairs(verdicts, repeats="once")
     table, judgments_of = judged.join(preferences)

@@ -1,4 +1,4 @@
-"""Stage `judge_evaluate`: the accuracy of a judge or of a scalar reward model, and what sways it.
+"""Stage `judge_evaluate`: the accuracy of a judge or of a scalar reward model, and its biases.
 
 The protocol of a row is RewardBench v1's for generative judges (arXiv 2403.13787; `scripts/run_generative.py`): the
 answers in one random order, 1 for the right one, 0.5 for a tie or a text that cannot be read. Of several judgments the
@@ -41,12 +41,12 @@ class _Row:
 
 
 def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, test_sets: Path) -> dict[str, float]:
-    """Give credit to the judge for each row of the test sets, and sum up.
+    """Give credit to the judge for each row of the test sets, and summarise.
 
-    Verdicts are found by text, whatever the labels were when the judge was asked.
+    Verdicts are found by text, whatever the labels were when they were requested.
 
     Args:
-        config: the test sets, and how each is scored.
+        config: the test sets and their scoring.
         out: receives `rows.parquet` (`tables.JUDGED_ROWS`) in the order of the test sets.
         verdicts: artifact of verdicts about these pairs, or more.
         test_sets: artifact of preferences. Where it names no subsets, all rows belong to the only set of `sets`.

@@ -1,4 +1,4 @@
-"""Stage `hard_cases`: the labelled pairs of answers that a judge fails on."""
+"""Stage `hard_cases`: labelled pairs of answers that a judge fails on."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def response_pairs(config: ResponsePairsConfig, out: Path, *, responses: list[Pa
     """Pair responses 2k and 2k + 1 of each prompt, prompt by prompt.
 
     Args:
-        config: how many pairs per prompt, and where a response ends.
+        config: number of pairs per prompt, and the end of a response.
         out: receives `preferences.parquet`, the first of the two as `chosen`; pairs of equal texts are left out.
         responses: shards of the responses.
 

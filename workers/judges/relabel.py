@@ -12,8 +12,8 @@ from workers.tables import PREFERENCES
 def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Path) -> dict[str, float]:
     """Choose in each pair the answer that the judge prefers.
 
-    What it prefers is the majority of its verdicts. Pairs without one, or with different ones in the two orders where
-    the judge was asked in both, are lost.
+    Its preference is the majority of its verdicts. Pairs without one, or with different ones in the two orders, are
+    lost.
 
     Args:
         config: has no fields.
@@ -26,7 +26,7 @@ def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Pa
         lost.
 
     Raises:
-        ValueError: a pair that the judge was not asked about, or none is left.
+        ValueError: a pair has no verdict, or none is left.
     """
     rows = PREFERENCES.read(preferences).to_pylist()
     judged = JudgedPairs(verdicts, repeats="each")

@@ -1,4 +1,4 @@
-"""Stage `surviving_rows`: the labelled pairs of answers that a judge is trained on."""
+"""Stage `surviving_rows`: labelled pairs of answers that a judge is trained on."""
 
 from __future__ import annotations
 

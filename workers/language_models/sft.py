@@ -21,7 +21,7 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
     """Fine-tune `policy` with TRL's SFTTrainer and write the (merged) model.
 
     Each row is prompt + response + EOS, and only the response and EOS enter the loss; of a chat, the response ends as
-    the template ends a turn. A row longer than `max_tokens` is cut or left out, as `long_rows` says. Optimizer,
+    the template ends a turn. A row longer than `max_tokens` is cut or left out, depending on `long_rows`. Optimizer,
     LoRA and precision: see `workers.language_models.training`.
 
     Args:

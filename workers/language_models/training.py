@@ -141,13 +141,13 @@ def train(
     Args:
         trainer_class: trainer of TRL.
         arguments_class: class of its arguments.
-        config: how to train.
-        start: what to train; the model is changed.
-        rows: what to train on, with the columns that the trainer reads.
+        config: settings of the training.
+        start: the model to train, which is changed.
+        rows: rows to train on, with the columns that the trainer reads.
         out: folder of the artifact.
         label: the seed of the trainer, for the order of the rows and the initial weights of LoRA, is
             `derive_seed(config.seed, label)`.
-        task: what peft calls the kind of model.
+        task: the kind of model in terms of peft.
         head: names of modules on top of the language model, which started out random: LoRA trains them whole, and they
             are stored in float32.
         **options: further arguments of TRL, beside those that `config` gives; all others keep TRL's defaults.
@@ -221,7 +221,7 @@ def _arguments(config: TrainingConfig, label: str) -> dict[str, Any]:
 
 
 class _RequireUpdates(TrainerCallback):
-    """A callback that raises where training changed nothing: no step was taken with a learning rate above 0."""
+    """A callback that raises if training changed nothing: no step was taken with a learning rate above 0."""
 
     def __init__(self) -> None:
         self._updates = self._skipped = 0

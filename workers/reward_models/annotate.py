@@ -1,8 +1,8 @@
 """Stage `annotate`: simulated preference annotations from golden rewards.
 
 Follows section 4 of "Rethinking Reward Modeling" (arXiv 2411.04991, ICLR 2025) and its script `step5_train_rms.py`.
-Which responses are compared, and the uniform number that decides each label, depend on the seed but not on `beta`,
-`scale` or the number of annotations: noise levels are compared on the same pairs with the same luck, and fewer
+The choice of responses, and the uniform number that decides each label, depend on the seed but not on `beta`, `scale`
+or the number of annotations: noise levels are compared on the same pairs with the same luck, and fewer
 annotations are a prefix of more.
 """
 
@@ -35,7 +35,7 @@ def annotate(
     """Annotate one pair of responses for each of the first n prompts.
 
     Args:
-        config: which responses are compared, and how the annotator errs.
+        config: the choice of responses, and the errors of the annotator.
         out: receives `annotations.parquet` (`tables.ANNOTATIONS`), prompt by prompt.
         scores: artifacts of the golden rewards.
         embeddings: artifacts of the same responses; `sampling: d_optimal` alone reads them.

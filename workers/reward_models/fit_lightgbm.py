@@ -1,7 +1,7 @@
 """Stage `fit_lightgbm`: the reward model CLF-LGB on frozen embeddings.
 
-Gradient-boosted trees tell winners from losers, with the library's defaults as in "Rethinking Reward Modeling" (arXiv
-2411.04991, ICLR 2025): objective binary, metric binary_logloss.
+Gradient-boosted trees separate winners from losers, with the library's defaults as in "Rethinking Reward Modeling"
+(arXiv 2411.04991, ICLR 2025): objective binary, metric binary_logloss.
 """
 
 from __future__ import annotations

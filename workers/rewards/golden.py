@@ -22,7 +22,7 @@ def golden(
 ) -> dict[str, float]:
     """Refer to a published reward model, or train one on preferences.
 
-    Trains all weights in float32, as `workers.rewards.training` says. Texts are prompt + response, exactly as the
+    All weights are trained in float32; see `workers.rewards.training`. Texts are prompt + response, exactly as the
     stage `score` reads them; rows longer than `max_tokens` lose their beginning, and none is dropped.
 
     Args:

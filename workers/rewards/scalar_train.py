@@ -13,7 +13,7 @@ from workers.tables import PREFERENCES
 def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
     """Train a reward head on `policy`, and write the (merged) model: the baseline SM of Con-J (arXiv 2410.03742).
 
-    The head starts out random. The rest is as `workers.rewards.training` says. The stages `score`, `margins` and
+    The head starts out random; for the rest, see `workers.rewards.training`. The stages `score`, `margins` and
     `scalar_verdicts` read the model.
 
     Args:

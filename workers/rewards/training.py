@@ -1,8 +1,8 @@
 """Training of a reward head with TRL's RewardTrainer, on preferences as token ids.
 
 Minimises the mean of -log sigmoid(r(chosen) - r(rejected)) (Bradley-Terry 1952; arXiv 2203.02155, eq. 1). The head
-computes in float32; with LoRA it is trained whole. Plain text has no EOS token, as in the stages that score. The rest
-is as `workers.language_models.training` says.
+computes in float32; with LoRA it is trained whole. Plain text has no EOS token, as in the stages that score. For the
+rest, see `workers.language_models.training`.
 """
 
 from __future__ import annotations
