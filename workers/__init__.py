@@ -1,1 +1,1 @@
-"""The work itself: one plain function per stage, which knows nothing of Ray, MLflow, sweeps, keys or caching."""
+"""The stages: one plain function each, independent of Ray, MLflow, sweeps, keys and caching."""

@@ -1,7 +1,7 @@
 """Base types of the configs of all stages: each stage has one frozen pydantic model, in `configs.py` of its family.
 
-Every field is part of a step's *identity*, but for those that hold an `Execution`: two configs that mean the same give
-the same key. CPUs, GPUs, memory, timeouts and where things are stored are no fields of a config.
+Every field is part of a step's *identity*, except those that hold an `Execution`: two configs that mean the same give
+the same key. CPUs, GPUs, memory, timeouts and storage are not fields of a config.
 
 No module of configs imports torch or ray, so planning does not either.
 """
@@ -61,19 +61,19 @@ class Config(BaseModel):
 
 
 class Execution(Config):
-    """Base of settings that say how a step is run and cannot change what it makes.
+    """Base class of settings of how a step is run, which cannot change its result.
 
-    `Config.identity` leaves out every field, item or value that is one, however deep it lies. Give such a field a
+    `Config.identity` leaves out every field, item or value that is one, at any depth. Give such a field a
     default (`access: Access = Access()`): a None in its place would be hashed.
     """
 
 
-#: Most values; told apart first, since asking pydantic's classes takes longer.
+#: The types of most values, checked first because checks against pydantic's classes are slower.
 _SCALARS = (str, int, float, type(None))
 
 
 def _executions(value: object) -> Any:
-    """Return where each `Execution` lies in `value`, in the form of pydantic's `exclude`."""
+    """Return the positions of all `Execution`s in `value`, in the form of pydantic's `exclude`."""
     if isinstance(value, Execution):
         return True
     parts: Iterable[tuple[Any, object]] = ()
@@ -87,7 +87,7 @@ def _executions(value: object) -> Any:
 
 
 class LocalPath(Config):
-    """A local file or folder, written `{path: …}` in a sweep; its content is its identity, its place is not."""
+    """A local file or folder, written `{path: …}` in a sweep; its identity is its content, not its path."""
 
     path: str
     sha256: str

@@ -1,6 +1,6 @@
-"""The device that a stage computes on: a GPU where one was promised, else the CPU; never one in place of the other.
+"""The device of a stage: a GPU if one was promised, otherwise the CPU, and never one in place of the other.
 
-Importing this does not import torch: processes that run steps without torch import it to say what they promise.
+Importing this module does not import torch: processes that run steps without torch call `promise_gpu` too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-#: Whether the step computes on a GPU; None where nobody said anything.
+#: Whether the step computes on a GPU; None if that was left open.
 _gpu: bool | None = None
 
 
 class NoGpuError(RuntimeError):
-    """A GPU was promised, and torch sees none."""
+    """Raised where a GPU was promised and torch sees none."""
 
 
 def promise_gpu(promised: bool | None) -> None:
@@ -25,12 +25,12 @@ def promise_gpu(promised: bool | None) -> None:
 
 
 def gpu_promised() -> bool | None:
-    """Return what was last given to `promise_gpu`, None at first."""
+    """Return the last argument of `promise_gpu`, None before the first call."""
     return _gpu
 
 
 def device() -> torch.device:
-    """Return the GPU if one was promised, else the CPU; where nobody promised anything, a GPU if torch sees one.
+    """Return the GPU if one was promised, else the CPU; without a promise, a GPU if torch sees one.
 
     Steps with and without a GPU may share a process, and then all of them can see its GPUs.
 

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.tables import HISTORY, write_table
+from workers.tables import HISTORY
 
-#: What the trainers of transformers log once at the end: about the clock, or about the whole training.
+#: Prefixes of the metrics that the trainers of transformers log once, at the end, of the whole training.
 _TOTALS = ("train_", "total_flos")
 
 
 def write_history(log: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Write `history.parquet` (`tables.HISTORY`).
 
-    What depends on the clock is left out, so that the same training gives the same bytes; so is what is not finite, as
-    the gradient norm of a step that mixed precision skipped. A metric has one value per training step, the last logged.
+    Values that depend on the clock are left out, so that the same training gives the same bytes, and so are values that
+    are not finite, such as the gradient norm of a step that mixed precision skipped. A metric has one value per
+    training step, the last logged.
 
     Args:
         log: `trainer.state.log_history` of a trainer of transformers: one mapping per logged training step, with
@@ -32,4 +33,4 @@ def write_history(log: Sequence[Mapping[str, Any]], out: Path) -> None:
         if name != "step" and not name.startswith(_TOTALS) and math.isfinite(float(value))
     }
     steps, metrics = zip(*points, strict=True) if points else ((), ())
-    write_table({"step": steps, "metric": metrics, "value": [*points.values()]}, HISTORY, out / "history.parquet")
+    HISTORY.write({"step": steps, "metric": metrics, "value": [*points.values()]}, out)

@@ -18,9 +18,9 @@ class Metric:
     shards: Literal["sum", "mean", "sd", "same"] | None = None
     """Its value for an entry that is cut into shards: their sum; their mean, weighted by `weight`; the population
     standard deviation of everything that the shards counted together; or a number that is the same in all of them.
-    None where nothing follows from the numbers of the shards: such an entry cannot be among a sweep's `results`."""
+    None where the shards do not determine it: such an entry cannot be among a sweep's `results`."""
     weight: str = ""
-    """The metric that counts what the mean or standard deviation of a shard was taken over."""
+    """The metric that is the number of values behind the mean or standard deviation of a shard."""
     mean: str = ""
     """For "sd": the metric that is the mean of the same numbers."""
     averaged: bool = True
@@ -32,7 +32,7 @@ class Undefined:
     """The value of a nullable metric that is undefined for a sound result."""
 
     reason: str
-    """Why it is undefined, for people."""
+    """The reason, for the reader."""
 
 
 def over_shards(declared: Mapping[str, Metric], shards: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The model that this process loaded last, kept for the next step that asks for the same one.
+"""A cache of one model: the last that this process loaded, for the next step that needs it.
 
 Loading a language model takes longer than a small shard of work with it. The orchestrator sends steps of one model to
 one process (`Stage.loads`); results do not depend on it.
@@ -15,16 +15,16 @@ from workers.device import gpu_promised
 
 T = TypeVar("T")
 
-#: The identity of what is kept, and the thing itself.
+#: The identity of the cached model, and the model.
 _kept: tuple[Hashable, Any] | None = None
 
 
 def cached_model(identity: Hashable, load: Callable[[], T]) -> T:
-    """Return what is kept under `identity`, or load it and keep it in place of what was kept before.
+    """Return the model cached under `identity`, or load it and cache it in place of the one before.
 
     Args:
-        identity: everything that the model depends on. Its users leave the model as it was.
-        load: loads the model. What was kept before is dropped first, since two models may not fit into memory.
+        identity: everything that the model depends on. Users of the model leave it unchanged.
+        load: loads the model. The one before is dropped first, since two models may not fit into memory.
     """
     global _kept
     # Of two steps that share a process, one may compute on its GPU and the other not.

@@ -13,7 +13,7 @@ _LINE = re.compile(r": ([1-9]\d{0,11}) of ([1-9]\d{0,11}) in (\d{1,9}) s, about 
 
 
 class Progress:
-    """A printer of how far a step is and how long the rest takes, at most every `EVERY` seconds."""
+    """A printer of the progress of a step and the time left, at most one line every `EVERY` seconds."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what = what
@@ -31,16 +31,16 @@ class Progress:
 
 
 class StepProgress(NamedTuple):
-    """How far a running step is."""
+    """Progress of a running step."""
 
     share: float
-    """The part of it that is done, above 0 and at most 1."""
+    """Share of the step that is done, above 0 and at most 1."""
     seconds: float
-    """How long the whole step will probably take."""
+    """Estimated duration of the whole step."""
 
 
 def read_progress(log: str) -> StepProgress | None:
-    """Read how far a step is from the last line of progress in its log; None if there is none."""
+    """Read the progress of a step from the last line of progress in its log; None if there is none."""
     found = _LINE.findall(log)
     if not found:
         return None

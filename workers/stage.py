@@ -1,4 +1,4 @@
-"""Stage: the seam between the orchestrator and the work.
+"""Stages as the orchestrator sees them.
 
 A stage is named by string, so that planning never imports torch, transformers, trl or lightgbm. To add a stage, see
 `workers/README.md`.
@@ -22,7 +22,7 @@ class Input:
     """The kind of artifact that it reads."""
     optional: bool = False
     many: bool = False
-    """It reads all shards of its source at once, in order; otherwise the stage runs once per shard."""
+    """Whether it reads all shards of its source at once, in order; otherwise the stage runs once per shard."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Stage:
     """Fields of the config and inputs that determine the model that it loads (by `workers.model_cache`). Steps that
     agree in them are run one after another by a process that keeps the model."""
     batches: bool = False
-    """Its function takes `batch_size`, the number of sequences per forward pass, which changes results through rounding
-    at most; `runtime.<entry>.batch_size` sets it, and it is no part of the key."""
+    """Whether its function takes `batch_size`, the number of sequences per forward pass, which changes results through
+    rounding at most; `runtime.<entry>.batch_size` sets it, and it is no part of the key."""
     history: bool = False
-    """It writes its training curve, `history.parquet` (`tables.HISTORY`), where it trains at all."""
+    """Whether it writes its training curve, `history.parquet` (`tables.HISTORY`), if it trains at all."""
     together: str = ""
     """"module:name" of a function that runs several steps that agree in `loads` for less than they cost one by one:
     `def name(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]`. It does what they share and returns an

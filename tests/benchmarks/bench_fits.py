@@ -34,7 +34,8 @@ from workers.reward_models.annotate import candidate_rows, draw_pairs  # noqa: E
 from workers.reward_models.configs import AnnotateConfig, EvaluateConfig, FitMlpConfig  # noqa: E402
 from workers.reward_models.evaluate import evaluate, evaluate_all, permutations  # noqa: E402
 from workers.reward_models.fit_mlp import fit_mlp, fit_mlps, split_rows  # noqa: E402
-from workers.reward_models.heads import build_mlp, factor_type, save_mlp  # noqa: E402
+from workers.reward_models.heads import build_mlp, save_mlp  # noqa: E402
+from workers.reward_models.precision import factor_type  # noqa: E402
 from workers.stage import Call  # noqa: E402
 
 DIMENSION, HIDDEN = 2048, (1024, 512)
@@ -290,14 +291,14 @@ def training_data(folder: Path, annotations: int) -> tuple[Path, Path]:
         "winner": np.where(wins, second, first), "loser": np.where(wins, first, second),
         "reward_gap": np.where(wins, gap, -gap),
     }  # fmt: skip
-    tables.write_table(columns, tables.ANNOTATIONS, folder / "annotations.parquet")
+    tables.ANNOTATIONS.write(columns, folder)
     return folder, folder
 
 
 def literal_fit(embeddings: Path, annotations: Path, setting: FitMlpConfig) -> None:
     """`step5_train_rms.py` and `networks.py`: whole pairs copied, autograd, one cell at a time."""
     features = np.load(embeddings / "embeddings.npy").reshape(-1, DIMENSION)
-    table = tables.read_table(annotations / "annotations.parquet", tables.ANNOTATIONS)
+    table = tables.ANNOTATIONS.read(annotations)
     winners, losers = (features[table[name].to_numpy()] for name in ("winner", "loser"))
     if setting.loss == "bt":
         rows = np.concatenate([np.stack([winners, losers], 1), np.stack([losers, winners], 1)])
@@ -379,7 +380,7 @@ def memory(embeddings: str, annotations: str) -> None:
         ended.set()
         watcher.join()
     used = most - before
-    table = tables.read_table(Path(annotations) / "annotations.parquet", tables.ANNOTATIONS)
+    table = tables.ANNOTATIONS.read(Path(annotations))
     responses = len(np.unique(np.concatenate([table["winner"].to_numpy(), table["loser"].to_numpy()])))
     batch = len(made[0]._inputs) * (DIMENSION + 2 * sum(HIDDEN) + 1)
     print(used, 4 * (responses * DIMENSION + batch + 4 * made[0].parameters.numel()))

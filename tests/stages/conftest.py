@@ -30,13 +30,12 @@ def tiny_demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 demonstrations that all answer in the same words."""
     folder = tmp_path_factory.mktemp("demonstrations")
     tasks = [task for task in TINY_TASKS for _ in range(2)]
-    tables.write_table(
+    tables.DEMONSTRATIONS.write(
         {
             "prompt": [_prompt(task) for task in tasks],
             "response": [f" To {task}, first buy a good brush and then take your time." for task in tasks],
         },
-        tables.DEMONSTRATIONS,
-        folder / "demonstrations.parquet",
+        folder,
     )
     return folder
 
@@ -46,15 +45,14 @@ def tiny_preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 preferences for help over refusal, so that a reward model can tell all of them."""
     folder = tmp_path_factory.mktemp("preferences")
     tasks = TINY_TASKS * 5
-    tables.write_table(
+    tables.PREFERENCES.write(
         {
             "prompt": [_prompt(task) for task in tasks],
             "chosen": [f" To {task}, buy {i} good brushes." for i, task in enumerate(tasks)],
             "rejected": [f" No, go away. I hate you, {i}." for i in range(len(tasks))],
             "subset": [""] * len(tasks),
         },
-        tables.PREFERENCES,
-        folder / "preferences.parquet",
+        folder,
     )
     return folder
 
@@ -63,14 +61,13 @@ def tiny_preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 train prompts and 4 test prompts."""
     folder = tmp_path_factory.mktemp("prompts")
-    tables.write_table(
+    tables.PROMPTS.write(
         {
             "prompt_id": list(range(len(TINY_TASKS))),
             "split": ["train"] * 8 + ["test"] * 4,
             "prompt": [_prompt(task) for task in TINY_TASKS],
         },
-        tables.PROMPTS,
-        folder / "prompts.parquet",
+        folder,
     )
     return folder
 
@@ -141,15 +138,14 @@ def tiny_write_responses(tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     def write(texts: list[list[str]]) -> Path:
         folder = tmp_path_factory.mktemp("responses")
         rows = [(10 + p, r, text) for p, group in enumerate(texts) for r, text in enumerate(group)]
-        tables.write_table(
+        tables.RESPONSES.write(
             {
                 "prompt_id": [p for p, _, _ in rows],
                 "response_id": [r for _, r, _ in rows],
                 "prompt": [_prompt(TINY_TASKS[p % len(TINY_TASKS)]) for p, _, _ in rows],
                 "response": [text for _, _, text in rows],
             },
-            tables.RESPONSES,
-            folder / "responses.parquet",
+            folder,
         )
         return folder
 

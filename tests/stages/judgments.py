@@ -38,15 +38,15 @@ def write_preferences(folder: Path, rows: Iterable[Row]) -> Path:
     rows = list(rows)
     columns: dict[str, object] = {name: [getattr(row, name) for row in rows] for name in Row._fields}
     columns["subset"] = [""] * len(rows)
-    tables.write_table(columns, tables.PREFERENCES, folder / "preferences.parquet")
+    tables.PREFERENCES.write(columns, folder)
     return folder
 
 
 def write_verdicts(folder: Path, said: Iterable[Said]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     said = list(said)
-    columns: dict[str, object] = {name: [getattr(each, name) for each in said] for name in tables.VERDICTS.names}
-    tables.write_table(columns, tables.VERDICTS, folder / "verdicts.parquet")
+    columns: dict[str, object] = {name: [getattr(each, name) for each in said] for name in tables.VERDICTS.schema.names}
+    tables.VERDICTS.write(columns, folder)
     return folder
 
 
@@ -62,4 +62,4 @@ def samples(row: Row, verdicts: str, *, turned: bool = False, hint: int = 0) -> 
 
 
 def read_pairs(folder: Path) -> list[dict[str, str]]:
-    return list(tables.read_table(folder / "preferences.parquet", tables.PREFERENCES).to_pylist())
+    return list(tables.PREFERENCES.read(folder).to_pylist())

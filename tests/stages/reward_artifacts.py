@@ -26,7 +26,7 @@ def write_embeddings(folder: Path, embeddings: NDArray[Any]) -> Path:
 def write_annotations(folder: Path, winner: NDArray[Any], loser: NDArray[Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     columns = {"winner": winner, "loser": loser, "reward_gap": np.zeros(len(winner))}
-    tables.write_table(columns, tables.ANNOTATIONS, folder / "annotations.parquet")
+    tables.ANNOTATIONS.write(columns, folder)
     return folder
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from workers.device import NoGpuError, device, promise_gpu
-from workers.language_models.training import arguments
+from workers.language_models.configs import SftConfig
+from workers.language_models.sft import sft
 from workers.model_cache import cached_model
 
 pytestmark = pytest.mark.train
@@ -47,14 +49,18 @@ def test_a_model_that_one_step_put_on_the_gpu_is_not_that_of_a_step_without() ->
     assert loaded[1] is not loaded[2]
 
 
-def test_training_refuses_several_gpus_since_each_would_get_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_refuses_several_gpus_since_each_would_get_a_batch(
+    tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
 
-    def settings() -> dict[str, object]:
-        return arguments("", learning_rate=1e-3, epochs=1, batch_size=64, seed=0)
+    def train(out: Path) -> dict[str, float]:
+        out.mkdir()
+        config = SftConfig(batch_size=64, epochs=1)
+        return sft(config, out, policy=tiny_policy, demonstrations=tiny_demonstrations)
 
     with pytest.raises(ValueError, match=r"8 GPUs are visible, and the batch would be 8 times the 64 rows.*gpus: 1"):
-        settings()
+        train(tmp_path / "gpus")
     promise_gpu(False)
-    assert settings()["use_cpu"]
+    assert train(tmp_path / "cpu")["sft_steps"] == 1

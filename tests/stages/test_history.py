@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.history import write_history
-from workers.tables import HISTORY, read_table
+from workers.tables import HISTORY
 
 #: As transformers' trainers keep it: one mapping per logged step, and one of totals at the end.
 LOG = [
@@ -24,7 +24,7 @@ LOG = [
 
 def test_a_curve_has_each_point_that_was_logged_on_the_way_once_and_nothing_of_the_clock(tmp_path: Path) -> None:
     write_history(LOG, tmp_path)
-    rows = read_table(tmp_path / "history.parquet", HISTORY).to_pylist()
+    rows = HISTORY.read(tmp_path).to_pylist()
     assert [(row["step"], row["metric"], row["value"]) for row in rows] == [
         (10, "loss", 2.5),
         (10, "learning_rate", 0.001),
@@ -45,4 +45,4 @@ def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_training_that_logged_nothing_has_an_empty_curve(tmp_path: Path) -> None:
     write_history([{name: value for name, value in LOG[2].items() if name != "epoch"}], tmp_path)
-    assert read_table(tmp_path / "history.parquet", HISTORY).num_rows == 0
+    assert HISTORY.read(tmp_path).num_rows == 0

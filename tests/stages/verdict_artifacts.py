@@ -51,7 +51,7 @@ def mute(first: str, second: str, chosen: str) -> int:
 def write_preferences(folder: Path, pairs: Sequence[Pair]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     columns = {name: [getattr(pair, name) for pair in pairs] for name in Pair._fields}
-    tables.write_table(columns, tables.PREFERENCES, folder / "preferences.parquet")
+    tables.PREFERENCES.write(columns, folder)
     return folder
 
 
@@ -91,8 +91,8 @@ def verdict(
 
 def write_verdicts(folder: Path, rows: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    columns = pa.Table.from_pylist(rows, schema=tables.VERDICTS).to_pydict()
-    tables.write_table(columns, tables.VERDICTS, folder / "verdicts.parquet")
+    columns = pa.Table.from_pylist(rows, schema=tables.VERDICTS.schema).to_pydict()
+    tables.VERDICTS.write(columns, folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 from workers.config import LocalPath
 from workers.data.configs import PreferencesConfig
 from workers.data.preferences import preferences
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 DATA = Path(__file__).parents[2] / "sweeps" / "data"
 KINDS = ("helpful", "harmless")
@@ -79,7 +79,7 @@ def test_the_first_120_preferences_of_each_file_are_judged_in_their_own_words_an
     for source in (DATA / "helpful.jsonl", DATA / "harmless.jsonl"):
         named = LocalPath(path=str(source), sha256=hashlib.sha256(source.read_bytes()).hexdigest())
         preferences(PreferencesConfig(source=named, limit=120), tmp_path)
-        table += read_table(tmp_path / "preferences.parquet", PREFERENCES).to_pylist()
+        table += PREFERENCES.read(tmp_path).to_pylist()
     shown = [(row["prompt"], row["first"], row["second"]) for row in judgments()]
     assert shown[::2] == [(row["prompt"], row["chosen"], row["rejected"]) for row in table]
     assert shown[1::2] == [(row["prompt"], row["rejected"], row["chosen"]) for row in table]

@@ -27,7 +27,7 @@ class Columns(Config):
     second: str | None = None
     """Column of the second answer."""
     label: str | None = None
-    """Column that says which of `first` and `second` is the better one."""
+    """Column that marks the better one of `first` and `second`."""
     label_of_first: int | str = 1
     """Value of `label` where the first is the better one (LLMBar: 1, PKU-SafeRLHF's better_response_id: 0). There can
     be only one other value."""
@@ -128,7 +128,7 @@ class TestSetsConfig(Config):
 
 
 class PerturbConfig(Config):
-    """Config of `perturb`, fewer, biased or noisier preferences: a share of the rows, then a bias, then label noise."""
+    """Config of `perturb`: a share of the rows, then a bias, then label noise."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the rows that is kept, before the bias."""
@@ -139,7 +139,7 @@ class PerturbConfig(Config):
     biased: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the kept rows to which the bias applies."""
     reversed: bool = False
-    """Whether the rows stay that the bias contradicts, for reversed test sets."""
+    """Keep the rows that the bias contradicts instead, for reversed test sets."""
     flip_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """Probability with which each label is flipped."""
     beta: FiniteFloat | None = None
@@ -148,7 +148,7 @@ class PerturbConfig(Config):
     scale: PositiveFloat | Literal["std"] = 1.0
     """Divisor of the margins; `std` is the standard deviation of all of them."""
     seed: Seed = 0
-    """Seed of which rows are kept, and of the noise."""
+    """Seed of the choice of rows and of the noise."""
 
     @model_validator(mode="after")
     def _one_kind_of_noise(self) -> PerturbConfig:

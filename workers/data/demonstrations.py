@@ -8,7 +8,7 @@ from workers.data.configs import DemonstrationsConfig
 from workers.data.dialogue_rows import read_dialogues
 from workers.data.held_out import without_held_out
 from workers.seeding import shuffle_key
-from workers.tables import DEMONSTRATIONS, write_table
+from workers.tables import DEMONSTRATIONS
 
 
 def demonstrations(config: DemonstrationsConfig, out: Path, *, held_out: Path | None = None) -> dict[str, float]:
@@ -32,11 +32,11 @@ def demonstrations(config: DemonstrationsConfig, out: Path, *, held_out: Path | 
         )
     dialogues.sort(key=lambda each: shuffle_key(config.seed, each.prompt, each.response))
     rows = dialogues[: config.limit]
-    columns: dict[str, object] = {
+    columns = {
         "prompt": [each.prompt for each in rows],
         "response": [each.response for each in rows],
     }
-    write_table(columns, DEMONSTRATIONS, out / "demonstrations.parquet")
+    DEMONSTRATIONS.write(columns, out)
     return {
         "demonstrations": float(len(rows)),
         "skipped_rows": float(skipped),

@@ -1,4 +1,4 @@
-"""Rows of data sets as dialogues: what the data stages (prompts, demonstrations, preferences, test_sets) read.
+"""Rows of data sets as dialogues, for the stages `prompts`, `demonstrations`, `preferences` and `test_sets`.
 
 Forms of row (`Columns` can give other names to their columns):
 
@@ -9,7 +9,7 @@ Forms of row (`Columns` can give other names to their columns):
 - `prompt`, `first`, `second`, `label`: two answers, and which of them is the better one;
 - `prompt`, `response`: one answer; no preferences can be made of it.
 
-The form of a file is the one that most of its rows have the columns of. A `subset` column names the subset of a row.
+The form of a file is the one whose columns most of its rows have. A `subset` column names the subset of a row.
 
 A system message becomes the first paragraph of the human turn that follows: transcripts have no third speaker, and no
 instruction to the model is lost. Messages of one speaker in a row are one turn, with an empty line between them.
@@ -44,7 +44,7 @@ _SHOWN, _PRINTED = 5, 100
 
 
 class _IncompleteRowError(Exception):
-    """A row cannot be read; the message says what it lacks."""
+    """Raised for a row that cannot be read; the message names what it lacks."""
 
 
 def read_dialogues(
@@ -93,7 +93,7 @@ def read_dialogues(
 
 @dataclass(frozen=True)
 class _Form:
-    """A form of row: where prompt and answers stand."""
+    """A form of row: the columns of its prompt and answers."""
 
     columns: Columns | None
     """None stands for `prompt`, `response`."""
@@ -146,7 +146,7 @@ def _form_of(values: Mapping[str, Any], columns: Columns | None) -> _Form | None
 
 
 def _needed(columns: Columns) -> list[str]:
-    """The columns of every row of this form; there may be a prompt column or not."""
+    """Return the columns that every row of this form has, besides the prompt, which rows may lack."""
     named = (columns.chosen,) if columns.label is None else (columns.first, columns.second, columns.label)
     return [name for name in named if name is not None]
 
@@ -168,7 +168,7 @@ def _require_two_values(rows: list[Row], name: str, columns: Columns) -> None:
 
 
 def _better_and_worse(row: Row, columns: Columns) -> tuple[str, str]:
-    """The columns of the chosen and of the rejected answer."""
+    """Return the columns of the chosen and of the rejected answer."""
     if columns.label is None:
         return str(columns.chosen), str(columns.rejected)
     label = _value(row, columns.label)
@@ -188,7 +188,7 @@ def _subset(row: Row, columns: Columns) -> str:
 
 
 def _answered(row: Row, column: str, prompt_column: str | None) -> tuple[str, str]:
-    """The prompt and the answer in `column`."""
+    """Return the prompt and the answer in `column`."""
     if isinstance(value := _value(row, column), list):
         turns = _turns(value, column)
         if turns[-1][0] != ASSISTANT:
@@ -220,7 +220,7 @@ def _split_transcript(text: str, column: str) -> tuple[str, str]:
 
 
 def _question(row: Row, column: str) -> str:
-    """The prompt in a column of its own."""
+    """Return the prompt in a column of its own."""
     if isinstance(value := _value(row, column), list):
         turns = _turns(value, column)
         if turns[-1][0] != HUMAN:
@@ -243,7 +243,7 @@ def _own_response(text: str, column: str) -> str:
 
 
 def _turns(messages: list[Any], column: str) -> list[tuple[str, str]]:
-    """(`HUMAN` or `ASSISTANT`, text) of each turn of a list of messages, at least one."""
+    """Return (`HUMAN` or `ASSISTANT`, text) of each turn of a list of messages, at least one."""
     turns: list[tuple[str, str]] = []
     for number, message in enumerate(messages, start=1):
         where = f"message {number} of {column}"

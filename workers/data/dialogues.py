@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.seeding import shuffle_key
-from workers.tables import PREFERENCES, write_table
+from workers.tables import PREFERENCES
 
 HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"
@@ -46,13 +46,13 @@ def pair_order(seed: int) -> Callable[[Dialogue], bytes]:
 
 def write_pairs(pairs: Sequence[Dialogue], subsets: Sequence[str], out: Path) -> None:
     """Write `preferences.parquet`, with a subset for each pair."""
-    columns: dict[str, object] = {
+    columns = {
         "prompt": [pair.prompt for pair in pairs],
         "chosen": [pair.response for pair in pairs],
         "rejected": [pair.rejected for pair in pairs],
         "subset": list(subsets),
     }
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    PREFERENCES.write(columns, out)
 
 
 def as_prompt(text: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.data.dialogues import Dialogue
-from workers.tables import PREFERENCES, PROMPTS, read_table
+from workers.tables import PREFERENCES, PROMPTS
 
 
 def without_held_out(dialogues: list[Dialogue], held_out: Path | None) -> tuple[list[Dialogue], int]:
     """Remove dialogues with a test prompt of the prompts artifact `held_out`, and count them."""
     if held_out is None:
         return dialogues, 0
-    table = read_table(held_out / "prompts.parquet", PROMPTS)
+    table = PROMPTS.read(held_out)
     splits, prompts = table.column("split").to_pylist(), table.column("prompt").to_pylist()
     test = {prompt for split, prompt in zip(splits, prompts, strict=True) if split == "test"}
     kept = [dialogue for dialogue in dialogues if dialogue.prompt not in test]
@@ -27,7 +27,7 @@ def without_test_prompts(dialogues: list[Dialogue], test_sets: Path | None) -> t
     """
     if test_sets is None:
         return dialogues, 0
-    table = read_table(test_sets / "preferences.parquet", PREFERENCES)
+    table = PREFERENCES.read(test_sets)
     test = {_one_spaced(prompt) for prompt in table.column("prompt").to_pylist()}
     kept = [dialogue for dialogue in dialogues if _one_spaced(dialogue.prompt) not in test]
     return kept, len(dialogues) - len(kept)

@@ -1,9 +1,10 @@
 """Stage `perturb`: fewer, biased or noisier preferences.
 
-First a share of the rows, then a bias in the first of these, then label noise. Which rows, and the uniform number that
-decides a label, depend on nothing but the seed and the row's prompt and two answers, in whatever order. So designs
-are paired: smaller fractions lie within larger ones, what is flipped at a rate is flipped at every higher one, and all
-flip rates, betas and biases of a seed share their draws. A flip rate of 0.5 is a beta of 0.
+A share of the rows is kept, then a bias applies to the first of these, then label noise to all. The choice of rows, and
+the uniform number that decides a label, depend on nothing but the seed and the row's prompt and two answers, in
+whatever order. So designs are paired: smaller fractions lie within larger ones, a row that is flipped at a rate is
+flipped at every higher one, and all flip rates, betas and biases of a seed share their draws. A flip rate of 0.5 is a
+beta of 0.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from workers.annotator import reward_scale, second_wins
 from workers.data.configs import PerturbConfig
 from workers.seeding import derive_seed, shuffle_key
-from workers.tables import PREFERENCES, read_table, write_table
+from workers.tables import PREFERENCES
 
 #: Markdown: headings, list items and table rows at the beginning of a line; bold; code. Not 2**3, nor `__init__`.
 _MARKDOWN = re.compile(
@@ -46,8 +47,8 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
         ValueError: no row is left; `beta` without margins, or with margins of other rows; `scale: std` when all margins
             are equal.
     """
-    path = preferences / "preferences.parquet"
-    rows = read_table(path, PREFERENCES).to_pylist()
+    path = PREFERENCES.path(preferences)
+    rows = PREFERENCES.read(preferences).to_pylist()
     # Without the label, so that noise upstream changes neither the order nor the draws.
     contents = [(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: shuffle_key(config.seed, "perturb/rows", *contents[i]))
@@ -63,8 +64,8 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
     for i, flip in zip(left, flips, strict=True):
         if flip:
             rows[i]["chosen"], rows[i]["rejected"] = rows[i]["rejected"], rows[i]["chosen"]
-    columns: dict[str, object] = {name: [rows[i][name] for i in left] for name in PREFERENCES.names}
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    columns = {name: [rows[i][name] for i in left] for name in PREFERENCES.schema.names}
+    PREFERENCES.write(columns, out)
     return {
         "kept_preferences": float(len(left)),
         "flip_rate": float(flips.mean()),
@@ -73,12 +74,12 @@ def perturb(config: PerturbConfig, out: Path, *, preferences: Path, margins: Pat
 
 
 def has_markdown(text: str) -> bool:
-    """Find out whether a text has a heading, a list, a table, bold text or code in Markdown."""
+    """Return whether a text has a heading, a list, a table, bold text or code in Markdown."""
     return _MARKDOWN.search(text) is not None
 
 
 def _fits(config: PerturbConfig, row: dict[str, str]) -> bool:
-    """Whether the bias explains the label; with `reversed`, the opposite label."""
+    """Return whether the bias explains the label; with `reversed`, the opposite label."""
     favoured, other = row["chosen"].strip(), row["rejected"].strip()
     if config.reversed:
         favoured, other = other, favoured
@@ -94,7 +95,7 @@ def _flips(
     contents: list[tuple[str, ...]],
     margins: Path | None,
 ) -> NDArray[np.bool_]:
-    """Whether each of the rows `left` of all the `rows` is flipped."""
+    """Decide for each row of `left`, positions among all `rows`, whether it is flipped."""
     label = "perturb/noise/"
     uniform = np.array([derive_seed(config.seed, label + json.dumps(each), bits=53) / 2**53 for each in contents])
     if config.beta is None:

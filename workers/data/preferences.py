@@ -15,7 +15,7 @@ def preferences(
 ) -> dict[str, float]:
     """Write `preferences.parquet`: two different answers to the same prompt in each row.
 
-    Rows are shuffled by seed and content, and the first `limit` are kept. `subset` is what the source calls it.
+    Rows are shuffled by seed and content, and the first `limit` are kept. `subset` is the source's name of it.
 
     Args:
         config: what to read.

@@ -8,7 +8,7 @@ from workers.config import Data, LocalPath, NamedModel
 from workers.data.configs import PromptsConfig
 from workers.data.dialogue_rows import read_dialogues
 from workers.seeding import shuffle_key
-from workers.tables import PROMPTS, write_table
+from workers.tables import PROMPTS
 
 
 def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
@@ -23,7 +23,7 @@ def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
         long_prompts: distinct prompts over `max_tokens`, the "Human:" and "Assistant:" markers counted.
 
     Raises:
-        ValueError: fewer prompts than asked for, or none for one of the splits; and what `read_dialogues` raises.
+        ValueError: fewer prompts than `train` or `test`, or none for a split; and what `read_dialogues` raises.
         OSError: the tokenizer could not be loaded.
     """
     found, skipped = _distinct(config, config.source)
@@ -41,12 +41,12 @@ def prompts(config: PromptsConfig, out: Path) -> dict[str, float]:
     train = rest[: config.train]
     _enough("test", len(test), config.test, long)
     _enough("train", len(train), config.train, long)
-    columns: dict[str, object] = {
+    columns = {
         "prompt_id": range(len(train) + len(test)),
         "split": ["train"] * len(train) + ["test"] * len(test),
         "prompt": train + test,
     }
-    write_table(columns, PROMPTS, out / "prompts.parquet")
+    PROMPTS.write(columns, out)
     return {
         "train_prompts": float(len(train)),
         "test_prompts": float(len(test)),

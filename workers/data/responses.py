@@ -1,7 +1,7 @@
 """Responses of policies: the one reader and writer of `responses` artifacts.
 
-Their flat order (prompt * responses + response, prompts counted over all shards) is the one in which scores, embeddings
-and annotations count.
+Their flat order (prompt * responses + response, prompts counted over all shards) is that of scores, embeddings and
+annotations.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workers.tables import RESPONSES, read_table, write_table
-
-RESPONSES_FILE = "responses.parquet"
+from workers.tables import RESPONSES
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Responses:
             yield start, _texts(part, "prompt"), self._cut(_texts(part, "response"))
 
     def name(self, row: int) -> str:
-        """Return what error messages call a row."""
+        """Return the name of a row in error messages."""
         cell = self.table.slice(row, 1).to_pylist()[0]
         return f"prompt {cell['prompt_id']}, response {cell['response_id']}"
 
@@ -70,7 +68,7 @@ def read_responses(folders: Sequence[Path], cut_at: str | None = None) -> Respon
     """
     if not folders:
         raise ValueError("no shards of responses given")
-    shards = [_read_shard(folder / RESPONSES_FILE) for folder in folders]
+    shards = [_read_shard(folder) for folder in folders]
     responses = shards[0][2]
     for folder, (_, _, found) in zip(folders, shards, strict=True):
         if found != responses:
@@ -89,18 +87,19 @@ def write_responses(prompt_ids: Sequence[int], prompts: Sequence[str], answers: 
         out: folder of the artifact.
     """
     each = len(answers) // len(prompts)
-    columns: dict[str, object] = {
+    columns = {
         "prompt_id": np.repeat(prompt_ids, each),
         "response_id": np.tile(np.arange(each), len(prompts)),
         "prompt": [prompt for prompt in prompts for _ in range(each)],
         "response": answers,
     }
-    write_table(columns, RESPONSES, out / RESPONSES_FILE)
+    RESPONSES.write(columns, out)
 
 
-def _read_shard(path: Path) -> tuple[pa.Table, int, int]:
-    """The table, its number of prompts, and of responses per prompt."""
-    table = read_table(path, RESPONSES)
+def _read_shard(folder: Path) -> tuple[pa.Table, int, int]:
+    """Read the table of a shard; return it, its number of prompts, and of responses per prompt."""
+    path = RESPONSES.path(folder)
+    table = RESPONSES.read(folder)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no responses")
     prompt_ids = table.column("prompt_id").to_numpy()

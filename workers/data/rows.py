@@ -19,13 +19,13 @@ from workers.config import Data, HubData, LocalPath
 
 @dataclass(frozen=True)
 class Row:
-    """One row, with whatever columns it has."""
+    """One row of any columns."""
 
     place: str
     """"line 87" or "row 87", counted from 1."""
     values: Mapping[str, Any]
     fault: str | None = None
-    """Why it could not be parsed."""
+    """Reason why it could not be parsed; None if it could."""
 
 
 def read_rows(source: Data) -> list[Row]:
@@ -87,7 +87,7 @@ def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
 
 
 def _is_array_of_rows(value: object) -> bool:
-    """Whether it is an array of objects, but no dialogue: a file may be one line with lists of messages."""
+    """Return whether a value is an array of objects, but no dialogue: a file may be one line of lists of messages."""
     return isinstance(value, list) and all(isinstance(each, dict) and "role" not in each for each in value)
 
 

@@ -1,1 +1,1 @@
-"""Generative judges: asked, read, trained on, evaluated, and used as annotators."""
+"""Generative judges: their judgments, data to train them on, their evaluation, and their use as annotators."""

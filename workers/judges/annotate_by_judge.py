@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from workers import tables
 from workers.judges.annotated_pairs import read_annotated_pairs
 from workers.judges.configs import AnnotateByJudgeConfig
 from workers.judges.judged_pairs import JudgedPairs, majority
-from workers.reward_models.embeddings import ANNOTATIONS_FILE
 from workers.seeding import generator
+from workers.tables import ANNOTATIONS
 
 
 def annotate_by_judge(
@@ -19,13 +18,13 @@ def annotate_by_judge(
 ) -> dict[str, float]:
     """Let a judge choose the winner of each annotated pair.
 
-    What it prefers is the majority of its verdicts; where there is none, where the two orders disagree, and where both
+    Its preference is the majority of its verdicts; where there is none, where the two orders disagree, and where both
     answers are the same text, a coin decides. The coin of annotation i depends on the seed and i alone.
 
     Args:
         config: where a response ends, and the seed.
         out: receives `annotations.parquet`: the same pairs in the same order.
-        annotations: artifact of the pairs; who won there does not matter.
+        annotations: artifact of the pairs; their winners do not matter.
         responses: shards of the responses that were annotated.
         verdicts: artifact of the judge's verdicts about the pairs.
 
@@ -38,7 +37,7 @@ def annotate_by_judge(
         ValueError: a pair without verdict, or what `read_annotated_pairs` raises.
     """
     pairs = read_annotated_pairs(annotations, responses, config.cut_at)
-    table = tables.read_table(annotations / ANNOTATIONS_FILE, tables.ANNOTATIONS)
+    table = ANNOTATIONS.read(annotations)
     winner, loser, gap = (table[name].to_numpy() for name in ("winner", "loser", "reward_gap"))
     judged = JudgedPairs(verdicts, repeats="each")
     right = [None if pair.winner == pair.loser else majority(judged.verdicts_about(*pair)) for pair in pairs]
@@ -48,14 +47,13 @@ def annotate_by_judge(
     heads = generator(config.seed, "annotate_by_judge/coin").random(len(pairs)) < 0.5
     turned = np.where(undecided, heads != (winner < loser), against)
     reward_gap = np.where(turned, -gap, gap)
-    tables.write_table(
+    ANNOTATIONS.write(
         {
             "winner": np.where(turned, loser, winner),
             "loser": np.where(turned, winner, loser),
             "reward_gap": reward_gap,
         },
-        tables.ANNOTATIONS,
-        out / ANNOTATIONS_FILE,
+        out,
     )
     return {
         "flip_rate": float((reward_gap < 0).mean()),

@@ -1,4 +1,4 @@
-"""Annotated pairs as texts, about which a judge is asked and by which its verdicts are found again."""
+"""Annotated pairs as texts, which a judge is shown and by which its verdicts are found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workers.data.responses import read_responses
-from workers.reward_models.embeddings import read_pairs
+from workers.reward_models.pairs import read_pairs
 
 
 class AnnotatedPair(NamedTuple):

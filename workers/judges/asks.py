@@ -1,4 +1,4 @@
-"""The judgments that a judge is asked for: each by its pair of answers, their order, its hint and its number."""
+"""Requests for judgments: each has a pair of answers, their order, a hint and a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import Shown, hinted_request, request
 from workers.seeding import generator
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 @dataclass(frozen=True)
@@ -24,37 +24,37 @@ class ShownPair:
     first: str
     second: str
     drawn: bool
-    """It is the order that was drawn for the pair, and not the other one."""
+    """Whether it is the order that was drawn for the pair, and not the other one."""
     wording: int
-    """Place in `requests.WORDINGS`."""
+    """Index in `requests.WORDINGS`."""
 
     def request(self, config: JudgeSampleConfig) -> str:
-        """Return the dialogue that asks for a judgment without a hint."""
+        """Return the dialogue that requests a judgment without a hint."""
         return request(self.prompt, self.first, self.second, config.form, config.rationale, self.wording)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One judgment to be written."""
+    """A request for one judgment."""
 
     pair: ShownPair
     hint: int
-    """The answer (1 or 2, by place) that the judge is told to be better; 0 tells it nothing."""
+    """The answer (1 or 2, by place) that it gives as the better one; 0 gives none."""
     sample: int
-    """Its number among the judgments that are asked for in the same way, from 0."""
+    """Its number among the requests that are otherwise the same, from 0."""
 
     @property
     def shown(self) -> Shown:
-        """What the judge sees."""
+        """The pair as the judge sees it."""
         return Shown(self.pair.prompt, self.pair.first, self.pair.second, self.hint)
 
     @property
     def label(self) -> str:
-        """Name the random stream of the judgment by its texts, so that nothing else matters to it."""
+        """Name of the random stream of the judgment, a digest of its texts, so that nothing else matters to it."""
         return f"judge_sample/{_digest(*self.shown, self.sample)}"
 
     def dialogue(self, config: JudgeSampleConfig) -> str:
-        """Return the dialogue that the judge is given."""
+        """Return the dialogue for the judge."""
         pair = self.pair
         if self.hint:
             return hinted_request(pair.prompt, pair.first, pair.second, config.form, pair.wording, self.hint)
@@ -68,9 +68,9 @@ def draw_pairs(config: JudgeSampleConfig, preferences: Path, recorded: Container
     rows (`numpy.array_split`). What is drawn depends on the seed and the texts alone.
 
     Args:
-        config: which pairs, and how they are shown.
+        config: number and shard of the pairs, and the settings of order and wording.
         preferences: artifact of the pairs; which answer is preferred matters only where `chosen_first` is not 0.5.
-        recorded: what a judge has seen already. Where that is one order of a pair, it is the drawn one, unless
+        recorded: pairs with a recorded judgment. Where that is one order of a pair, it is the drawn one, unless
             `chosen_first` asks for a certain order.
 
     Returns:
@@ -79,8 +79,8 @@ def draw_pairs(config: JudgeSampleConfig, preferences: Path, recorded: Container
     Raises:
         ValueError: the shard is empty.
     """
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     chosen_of: dict[tuple[str, str, str], str] = {}
     for row in table.select(["prompt", "chosen", "rejected"]).to_pylist():
         low, high = sorted((row["chosen"], row["rejected"]))

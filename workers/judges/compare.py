@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest, bootstrap  # type: ignore[import-untyped]
 
-from workers import tables
 from workers.judges.configs import JudgeCompareConfig
 from workers.seeding import generator
+from workers.tables import JUDGED_ROWS
 
 COMPARISON_FILE = "comparison.json"
 #: Resamples drawn at once, to bound memory.
@@ -39,8 +39,8 @@ def judge_compare(config: JudgeCompareConfig, out: Path, *, first: Path, second:
     Raises:
         ValueError: the evaluations are not of the same rows in the same order, or of fewer than two.
     """
-    files = [folder / "rows.parquet" for folder in (first, second)]
-    one, other = (tables.read_table(file, tables.JUDGED_ROWS) for file in files)
+    files = [JUDGED_ROWS.path(folder) for folder in (first, second)]
+    one, other = (JUDGED_ROWS.read(folder) for folder in (first, second))
     _require_same_rows(one, other, files)
     credits = [table["credit"].to_numpy() for table in (one, other)]
     difference = credits[0] - credits[1]

@@ -10,13 +10,13 @@ from workers.config import Config, Fraction, NonNegativeFloat, NonNegativeInt, P
 from workers.judges.backends.configs import Backend, EndpointJudge, LocalJudge, RecordedJudge
 from workers.metric import Metric
 
-#: Spelling of a judgment. json: an object with the rationale first, then the verdict 1 or 2 (Con-J, arXiv 2410.03742).
+#: Form of a judgment. json: an object with the rationale first, then the verdict 1 or 2 (Con-J, arXiv 2410.03742).
 #: brackets: reasoning that ends in [[A]] or [[B]] (RISE-Judge, arXiv 2502.11689, after MT-Bench, arXiv 2306.05685).
 Form = Literal["json", "brackets"]
 
 
 class JudgeSampleConfig(Config):
-    """Judgments of pairs of answers by a generative judge.
+    """Config of `judge_sample`: judgments of pairs of answers by a generative judge.
 
     Defaults of sampling are Con-J's (arXiv 2410.03742): 8 repeated judgments, temperature 1.2, top_p 0.95, repetition
     penalty 1.2, at most 512 new tokens; hinted ones at temperature 1.0 and top_p 0.9.
@@ -25,7 +25,7 @@ class JudgeSampleConfig(Config):
     backend: Backend = LocalJudge(engine="transformers")
     form: Form = "json"
     rationale: bool = True
-    """False asks for the bare verdict."""
+    """Whether to request a rationale with the verdict."""
     wordings: Annotated[int, Field(ge=1, le=6)] = 1
     """Number of wordings of the request (`workers.judges.requests`), one of which each pair draws; 1 is Con-J's."""
     orders: Literal["drawn", "both"] = "drawn"
@@ -40,14 +40,14 @@ class JudgeSampleConfig(Config):
     repetition_penalty: PositiveFloat = 1.2
     """An endpoint gets it only where it is not 1, since not every server knows it."""
     hints: bool = False
-    """Ask also for one judgment per answer, order and pair of a judge that is told that this is the better one."""
+    """Whether to request one more judgment per answer, order and pair, given this answer as the better one."""
     hint_temperature: NonNegativeFloat = 1.0
     hint_top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_new_tokens: PositiveInt = 512
     max_request_tokens: PositiveInt = 4096
-    """A longer request is never cut, because it would lose what to do, the question and the first answer: it is not
-    asked, and its judgment has no text and a reason (`unread`). An endpoint has limits of its own; the outcome is the
-    same."""
+    """Longest request. A longer one is never cut, because it would lose the task, the question and the first answer: it
+    is not sent, and its judgment has no text and a reason (`unread`). An endpoint has limits of its own, with the same
+    outcome."""
     chat: bool = False
     """Put requests into the chat template of the tokenizer, as messages; an endpoint always gets messages."""
     limit: PositiveInt | None = None
@@ -78,22 +78,25 @@ class JudgeSampleConfig(Config):
 
 
 class JudgeParseConfig(Config):
-    """Verdicts read from judgments."""
+    """Config of `judge_parse`: verdicts read from judgments."""
 
     form: Form = "json"
-    """The one that was asked for."""
+    """The requested form."""
     strict: bool = False
-    """True, to label training data: the text is exactly what was asked for, rationale first. False, to evaluate: the
-    last verdict in it counts, however it is spelled (see `workers.judges.parse`)."""
+    """True, to label training data: the text must have exactly the requested form, rationale first. False, to evaluate:
+    the last verdict in it counts, in any form (see `workers.judges.parse`)."""
     rationale: bool = True
-    """Whether one was asked for; only a strict reading looks at it."""
+    """Whether a rationale was requested; only strict parsing reads it."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("verdicts", "unparsed_rate", "unread_judgments", "first_position_rate")
 
 
 class JudgePairsConfig(Config):
-    """Contrastive pairs of judgments per labelled pair of answers and order; the caps are Con-J's."""
+    """Config of `judge_pairs`: contrastive pairs of judgments.
+
+    The caps are Con-J's, per labelled pair of answers and order.
+    """
 
     repeated: NonNegativeInt = 3
     """At most so many pairs of a right and a wrong repeated judgment."""
@@ -102,7 +105,7 @@ class JudgePairsConfig(Config):
     hinted: NonNegativeInt = 1
     """At most so many pairs of a judgment with a true hint and one with a false hint."""
     seed: Seed = 0
-    """Chooses which judgments are paired."""
+    """Seed of the choice of the judgments that are paired."""
 
     @model_validator(mode="after")
     def _some_type_is_wanted(self) -> JudgePairsConfig:
@@ -123,14 +126,14 @@ class JudgePairsConfig(Config):
 
 
 class JudgeDemonstrationsConfig(Config):
-    """A teacher's judgments that are admitted as demonstrations (RISE-Judge, arXiv 2502.11689)."""
+    """Config of `judge_demonstrations`: admission of a teacher's judgments (RISE-Judge, arXiv 2502.11689)."""
 
     both_orders: bool = True
     """The verdict must be right in both orders of the answers."""
     length_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
-    """How many times as long as the other answer an answer may be, in characters; not published for RISE."""
+    """Greatest ratio of the lengths of the two answers, in characters; not published for RISE."""
     general: PositiveInt | None = None
-    """How many rows of the `general` demonstrations are mixed in; None takes all."""
+    """Number of rows of the `general` demonstrations that are mixed in; None takes all."""
     seed: Seed = 0
 
     def metrics(self) -> tuple[str | Metric, ...]:
@@ -146,14 +149,14 @@ class JudgeDemonstrationsConfig(Config):
 
 
 class HardCasesConfig(Config):
-    """The labelled pairs of answers that a judge got wrong, or left undecided, in one judgment at least."""
+    """Config of `hard_cases`: pairs that a judge got wrong, or left undecided, in one judgment at least."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("preferences", "judged_rows")
 
 
 class SurvivingRowsConfig(Config):
-    """The labelled pairs of answers that contrastive pairs were made of, so that scalar models see the same rows."""
+    """Config of `surviving_rows`: labelled pairs of answers that contrastive pairs were made of."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("preferences", "lost_rows")
@@ -170,7 +173,7 @@ class RewardBench(Config):
     )
     """The sections that the set has."""
     missing_subsets: Literal["error", "skip"] = "error"
-    """A subset of these sections without rows stops the step, or the section is the mean of the others."""
+    """Treatment of subsets of these sections without rows. skip: the section is the mean of the others."""
 
     @model_validator(mode="after")
     def _each_section_once(self) -> RewardBench:
@@ -184,12 +187,12 @@ def _rewardbench(value: object) -> object:
 
 
 class JudgeEvaluateConfig(Config):
-    """Accuracy on test sets, and how far position and length decide."""
+    """Config of `judge_evaluate`: accuracy on test sets, and biases of position and length."""
 
     sets: Annotated[
         dict[str, Annotated[Literal["pairs"] | RewardBench, BeforeValidator(_rewardbench)]], Field(min_length=1)
     ]
-    """Name of a test set -> how it is scored: `pairs` (mean credit), `rewardbench`, or `{rewardbench: [sections]}`.
+    """Name of a test set -> its scoring: `pairs` (mean credit), `rewardbench`, or `{rewardbench: [sections]}`.
     Every set of the table must be named; rows without a subset belong to the only set that is."""
     both_orders: bool = False
     """Add both-order accuracy and consistency; the judge must have seen both orders."""
@@ -209,7 +212,7 @@ class JudgeEvaluateConfig(Config):
 
 
 class JudgeCompareConfig(Config):
-    """Difference in accuracy of two judges on the same rows."""
+    """Config of `judge_compare`: difference in accuracy of two judges on the same rows."""
 
     level: Fraction = 0.95
     """Coverage of the interval."""
@@ -228,7 +231,7 @@ class JudgeCompareConfig(Config):
 
 
 class ResponsePairsConfig(Config):
-    """Pairs of a policy's responses to the same prompt, not labelled yet: `chosen` is just the first of the two."""
+    """Config of `response_pairs`: pairs of a policy's responses to the same prompt, not labelled yet."""
 
     pairs: PositiveInt = 1
     """Pairs per prompt: responses 0 and 1, 2 and 3, …"""
@@ -240,14 +243,14 @@ class ResponsePairsConfig(Config):
 
 
 class RelabelConfig(Config):
-    """Preferences as a judge sees them; pairs without a verdict, or with another one in the other order, are lost."""
+    """Config of `relabel`: preferences with the labels of a judge."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("preferences", "turned_rate", "undecided_rows")
 
 
 class PolicyCompareConfig(Config):
-    """A policy against the one that it started from, on the same prompts."""
+    """Config of `policy_compare`: a policy against the one that it started from, on the same prompts."""
 
     cut_at: str | None = "\n\nHuman"
     """A response ends where this text begins, as `score` reads it."""
@@ -264,7 +267,7 @@ class PolicyCompareConfig(Config):
 
 
 class AnnotationPairsConfig(Config):
-    """The texts of annotated pairs, for a judge: `chosen` is the winner."""
+    """Config of `annotation_pairs`: the texts of annotated pairs, for a judge."""
 
     cut_at: str | None = "\n\nHuman"
     """A response ends where this text begins, as `score` reads it."""
@@ -274,12 +277,12 @@ class AnnotationPairsConfig(Config):
 
 
 class AnnotateByJudgeConfig(Config):
-    """Annotations with the judge's verdict in place of the simulated one; a coin decides where it has none."""
+    """Config of `annotate_by_judge`: annotations by a judge in place of the simulated annotator."""
 
     cut_at: str | None = "\n\nHuman"
     """The same as in `annotation_pairs`."""
     seed: Seed = 0
-    """Seeds the coin."""
+    """Seed of the coin."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("flip_rate", "mean_reward_gap", "undecided_rate")

@@ -1,4 +1,4 @@
-"""Stage `judge_pairs`: contrastive pairs of judgments, to train a judge by DPO."""
+"""Stage `judge_pairs`: contrastive pairs of judgments, for training a judge by DPO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.judges.configs import JudgePairsConfig
 from workers.judges.judged_pairs import JudgedPairs, Judgment
 from workers.progress import Progress
 from workers.seeding import shuffle_key
-from workers.tables import PREFERENCES, write_table
+from workers.tables import PREFERENCES
 
 
 def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferences: Path) -> dict[str, float]:
@@ -21,8 +21,8 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
     - "repeated": right and wrong judgments without a hint, as many pairs as the fewer of the two, at most
       `config.repeated`; each judgment is in one such pair;
     - "unparsed": right ones and ones without a readable verdict, at most `config.unparsed`; these right ones may be in
-      a repeated pair too. What the judge did not write (column `unread`) is no judgment to learn from, and left out;
-    - "hinted": right ones that were told the label and wrong ones that were told the opposite, at most `config.hinted`.
+      a repeated pair too. Judgments without text (column `unread`) are left out;
+    - "hinted": right ones with a true hint and wrong ones with a false hint, at most `config.hinted`.
 
     This is how `construct_dpo_dataset_for_critic_model.py` of github.com/YeZiyi1998/Con-J pairs. Not taken over from
     it: hinted judgments longer than 400 tokens lose their end there, and hinted judgments without a readable verdict
@@ -32,7 +32,7 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
     and rejected changed over, when a label is turned round, and more samples only add.
 
     Args:
-        config: how many pairs of each type.
+        config: number of pairs of each type.
         out: receives `preferences.parquet`: the request without hint, the right judgment as `chosen`, the wrong one as
             `rejected`, the type of the pair as `subset`.
         verdicts: artifact of judgments with their verdicts.
@@ -69,13 +69,13 @@ def judge_pairs(config: JudgePairsConfig, out: Path, *, verdicts: Path, preferen
         )
     print(f"judge_pairs: {seen}", flush=True)
     types = Counter(kind for kind, _, _ in pairs)
-    columns: dict[str, object] = {
+    columns = {
         "prompt": [judged.request(right) for _, right, _ in pairs],
         "chosen": [judged.text(right) for _, right, _ in pairs],
         "rejected": [judged.text(wrong) for _, _, wrong in pairs],
         "subset": [kind for kind, _, _ in pairs],
     }
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    PREFERENCES.write(columns, out)
     return {
         "pairs": float(len(pairs)),
         "repeated_pairs": float(types["repeated"]),

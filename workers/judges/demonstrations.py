@@ -8,7 +8,7 @@ from pathlib import Path
 from workers.judges.configs import JudgeDemonstrationsConfig
 from workers.judges.judged_pairs import JudgedPairs, Judgment
 from workers.seeding import shuffle_key
-from workers.tables import DEMONSTRATIONS, read_table, write_table
+from workers.tables import DEMONSTRATIONS
 
 
 def judge_demonstrations(
@@ -28,7 +28,7 @@ def judge_demonstrations(
     one equally often. (The paper does not say which of the two judgments RISE trained on.)
 
     Args:
-        config: what is admitted, and how much general dialogue is mixed in.
+        config: the filter, and the number of general demonstrations.
         out: receives `demonstrations.parquet`, shuffled by seed and content: the request and the judgment.
         verdicts: artifact of the teacher's judgments with their verdicts.
         preferences: artifact of labelled pairs of answers, whose labels count.
@@ -40,7 +40,7 @@ def judge_demonstrations(
 
     Raises:
         ValueError: no row is admitted; a row was judged in one order only although both must be right; there are
-            fewer general demonstrations than asked for; or no preference was judged.
+            fewer general demonstrations than `config.general`; or no preference was judged.
     """
     judged = JudgedPairs(verdicts, repeats="once")
     table, judgments_of = judged.join(preferences)
@@ -66,8 +66,8 @@ def judge_demonstrations(
     print(f"judge_demonstrations: {reasons['admitted']} rows admitted; lost: {lost or 'none'}", flush=True)
     rows += _general(config, general)
     rows.sort(key=lambda row: shuffle_key(config.seed, *row))
-    columns: dict[str, object] = {"prompt": [row[0] for row in rows], "response": [row[1] for row in rows]}
-    write_table(columns, DEMONSTRATIONS, out / "demonstrations.parquet")
+    columns = {"prompt": [row[0] for row in rows], "response": [row[1] for row in rows]}
+    DEMONSTRATIONS.write(columns, out)
     counts = {f"{reason}_rows": float(reasons[reason]) for reason in ("admitted", "wrong", "inconsistent", "unparsed")}
     return {
         "demonstrations": float(len(rows)),
@@ -94,7 +94,7 @@ def _general(config: JudgeDemonstrationsConfig, general: Path | None) -> list[tu
         if config.general is not None:
             raise ValueError(f"general: {config.general} asks for a `general` input of demonstrations")
         return []
-    table = read_table(general / "demonstrations.parquet", DEMONSTRATIONS)
+    table = DEMONSTRATIONS.read(general)
     rows = list(zip(*(table.column(name).to_pylist() for name in ("prompt", "response")), strict=True))
     if config.general is not None and len(rows) < config.general:
         raise ValueError(f"{general}: {len(rows)} demonstrations, but general: {config.general} asks for more")

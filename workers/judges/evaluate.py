@@ -1,4 +1,4 @@
-"""Stage `judge_evaluate`: the accuracy of a judge or of a scalar reward model, and what sways it.
+"""Stage `judge_evaluate`: the accuracy of a judge or of a scalar reward model, and its biases.
 
 The protocol of a row is RewardBench v1's for generative judges (arXiv 2403.13787; `scripts/run_generative.py`): the
 answers in one random order, 1 for the right one, 0.5 for a tie or a text that cannot be read. Of several judgments the
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from workers import tables
 from workers.judges import rewardbench
 from workers.judges.configs import JudgeEvaluateConfig, RewardBench
 from workers.judges.judged_pairs import JudgedPairs, Judgment
+from workers.tables import JUDGED_ROWS, PREFERENCES
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class _Row:
 
 
 def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, test_sets: Path) -> dict[str, float]:
-    """Give credit to the judge for each row of the test sets, and sum up.
+    """Give credit to the judge for each row of the test sets, and summarise.
 
-    Verdicts are found by text, whatever the labels were when the judge was asked.
+    Verdicts are found by text, whatever the labels were when they were requested.
 
     Args:
-        config: the test sets, and how each is scored.
+        config: the test sets and their scoring.
         out: receives `rows.parquet` (`tables.JUDGED_ROWS`) in the order of the test sets.
         verdicts: artifact of verdicts about these pairs, or more.
         test_sets: artifact of preferences. Where it names no subsets, all rows belong to the only set of `sets`.
@@ -68,23 +68,23 @@ def judge_evaluate(config: JudgeEvaluateConfig, out: Path, *, verdicts: Path, te
         ValueError: no rows, a row without verdict in the drawn order, or in the other one for `both_orders`, a set of
             `sets` without rows, rows of another set, or what `rewardbench.section_scores` raises.
     """
-    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets / "preferences.parquet", config)
+    rows = _rows(JudgedPairs(verdicts, repeats="each"), test_sets, config)
     credit = np.array([row.credit() for row in rows])
-    tables.write_table(
+    JUDGED_ROWS.write(
         {
             **{name: [getattr(row, name) for row in rows] for name in ("subset", "prompt", "chosen", "rejected")},
             "credit": credit,
         },
-        tables.JUDGED_ROWS,
-        out / "rows.parquet",
+        out,
     )
     metrics = {"accuracy": float(credit.mean())} | _of_sets(config, [row.subset for row in rows], credit)
     metrics |= _biases(rows) | (_both_orders(rows) if config.both_orders else {})
     return {f"{config.prefix}{name}": value for name, value in metrics.items()}
 
 
-def _rows(judged: JudgedPairs, file: Path, config: JudgeEvaluateConfig) -> list[_Row]:
-    columns = tables.read_table(file, tables.PREFERENCES).to_pydict()
+def _rows(judged: JudgedPairs, test_sets: Path, config: JudgeEvaluateConfig) -> list[_Row]:
+    file = PREFERENCES.path(test_sets)
+    columns = PREFERENCES.read(test_sets).to_pydict()
     if not columns["prompt"]:
         raise ValueError(f"{file}: no rows to test on")
     rows = []

@@ -1,4 +1,4 @@
-"""Stage `hard_cases`: the labelled pairs of answers that a judge fails on."""
+"""Stage `hard_cases`: labelled pairs of answers that a judge fails on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workers.judges.configs import HardCasesConfig
 from workers.judges.judged_pairs import JudgedPairs
-from workers.tables import PREFERENCES, write_table
+from workers.tables import PREFERENCES
 
 
 def hard_cases(config: HardCasesConfig, out: Path, *, verdicts: Path, preferences: Path) -> dict[str, float]:
@@ -33,5 +33,5 @@ def hard_cases(config: HardCasesConfig, out: Path, *, verdicts: Path, preference
     judged = sum(map(bool, counted))
     if not hard:
         raise ValueError(f"{verdicts}: the judge is right about all of the {judged} rows: there are no hard cases")
-    write_table(table.take(hard).to_pydict(), PREFERENCES, out / "preferences.parquet")
+    PREFERENCES.write(table.take(hard).to_pydict(), out)
     return {"preferences": float(len(hard)), "judged_rows": float(judged)}

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from workers.tables import PREFERENCES, VERDICTS, read_table
+from workers.tables import PREFERENCES, VERDICTS
 
 #: Texts are read in parts, so that they never lie in memory twice.
 _PART = 10_000
@@ -28,17 +28,17 @@ class Judgment(NamedTuple):
     row: int
     """Row of the table of verdicts."""
     sample: int
-    """Its number among the judgments that were asked for in the same way."""
+    """Its number among the judgments of the same request."""
     drawn: bool
-    """The answers were shown in the order that was drawn for the pair."""
+    """Whether the answers were shown in the order that was drawn for the pair."""
     chosen_first: bool
-    """The chosen answer was shown first."""
+    """Whether the chosen answer was shown first."""
     hint: int
-    """The answer (1 or 2, by place) that the judge was told to be better; 0 without a hint."""
+    """The answer (1 or 2, by place) that the request gave as the better one; 0 without a hint."""
     verdict: int
     """The answer (1 or 2, by place) that it prefers; 0 where no verdict could be read."""
     unread: bool
-    """The judge wrote nothing: the request was too long or refused, or the reply garbled."""
+    """Whether the judge wrote nothing: the request was too long or refused, or the reply garbled."""
 
     @property
     def right(self) -> bool | None:
@@ -59,17 +59,17 @@ class JudgedPairs:
 
         Args:
             verdicts: the artifact.
-            repeats: how judgments count that agree in order, hint, sample, request and text. "once" is for stages that
-                learn from the texts (Con-J, arXiv 2410.03742; RISE, arXiv 2502.11689): one that was written down twice
-                is no second one. "each" is for stages that count verdicts: those of `scalar_verdicts` have no texts, so
+            repeats: how often judgments count that agree in order, hint, sample, request and text. "once" is for stages
+                that learn from the texts (Con-J, arXiv 2410.03742; RISE, arXiv 2502.11689): a copy of a judgment is no
+                second one. "each" is for stages that count verdicts: those of `scalar_verdicts` have no texts, so
                 all about a pair that occurs in several rows agree, although of equal rewards each row has a verdict
                 against its own label.
 
         Raises:
             ValueError: the table has another shape, or a verdict other than 0, 1 and 2.
         """
-        self.file = verdicts / "verdicts.parquet"
-        self._table = read_table(self.file, VERDICTS)
+        self.file = VERDICTS.path(verdicts)
+        self._table = VERDICTS.read(verdicts)
         self._once = repeats == "once"
         names = ("sample", "drawn", "hint", "verdict", "unread")
         self._sample, self._drawn, self._hint, self._verdict, self._unread = (
@@ -87,7 +87,7 @@ class JudgedPairs:
             start += part.num_rows
 
     def about(self, prompt: str, chosen: str, rejected: str) -> list[Judgment]:
-        """Find all judgments of a pair, hinted ones too; the list is empty if the judge was not asked.
+        """Find all judgments of a pair, hinted ones too; the list is empty if there are none.
 
         Those that were shown the chosen answer first come first; otherwise they are in the order of the table.
         """
@@ -132,7 +132,7 @@ class JudgedPairs:
         Raises:
             ValueError: no row has a judgment.
         """
-        table = read_table(preferences / "preferences.parquet", PREFERENCES)
+        table = PREFERENCES.read(preferences)
         pairs = zip(*(table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected")), strict=True)
         judgments = [self.about(*pair) for pair in pairs]
         if not any(judgments):
@@ -144,11 +144,11 @@ class JudgedPairs:
         return table, judgments
 
     def request(self, judgment: Judgment) -> str:
-        """Return the dialogue that asked for it, without any hint."""
+        """Return the dialogue that requested a judgment, without any hint."""
         return str(self._table.column("request")[judgment.row].as_py())
 
     def text(self, judgment: Judgment) -> str:
-        """Return what the judge wrote."""
+        """Return the text of a judgment."""
         return str(self._table.column("text")[judgment.row].as_py())
 
     def _counted(self, rows: list[int]) -> list[int]:
@@ -167,10 +167,9 @@ class JudgedPairs:
 
 
 def majority(judgments: Iterable[Judgment]) -> bool | None:
-    """Tell whether the judge prefers the chosen answer: it has most of the verdicts in each order that was shown.
+    """Return whether the judge prefers the chosen answer: it has most of the verdicts in each order that was shown.
 
-    Returns:
-        False where the rejected one has; None where an order has no majority, because nothing was read or for a tie,
+    False if the rejected one has; None where an order has no majority, because nothing was read or for a tie,
         or where the orders disagree.
     """
     votes = Counter[bool]()

@@ -8,14 +8,14 @@ from pathlib import Path
 from workers.data.responses import read_responses
 from workers.judges.annotated_pairs import read_annotated_pairs
 from workers.judges.configs import AnnotationPairsConfig, ResponsePairsConfig
-from workers.tables import PREFERENCES, write_table
+from workers.tables import PREFERENCES
 
 
 def response_pairs(config: ResponsePairsConfig, out: Path, *, responses: list[Path]) -> dict[str, float]:
     """Pair responses 2k and 2k + 1 of each prompt, prompt by prompt.
 
     Args:
-        config: how many pairs per prompt, and where a response ends.
+        config: number of pairs per prompt, and the end of a response.
         out: receives `preferences.parquet`, the first of the two as `chosen`; pairs of equal texts are left out.
         responses: shards of the responses.
 
@@ -67,6 +67,6 @@ def _write_different(pairs: Sequence[tuple[str, str, str]], out: Path, none_left
     if not kept:
         raise ValueError(none_left)
     prompt, chosen, rejected = zip(*kept, strict=True)
-    columns: dict[str, object] = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subset": [""] * len(kept)}
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subset": [""] * len(kept)}
+    PREFERENCES.write(columns, out)
     return {"preferences": float(len(kept)), "equal_pairs": float(len(pairs) - len(kept))}

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from workers.judges.configs import Form, JudgeParseConfig
-from workers.tables import JUDGMENTS, VERDICTS, read_table, write_table
+from workers.tables import JUDGMENTS, VERDICTS
 
 _BRACKETS = {"[[A]]": 1, "[[B]]": 2}
 _NUMBERS = {"1": 1, "2": 2, "A": 1, "B": 2}
@@ -33,22 +33,23 @@ _BARE = re.compile(r"""["'*`\s(]*(?:answer\s+)?([12AB])["'*`\s).]*""")
 
 
 def judge_parse(config: JudgeParseConfig, out: Path, *, judgments: list[Path]) -> dict[str, float]:
-    """Read the verdict of each judgment: 1, 2, or 0 where the text does not say or there is none.
+    """Read the verdict of each judgment: 1, 2, or 0 where there is no text or it names neither.
 
     Args:
-        config: how strictly to read.
+        config: the form, and how strictly it is required.
         out: receives `verdicts.parquet`, the judgments of all shards in order, each with its verdict.
         judgments: shards of the judgments.
 
     Returns:
         `verdicts`: rows written. `unparsed_rate`: share of them with verdict 0. `unread_judgments`: those of them that
-        have no text, because the request was too long or refused, or the reply garbled; column `unread` says why.
-        `first_position_rate`: share of verdict 1 among the others; 0.5, which says nothing, where there are none.
+        have no text, because the request was too long or refused, or the reply garbled; the reason is in column
+        `unread`. `first_position_rate`: share of verdict 1 among the others; 0.5, which means nothing, where there are
+        none.
 
     Raises:
         ValueError: there are no judgments.
     """
-    table = pa.concat_tables([read_table(folder / "judgments.parquet", JUDGMENTS) for folder in judgments])
+    table = pa.concat_tables([JUDGMENTS.read(folder) for folder in judgments])
     if table.num_rows == 0:
         raise ValueError(f"{judgments[0]}: no judgments")
     unread = table.column("unread").to_pylist()
@@ -56,8 +57,8 @@ def judge_parse(config: JudgeParseConfig, out: Path, *, judgments: list[Path]) -
         0 if reason else _verdict(config, text)
         for text, reason in zip(table.column("text").to_pylist(), unread, strict=True)
     ]
-    columns: dict[str, object] = {name: table.column(name) for name in table.column_names}
-    write_table({**columns, "verdict": verdicts}, VERDICTS, out / "verdicts.parquet")
+    columns = {name: table.column(name) for name in table.column_names}
+    VERDICTS.write({**columns, "verdict": verdicts}, out)
     read = len(verdicts) - verdicts.count(0)
     return {
         "verdicts": float(len(verdicts)),
@@ -74,7 +75,7 @@ def _verdict(config: JudgeParseConfig, text: str) -> int:
 
 
 def strict_verdict(text: str, form: Form, rationale: bool) -> int:
-    """Return 1 or 2 where the text is what was asked for and nothing else, white space around it aside; else 0.
+    """Return 1 or 2 where the text has the requested form and nothing else, white space around it aside; else 0.
 
     json: an object with exactly the keys rationale (a text that is not blank) and verdict (the number 1 or 2), in this
     order. brackets: one `[[A]]` or `[[B]]`, which ends the text, behind some reasoning. Without a rationale, the
@@ -108,9 +109,9 @@ def _strict_json(text: str, rationale: bool) -> int:
 
 
 def lenient_verdict(text: str, form: Form) -> int:
-    """Return 1 or 2 where the text says so in one of these ways; else 0. The first way that occurs decides.
+    """Return 1 or 2 where the text states it in one of these ways; else 0. The first way that occurs decides.
 
-    1. In the form that was asked for: its last verdict. Of json, objects anywhere in the text (code fences, prose and
+    1. In the requested form: its last verdict. Of json, objects anywhere in the text (code fences, prose and
        raw line breaks inside of strings do no harm), and where there is none, or it is cut off, `verdict: …` with the
        value 1, "1", 'Answer 1' or the like. Of brackets, `[[A]]` and `[[B]]`.
     2. In the other form, likewise.

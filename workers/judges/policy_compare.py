@@ -44,7 +44,7 @@ def policy_compare(
 
     Returns:
         `golden_reward` and `start_golden_reward`: means over all responses. `win_rate`: of the policy.
-        `length_controlled_win_rate`: what the function of this name returns. `mean_length` and `start_mean_length`: of
+        `length_controlled_win_rate`: see the function of this name. `mean_length` and `start_mean_length`: of
         the responses, in characters.
 
     Raises:

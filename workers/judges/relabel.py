@@ -6,14 +6,14 @@ from pathlib import Path
 
 from workers.judges.configs import RelabelConfig
 from workers.judges.judged_pairs import JudgedPairs, majority
-from workers.tables import PREFERENCES, read_table, write_table
+from workers.tables import PREFERENCES
 
 
 def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Path) -> dict[str, float]:
     """Choose in each pair the answer that the judge prefers.
 
-    What it prefers is the majority of its verdicts. Pairs without one, or with different ones in the two orders where
-    the judge was asked in both, are lost.
+    Its preference is the majority of its verdicts. Pairs without one, or with different ones in the two orders, are
+    lost.
 
     Args:
         config: has no fields.
@@ -26,10 +26,9 @@ def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Pa
         lost.
 
     Raises:
-        ValueError: a pair that the judge was not asked about, or none is left.
+        ValueError: a pair has no verdict, or none is left.
     """
-    file = preferences / "preferences.parquet"
-    rows = read_table(file, PREFERENCES).to_pylist()
+    rows = PREFERENCES.read(preferences).to_pylist()
     judged = JudgedPairs(verdicts, repeats="each")
     kept: list[dict[str, str]] = []
     turned = 0
@@ -43,11 +42,12 @@ def relabel(config: RelabelConfig, out: Path, *, preferences: Path, verdicts: Pa
             turned += 1
     if not kept:
         raise ValueError(
-            f"{judged.file}: the judge decided none of the {len(rows)} pairs of {file}: look at `unparsed_rate` of its"
-            " verdicts, and whether it just prefers one of the two places"
+            f"{judged.file}: the judge decided none of the {len(rows)} pairs of "
+            f"{PREFERENCES.path(preferences)}: look at `unparsed_rate` of its verdicts, and whether it just prefers one"
+            " of the two places"
         )
-    columns: dict[str, object] = {name: [row[name] for row in kept] for name in PREFERENCES.names}
-    write_table(columns, PREFERENCES, out / "preferences.parquet")
+    columns = {name: [row[name] for row in kept] for name in PREFERENCES.schema.names}
+    PREFERENCES.write(columns, out)
     return {
         "preferences": float(len(kept)),
         "turned_rate": turned / len(kept),

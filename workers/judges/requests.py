@@ -1,14 +1,14 @@
-"""What a generative judge is asked, and how a judgment is spelled.
+"""Requests to a generative judge, and the form of judgments.
 
-A request shows a question and two answers and asks which one is better, in one of two forms:
+A request shows a question and two answers and asks for the better one, in one of two forms:
 
 - json, as in Con-J: `{"rationale": "…", "verdict": 1}`, the rationale first, so that it can carry the verdict;
 - brackets, as in RISE-Judge and MT-Bench: reasoning that ends in `[[A]]` or `[[B]]`.
 
-Wording 0 says in English, and with other names of the keys, what the request of Con-J says in Chinese; so does the
-hinted request (github.com/YeZiyi1998/Con-J, README.md and src/openrlhf/utils/templates.py, Apache-2.0). The other
-wordings are ours: RISE-Judge (arXiv 2502.11689) has a teacher rewrite the role, criteria and format of its requests,
-but does not publish the result.
+Wording 0 is the Chinese request of Con-J in English, with other names of the keys; so is the hinted request
+(github.com/YeZiyi1998/Con-J, README.md and src/openrlhf/utils/templates.py, Apache-2.0). The other wordings are ours:
+RISE-Judge (arXiv 2502.11689) has a teacher rewrite the role, criteria and format of its requests, but does not publish
+the result.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from typing import NamedTuple
 from workers.data.dialogues import ASSISTANT, HUMAN
 from workers.judges.configs import Form
 
-#: How the reason begins why a judgment has no text: the request is longer than the model's context; the server refuses
-#: the request, or its content; or its reply is garbled.
+#: First words of the reason why a judgment has no text: the request is longer than the model's context; the server
+#: refuses the request, or its content; or its reply is garbled.
 TOO_LONG, REFUSED, FILTERED, GARBLED = "too long", "refused", "filtered", "garbled"
 
 
 class Shown(NamedTuple):
-    """What a judge sees of a pair of answers."""
+    """A pair of answers as a judge sees it."""
 
     prompt: str
     first: str
     second: str
     hint: int
-    """The answer (1 or 2, by place) that it is told to be better; 0 tells it nothing."""
+    """The answer (1 or 2, by place) that the request gives as the better one; 0 gives none."""
 
 
 class Written(NamedTuple):
-    """A judgment, or why there is none."""
+    """A judgment, or the reason why there is none."""
 
     text: str
     unread: str = ""
-    """Why there is no text; "" where the judge wrote something, be it nothing."""
+    """Reason why there is no text; "" where the judge wrote one, be it empty."""
 
 
 #: Role, task and criteria. Short, because tiny models have 512 tokens of context.
@@ -58,7 +58,7 @@ WORDINGS = (
     "Act as the referee of a contest between two writers who got the same question. Judge content before form: facts, "
     "reasoning, completeness, readability.",
 )
-#: Wordings, by number, that say how to reply after the answers instead of before them.
+#: Numbers of the wordings whose instruction of the form stands after the answers instead of before them.
 _FORMAT_LAST = (1, 3, 5)
 
 _FORMATS = {
@@ -74,7 +74,7 @@ _NAMES = {"json": ("1", "2"), "brackets": ("A", "B")}
 
 
 def request(prompt: str, first: str, second: str, form: Form, rationale: bool, wording: int) -> str:
-    """Write the dialogue "\\n\\nHuman: …\\n\\nAssistant:" that asks for a judgment.
+    """Write the dialogue "\\n\\nHuman: …\\n\\nAssistant:" that requests a judgment.
 
     It has one human turn. Where the question is a dialogue of several turns, all of them are shown, set apart by a line
     break instead of an empty line.
@@ -83,9 +83,9 @@ def request(prompt: str, first: str, second: str, form: Form, rationale: bool, w
         prompt: "\\n\\nHuman: …\\n\\nAssistant:".
         first: the answer that is shown first.
         second: the other one.
-        form: spelling of the verdict.
-        rationale: whether to ask for one.
-        wording: place in `WORDINGS`.
+        form: form of the judgment.
+        rationale: whether to request one.
+        wording: index in `WORDINGS`.
     """
     how = _FORMATS[form, rationale]
     shown = _shown(prompt, first, second, form)
@@ -94,18 +94,18 @@ def request(prompt: str, first: str, second: str, form: Form, rationale: bool, w
 
 
 def hinted_request(prompt: str, first: str, second: str, form: Form, wording: int, hint: int) -> str:
-    """Write a request that says that answer `hint` (1 or 2) is the better one, and asks for the reasons only."""
+    """Write a request that gives answer `hint` (1 or 2) as the better one, and asks for the reasons only."""
     better = _NAMES[form][hint - 1]
     shown = _shown(prompt, first, second, form)
     return _asked(f"{WORDINGS[wording]}\n\n{shown}\n\nAnswer {better} is known to be better. Explain why:")
 
 
 def format_judgment(rationale: str | None, verdict: int | str, form: Form) -> str:
-    """Spell a rationale, if there is one, and a verdict in the form in which a judge was asked to write them.
+    """Format a rationale, if there is one, and a verdict in the form that a judge is requested to use.
 
     Args:
         rationale: text.
-        verdict: 1 or 2; anything else is spelled as it is, and no parser reads it as a verdict.
+        verdict: 1 or 2; anything else is kept as it is, and no parser reads it as a verdict.
         form: json or brackets.
     """
     number = int(verdict) if str(verdict).isdecimal() else verdict

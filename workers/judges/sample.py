@@ -1,4 +1,4 @@
-"""Stage `judge_sample`: what a generative judge writes about pairs of answers."""
+"""Stage `judge_sample`: judgments of pairs of answers by a generative judge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.judges.backends.configs import EndpointJudge, LocalJudge, RecordedJ
 from workers.judges.backends.recorded import chosen_judgments, read_recorded
 from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import TOO_LONG, Written, format_judgment
-from workers.tables import JUDGMENTS, write_table
+from workers.tables import JUDGMENTS
 
 
 def judge_sample(
@@ -23,17 +23,17 @@ def judge_sample(
     a random stream of its own, from the seed and the texts: rows, shards and labels around it change nothing, except
     through rounding in the forward pass.
 
-    With `hints` the judge is told once that the first answer is the better one, and once that the second is. It then
-    writes only the rationale, and the verdict that was hinted at is added (Con-J, arXiv 2410.03742, section 3.1).
-    Whichever hint was true, and what the judgments are good for, is for later stages to say.
+    With `hints` one request gives the first answer as the better one, and another the second. The judge then writes
+    only the rationale, and the verdict of the hint is added (Con-J, arXiv 2410.03742, section 3.1). Later stages decide
+    which hint was true, and the use of the judgments.
 
-    Whoever wrote it, a text begins with one space, so that nothing but its words tells where it is from.
+    A text begins with one space, whatever its source, so that nothing but its words gives the source away.
 
-    A request is asked whole or not at all: one that is longer than there is room for, like one that a server refuses,
-    gets a row without text, whose column `unread` says why.
+    A request is never cut: one that is too long, like one that a server refuses, gets a row without text, and the
+    reason in the column `unread`.
 
     Args:
-        config: how to ask.
+        config: settings of the requests and of sampling.
         out: receives `judgments.parquet`; those of a pair and order lie together, repeated ones before hinted ones.
         preferences: artifact of the pairs.
         judge: artifact of the model that judges, needed by a local backend and not used by the others.
@@ -43,7 +43,7 @@ def judge_sample(
         `judgments`: rows written. `mean_judgment_tokens`: mean new tokens of these, EOS not counted; the server's own
         count for an endpoint. `judge_too_long`: rows without text because the request is too long. `judge_refused`:
         rows without text for another reason. `judge_cost`: dollars for all the judgments, whenever they were paid.
-        `judge_requests`: rows that the server was asked for.
+        `judge_requests`: rows that were requested from the server.
 
     Raises:
         ValueError: the shard is empty, judgments are not recorded, or what `judgments_by_model`, `endpoint.ask` and
@@ -106,7 +106,7 @@ def _by_endpoint(
 
 
 def _with_hinted_verdict(config: JudgeSampleConfig, ask: Ask, written: Written) -> Written:
-    """Make a whole judgment of the rationale that a hint was answered with."""
+    """Make a whole judgment of the rationale that answers a request with a hint."""
     if not ask.hint or written.unread:
         return written
     return Written(format_judgment(written.text, ask.hint, config.form))
@@ -118,7 +118,7 @@ def _write(
     place = {pair: i for i, pair in enumerate(pairs)}
     rows = sorted(zip(asks, written, strict=True), key=lambda row: (place[row[0].pair], row[0].hint, row[0].sample))
     requests = {pair: pair.request(config) for pair in pairs}
-    write_table(
+    JUDGMENTS.write(
         {
             "prompt": [ask.pair.prompt for ask, _ in rows],
             "first": [ask.pair.first for ask, _ in rows],
@@ -131,6 +131,5 @@ def _write(
             "text": [f" {each.text.strip()}" for _, each in rows],
             "unread": [each.unread for _, each in rows],
         },
-        JUDGMENTS,
-        out / "judgments.parquet",
+        out,
     )

@@ -1,4 +1,4 @@
-"""Stage `surviving_rows`: the labelled pairs of answers that a judge is trained on."""
+"""Stage `surviving_rows`: labelled pairs of answers that a judge is trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workers.judges.configs import SurvivingRowsConfig
 from workers.judges.judged_pairs import JudgedPairs
-from workers.tables import PREFERENCES, read_table, write_table
+from workers.tables import PREFERENCES
 
 
 def surviving_rows(
@@ -32,11 +32,11 @@ def surviving_rows(
     """
     judged = JudgedPairs(verdicts, repeats="once")
     table, judgments_of = judged.join(preferences)
-    trained = set(read_table(pairs / "preferences.parquet", PREFERENCES).column("prompt").to_pylist())
+    trained = set(PREFERENCES.read(pairs).column("prompt").to_pylist())
     rows = [
         row for row, judgments in enumerate(judgments_of) if any(judged.request(each) in trained for each in judgments)
     ]
     if not rows:
         raise ValueError(f"{pairs}: no pair is about one of the {table.num_rows} rows of {preferences}")
-    write_table(table.take(rows).to_pydict(), PREFERENCES, out / "preferences.parquet")
+    PREFERENCES.write(table.take(rows).to_pydict(), out)
     return {"preferences": float(len(rows)), "lost_rows": float(table.num_rows - len(rows))}

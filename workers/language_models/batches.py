@@ -20,22 +20,22 @@ Made = TypeVar("Made")
 class BatchSize:
     """The number of sequences per forward pass of one call of a stage; halved whenever memory runs out.
 
-    It is no part of what a step is: the company of a sequence changes its numbers only through rounding.
+    It is no part of a step's identity: the other sequences of a batch change a result only through rounding.
     """
 
     def __init__(self, sequences: int) -> None:
-        """Start with so many sequences."""
+        """Start with `sequences`."""
         self.sequences = sequences
 
     def apply(self, forward: Callable[[np.ndarray], Made], order: np.ndarray) -> Iterator[tuple[np.ndarray, Made]]:
         """Call `forward` with one batch of `order` after another; a batch that is too large is cut and tried again.
 
         Args:
-            forward: makes something of a batch.
-            order: what the batches are taken from, e.g. positions of rows.
+            forward: computes the result of a batch.
+            order: the items to cut into batches, e.g. positions of rows.
 
         Yields:
-            A batch, and what was made of it.
+            A batch, and its result.
 
         Raises:
             torch.OutOfMemoryError, MemoryError, RuntimeError: not even one sequence fits.
@@ -60,7 +60,7 @@ class BatchSize:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Tell whether memory ran out; torch says so of the CPU's in a RuntimeError."""
+    """Return whether memory ran out; torch reports the CPU's as a RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error) or "CUDA error: out of memory" in str(error)
@@ -114,7 +114,7 @@ def in_batches(
         forward: given token ids and attention mask of a batch on `device()`, int64 of shape (batch, longest row).
 
     Yields:
-        Positions in `rows` (int64), and what `forward` made of these rows.
+        Positions in `rows` (int64), and the result of `forward` for these rows.
     """
     where = device()
 

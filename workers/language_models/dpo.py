@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from workers.data.chat import answer_message, messages
 from workers.language_models import training
 from workers.language_models.configs import DpoConfig
-from workers.language_models.transcripts import transcript_ids
-from workers.tables import PREFERENCES, read_table
+from workers.language_models.transcripts import answer_ids, short_rows
+from workers.tables import PREFERENCES
 
 
 def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
@@ -82,26 +82,13 @@ def _rows(config: DpoConfig, preferences: Path, tokenizer: PreTrainedTokenizerBa
 
     Columns `prompt`, `chosen`, `rejected` are texts (TRL adds EOS), or lists of messages.
     """
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
-    prompts, chosen, rejected = (table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected"))
-    end = 0 if config.chat else 1
-    longest = [
-        max(map(len, pair)) + end
-        for pair in zip(
-            *(transcript_ids(tokenizer, prompts, answers, chat=config.chat) for answers in (chosen, rejected)),
-            strict=True,
-        )
-    ]
-    kept = [row for row, length in enumerate(longest) if length <= limit]
-    if not kept:
-        raise ValueError(
-            f"{path}: none of its {len(longest)} rows has at most {limit} tokens: raise max_tokens, or train a model"
-            " that reads more"
-        )
-    columns: dict[str, list[object]] = {
-        "prompt": [messages(prompts[row]) if config.chat else prompts[row] for row in kept],
-        "chosen": [[answer_message(chosen[row])] if config.chat else chosen[row] for row in kept],
-        "rejected": [[answer_message(rejected[row])] if config.chat else rejected[row] for row in kept],
-    }
-    return Dataset.from_dict(columns), len(longest) - len(kept)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
+    ids = answer_ids(table, tokenizer, chat=config.chat)
+    kept = short_rows(ids, limit, path, end=0 if config.chat else 1)
+    columns = table.select(["prompt", "chosen", "rejected"]).take(kept).to_pydict()
+    if config.chat:
+        columns["prompt"] = [messages(prompt) for prompt in columns["prompt"]]
+        for answer in ("chosen", "rejected"):
+            columns[answer] = [[answer_message(text)] for text in columns[answer]]
+    return Dataset.from_dict(columns), table.num_rows - len(kept)

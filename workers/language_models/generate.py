@@ -12,7 +12,7 @@ from workers.language_models import models
 from workers.language_models.configs import GenerateConfig
 from workers.language_models.sampling import sample
 from workers.language_models.sampling_settings import Sampling
-from workers.tables import PROMPTS, read_table
+from workers.tables import PROMPTS
 
 
 def generate(
@@ -61,8 +61,8 @@ def generate(
 
 def _shard(config: GenerateConfig, prompts: Path) -> tuple[list[int], list[str]]:
     """Read the ids and texts of the prompts of the shard."""
-    path = prompts / "prompts.parquet"
-    table = read_table(path, PROMPTS)
+    path = PROMPTS.path(prompts)
+    table = PROMPTS.read(prompts)
     table = table.filter(pc.equal(table.column("split"), config.split)).sort_by("prompt_id")
     block = np.array_split(np.arange(table.num_rows), config.shards)[config.shard]
     if not len(block):

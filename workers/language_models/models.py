@@ -1,4 +1,4 @@
-"""Language models as artifacts: save, refer to, find and load them, and make batches of texts for them.
+"""Language models as artifacts: save, refer to, find and load them.
 
 A `model` or `golden` artifact holds either a folder `model/` (`save_pretrained`, tokenizer included) or a
 `reference.json` that names a Hub model or a local folder, so that no 17 GB model is ever copied.
@@ -30,7 +30,7 @@ class Source:
     revision: str | None = None
 
     def state(self) -> tuple[object, ...]:
-        """Return what changes when the files of a local model do, for `workers.model_cache`."""
+        """Return a value that changes with the files of a local model, for `workers.model_cache`."""
         if not self.local:
             return (self.name, self.revision)
         files = sorted(path for path in Path(self.name).rglob("*") if path.is_file())
@@ -137,7 +137,7 @@ def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_
 
 
 def read_token_limit(source: Source, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
-    """Return what `token_limit` does, from the config of a model that is not loaded.
+    """Return the same as `token_limit`, from the config of a model that is not loaded.
 
     Raises:
         FileNotFoundError: the model cannot be read.

@@ -18,7 +18,7 @@ from workers.language_models.batches import pad, tokenise
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.progress import Progress
 from workers.seeding import derive_seed, generator
-from workers.tables import DEMONSTRATIONS, read_table
+from workers.tables import DEMONSTRATIONS
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 #: A byte-level vocabulary holds every byte and the three special tokens at least.
@@ -51,7 +51,7 @@ def policy(config: PolicyConfig, out: Path, *, demonstrations: Path | None = Non
         raise ValueError(f"tiny policy: hidden ({tiny.hidden}) must be a multiple of twice the heads ({tiny.heads})")
     if tiny.vocabulary < SMALLEST_VOCABULARY:
         raise ValueError(f"tiny policy: vocabulary ({tiny.vocabulary}) must be at least {SMALLEST_VOCABULARY}")
-    table = read_table(demonstrations / "demonstrations.parquet", DEMONSTRATIONS)
+    table = DEMONSTRATIONS.read(demonstrations)
     columns = (table.column(name).to_pylist() for name in ("prompt", "response"))
     texts = [prompt + response for prompt, response in zip(*columns, strict=True)]
     if not texts:

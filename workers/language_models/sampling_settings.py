@@ -1,4 +1,4 @@
-"""Settings of sampling, and what follows from them for any engine: prompts that fit, and tokens that end a text."""
+"""Settings of sampling, and their effect with any engine: prompts that fit, and tokens that end a text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prompt_tokens(
     # Samples of one prompt are tokenised once.
     distinct = list(dict.fromkeys(prompts))
     rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room + 1)
-    # One token more than there is room for tells which ones are too long.
+    # One token more than there is room for reveals the prompts that are too long.
     if long := [i for i, row in enumerate(rows) if len(row) > room]:
         print(f"{len(long)} of {len(rows)} prompts have more than {room} tokens and lose their beginning")
         cut = prompt_ids(tokenizer, [distinct[i] for i in long], chat=settings.chat, max_tokens=room)
@@ -76,7 +76,7 @@ def too_long_prompts(source: models.Source, prompts: Sequence[str], settings: Sa
 
 
 def _room(limit: int, settings: Sampling) -> int:
-    """Most tokens of a prompt in a context of `limit`."""
+    """Return the greatest number of tokens of a prompt in a context of `limit`."""
     room = min(limit - settings.max_new_tokens, settings.max_prompt_tokens)
     if room <= 0:
         raise ValueError(f"max_new_tokens ({settings.max_new_tokens}) leaves no room in {limit} tokens of context")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from workers.language_models import training
 from workers.language_models.configs import SftConfig
 from workers.language_models.transcripts import prompt_ids, transcript_ids
-from workers.tables import DEMONSTRATIONS, read_table
+from workers.tables import DEMONSTRATIONS
 
 #: Label that torch.nn.CrossEntropyLoss ignores.
 IGNORED = -100
@@ -21,7 +21,7 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
     """Fine-tune `policy` with TRL's SFTTrainer and write the (merged) model.
 
     Each row is prompt + response + EOS, and only the response and EOS enter the loss; of a chat, the response ends as
-    the template ends a turn. A row longer than `max_tokens` is cut or left out, as `long_rows` says. Optimizer,
+    the template ends a turn. A row longer than `max_tokens` is cut or left out, depending on `long_rows`. Optimizer,
     LoRA and precision: see `workers.language_models.training`.
 
     Args:
@@ -49,8 +49,8 @@ def _rows(
     config: SftConfig, demonstrations: Path, tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> tuple[Dataset, int]:
     """Make columns `input_ids` and `labels` of at most `limit` tokens a row, and count longer rows."""
-    path = demonstrations / "demonstrations.parquet"
-    table = read_table(path, DEMONSTRATIONS)
+    path = DEMONSTRATIONS.path(demonstrations)
+    table = DEMONSTRATIONS.read(demonstrations)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no demonstrations")
     prompts, responses = (table.column(name).to_pylist() for name in ("prompt", "response"))

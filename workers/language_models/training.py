@@ -1,6 +1,6 @@
 """The skeleton of every training with TRL: load a model, train it, check that it changed, store it with its curve.
 
-A stage prepares its rows and names a trainer of TRL; `load_start` and `train` do the rest, the same for all of them.
+A stage prepares its rows and names a trainer of TRL; `load_start` and `train` do the rest.
 
 With a dtype other than float32, LoRA keeps the frozen weights in that type. Training all weights keeps them in float32
 under autocast, because steps of 5e-5 vanish in 16 bits. Both store the model in that type.
@@ -35,6 +35,9 @@ from workers.language_models import models
 from workers.language_models.configs import Lora
 from workers.progress import Progress
 from workers.seeding import derive_seed
+
+#: A function that loads a source with its tokenizer, given the type of the weights.
+Load = Callable[[models.Source, PreTrainedTokenizerBase, Dtype], PreTrainedModel]
 
 
 class TrainingConfig(Protocol):
@@ -98,22 +101,13 @@ class Trained:
     """Optimizer steps."""
 
 
-def load_causal(source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: Dtype) -> PreTrainedModel:
-    """Load a causal language model; see `models.load_model`."""
-    return models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=dtype)
-
-
-def load_start(
-    named: Path | LocalPath | HubModel,
-    config: TrainingConfig,
-    load: Callable[[models.Source, PreTrainedTokenizerBase, Dtype], PreTrainedModel] = load_causal,
-) -> Start:
+def load_start(named: Path | LocalPath | HubModel, config: TrainingConfig, load: Load | None = None) -> Start:
     """Load the model that a training starts from, its weights in the type that they are trained in.
 
     Args:
         named: folder of a model artifact, or a model that a config names.
         config: of the training.
-        load: makes the model of a source, its tokenizer and the type of its weights.
+        load: loads the model; without it, as a causal language model.
 
     Raises:
         FileNotFoundError: the model cannot be read.
@@ -121,7 +115,7 @@ def load_start(
     """
     source = models.locate(named)
     tokenizer = models.load_tokenizer(source)
-    model = load(source, tokenizer, weights_dtype(config.dtype, config.lora))
+    model = (load or _load_causal)(source, tokenizer, config.dtype if config.lora else "float32")
     return Start(model, tokenizer, models.token_limit(model, tokenizer, config.max_tokens))
 
 
@@ -140,45 +134,47 @@ def train(
 ) -> Trained:
     """Train a model with TRL, and write `model/` (LoRA merged) and `history.parquet`.
 
+    Unless `options` differ, this is AdamW without weight decay, linear decay of the learning rate without warm-up, and
+    the gradient norm clipped at 1. LoRA is put on the modules that peft names for the architecture (Llama, Gemma:
+    query and value projections).
+
     Args:
         trainer_class: trainer of TRL.
         arguments_class: class of its arguments.
-        config: how to train.
-        start: what to train; the model is changed.
-        rows: what to train on, with the columns that the trainer reads.
+        config: settings of the training.
+        start: the model to train, which is changed.
+        rows: rows to train on, with the columns that the trainer reads.
         out: folder of the artifact.
-        label: the seed of the trainer is `derive_seed(config.seed, label)`.
-        task: what peft calls the kind of model.
+        label: the seed of the trainer, for the order of the rows and the initial weights of LoRA, is
+            `derive_seed(config.seed, label)`.
+        task: the kind of model in terms of peft.
         head: names of modules on top of the language model, which started out random: LoRA trains them whole, and they
             are stored in float32.
-        **options: further arguments of TRL; see `arguments` for those that are set here.
+        **options: further arguments of TRL, beside those that `config` gives; all others keep TRL's defaults.
 
     Raises:
         ValueError: the training changed nothing, or several GPUs are visible.
     """
-    peft_options = {"modules_to_save": list(head)} if head else {}
+    lora = config.lora
+    adapter = lora and LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        task_type=task,
+        modules_to_save=list(head) or None,
+    )
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         trainer = trainer_class(
             model=start.model,
             processing_class=start.tokenizer,
             train_dataset=rows,
-            callbacks=[ShowProgress(), RequireUpdates()],
-            peft_config=adapter(config.lora, task, **peft_options),
-            args=arguments_class(
-                **arguments(
-                    scratch,
-                    learning_rate=config.learning_rate,
-                    epochs=config.epochs,
-                    batch_size=config.batch_size,
-                    gradient_accumulation=config.gradient_accumulation,
-                    seed=derive_seed(config.seed, label, bits=32),
-                    dtype=config.dtype,
-                ),
-                **options,
-            ),
+            callbacks=[_ShowProgress(), _RequireUpdates()],
+            peft_config=adapter,
+            args=arguments_class(output_dir=scratch, **_arguments(config, label), **options),
         )
         result = trainer.train()
-    model = trained(trainer, config.lora, config.dtype).eval()
+    trained = trainer.model.merge_and_unload() if lora else trainer.model
+    model = trained.to(getattr(torch, config.dtype)).eval()
     for name in head:
         getattr(model, name).float()
     models.save_model(model, start.tokenizer, out)
@@ -186,33 +182,12 @@ def train(
     return Trained(model, float(result.training_loss), int(result.global_step))
 
 
-def weights_dtype(dtype: Dtype, lora: Lora | None) -> Dtype:
-    """Return the type of the weights while they are trained."""
-    return dtype if lora else "float32"
+def _load_causal(source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: Dtype) -> PreTrainedModel:
+    return models.load_model(source, AutoModelForCausalLM, tokenizer, dtype=dtype)
 
 
-def arguments(
-    scratch: str,
-    *,
-    learning_rate: float,
-    epochs: float,
-    batch_size: int,
-    seed: int,
-    gradient_accumulation: int = 1,
-    dtype: Dtype = "float32",
-) -> dict[str, Any]:
-    """Return arguments for the config class of any TRL trainer; all others keep TRL's defaults.
-
-    These are AdamW without weight decay, linear decay of the learning rate without warm-up, gradient norm clipped at 1.
-
-    Args:
-        scratch: folder for the trainer, deleted afterwards.
-        learning_rate: peak learning rate.
-        epochs: passes over the rows.
-        batch_size: rows per forward pass.
-        seed: 32 bits, for the order of the rows and the initial weights of LoRA.
-        gradient_accumulation: forward passes per optimizer step.
-        dtype: type of autocast.
+def _arguments(config: TrainingConfig, label: str) -> dict[str, Any]:
+    """Return the arguments that every trainer of TRL gets.
 
     Raises:
         ValueError: several GPUs are visible. transformers would give each of them a batch of `batch_size` rows, so
@@ -221,19 +196,18 @@ def arguments(
     gpu = device().type == "cuda"
     if gpu and (count := torch.cuda.device_count()) > 1:
         raise ValueError(
-            f"{count} GPUs are visible, and the batch would be {count} times the {batch_size} rows of the config: "
-            "training uses one GPU. Ask for gpus: 1 under runtime, for the entry; outside of Ray, also set "
+            f"{count} GPUs are visible, and the batch would be {count} times the {config.batch_size} rows of the "
+            "config: training uses one GPU. Ask for gpus: 1 under runtime, for the entry; outside of Ray, also set "
             "CUDA_VISIBLE_DEVICES to one of them"
         )
     return {
-        "output_dir": scratch,
-        "learning_rate": learning_rate,
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
-        "gradient_accumulation_steps": gradient_accumulation,
-        "seed": seed,
-        "bf16": dtype == "bfloat16",
-        "fp16": dtype == "float16",
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "seed": derive_seed(config.seed, label, bits=32),
+        "bf16": config.dtype == "bfloat16",
+        "fp16": config.dtype == "float16",
         "use_cpu": not gpu,
         # Trades time for memory, changes no number: worth it only where memory is scarce.
         "gradient_checkpointing": gpu,
@@ -246,11 +220,10 @@ def arguments(
     }
 
 
-class RequireUpdates(TrainerCallback):
-    """A callback that raises where training changed nothing: no step was taken with a learning rate above 0."""
+class _RequireUpdates(TrainerCallback):
+    """A callback that raises if training changed nothing: no step was taken with a learning rate above 0."""
 
     def __init__(self) -> None:
-        """Count from 0."""
         self._updates = self._skipped = 0
 
     def on_optimizer_step(
@@ -284,7 +257,7 @@ class RequireUpdates(TrainerCallback):
         )
 
 
-class ShowProgress(TrainerCallback):
+class _ShowProgress(TrainerCallback):
     """A callback that prints lines of progress."""
 
     def on_train_begin(
@@ -296,16 +269,3 @@ class ShowProgress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Print a line now and then."""
         self._progress.show(state.global_step)
-
-
-def adapter(lora: Lora | None, task: str, **options: Any) -> LoraConfig | None:
-    """Return LoRA on the modules that peft names for the architecture (Llama, Gemma: query and value projections)."""
-    if lora is None:
-        return None
-    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type=task, **options)
-
-
-def trained(trainer: Trainer, lora: Lora | None, dtype: Dtype) -> PreTrainedModel:
-    """Return the model after training, LoRA merged, in the type that it is stored in."""
-    model = trainer.model.merge_and_unload() if lora else trainer.model
-    return model.to(getattr(torch, dtype))

@@ -1,8 +1,8 @@
 """Stage `annotate`: simulated preference annotations from golden rewards.
 
 Follows section 4 of "Rethinking Reward Modeling" (arXiv 2411.04991, ICLR 2025) and its script `step5_train_rms.py`.
-Which responses are compared, and the uniform number that decides each label, depend on the seed but not on `beta`,
-`scale` or the number of annotations: noise levels are compared on the same pairs with the same luck, and fewer
+The choice of responses, and the uniform number that decides each label, depend on the seed but not on `beta`, `scale`
+or the number of annotations: noise levels are compared on the same pairs with the same luck, and fewer
 annotations are a prefix of more.
 """
 
@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from workers import tables
 from workers.annotator import Floats, reward_scale, second_wins
 from workers.reward_models.configs import AnnotateConfig
 from workers.reward_models.embeddings import (
-    ANNOTATIONS_FILE,
     Embeddings,
     open_embeddings,
     read_scores,
@@ -24,6 +22,7 @@ from workers.reward_models.embeddings import (
 )
 from workers.reward_models.pairs import Rows, two_different
 from workers.seeding import generator
+from workers.tables import ANNOTATIONS
 
 #: Dimensions in which `sampling: d_optimal` compares embeddings, and prompts whose pairs are chosen at once. Both are
 #: this project's choices.
@@ -36,7 +35,7 @@ def annotate(
     """Annotate one pair of responses for each of the first n prompts.
 
     Args:
-        config: which responses are compared, and how the annotator errs.
+        config: the choice of responses, and the errors of the annotator.
         out: receives `annotations.parquet` (`tables.ANNOTATIONS`), prompt by prompt.
         scores: artifacts of the golden rewards.
         embeddings: artifacts of the same responses; `sampling: d_optimal` alone reads them.
@@ -64,9 +63,7 @@ def annotate(
     wins = second_wins(gap, uniform, config.beta, reward_scale(rewards, config.scale))
     winner, loser = np.where(wins, second, first), np.where(wins, first, second)
     reward_gap = np.where(wins, gap, -gap)
-    tables.write_table(
-        {"winner": winner, "loser": loser, "reward_gap": reward_gap}, tables.ANNOTATIONS, out / ANNOTATIONS_FILE
-    )
+    ANNOTATIONS.write({"winner": winner, "loser": loser, "reward_gap": reward_gap}, out)
     return {"flip_rate": float((reward_gap < 0).mean()), "mean_reward_gap": float(np.abs(gap).mean())}
 
 

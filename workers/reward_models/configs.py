@@ -31,18 +31,18 @@ class PublishedConfig(Config):
     layout: Literal["prompts_first", "responses_first"]
     """prompts_first: (prompts, responses, …), as in `embd_….npy`; responses_first: as in `EMBD-….npy`."""
     prompts: PositiveInt | None = None
-    """How many prompts the file must hold, which reveals a mistaken layout; None accepts any number."""
+    """Number of prompts that the file must hold, which reveals a mistaken layout; None accepts any."""
 
 
 class PublishedEmbeddingsConfig(PublishedConfig):
-    """A published file of embeddings (prompts, responses, d) or (responses, prompts, d), float16 or float32."""
+    """Config of `published_embeddings`: a file of shape (prompts, responses, d) or (responses, prompts, d)."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("prompts", "responses", "embedding_dimension")
 
 
 class PublishedRewardsConfig(PublishedConfig):
-    """A published file of rewards (prompts, responses, 1), (prompts, responses), or the same with responses first."""
+    """Config of `published_rewards`: a file of shape (prompts, responses[, 1]) or (responses, prompts[, 1])."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return REWARD_METRICS
@@ -64,7 +64,7 @@ class WorldConfig(Config):
     dimension: Annotated[int, Field(ge=2)] = 64
     """Length d of an embedding (paper: 2,048 with gemma-2b)."""
     prompt_dimension: PositiveInt = 16
-    """How many of the d independent directions are the same for all responses of a prompt."""
+    """Number of the d independent directions that are the same for all responses of a prompt."""
     seed: Seed = 0
     """Seed of the world; another seed is another world, not another draw from this one."""
     shard: NonNegativeInt = 0
@@ -85,7 +85,7 @@ class WorldConfig(Config):
 
 
 class WorldEmbeddingsConfig(WorldConfig):
-    """Embeddings of a synthetic world: its independent directions, rotated at random."""
+    """Config of `world_embeddings`: the independent directions of a synthetic world, rotated at random."""
 
     stored_dtype: Literal["float16", "float32"] = "float32"
 
@@ -94,7 +94,7 @@ class WorldEmbeddingsConfig(WorldConfig):
 
 
 class WorldRewardsConfig(WorldConfig):
-    """Golden rewards of a synthetic world: smooth functions of the embedding, standardised.
+    """Config of `world_rewards`: golden rewards as smooth functions of the embedding, standardised.
 
     Except for `mean` and `sd`, the defaults are this project's choices; the paper has no synthetic world.
     """
@@ -111,10 +111,10 @@ class WorldRewardsConfig(WorldConfig):
     units: PositiveInt = 16
     """tanh units of each of the two reward networks, of the prompt and of the response."""
     gain: PositiveFloat = 2.0
-    """Standard deviation of what enters a tanh; towards 0 the reward becomes linear, large makes it a sum of steps."""
+    """Deviation of the inputs of a tanh; towards 0 the reward becomes linear, at large values a sum of steps."""
     interaction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """How much the prompt decides which traits of a response count. 0: the same for all prompts; 1: a trait counts
-    from not at all to twice."""
+    """Influence of the prompt on the weight of each trait of a response. 0: none; 1: a trait counts from not at all to
+    twice."""
 
     @model_validator(mode="after")
     def _something_is_visible(self) -> WorldRewardsConfig:
@@ -130,10 +130,10 @@ class WorldRewardsConfig(WorldConfig):
 
 
 class AnnotateConfig(Config):
-    """Simulated preference annotations: P(j preferred over i) = sigmoid(beta * (r_j - r_i) / scale)."""
+    """Config of `annotate`, where P(j preferred over i) = sigmoid(beta * (r_j - r_i) / scale)."""
 
     sampling: Literal["random", "similar", "diversified", "d_optimal"]
-    """Which responses of a prompt are candidates, by rank of golden reward: two at random, the two middle ranks
+    """The candidates among the responses of a prompt, by rank of golden reward: two at random, the two middle ranks
     (4 and 5 of 10), or the first and the last (0 and 9 of 10). d_optimal uses no rewards: the two whose embeddings add
     most information about a linear reward to the pairs before them (the input `embeddings`; not in the paper)."""
     pairing: Literal["cross", "same"] = "cross"
@@ -152,9 +152,10 @@ class AnnotateConfig(Config):
 
 
 class FitMlpConfig(Config):
-    """BT-MLP and CLF-MLP. Defaults are those of the released scripts (`step5_train_rms.py`, `networks.py`).
+    """Config of `fit_mlp`, the reward models BT-MLP and CLF-MLP.
 
-    Only `members` is not: they train ten and evaluate the last.
+    Defaults are those of the released scripts (`step5_train_rms.py`, `networks.py`), except `members`: they train ten
+    and evaluate the last.
     """
 
     loss: Literal["bt", "clf"]
@@ -169,7 +170,7 @@ class FitMlpConfig(Config):
     learning_rate: PositiveFloat = 1e-3
     """Learning rate of Adam."""
     epochs: PositiveInt = 30
-    """Most epochs."""
+    """Greatest number of epochs."""
     patience: PositiveInt = 3
     batch_size: PositiveInt = 10_240
     validation: Fraction = 0.2
@@ -177,7 +178,7 @@ class FitMlpConfig(Config):
     member: NonNegativeInt = 0
     """The first, or only, member of the ensemble; the released row split uses random_state 42 + member."""
     members: PositiveInt = 1
-    """How many members are trained, each with its own split, initial weights and batches."""
+    """Number of members that are trained, each with its own split, initial weights and batches."""
     aggregation: Literal["mean", "min"] = "mean"
     """The reward of several members: their mean, or the least (worst-case optimisation of Coste et al., arXiv
     2310.02743)."""
@@ -191,7 +192,7 @@ class FitMlpConfig(Config):
 
 
 class FitLightgbmConfig(Config):
-    """CLF-LGB: LightGBM on the 2n pointwise rows, objective binary. All defaults are LightGBM's."""
+    """Config of `fit_lightgbm`, the reward model CLF-LGB. All defaults are LightGBM's."""
 
     num_boost_round: PositiveInt = 100
     """1000 in the author's notebook."""
@@ -205,7 +206,7 @@ class FitLightgbmConfig(Config):
 
 
 class FitLinearConfig(Config):
-    """Reward models that are linear in the embedding; they are not in the paper."""
+    """Config of `fit_linear`, reward models that are linear in the embedding; they are not in the paper."""
 
     method: Literal["logistic", "ridge"] = "logistic"
     """logistic: maximum likelihood. ridge: least squares on targets 1 and -1."""
@@ -221,7 +222,7 @@ class FitLinearConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts.
+    """Config of `evaluate`: best-of-N, Spearman, quantile, improvement and pairwise accuracy on the test prompts.
 
     `best_of` and `repeats` are the paper's; the pairwise accuracies are this project's addition.
     """

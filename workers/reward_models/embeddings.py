@@ -1,4 +1,4 @@
-"""Embeddings and golden rewards of several shards, read as one, and annotations of them.
+"""Embeddings and golden rewards of several shards, read as one.
 
 Prompts are counted over all shards in order; the *flat row* of a response is `prompt * responses + response`.
 Embeddings stay memory-mapped (a test set as large as the paper's has 9.3 GB): only the rows that are needed are copied
@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers import tables
-from workers.reward_models.pairs import Pairs, Rows
+from workers.reward_models.pairs import Rows
 
 EMBEDDINGS_FILE = "embeddings.npy"
 #: Written instead of `embeddings.npy` where the embeddings lie elsewhere: a published file is never copied.
 REFERENCE_FILE = "reference.json"
 SCORES_FILE = "scores.npy"
-ANNOTATIONS_FILE = "annotations.parquet"
 
 #: Rows copied at once: bounds the temporary of a gather to 32 MiB at d = 2,048.
 GATHER_ROWS = 4096
@@ -203,22 +201,6 @@ def require_aligned(embeddings: Sequence[Path], scores: Sequence[Path]) -> None:
                 f"{embedding_file} holds (prompts, responses) {embedded}, but {score_file} holds {scored}: they were"
                 " made from different responses"
             )
-
-
-def read_pairs(annotations: Path) -> Pairs:
-    """Read the winners and losers of an `annotations` artifact.
-
-    Raises:
-        FileNotFoundError: the folder has no `annotations.parquet`.
-        ValueError: the table has other columns, or no rows; names the file.
-    """
-    file = annotations / ANNOTATIONS_FILE
-    table = tables.read_table(file, tables.ANNOTATIONS)
-    if table.num_rows == 0:
-        raise ValueError(f"{file}: no annotations")
-    # to_numpy would import pandas, of which a fit needs nothing: 0.3 s and 27 MB of its process.
-    winner, loser = (np.from_dlpack(table[name].combine_chunks()) for name in ("winner", "loser"))
-    return Pairs(np.asarray(winner, np.int64), np.asarray(loser, np.int64))
 
 
 def open_npy(file: Path) -> Floats:

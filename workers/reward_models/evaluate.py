@@ -21,8 +21,9 @@ from workers.model_cache import cached_model
 from workers.reward_models import metrics
 from workers.reward_models.configs import EvaluateConfig
 from workers.reward_models.embeddings import Embeddings, Floats, open_embeddings, read_scores, require_aligned
-from workers.reward_models.heads import MlpHead, RewardHead, as_tensor, factor_type, load_reward_head, matmul_precision
+from workers.reward_models.heads import MlpHead, RewardHead, load_reward_head
 from workers.reward_models.pairs import Rows, two_different
+from workers.reward_models.precision import as_tensor, factor_type, matmul_precision
 from workers.seeding import generator
 from workers.stage import Call
 
@@ -204,13 +205,13 @@ def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> 
 
 
 def _predict_block(networks: Mapping[int, MlpHead], features: torch.Tensor, predictions: Floats) -> None:
-    """Fill in what the networks among the heads predict for a block: `predictions` (heads, prompts, responses)."""
+    """Fill in the predictions (heads, prompts, responses) of the networks among the heads for a block."""
     for number, head in networks.items():
         predictions[number] = head.rewards(features).cpu().numpy().reshape(predictions.shape[1:])
 
 
 def _fits_on_gpu(source: Embeddings, dtype: torch.dtype) -> bool:
-    """Whether the embeddings fit into two thirds of a GPU's memory; the rest is for the work."""
+    """Return whether the embeddings fit into two thirds of a GPU's memory; the rest is for the work."""
     _, total = torch.cuda.mem_get_info()
     needed = source.prompts * source.responses * source.dimension * dtype.itemsize
     return bool(needed < total * 2 / 3)

@@ -1,7 +1,7 @@
 """Stage `fit_lightgbm`: the reward model CLF-LGB on frozen embeddings.
 
-Gradient-boosted trees tell winners from losers, with the library's defaults as in "Rethinking Reward Modeling" (arXiv
-2411.04991, ICLR 2025): objective binary, metric binary_logloss.
+Gradient-boosted trees separate winners from losers, with the library's defaults as in "Rethinking Reward Modeling"
+(arXiv 2411.04991, ICLR 2025): objective binary, metric binary_logloss.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.reward_models.configs import FitLightgbmConfig
-from workers.reward_models.embeddings import open_embeddings, read_pairs
+from workers.reward_models.embeddings import open_embeddings
 from workers.reward_models.heads import save_lightgbm
 from workers.reward_models.metrics import log_loss
-from workers.reward_models.pairs import Rows
+from workers.reward_models.pairs import Rows, read_pairs
 from workers.seeding import derive_seed
 from workers.stage import Call
 

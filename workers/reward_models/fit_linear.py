@@ -16,9 +16,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from workers.reward_models.configs import FitLinearConfig
-from workers.reward_models.embeddings import open_embeddings, read_pairs
+from workers.reward_models.embeddings import open_embeddings
 from workers.reward_models.heads import save_linear
 from workers.reward_models.metrics import log_loss
+from workers.reward_models.pairs import read_pairs
 
 Reals = NDArray[np.float64]
 

@@ -6,10 +6,9 @@ A `reward_model` artifact holds `reward_model.json` (kind and shape) and the wei
 
 from __future__ import annotations
 
-import contextlib
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.device import device
+from workers.reward_models.precision import Features, as_tensor
 
 if TYPE_CHECKING:
     import lightgbm
@@ -28,7 +28,6 @@ MLP_FILE = "weights.safetensors"
 LIGHTGBM_FILE = "model.txt"
 LINEAR_FILE = "linear.npz"
 
-Features = NDArray[np.floating[Any]]
 Aggregation = Literal["mean", "min"]
 
 
@@ -120,36 +119,6 @@ def build_mlp(dimension: int, hidden: Sequence[int]) -> torch.nn.Sequential:
         layers += [torch.nn.Linear(width, units), torch.nn.ReLU()]
         width = units
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
-
-
-@contextlib.contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Let a GPU round the factors of float32 matrix products to TF32 within the context, if `precision` is "tf32"."""
-    import torch
-
-    flags = torch.backends.cuda.matmul
-    before = flags.fp32_precision
-    flags.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        yield
-    finally:
-        flags.fp32_precision = before
-
-
-def factor_type(precision: str) -> torch.dtype:
-    """Return the type of the factors of matrix products: bfloat16 only where hardware has it, else 200 times slower."""
-    import torch
-
-    has_it = device().type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if precision == "bfloat16" and has_it else torch.float32
-
-
-def as_tensor(features: Features, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Copy `features` (n, d) to `device()`, as float32 unless `dtype` is given."""
-    import torch
-
-    # Copied, since torch cannot hold a read-only memory map; widened on the device, to move half the bytes.
-    return torch.from_numpy(np.array(features)).to(device()).to(dtype or torch.float32)
 
 
 def save_mlp(

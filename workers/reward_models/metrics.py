@@ -1,4 +1,4 @@
-"""How well predicted rewards choose and order responses: functions of numpy arrays.
+"""Metrics of how well predicted rewards choose and order responses, as functions of numpy arrays.
 
 `predictions` and `rewards` (golden) are (prompts, responses) and finite; a larger prediction is preferred. Definitions
 follow "Rethinking Reward Modeling" (Sun, Shen, Ton; arXiv 2411.04991, ICLR 2025), section 4, and its script

@@ -23,14 +23,14 @@ class RewardTraining(Config):
     """Share of the preferences kept out of training, on which `golden_accuracy` is measured."""
     seed: Seed = 0
 
-    # What a golden reward model is never trained with; `workers.language_models.training` reads it from every config.
+    # Fixed for golden reward models; `workers.language_models.training` reads them from every config.
     gradient_accumulation: ClassVar[int] = 1
     lora: ClassVar[Lora | None] = None
     dtype: ClassVar[Dtype] = "float32"
 
 
 class GoldenConfig(Config):
-    """The golden reward model: a published one (`model`), or one trained here on preferences (`train`)."""
+    """Config of `golden`: a published reward model (`model`), or one trained here on preferences (`train`)."""
 
     model: NamedModel | None = None
     """A sequence classifier with one label. With `train`, the model that training starts from; without it, training
@@ -48,7 +48,7 @@ class GoldenConfig(Config):
 
 
 class ScoringConfig(Config):
-    """The way in which a scalar reward model reads prompts and answers."""
+    """Settings of how a scalar reward model reads prompts and answers."""
 
     max_tokens: PositiveInt = 512
     """Prompt and answer together; 512 in the scripts of arXiv 2411.04991 (`step3_reward_annotation.py`). Longer texts
@@ -56,11 +56,11 @@ class ScoringConfig(Config):
     chat: bool = False
     """Put prompts and answers into the chat template of the tokenizer, as messages, as the model wants it."""
     dtype: Dtype = "float32"
-    """Of all weights but those of the head, which computes in float32."""
+    """Type of all weights except those of the head, which computes in float32."""
 
 
 class ScoreConfig(ScoringConfig):
-    """Golden rewards of responses."""
+    """Config of `score`: golden rewards of responses."""
 
     cut_at: str | None = "\n\nHuman"
     """The response is cut where this text begins ("\\n\\nHuman" in `step3_reward_annotation.py`)."""
@@ -73,14 +73,14 @@ class ScoreConfig(ScoringConfig):
 
 
 class MarginsConfig(ScoringConfig):
-    """Margins: the golden reward of the chosen answer minus that of the rejected one."""
+    """Config of `margins`: the golden reward of the chosen answer minus that of the rejected one."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("mean_reward_gap",)
 
 
 class ScalarTrainConfig(Config):
-    """Training of a scalar (Bradley-Terry) reward model, with TRL's RewardTrainer.
+    """Config of `scalar_train`, the training of a scalar (Bradley-Terry) reward model, with TRL's RewardTrainer.
 
     Defaults are those of the baseline SM of Con-J (arXiv 2410.03742).
     """
@@ -103,7 +103,7 @@ class ScalarTrainConfig(Config):
 
 
 class ScalarVerdictsConfig(ScoringConfig):
-    """Verdicts of a scalar reward model: the strictly greater reward; a tie counts against the label."""
+    """Config of `scalar_verdicts`: the strictly greater reward wins; a tie counts against the label."""
 
     max_tokens: PositiveInt = 4096
     """Prompt and answer together (default: that of `ScalarTrainConfig`). Longer texts lose their beginning."""

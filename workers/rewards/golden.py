@@ -9,11 +9,12 @@ import numpy as np
 from workers.config import HubModel, LocalPath
 from workers.language_models.batches import BatchSize
 from workers.language_models.models import write_reference
+from workers.language_models.transcripts import answer_ids
 from workers.rewards.configs import GoldenConfig, RewardTraining
 from workers.rewards.scalar_model import ScalarModel
-from workers.rewards.training import answer_ids, load_start, train
+from workers.rewards.training import load_start, train
 from workers.seeding import generator
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def golden(
@@ -21,7 +22,7 @@ def golden(
 ) -> dict[str, float]:
     """Refer to a published reward model, or train one on preferences.
 
-    Trains all weights in float32, as `workers.rewards.training` says. Texts are prompt + response, exactly as the
+    All weights are trained in float32; see `workers.rewards.training`. Texts are prompt + response, exactly as the
     stage `score` reads them; rows longer than `max_tokens` lose their beginning, and none is dropped.
 
     Args:
@@ -53,8 +54,8 @@ def golden(
 def _train(
     config: RewardTraining, out: Path, preferences: Path, named: Path | LocalPath | HubModel
 ) -> dict[str, float]:
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     held = round(config.held_out * table.num_rows)
     if not 0 < held < table.num_rows:
         raise ValueError(f"{path}: {table.num_rows} preferences are too few to hold out {config.held_out:.0%}")

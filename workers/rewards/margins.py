@@ -1,4 +1,4 @@
-"""Stage `margins`: how much better the golden reward model finds the chosen answer."""
+"""Stage `margins`: the golden reward of the chosen answer minus that of the rejected one."""
 
 from __future__ import annotations
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers.language_models.transcripts import answer_ids, short_rows
 from workers.rewards.configs import ScalarTrainConfig
-from workers.rewards.training import answer_ids, load_start, train
-from workers.tables import PREFERENCES, read_table
+from workers.rewards.training import load_start, train
+from workers.tables import PREFERENCES
 
 
 def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
     """Train a reward head on `policy`, and write the (merged) model: the baseline SM of Con-J (arXiv 2410.03742).
 
-    The head starts out random. The rest is as `workers.rewards.training` says. The stages `score`, `margins` and
+    The head starts out random; for the rest, see `workers.rewards.training`. The stages `score`, `margins` and
     `scalar_verdicts` read the model.
 
     Args:
@@ -31,16 +32,10 @@ def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferen
         FileNotFoundError: the policy cannot be read.
     """
     start = load_start(policy, config, "scalar_train")
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     ids = answer_ids(table, start.tokenizer, chat=config.chat)
-    longest = [max(map(len, pair)) for pair in zip(*ids.values(), strict=True)]
-    kept = [row for row, length in enumerate(longest) if length <= start.limit]
-    if not kept:
-        raise ValueError(
-            f"{path}: none of its {table.num_rows} rows has at most {start.limit} tokens: raise max_tokens, or train a "
-            "model that reads more"
-        )
+    kept = short_rows(ids, start.limit, path)
     trained = train(config, start, ids, kept, out, "scalar_train")
     return {
         "scalar_loss": trained.loss,

@@ -8,7 +8,7 @@ import numpy as np
 
 from workers.rewards.configs import ScalarVerdictsConfig
 from workers.rewards.scoring import score_pairs
-from workers.tables import VERDICTS, write_table
+from workers.tables import VERDICTS
 
 
 def scalar_verdicts(
@@ -39,7 +39,7 @@ def scalar_verdicts(
     prompts, chosen, rejected = (table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected"))
     rows = table.num_rows
     right = rewards[0] > rewards[1]
-    columns: dict[str, object] = {
+    columns = {
         "prompt": prompts * 2,
         "first": chosen + rejected,
         "second": rejected + chosen,
@@ -51,5 +51,5 @@ def scalar_verdicts(
         "unread": [""] * 2 * rows,
         "verdict": np.concatenate([np.where(right, 1, 2), np.where(right, 2, 1)]).astype(np.int8),
     }
-    write_table(columns, VERDICTS, out / "verdicts.parquet")
+    VERDICTS.write(columns, out)
     return {"verdicts": float(2 * rows), "ties": float((rewards[0] == rewards[1]).sum())}

@@ -15,7 +15,7 @@ from workers.language_models.transcripts import transcript_ids
 from workers.progress import Progress
 from workers.rewards.configs import ScoringConfig
 from workers.rewards.scalar_model import load_scalar_model
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def score_answers(
@@ -37,13 +37,13 @@ def score_answers(
     Args:
         golden: artifact of a sequence classifier with one label.
         table: has a column `prompt` and the columns of answers.
-        columns: of answers. Those that are named together share batches, which shows in the last bits of their
-            rewards.
+        columns: names of the columns of answers. Those named together share batches, which shows in the last bits of
+            their rewards.
         config: how to read the texts.
         batch_size: rows per forward pass, fewer where memory runs out.
-        name: gives what an error message calls a row.
-        unit: what lines of progress call rows.
-        edit: gives what is read of an answer.
+        name: returns the name of a row in error messages.
+        unit: name of the rows in lines of progress.
+        edit: returns the part of an answer that is read.
 
     Raises:
         ValueError: the model is no one-label classifier, a reward is not finite, or `chat` without a chat template.
@@ -89,8 +89,8 @@ def score_pairs(
         ValueError: there are no rows; and as `score_answers`.
         FileNotFoundError: the model cannot be read.
     """
-    path = preferences / "preferences.parquet"
-    table = read_table(path, PREFERENCES)
+    path = PREFERENCES.path(preferences)
+    table = PREFERENCES.read(preferences)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no preferences")
     return table, score_answers(golden, table, columns, config, batch_size, name=lambda row: f"{path}: row {row + 1}")

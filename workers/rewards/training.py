@@ -1,8 +1,8 @@
 """Training of a reward head with TRL's RewardTrainer, on preferences as token ids.
 
 Minimises the mean of -log sigmoid(r(chosen) - r(rejected)) (Bradley-Terry 1952; arXiv 2203.02155, eq. 1). The head
-computes in float32; with LoRA it is trained whole. Plain text has no EOS token, as in the stages that score. The rest
-is as `workers.language_models.training` says.
+computes in float32; with LoRA it is trained whole. Plain text has no EOS token, as in the stages that score. For the
+rest, see `workers.language_models.training`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow as pa
 import trl
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from workers.config import Dtype, HubModel, LocalPath
 from workers.language_models import models, training
-from workers.language_models.transcripts import transcript_ids
+from workers.language_models.transcripts import AnswerIds
 from workers.rewards.scalar_model import head_names, load_classifier
 from workers.seeding import derive_seed
-
-#: Token ids of each row's answers, each read after the prompt.
-AnswerIds = dict[str, list[list[int]]]
 
 
 def load_start(named: Path | LocalPath | HubModel, config: training.TrainingConfig, label: str) -> training.Start:
@@ -40,21 +36,6 @@ def load_start(named: Path | LocalPath | HubModel, config: training.TrainingConf
         return load_classifier(source, tokenizer, dtype, new_head=True)
 
     return training.load_start(named, config, load)
-
-
-def answer_ids(
-    table: pa.Table, tokenizer: PreTrainedTokenizerBase, *, chat: bool = False, max_tokens: int | None = None
-) -> AnswerIds:
-    """Tokenise the `chosen` and the `rejected` answers of preferences; see `transcript_ids`.
-
-    Raises:
-        ValueError: `chat`, but the tokenizer has no chat template.
-    """
-    prompts = table["prompt"].to_pylist()
-    return {
-        answer: transcript_ids(tokenizer, prompts, table[answer].to_pylist(), chat=chat, max_tokens=max_tokens)
-        for answer in ("chosen", "rejected")
-    }
 
 
 def train(

@@ -157,7 +157,7 @@ def test_train_and_test_prompts_are_distinct_and_the_same_for_the_same_seed(tmp_
         out = made(tmp_path, name)
         metrics = prompts(PromptsConfig(source=source, train=20, test=5, seed=seed), out)
         assert (metrics["train_prompts"], metrics["test_prompts"]) == (20, 5)
-        tables_made.append(tables.read_table(out / "prompts.parquet", tables.PROMPTS))
+        tables_made.append(tables.PROMPTS.read(out))
     assert len(set(tables_made[0]["prompt"].to_pylist())) == 25
     assert tables_made[0].equals(tables_made[1])
     assert not tables_made[0].equals(tables_made[2])
@@ -176,14 +176,14 @@ def test_rows_of_test_prompts_are_held_out_of_demonstrations_and_preferences(tmp
     source = jsonl(tmp_path, [row(number) for number in range(20)])
     held_out = made(tmp_path, "prompts")
     prompts(PromptsConfig(source=source, train=10, test=6), held_out)
-    table = tables.read_table(held_out / "prompts.parquet", tables.PROMPTS).to_pylist()
+    table = tables.PROMPTS.read(held_out).to_pylist()
     test = {each["prompt"] for each in table if each["split"] == "test"}
     metrics = demonstrations(DemonstrationsConfig(source=source), made(tmp_path, "d"), held_out=held_out)
     assert metrics == {"demonstrations": 14.0, "skipped_rows": 0.0, "held_out_rows": 6.0}
     preferences(PreferencesConfig(source=source, limit=8), made(tmp_path, "p"), held_out=held_out)
-    kept = tables.read_table(tmp_path / "d" / "demonstrations.parquet", tables.DEMONSTRATIONS)
+    kept = tables.DEMONSTRATIONS.read(tmp_path / "d")
     assert not test & set(kept["prompt"].to_pylist())
-    kept = tables.read_table(tmp_path / "p" / "preferences.parquet", tables.PREFERENCES)
+    kept = tables.PREFERENCES.read(tmp_path / "p")
     assert kept.num_rows == 8
     assert not test & set(kept["prompt"].to_pylist())
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from workers.data.configs import PerturbConfig
 from workers.data.perturb import has_markdown, perturb
 from workers.seeding import derive_seed
-from workers.tables import PREFERENCES, read_table, write_table
+from workers.tables import PREFERENCES
 
 Row = dict[str, str]
 ROWS = [
@@ -41,14 +41,14 @@ class Perturb:
         out = self.folder / str(self.runs)
         given = out / "in"
         given.mkdir(parents=True)
-        columns: dict[str, object] = {name: [row[name] for row in rows] for name in PREFERENCES.names}
-        write_table(columns, PREFERENCES, given / "preferences.parquet")
+        columns: dict[str, object] = {name: [row[name] for row in rows] for name in PREFERENCES.schema.names}
+        PREFERENCES.write(columns, given)
         if margins is not None:
             np.save(given / "margins.npy", margins)
         config = PerturbConfig.model_validate(settings)
         metrics = perturb(config, out, preferences=given, margins=None if margins is None else given)
         assert set(metrics) == set(config.declared())
-        return read_table(out / "preferences.parquet", PREFERENCES).to_pylist(), metrics
+        return PREFERENCES.read(out).to_pylist(), metrics
 
     def flipped(self, **settings: Any) -> set[str]:
         """The rejected answers, as they were, of the rows that are flipped."""

@@ -39,7 +39,7 @@ def made(folder: Path, config: PromptsConfig) -> tuple[dict[str, float], dict[st
     """Metrics, and the prompts of each split."""
     metrics = prompts(config, folder)
     assert set(metrics) == set(config.declared())
-    table = tables.read_table(folder / "prompts.parquet", tables.PROMPTS)
+    table = tables.PROMPTS.read(folder)
     assert table["prompt_id"].to_pylist() == list(range(table.num_rows))
     found: dict[str, list[str]] = {"train": [], "test": []}
     for each in table.to_pylist():
@@ -138,10 +138,10 @@ def test_rows_are_shuffled_by_their_content_and_the_seed_alone(tmp_path: Path) -
         path.write_text("".join(json.dumps(each) + "\n" for each in order))
         if stage == "demonstrations":
             demonstrations(DemonstrationsConfig(source=local(path), limit=5, seed=seed), tmp_path)
-            table = tables.read_table(tmp_path / "demonstrations.parquet", tables.DEMONSTRATIONS)
+            table = tables.DEMONSTRATIONS.read(tmp_path)
         else:
             preferences(PreferencesConfig(source=local(path), limit=5, seed=seed), tmp_path)
-            table = tables.read_table(tmp_path / "preferences.parquet", tables.PREFERENCES)
+            table = tables.PREFERENCES.read(tmp_path)
         return list(table["prompt"].to_pylist())
 
     for stage in ("demonstrations", "preferences"):

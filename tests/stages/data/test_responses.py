@@ -60,7 +60,7 @@ def test_ragged_or_unsorted_responses_are_refused(
 ) -> None:
     text = ["x"] * len(prompt_ids)
     columns = {"prompt_id": prompt_ids, "response_id": response_ids, "prompt": text, "response": text}
-    tables.write_table(columns, tables.RESPONSES, tmp_path / "responses.parquet")
+    tables.RESPONSES.write(columns, tmp_path)
     with pytest.raises(ValueError, match=message):
         read_responses([tmp_path])
 

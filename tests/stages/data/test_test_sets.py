@@ -14,7 +14,7 @@ from workers.config import LocalPath
 from workers.data.benchmark_sets import test_sets
 from workers.data.configs import PreferencesConfig, TestSet, TestSetsConfig
 from workers.data.preferences import preferences
-from workers.tables import PREFERENCES, read_table
+from workers.tables import PREFERENCES
 
 
 def written(path: Path, *rows: dict[str, Any]) -> LocalPath:
@@ -30,7 +30,7 @@ def run(folder: Path, config: TestSetsConfig) -> tuple[list[dict[str, str]], dic
     folder.mkdir()
     metrics = test_sets(config, folder)
     assert set(metrics) == set(config.declared())
-    return read_table(folder / "preferences.parquet", PREFERENCES).to_pylist(), metrics
+    return PREFERENCES.read(folder).to_pylist(), metrics
 
 
 def test_a_subset_is_the_name_of_the_set_and_what_the_row_or_the_config_adds(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_training_rows_with_a_prompt_of_a_test_set_are_left_out_and_counted_what
     config = PreferencesConfig(source=source)
     metrics = preferences(config, tmp_path / "out", test_sets=tmp_path / "sets")
     assert metrics == {"preferences": 3.0, "skipped_rows": 0.0, "held_out_rows": 2.0}
-    rows = read_table(tmp_path / "out" / "preferences.parquet", PREFERENCES).to_pylist()
+    rows = PREFERENCES.read(tmp_path / "out").to_pylist()
     assert {(each["prompt"][9:-12], each["subset"]) for each in rows} == {
         ("how?", ""),
         ("How? Why?", ""),

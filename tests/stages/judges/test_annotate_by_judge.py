@@ -50,7 +50,7 @@ class Study:
             config, self.folder, annotations=annotations or self.annotations, responses=self.responses
         )
         assert set(metrics) == set(config.declared())
-        rows = tables.read_table(self.folder / "preferences.parquet", tables.PREFERENCES).to_pylist()
+        rows = tables.PREFERENCES.read(self.folder).to_pylist()
         return [Pair(**row) for row in rows], metrics
 
     def annotate(
@@ -69,7 +69,7 @@ class Study:
 
 
 def read(folder: Path) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = tables.read_table(folder / "annotations.parquet", tables.ANNOTATIONS).to_pydict()
+    columns: dict[str, list[Any]] = tables.ANNOTATIONS.read(folder).to_pydict()
     return columns
 
 
@@ -82,11 +82,7 @@ def test_the_texts_of_annotations_are_in_their_order_with_the_winner_chosen(stud
     pairs, metrics = study.pairs()
     assert metrics == {"preferences": PROMPTS, "equal_pairs": 0}
     wanted = read(study.annotations)
-    texts = [
-        row
-        for folder in study.responses
-        for row in tables.read_table(folder / "responses.parquet", tables.RESPONSES).to_pylist()
-    ]
+    texts = [row for folder in study.responses for row in tables.RESPONSES.read(folder).to_pylist()]
     for pair, winner, loser in zip(pairs, wanted["winner"], wanted["loser"], strict=True):
         assert pair == Pair(texts[winner]["prompt"], texts[winner]["response"], texts[loser]["response"])
 
@@ -140,7 +136,7 @@ def test_the_coin_of_a_pair_knows_neither_its_label_nor_how_many_there_are(study
         "loser": before["winner"],
         "reward_gap": [-gap for gap in before["reward_gap"]],
     }
-    tables.write_table(opposite, tables.ANNOTATIONS, turned / "annotations.parquet")
+    tables.ANNOTATIONS.write(opposite, turned)
     assert study.annotate(says, turned)[1] == whole
 
 
@@ -149,13 +145,13 @@ def test_two_answers_of_the_same_text_are_not_shown_and_left_to_the_coin(
 ) -> None:
     responses = [tiny_write_responses([[" a\n\nHuman: x", " a"], [" b", " c"]])]
     columns = {"winner": [0, 3], "loser": [1, 2], "reward_gap": [0.0, 1.5]}
-    tables.write_table(columns, tables.ANNOTATIONS, tmp_path / "annotations.parquet")
+    tables.ANNOTATIONS.write(columns, tmp_path)
     config = AnnotationPairsConfig()
     out = tmp_path / "out"
     out.mkdir()
     metrics = annotation_pairs(config, out, annotations=tmp_path, responses=responses)
     assert metrics == {"preferences": 1, "equal_pairs": 1}
-    (row,) = tables.read_table(out / "preferences.parquet", tables.PREFERENCES).to_pylist()
+    (row,) = tables.PREFERENCES.read(out).to_pylist()
     verdicts = write_verdicts(tmp_path / "v", [verdict(row["prompt"], " b", " c", 1)])
     judge = {"annotations": tmp_path, "responses": responses, "verdicts": verdicts}
     metrics = annotate_by_judge(AnnotateByJudgeConfig(), out, **judge)

@@ -106,7 +106,7 @@ def pairs(tmp_path: Path) -> Path:
         "rejected": [" No."] * 3,
         "subset": [""] * 3,
     }
-    tables.write_table(columns, tables.PREFERENCES, tmp_path / "preferences.parquet")
+    tables.PREFERENCES.write(columns, tmp_path)
     return tmp_path
 
 
@@ -116,7 +116,7 @@ def run(server: Server, folder: Path, **settings: Any) -> tuple[list[dict[str, A
     config = JudgeSampleConfig.model_validate({"samples": 2, "max_new_tokens": 50, "backend": backend} | settings)
     metrics = judge_sample(config, folder, preferences=folder)
     assert set(metrics) == set(config.declared())
-    return tables.read_table(folder / "judgments.parquet", tables.JUDGMENTS).to_pylist(), metrics
+    return tables.JUDGMENTS.read(folder).to_pylist(), metrics
 
 
 def test_the_server_is_told_the_request_as_messages_and_how_to_sample(server: Server, pairs: Path) -> None:

@@ -28,7 +28,7 @@ def write_rows(folder: Path, credit: Sequence[float], prompt: str = "p") -> Path
         "rejected": [" y"] * len(credit),
         "credit": credit,
     }
-    tables.write_table(columns, tables.JUDGED_ROWS, folder / "rows.parquet")
+    tables.JUDGED_ROWS.write(columns, folder)
     return folder
 
 

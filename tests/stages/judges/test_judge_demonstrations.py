@@ -46,14 +46,14 @@ def run(
         general=mixed_in,
     )
     assert set(metrics) == set(whole.declared())
-    table = tables.read_table(folder / "demonstrations.parquet", tables.DEMONSTRATIONS)
+    table = tables.DEMONSTRATIONS.read(folder)
     return list(table.to_pylist()), metrics
 
 
 def write_general(folder: Path, count: int) -> Path:
     folder.mkdir()
     columns = {"prompt": [f"q{i}" for i in range(count)], "response": [" a"] * count}
-    tables.write_table(columns, tables.DEMONSTRATIONS, folder / "demonstrations.parquet")
+    tables.DEMONSTRATIONS.write(columns, folder)
     return folder
 
 

@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[dict[str, float], list[dict[str, 
         assert set(metrics) == set(config.declared())
         assert all(type(value) is float for value in metrics.values())
         assert all(0 <= value <= 1 for value in metrics.values())
-        return metrics, tables.read_table(tmp_path / "out" / "rows.parquet", tables.JUDGED_ROWS).to_pylist()
+        return metrics, tables.JUDGED_ROWS.read(tmp_path / "out").to_pylist()
 
     return evaluate
 

@@ -151,7 +151,7 @@ def shard(folder: Path, texts: list[str], unread: list[str] | None = None) -> Pa
         "text": texts,
         "unread": unread or [""] * len(texts),
     }
-    tables.write_table(columns, tables.JUDGMENTS, folder / "judgments.parquet")
+    tables.JUDGMENTS.write(columns, folder)
     return folder
 
 
@@ -165,7 +165,7 @@ def test_verdicts_of_all_shards_are_written_in_order_and_counted(tmp_path: Path)
     lenient = judge_parse(JudgeParseConfig(), tmp_path, judgments=shards)
     assert lenient == {"verdicts": 4, "unparsed_rate": 0.25, "unread_judgments": 0, "first_position_rate": 2 / 3}
     assert set(lenient) == set(JudgeParseConfig().metrics())
-    table = tables.read_table(tmp_path / "verdicts.parquet", tables.VERDICTS)
+    table = tables.VERDICTS.read(tmp_path)
     assert table.column("verdict").to_pylist() == [1, 0, 2, 1]
     assert table.column("prompt").to_pylist()[3] == "\n\nHuman: 0?\n\nAssistant:"
 
@@ -182,7 +182,7 @@ def test_a_judgment_that_was_not_read_is_no_verdict_and_keeps_its_reason(tmp_pat
     shards = [shard(tmp_path / "0", [said, said, " "], reasons)]
     metrics = judge_parse(JudgeParseConfig(strict=strict), tmp_path, judgments=shards)
     assert metrics == {"verdicts": 3, "unparsed_rate": 2 / 3, "unread_judgments": 2, "first_position_rate": 1.0}
-    table = tables.read_table(tmp_path / "verdicts.parquet", tables.VERDICTS)
+    table = tables.VERDICTS.read(tmp_path)
     assert table.column("verdict").to_pylist() == [1, 0, 0]
     assert table.column("unread").to_pylist() == reasons
 

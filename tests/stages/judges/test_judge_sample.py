@@ -47,7 +47,7 @@ def write_pairs(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     prompts, chosen, rejected = zip(*rows, strict=True)
     columns = {"prompt": prompts, "chosen": chosen, "rejected": rejected, "subset": [""] * len(rows)}
-    tables.write_table(columns, tables.PREFERENCES, folder / "preferences.parquet")
+    tables.PREFERENCES.write(columns, folder)
     return folder
 
 
@@ -60,7 +60,7 @@ def run(out: Path, preferences: Path, judge: Path | None, batch_size: int = 8, *
     small = {"samples": 2, "max_new_tokens": 8, "backend": {"engine": "transformers"}}
     config = JudgeSampleConfig.model_validate(small | settings)
     metrics = judge_sample(config, out, preferences=preferences, judge=judge, batch_size=batch_size)
-    rows = tables.read_table(out / "judgments.parquet", tables.JUDGMENTS).to_pylist()
+    rows = tables.JUDGMENTS.read(out).to_pylist()
     assert set(metrics) == set(config.declared())
     assert metrics["judgments"] == len(rows)
     return rows

@@ -26,7 +26,7 @@ PROMPT = "\n\nHuman: Why?\n\nAssistant:"
 def write_pairs(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
     prompts, chosen, rejected = zip(*rows, strict=True)
     columns = {"prompt": prompts, "chosen": chosen, "rejected": rejected, "subset": [""] * len(rows)}
-    tables.write_table(columns, tables.PREFERENCES, folder / "preferences.parquet")
+    tables.PREFERENCES.write(columns, folder)
     return folder
 
 
@@ -44,7 +44,7 @@ def run(folder: Path, recorded: dict[str, Any], **settings: Any) -> list[dict[st
     config = JudgeSampleConfig.model_validate({"samples": 1, "backend": backend} | settings)
     metrics = judge_sample(config, folder, preferences=folder)
     assert set(metrics) == set(config.declared())
-    return tables.read_table(folder / "judgments.parquet", tables.JUDGMENTS).to_pylist()
+    return tables.JUDGMENTS.read(folder).to_pylist()
 
 
 def test_texts_are_found_by_question_and_answers_however_they_are_spelled(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_recorded_judgments_of_con_j_become_verdicts(tmp_path: Path) -> None
     columns = {"prompt": "question", "first": "answer_1", "second": "answer_2"}
     judgments = run(tmp_path, source(CON_J), backend={"columns": columns})
     verdicts = judge_parse(JudgeParseConfig(strict=True), tmp_path, judgments=[tmp_path])
-    found = tables.read_table(tmp_path / "verdicts.parquet", tables.VERDICTS).column("verdict").to_pylist()
+    found = tables.VERDICTS.read(tmp_path).column("verdict").to_pylist()
     assert (len(lines), len(rows), len(judgments)) == (1904, 1903, 1903)
     assert round(verdicts["unparsed_rate"] * 1903) == 3
     right = [

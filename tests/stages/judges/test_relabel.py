@@ -33,7 +33,7 @@ PAIRS = [
 
 
 def preferences_in(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = tables.read_table(folder / "preferences.parquet", tables.PREFERENCES).to_pylist()
+    rows: list[dict[str, Any]] = tables.PREFERENCES.read(folder).to_pylist()
     return rows
 
 

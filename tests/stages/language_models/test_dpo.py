@@ -33,7 +33,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 def write(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
     folder.mkdir()
     columns = {name: [row[i] for row in rows] for i, name in enumerate(("prompt", "chosen", "rejected"))}
-    tables.write_table({**columns, "subset": [""] * len(rows)}, tables.PREFERENCES, folder / "preferences.parquet")
+    tables.PREFERENCES.write({**columns, "subset": [""] * len(rows)}, folder)
     return folder
 
 
@@ -128,7 +128,7 @@ def test_training_prefers_the_chosen_and_leaves_only_the_model(
     assert set(metrics) == set(config.declared())
     assert metrics["dpo_steps"] == 12
     assert metrics["long_rows"] == 0
-    table = tables.read_table(tiny_preferences / "preferences.parquet", tables.PREFERENCES).to_pylist()[:3]
+    table = tables.PREFERENCES.read(tiny_preferences).to_pylist()[:3]
     held = [(row["prompt"], row["chosen"], row["rejected"]) for row in table]
     assert by_hand(tmp_path, tiny_policy, held, config) < 0.5
     assert sorted(file.name for file in tmp_path.iterdir()) == ["history.parquet", "model"]

@@ -34,7 +34,7 @@ def run(out: Path, responses: Path, policy: Path | None, batch_size: int = 64, *
 
 
 def texts_of(responses: Path) -> list[str]:
-    rows = tables.read_table(responses / "responses.parquet", tables.RESPONSES).to_pylist()
+    rows = tables.RESPONSES.read(responses).to_pylist()
     return [row["prompt"] + row["response"] for row in rows]
 
 

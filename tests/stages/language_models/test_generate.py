@@ -26,7 +26,7 @@ def run(out: Path, policy: Path, prompts: Path, batch_size: int = 8, **settings:
     out.mkdir(exist_ok=True)
     config = GenerateConfig.model_validate({"split": "train", "responses": 2, "max_new_tokens": 12} | settings)
     metrics = generate(config, out, policy=policy, prompts=prompts, batch_size=batch_size)
-    rows = tables.read_table(out / "responses.parquet", tables.RESPONSES).to_pylist()
+    rows = tables.RESPONSES.read(out).to_pylist()
     assert set(metrics) == set(config.declared())
     assert metrics["responses"] == len(rows)
     return rows
@@ -40,10 +40,7 @@ def test_each_prompt_of_the_split_has_its_responses_in_order(
     tiny_policy: Path, tiny_prompts: Path, tmp_path: Path
 ) -> None:
     rows = run(tmp_path, tiny_policy, tiny_prompts, split="test", responses=3)
-    known = {
-        row["prompt_id"]: row["prompt"]
-        for row in tables.read_table(tiny_prompts / "prompts.parquet", tables.PROMPTS).to_pylist()
-    }
+    known = {row["prompt_id"]: row["prompt"] for row in tables.PROMPTS.read(tiny_prompts).to_pylist()}
     assert [(row["prompt_id"], row["response_id"]) for row in rows] == [
         (p, r) for p in (8, 9, 10, 11) for r in range(3)
     ]
@@ -147,7 +144,7 @@ def test_long_prompts_lose_their_beginning_for_the_model_but_not_in_the_table(
         folder = tmp_path / name
         folder.mkdir()
         columns = {"prompt_id": [0], "split": ["train"], "prompt": [prompt]}
-        tables.write_table(columns, tables.PROMPTS, folder / "prompts.parquet")
+        tables.PROMPTS.write(columns, folder)
         (row, _) = run(tmp_path / f"{name}-out", tiny_policy, folder, max_prompt_tokens=limit)
         assert row["prompt"] == prompt
         found.append(row["response"])

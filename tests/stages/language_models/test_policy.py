@@ -33,7 +33,7 @@ def make(config: PolicyConfig, out: Path, demonstrations: Path | None) -> torch.
 
 def loss(model: torch.nn.Module, folder: Path, demonstrations: Path) -> float:
     tokenizer = models.load_tokenizer(models.locate(folder))
-    row = tables.read_table(demonstrations / "demonstrations.parquet", tables.DEMONSTRATIONS).to_pylist()[0]
+    row = tables.DEMONSTRATIONS.read(demonstrations).to_pylist()[0]
     ids = torch.tensor(tokenise(tokenizer, [row["prompt"] + row["response"]], 64))
     with torch.no_grad():
         return float(model(input_ids=ids, labels=ids).loss)

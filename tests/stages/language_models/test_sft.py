@@ -28,7 +28,7 @@ def response_loss(policy: Path, demonstrations: Path) -> float:
     """Literally: mean over all response tokens and EOS of -log p(token | everything before it)."""
     model, tokenizer = load(policy)
     losses = []
-    for row in tables.read_table(demonstrations / "demonstrations.parquet", tables.DEMONSTRATIONS).to_pylist():
+    for row in tables.DEMONSTRATIONS.read(demonstrations).to_pylist():
         prompt = tokenizer(row["prompt"])["input_ids"]
         whole = [*tokenizer(row["prompt"] + row["response"])["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
@@ -40,7 +40,7 @@ def response_loss(policy: Path, demonstrations: Path) -> float:
 def write(folder: Path, rows: list[tuple[str, str]]) -> Path:
     folder.mkdir()
     columns = {"prompt": [p for p, _ in rows], "response": [r for _, r in rows]}
-    tables.write_table(columns, tables.DEMONSTRATIONS, folder / "demonstrations.parquet")
+    tables.DEMONSTRATIONS.write(columns, folder)
     return folder
 
 
@@ -63,7 +63,7 @@ def test_fine_tuning_lowers_the_loss_and_leaves_only_the_model_and_its_curve(
     before, after = response_loss(tiny_policy, tiny_demonstrations), response_loss(tmp_path, tiny_demonstrations)
     assert after < 0.7 * before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["history.parquet", "model"]
-    history = tables.read_table(tmp_path / "history.parquet", tables.HISTORY).to_pylist()
+    history = tables.HISTORY.read(tmp_path).to_pylist()
     # TRL logs every tenth step.
     assert [row["step"] for row in history if row["metric"] == "loss"] == [10]
 

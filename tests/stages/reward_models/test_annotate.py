@@ -35,7 +35,7 @@ def run(tmp_path: Path, rewards: np.ndarray, setting: AnnotateConfig) -> tuple[d
     out.mkdir(exist_ok=True)
     metrics = annotate(setting, out, scores=shards)
     assert set(metrics) == set(setting.metrics())
-    return tables.read_table(out / "annotations.parquet", tables.ANNOTATIONS).to_pydict(), metrics
+    return tables.ANNOTATIONS.read(out).to_pydict(), metrics
 
 
 def literal_annotations(rewards: np.ndarray, setting: AnnotateConfig) -> list[tuple[int, int, float]]:
@@ -164,7 +164,7 @@ def test_how_prompts_are_cut_into_shards_does_not_matter(tmp_path: Path) -> None
     two, _ = run(tmp_path, rewards, config())
     out = tmp_path / "one"
     annotate(config(), out, scores=[write_scores(out, rewards)])
-    assert tables.read_table(out / "annotations.parquet", tables.ANNOTATIONS).to_pydict() == two
+    assert tables.ANNOTATIONS.read(out).to_pydict() == two
 
 
 def test_a_noise_free_annotator_settles_ties_by_a_fair_coin(tmp_path: Path) -> None:
@@ -270,4 +270,4 @@ def test_d_optimal_needs_the_embeddings_of_the_very_responses(tmp_path: Path) ->
         annotate(setting, tmp_path, scores=[scores], embeddings=[embeddings_of(tmp_path / "e", 41)])
     metrics = annotate(setting, tmp_path, scores=[scores], embeddings=[embeddings_of(tmp_path / "right", 40)])
     assert set(metrics) == set(setting.metrics())
-    assert tables.read_table(tmp_path / "annotations.parquet", tables.ANNOTATIONS).num_rows == 30
+    assert tables.ANNOTATIONS.read(tmp_path).num_rows == 30

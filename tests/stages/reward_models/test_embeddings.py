@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reward_artifacts import write_annotations, write_embeddings, write_scores
+from reward_artifacts import write_embeddings, write_scores
 
 from workers.reward_models import embeddings as module
-from workers.reward_models.embeddings import Embeddings, open_embeddings, read_pairs, read_scores, require_aligned
+from workers.reward_models.embeddings import Embeddings, open_embeddings, read_scores, require_aligned
 
 
 def shards(tmp_path: Path, sizes: tuple[int, ...] = (3, 1, 4), dtype: str = "float32") -> tuple[list[Path], np.ndarray]:
@@ -129,11 +129,3 @@ def test_scores_and_embeddings_of_different_responses_are_refused(tmp_path: Path
             require_aligned(embedded, [write_scores(tmp_path / "s", np.zeros(shape))])
     with pytest.raises(ValueError, match="1 shards of embeddings but 2 shards of scores"):
         require_aligned(embedded, [tmp_path / "s", tmp_path / "s"])
-
-
-def test_pairs_are_read_as_written_and_none_is_an_error(tmp_path: Path) -> None:
-    winner, loser = np.array([4, 2, 9]), np.array([1, 1, 0])
-    read = read_pairs(write_annotations(tmp_path / "a", winner, loser))
-    assert np.array_equal(read, (winner, loser))
-    with pytest.raises(ValueError, match=r"b/annotations\.parquet: no annotations"):
-        read_pairs(write_annotations(tmp_path / "b", winner[:0], loser[:0]))

@@ -53,7 +53,7 @@ def test_train_loss_is_the_librarys_own_on_winners_and_losers(tmp_path: Path) ->
     out = tmp_path / "out"
     out.mkdir()
     metrics = fit_lightgbm(config(), out, annotations=annotations, embeddings=folders)
-    from workers.reward_models.embeddings import read_pairs
+    from workers.reward_models.pairs import read_pairs
 
     rows = np.concatenate(read_pairs(annotations))
     data = lightgbm.Dataset(features[rows], np.repeat([1, 0], len(rows) // 2))

@@ -27,7 +27,8 @@ from workers.reward_models.fit_mlp import (
     steps_per_epoch,
     train,
 )
-from workers.reward_models.heads import factor_type, load_reward_head
+from workers.reward_models.heads import load_reward_head
+from workers.reward_models.precision import factor_type
 from workers.seeding import derive_seed, generator
 from workers.stage import Call
 

@@ -25,7 +25,7 @@ def write(folder: Path, chosen: list[str], rejected: list[str]) -> Path:
     folder.mkdir()
     prompts = ["\n\nHuman: hi\n\nAssistant:"] * len(chosen)
     columns = {"prompt": prompts, "chosen": chosen, "rejected": rejected, "subset": [""] * len(chosen)}
-    tables.write_table(columns, tables.PREFERENCES, folder / "preferences.parquet")
+    tables.PREFERENCES.write(columns, folder)
     return folder
 
 

@@ -42,7 +42,7 @@ def test_margins_are_the_differences_of_rewards_read_one_at_a_time(
         with torch.no_grad():
             return float(model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, 0])
 
-    rows = tables.read_table(tiny_preferences / "preferences.parquet", tables.PREFERENCES).to_pylist()
+    rows = tables.PREFERENCES.read(tiny_preferences).to_pylist()
     some = [0, 6, 7, 13, 14, 31, 59]  # of the first, a middle and the last window
     expected = [
         reward(rows[i]["prompt"] + rows[i]["chosen"]) - reward(rows[i]["prompt"] + rows[i]["rejected"]) for i in some
@@ -59,7 +59,7 @@ def test_margins_are_the_differences_of_rewards_read_one_at_a_time(
 def test_with_chat_answers_are_turns_in_the_template_of_the_golden_model(
     tiny_chat_golden: Path, tiny_chat_reward: Callable[[str, str], float], tiny_preferences: Path, tmp_path: Path
 ) -> None:
-    row = tables.read_table(tiny_preferences / "preferences.parquet", tables.PREFERENCES).slice(0, 1).to_pylist()[0]
+    row = tables.PREFERENCES.read(tiny_preferences).slice(0, 1).to_pylist()[0]
     chosen, rejected = (tiny_chat_reward(row["prompt"], row[answer].strip()) for answer in ("chosen", "rejected"))
     found = run(tmp_path / "out", tiny_chat_golden, tiny_preferences, chat=True)
     assert found[0] == pytest.approx(chosen - rejected, abs=1e-4)
@@ -77,6 +77,6 @@ def test_a_reward_that_is_not_finite_names_the_row(tiny_golden: Path, tmp_path: 
         "prompt": ["\n\nHuman: a\n\nAssistant:"] * 3, "chosen": [" a"] * 3, "rejected": [" b", " 🙂", " c"],
         "subset": [""] * 3,
     }  # fmt: skip
-    tables.write_table(columns, tables.PREFERENCES, tmp_path / "preferences.parquet")
+    tables.PREFERENCES.write(columns, tmp_path)
     with pytest.raises(ValueError, match="row 2: the reward of the rejected answer is not finite"):
         run(tmp_path / "out", tmp_path, tmp_path)

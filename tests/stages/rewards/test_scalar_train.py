@@ -55,7 +55,7 @@ def judge(
     whole = ScalarVerdictsConfig(**config)
     metrics = scalar_verdicts(whole, folder, scalar=scalar, preferences=preferences, batch_size=batch_size)
     assert set(metrics) == set(whole.declared())
-    return list(tables.read_table(folder / "verdicts.parquet", tables.VERDICTS).to_pylist()), metrics
+    return list(tables.VERDICTS.read(folder).to_pylist()), metrics
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_separable_preferences_are_learned_and_only_the_model_is_left(
     tiny_scalar: Path, tiny_preferences: Path, tmp_path: Path
 ) -> None:
     rows, metrics = judge(tmp_path / "out", tiny_scalar, tiny_preferences)
-    table = tables.read_table(tiny_preferences / "preferences.parquet", tables.PREFERENCES).to_pylist()
+    table = tables.PREFERENCES.read(tiny_preferences).to_pylist()
     assert [(row["prompt"], row["first"], row["second"], row["drawn"]) for row in rows] == [
         *((row["prompt"], row["chosen"], row["rejected"], True) for row in table),
         *((row["prompt"], row["rejected"], row["chosen"], False) for row in table),
@@ -198,7 +198,7 @@ def test_it_beats_chance_on_human_preferences_that_it_has_not_seen(tmp_path: Pat
     content = hashlib.sha256(HH_RLHF.read_bytes()).hexdigest()
     source = LocalPath(path=str(HH_RLHF), sha256=content)
     preferences(PreferencesConfig(source=source, incomplete_rows="skip"), folders["all"])
-    table = tables.read_table(folders["all"] / "preferences.parquet", tables.PREFERENCES)
+    table = tables.PREFERENCES.read(folders["all"])
     rows = [Row(row["prompt"], row["chosen"], row["rejected"]) for row in table.to_pylist()]
 
     def begins(row: Row) -> str:
@@ -209,7 +209,7 @@ def test_it_beats_chance_on_human_preferences_that_it_has_not_seen(tmp_path: Pat
     write_preferences(folders["test"], test)
     write_preferences(folders["train"], train)
     columns = {"prompt": [row.prompt for row in train], "response": [row.chosen for row in train]}
-    tables.write_table(columns, tables.DEMONSTRATIONS, folders["demonstrations"] / "demonstrations.parquet")
+    tables.DEMONSTRATIONS.write(columns, folders["demonstrations"])
     tiny = TinyLlama(layers=1, hidden=64, vocabulary=4096, steps=0)
     policy(PolicyConfig(model=TinyModel(tiny=tiny)), folders["policy"], demonstrations=folders["demonstrations"])
     config = ScalarTrainConfig(learning_rate=3e-3, batch_size=32, max_tokens=256)

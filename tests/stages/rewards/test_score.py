@@ -48,7 +48,7 @@ def one_at_a_time(golden: Path, responses: Path, cut: str | None) -> np.ndarray:
     tokenizer = models.load_tokenizer(source)
     model = models.load_model(source, AutoModelForSequenceClassification, tokenizer)
     found = []
-    for row in tables.read_table(responses / "responses.parquet", tables.RESPONSES).to_pylist():
+    for row in tables.RESPONSES.read(responses).to_pylist():
         answer = row["response"].split(cut)[0] if cut else row["response"]
         ids = torch.tensor([tokenizer(row["prompt"] + answer)["input_ids"]])
         with torch.no_grad():
@@ -128,7 +128,7 @@ def test_with_chat_the_turns_are_read_in_the_template_of_the_golden_model(
     responses = tiny_write_responses([[" Yes.", " No.\n\nHuman: why?"]])
     with pytest.raises(ValueError, match="no chat template"):
         run(tmp_path / "plain", tiny_golden, responses, chat=True)
-    prompt = tables.read_table(responses / "responses.parquet", tables.RESPONSES)["prompt"][0].as_py()
+    prompt = tables.RESPONSES.read(responses)["prompt"][0].as_py()
     expected = [tiny_chat_reward(prompt, answer) for answer in ("Yes.", "No.")]
     found = run(tmp_path / "a", tiny_chat_golden, responses, chat=True)
     np.testing.assert_allclose(found, [expected], atol=1e-4, rtol=0)

@@ -1,1 +1,1 @@
-"""Who writes judgments: a model on this machine, a server, or a file of recorded ones."""
+"""Sources of judgments: a model on this machine, a server, or a file of recorded judgments."""

@@ -1,8 +1,8 @@
-"""Accounts of what paid answers have cost, added up over processes.
+"""Accounts of the cost of paid answers, added up over processes.
 
-An account is a folder. Each process appends what it pays for to a file of its own and reads those of the others, so
-that there is nothing to lock and nothing that a process could damage by dying. A payment has a name and counts once,
-whoever notes it and however often.
+An account is a folder. Each process appends its payments to a file of its own and reads those of the others, so that
+nothing needs a lock and a process that dies damages nothing. A payment has a name and counts once, however many
+processes note it, and however often.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 class Account:
     """The payments of an account, as far as this process has seen them; not for several threads at once.
 
-    On one machine a look shows all that was noted before. On NFS (nfs(5), `acregmax`, `acdirmax`) what another machine
-    has noted can stay out of sight for a minute.
+    On one machine it always has all payments. On NFS (nfs(5), `acregmax`, `acdirmax`) those of another machine can stay
+    out of sight for a minute.
     """
 
     def __init__(self, folder: Path) -> None:
-        """`folder` need not exist; it is made with the first payment."""
+        """Open the account in `folder`, which is made with the first payment."""
         self.folder = folder
         self._own = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._seen: dict[str, int] = {}
@@ -53,7 +53,7 @@ class Account:
         return True
 
     def _look(self) -> None:
-        """Read what the others have written since the last look."""
+        """Read the payments that other processes have noted since the last call."""
         try:
             found = [(entry.name, entry.stat().st_size) for entry in os.scandir(self.folder)]
         except FileNotFoundError:
@@ -63,7 +63,7 @@ class Account:
                 self._read(name)
 
     def _read(self, name: str) -> None:
-        """Read on in a file of another process."""
+        """Read the new lines of a file of another process."""
         with (self.folder / name).open("rb") as file:
             file.seek(self._seen.get(name, 0))
             # A line without an end is being written, or its writer died.

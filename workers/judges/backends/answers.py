@@ -1,7 +1,7 @@
-"""Answers of servers, each kept in a file as soon as it is there, so that none is paid for twice.
+"""Answers of servers, each stored in a file as soon as it arrives, so that none is paid for twice.
 
-The folder outlives the step. A file holds one answer and its use of tokens, under the digest of all that the server was
-told. There is no key in it.
+The folder outlives the step. A file holds one answer and its use of tokens, and is named by the digest of the whole
+request. No key is stored in it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server wrote, and the tokens that it bills for, None where it does not report them."""
+    """An answer of a server, and the tokens that it bills for, None where it does not report them."""
 
     text: str
     prompt_tokens: int | None
-    """Those of garbled replies to the same question included; so are the next."""
+    """Tokens of the prompt; like the next, those of garbled replies to the same question included."""
     answer_tokens: int | None
     unread: str = ""
-    """Why there is no text: `REFUSED`, `FILTERED`, `GARBLED` or `TOO_LONG` of `workers.judges.requests`, a colon, and
-    the server's words; "" where there is a text."""
+    """The reason where there is no text: `REFUSED`, `FILTERED`, `GARBLED` or `TOO_LONG` of `workers.judges.requests`, a
+    colon, and the server's words; "" where there is one."""
 
 
 def answers_folder() -> Path:
@@ -37,7 +37,7 @@ def answers_folder() -> Path:
 
 
 def answer_file(folder: Path, asked: object) -> Path:
-    """Return where the answer to `asked`, a JSON-like value, is kept."""
+    """Return the file of the answer to `asked`, a JSON-like value."""
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return folder / digest[:2] / f"{digest}.json"
 
@@ -51,7 +51,7 @@ def read_answer(path: Path) -> Answer | None:
 
 
 def write_answer(path: Path, answer: Answer) -> None:
-    """Write an answer at once: a reader sees the whole file or none."""
+    """Write an answer atomically: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", encoding="utf-8", delete=False) as file:
         json.dump(vars(answer), file)

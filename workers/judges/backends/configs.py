@@ -1,4 +1,4 @@
-"""Configs of those who write judgments: a model on this machine, a server, or a file; see `workers.config`."""
+"""Configs of the sources of judgments: a model on this machine, a server, or a file; see `workers.config`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class LocalJudge(Config):
 
 
 class Access(Execution):
-    """How a server is asked: with which key, how fast, how patiently, and for how much money.
+    """Access to a server: its key, and limits of rate, time and cost.
 
-    None of it is part of a step's key, so raising a cap asks nothing again.
+    None of it is part of a step's key, so raising a cap repeats no request.
     """
 
     key_env: str | None = "OPENAI_API_KEY"
     """Environment variable on the worker that holds the key. The key itself is never stored or printed. None: the
-    server wants none."""
+    server needs none."""
     requests_per_minute: PositiveFloat | None = None
-    """Rate of all steps together that ask this model with this key and share `$SWEEP_ANSWERS`. None asks as fast as
-    answers come."""
+    """Rate of requests of all steps together that use this model and key and share `$SWEEP_ANSWERS`. None sets no
+    limit."""
     parallel: PositiveInt = 8
-    """Greatest number of requests of a step that are under way at once."""
+    """Greatest number of requests of a step in flight."""
     timeout: PositiveFloat = 120.0
     """Seconds after which a request without an answer is given up and sent again."""
     max_cost: PositiveFloat | None = None
     """Dollars for all steps of this entry of the sweep together, shards and variants, after which they fail instead of
-    asking on. It counts what their answers have cost, in this run or an earlier one. What is under way then is still
-    paid for: up to `parallel` requests of each step that runs."""
+    sending more requests. It counts the cost of their answers, in this run or an earlier one. Requests in flight are
+    still paid for: up to `parallel` of each running step."""
 
 
 class EndpointJudge(Config):
@@ -55,7 +55,7 @@ class EndpointJudge(Config):
     price_out: NonNegativeFloat = 0.0
     """Dollars per million tokens of answers."""
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The server's name for the greatest number of new tokens; newer models of OpenAI want the second."""
+    """The server's name for the greatest number of new tokens; newer models of OpenAI require the second."""
     access: Access = Access()
 
     @field_validator("endpoint")
@@ -90,11 +90,11 @@ class RecordedColumns(Config):
     verdict: str = "verdict"
     """1 or 2; anything else is kept, and will not be read as a verdict."""
     hint: str = "hint"
-    """The answer (1 or 2, by place) that the judge was told to be better; rows without it, or with 0, had no hint."""
+    """The answer (1 or 2, by place) that the request gave as the better one; none in rows without it, or with 0."""
 
 
 class RecordedJudge(Config):
-    """`{recorded: {path: …}}`: judgments that were written before, in a JSONL(.gz), JSON or Parquet file.
+    """`{recorded: {path: …}}`: judgments that were recorded earlier, in a JSONL(.gz), JSON or Parquet file.
 
     Several rows of one pair are several samples, in the order of the file. Where a file has only one order of a pair,
     that is the drawn one, unless `chosen_first` asks for a certain order. `judgments.parquet` of another sweep will do.
@@ -106,7 +106,7 @@ class RecordedJudge(Config):
 
 
 def _kind_of_backend(value: Any) -> str:
-    """Recognise the backend that is meant, so that only its own mistakes are reported."""
+    """Return the name of the backend that a value describes, so that only its own mistakes are reported."""
     if isinstance(value, BaseModel):
         return type(value).__name__
     fields = value if isinstance(value, dict) else {}

@@ -1,25 +1,26 @@
 """Judgments by an OpenAI-compatible server.
 
-Answers cost money, so each one is kept as soon as it is there, in a folder that outlives the step: a step that fails
-half-way, is killed, or runs again asks only for what it does not have yet. The folder is `$SWEEP_ANSWERS`
+Answers cost money, so each one is stored as soon as it arrives, in a folder that outlives the step: a step that fails
+half-way, is killed, or runs again requests only the answers that are missing. The folder is `$SWEEP_ANSWERS`
 (`workers.judges.backends.answers`); name one that all nodes share where a step may be tried again on another node.
 
 Steps that share the folder keep limits together. `max_cost` is that of `$SWEEP_ACCOUNT`, which the orchestrator sets to
-sweep and entry, so all shards and variants of the entry: what the answers that they use have cost, whenever that was,
-an answer that several use once. Requests that are under way when it is reached are still paid for: `parallel` of each
-step that runs (and on NFS what other machines paid for in the last minute; see `workers.judges.backends.account`).
-`requests_per_minute` is that of endpoint, model and key, whoever asks (`workers.judges.backends.turns`).
+sweep and entry, so it is shared by all shards and variants of the entry: it limits the cost of all answers that they
+use, whenever these were paid for, and an answer that several use counts once. Requests in flight when it is reached are
+still paid for: `parallel` of each running step (and on NFS those of other machines in the last minute; see
+`workers.judges.backends.account`). `requests_per_minute` is shared by all steps with the same endpoint, model and key
+(`workers.judges.backends.turns`).
 
-What becomes of a request that has no answer:
+A request without an answer is treated by its cause:
 
-- a full or broken server, or none (429, 5xx, no connection): asked again, `TRIES` times in all; then the step ends;
-- a garbled reply (no JSON, no choices, no message): asked again, `GARBLED_TRIES` times in all; then an unread judgment;
+- a full or broken server, or none (429, 5xx, no connection): sent again, `TRIES` times in all; then the step fails;
+- a garbled reply (no JSON, no choices, no message): sent again, `GARBLED_TRIES` times in all; then an unread judgment;
 - the request is too long for the model, or refused for another reason (400, 413, 422): an unread judgment at once;
-- the content is refused (a content filter, a refusal of the model): likewise, and it is kept as an answer, because
-  that is what it is: asking again would be paid for again. The others are asked again when the step runs again;
-- a wrong configuration ends the step: a key or model that the server does not accept (401, 402, 403, 404 …), a
-  parameter that it complains of before it has answered anything, and whatever befalls `ALIKE` different requests in a
-  row without an answer in between, or all requests of a step.
+- the content is refused (a content filter, a refusal of the model): likewise, and the refusal is stored as an
+  answer, since it is paid for. The others are sent again when the step runs again;
+- a wrong configuration fails the step: a key or model that the server does not accept (401, 402, 403, 404 …), a
+  parameter that it rejects before it has answered anything, and any fault of `ALIKE` different requests in a row
+  without an answer in between, or of all requests of a step.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from workers.seeding import derive_seed
 TRIES = 8
 #: Times that a request is sent whose replies are garbled: they may have been paid for.
 GARBLED_TRIES = 4
-#: Different requests in a row that fail alike, after which it is the configuration's fault and not theirs.
+#: Number of different requests in a row that fail alike, at which the configuration is blamed and not the requests.
 ALIKE = 20
 #: Longest pause between two tries, in seconds; the first is half a second, and each is twice the one before.
 LONGEST_PAUSE = 60.0
@@ -59,11 +60,11 @@ LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class Question:
-    """One request to the server: all that its answer depends on, but for endpoint and model."""
+    """One request to the server: everything that its answer depends on, except endpoint and model."""
 
     dialogue: str
     label: str
-    """Tells samples of the same dialogue apart; with the seed of the step, it gives the seed that the server gets."""
+    """Name that distinguishes samples of the same dialogue; with the seed of the step, it gives the server's seed."""
     seed: int
     temperature: float
     top_p: float
@@ -83,16 +84,16 @@ def cost(backend: EndpointJudge, answer: Answer) -> float:
 
 
 def ask(backend: EndpointJudge, questions: Sequence[Question]) -> list[Answer]:
-    """Get the answer to each question, from the kept ones or from the server; unread ones say why.
+    """Get the answer to each question, from the stored answers or from the server.
 
     Requests that meet a full server (429), a broken one (5xx) or none are sent again, `TRIES` times in all, with
-    growing pauses or those that the server asks for (`Retry-After`). At most `access.parallel` are under way, and at
+    growing pauses or those that the server requests (`Retry-After`). At most `access.parallel` are in flight, and at
     most `access.requests_per_minute` are sent, those included.
 
     Raises:
         ValueError: the key is not set or refused, the configuration is wrong, tokens are not reported, or
             `access.max_cost` is reached.
-        ConnectionError: the server did not answer in `TRIES` tries, or has stopped to give answers.
+        ConnectionError: the server did not answer in `TRIES` tries, or has stopped giving answers.
     """
     server = _Server(backend)
     paths = [server.path(question) for question in questions]
@@ -121,7 +122,7 @@ def ask(backend: EndpointJudge, questions: Sequence[Question]) -> list[Answer]:
 
 
 class _Server:
-    """A server that several threads ask: what it has cost so far, and whether it has answered."""
+    """A server for several threads, with the cost of its answers and their number."""
 
     def __init__(self, backend: EndpointJudge) -> None:
         import openai
@@ -143,11 +144,11 @@ class _Server:
         self.stopped = threading.Event()
 
     def path(self, question: Question) -> Path:
-        """Return where the answer is kept."""
+        """Return the file of the answer."""
         return answer_file(self.folder, [self.backend.endpoint, self._parameters(question), question.label])
 
     def ask(self, question: Question, path: Path) -> Answer | None:
-        """Ask the server, and keep its answer; None if another request has failed meanwhile."""
+        """Get the answer of the server, and store it; None if another request has failed meanwhile."""
         try:
             with self.lock:
                 self._require_money()
@@ -156,7 +157,7 @@ class _Server:
                 payment = _payment(path)
                 if not answer.unread or answer.unread.startswith(FILTERED):
                     write_answer(path, answer)
-                else:  # asked again, it is paid for again
+                else:  # requested again, it is paid for again
                     payment += f"+{secrets.token_hex(4)}"
                 self.pay({payment: cost(self.backend, answer)})
         except BaseException:
@@ -165,12 +166,12 @@ class _Server:
         return answer
 
     def pay(self, payments: Mapping[str, float]) -> None:
-        """Note in the account what answers cost, in dollars."""
+        """Note the cost of answers in the account, in dollars."""
         with self.lock:
             self.account.note({name: dollars for name, dollars in payments.items() if dollars})
 
     def nothing_answered(self, requests: int, reply: str) -> str:
-        """Word the error where so many requests failed that only the configuration explains it."""
+        """Return the message of the error where only the configuration explains that so many requests failed."""
         return (
             f"{self.backend.endpoint}: not one of {requests} requests was answered; the last reply: {reply}. "
             "A wrong configuration looks like that: check endpoint, model, and what the server is told (max_new_tokens,"
@@ -178,7 +179,7 @@ class _Server:
         )
 
     def _parameters(self, question: Question) -> dict[str, Any]:
-        """Return what the client's `create` is called with."""
+        """Return the arguments of the client's `create`."""
         parameters: dict[str, Any] = {
             "model": self.backend.model,
             "messages": messages(question.dialogue),
@@ -264,7 +265,7 @@ class _Server:
             raise ConnectionError(message) if kind == GARBLED and answered else ValueError(message)
 
     def _misconfigured(self, fault: Fault, shown: str) -> str:
-        """Word the error where no request can be answered."""
+        """Return the message of the error where no request can be answered."""
         if fault.status in (401, 403):
             return f"the server refuses the key in ${self.backend.access.key_env} (HTTP {fault.status})"
         hint = "; if it does not know repetition_penalty, set it to 1" if fault.blames == "repetition_penalty" else ""
@@ -282,14 +283,14 @@ class _Server:
 def _turns(backend: EndpointJudge, folder: Path) -> Turns | None:
     if backend.access.requests_per_minute is None:
         return None
-    # As the server counts: by model and by whoever the key belongs to.
+    # As the server counts: by model and by the owner of the key.
     asked = json.dumps([backend.endpoint, backend.model, backend.access.key_env])
     path = folder / "turns" / hashlib.sha256(asked.encode()).hexdigest()[:32]
     return Turns(path, 60 / backend.access.requests_per_minute)
 
 
 def _payment(path: Path) -> str:
-    """Name the payment for the answer in `path`."""
+    """Return the name of the payment for the answer in `path`."""
     return path.stem[:16]
 
 
@@ -313,7 +314,7 @@ def _key(variable: str | None) -> str | None:
 
 
 def _pause(fault: Fault, tried: int) -> float:
-    """Compute the seconds to wait after a failed try: what the server asks for, else doubling from 0.5."""
+    """Compute the seconds to wait after a failed try: those that the server requests, else doubling from 0.5."""
     if fault.retry_after is not None and fault.retry_after.replace(".", "", 1).isdecimal():
         return min(float(fault.retry_after), LONGEST_PAUSE)
     return min(0.5 * 2.0**tried, LONGEST_PAUSE)

@@ -20,7 +20,7 @@ def judgments_by_model(
     """Let the model of the artifact `judge` write the judgments, those without a hint first.
 
     Returns:
-        A judgment per ask, those without a hint before the hinted ones, and the new tokens of all, EOS not counted.
+        A judgment per request, those without a hint before the hinted ones, and the new tokens of all, EOS not counted.
 
     Raises:
         ValueError: there is no `judge`, or what `sample` raises.
@@ -51,7 +51,7 @@ def judgments_by_model(
             dtype=backend.dtype,
         )
         dialogues = [ask.dialogue(config) for ask in group]
-        # Cut, it would lose what to do, the question and the first answer.
+        # Cut, a request would lose the task, the question and the first answer.
         too_long = too_long_prompts(source, dialogues, how)
         short = [i for i, dialogue in enumerate(dialogues) if dialogue not in too_long]
         labels = [group[i].label for i in short]

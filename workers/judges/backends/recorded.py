@@ -1,4 +1,4 @@
-"""Judgments that were written before, from a file."""
+"""Judgments that were recorded earlier, from a file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from workers.judges.requests import Shown, Written, format_judgment
 def read_recorded(backend: RecordedJudge, form: Form, rationale: bool) -> dict[Shown, list[Written]]:
     """Read the judgments of each pair in each order and with each hint, in the order of the file.
 
-    Prompts and answers are compared as the data stages spell them (`workers.data.dialogues`). Rows in which a
-    question or answer is empty or null belong to no pair: they are left out and printed. A row that says in `unread`
-    why there is no judgment, as `judgments.parquet` does, is one without text.
+    Prompts and answers are compared in the form that the data stages give them (`workers.data.dialogues`). Rows whose
+    question or answer is empty or null belong to no pair: they are left out and printed. A row with a reason in
+    `unread`, as in `judgments.parquet`, is a judgment without text.
 
     Args:
         backend: the file and its columns.
-        form: how to spell the judgments of rows that have rationale and verdict in columns of their own.
+        form: form of the judgments that are made of rows with rationale and verdict in columns of their own.
         rationale: whether these rows must have one.
 
     Raises:

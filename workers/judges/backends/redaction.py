@@ -1,4 +1,4 @@
-"""Redaction of secrets: what a server quotes of a key does not get into logs, errors and tables."""
+"""Redaction of secrets: parts of a key that a server quotes stay out of logs, errors and tables."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SHARED = 4
 
 
 class Redaction:
-    """Hides a secret in texts, whole and in part, and as URLs, JSON, HTML and Python spell it.
+    """A filter that hides a secret in texts, whole and in part, also as escaped in URLs, JSON, HTML and Python.
 
     Cut a text only after its secret has been hidden: the beginning of a secret is harder to find than the whole.
     """
 
     def __init__(self, secret: str | None) -> None:
-        """Learn what to hide; None hides nothing."""
+        """Set the secret to hide; None hides nothing."""
         self._length = min(_SHARED, len(secret or ""))
         self._pieces = {
             spelling[i : i + self._length]

@@ -1,6 +1,6 @@
-"""What an OpenAI-compatible server replies: a text, or a fault and what kind of fault.
+"""Replies of OpenAI-compatible servers: a text, or a fault and its kind.
 
-Servers and proxies differ in how they spell errors, and some give status 200 to anything.
+Servers and proxies differ in the form of their errors, and some give status 200 to anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WORDS_OF_LENGTH = re.compile(
     r"context_?\s?(length|window|size)|prompt is too long|reduce the length|too many (input )?tokens", re.IGNORECASE
 )
 _HALF = re.compile(r"[\ud800-\udfff]")
-#: What a request sets beside model, messages and seed, words that errors use for other things too.
+#: Parameters of a request, but for model, messages and seed: errors use these words for other things too.
 _PARAMETERS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "repetition_penalty")
 
 #: Four of them are reasons why a judgment has no text (`workers.judges.requests`). busy: the server is full, broken or
@@ -59,7 +59,7 @@ class Fault:
     """The server's own words, secrets included."""
     status: int = 200
     blames: str = ""
-    """The parameter that the server complains of."""
+    """The parameter that the server names as the cause, or ""."""
     retry_after: str | None = None
     """The header of this name."""
     usage: Usage = Usage()

@@ -11,7 +11,7 @@ _FAR = 10_000
 
 
 class Turns:
-    """Turns, one each `interval` seconds, for all that name the same file.
+    """Turns, one every `interval` seconds, shared by all processes that name the same file.
 
     The file holds the time of the next turn. It is read and written under a lock (flock(2)), which the system takes
     back from a process that dies. Time is that of the file's server, so clocks of machines need not agree. Where locks
@@ -19,7 +19,7 @@ class Turns:
     """
 
     def __init__(self, path: Path, interval: float) -> None:
-        """Take nothing yet; the file need not exist, and `interval` is in seconds."""
+        """Set the file, which need not exist, and the interval in seconds."""
         self._path = path
         self._interval = interval
 
