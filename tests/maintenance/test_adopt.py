@@ -28,7 +28,7 @@ TWICE = TEXT.replace("inputs: {numbers: double}", "inputs: {numbers: again}").re
 )
 
 
-#: `test_store.py` proves that both stores keep one contract; so here the tests of objects are long, but for one.
+#: `tests/store` proves that both stores keep one contract; so here the tests of objects are long, but for one.
 @pytest.fixture(params=["posix", pytest.param("objects", marks=[pytest.mark.s3, pytest.mark.long])])
 def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "posix" else str(request.getfixturevalue("s3"))

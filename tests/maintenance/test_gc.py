@@ -35,7 +35,7 @@ ONE = toy.SWEEP.replace("name: toy", "name: one").replace("[1, 2, 3]", "[1, 2]")
 OTHER = toy.SWEEP.replace("name: toy", "name: other").replace("[1, 2, 3]", "[2, 4]")
 
 
-#: `test_store.py` proves that both stores keep one contract; so here the tests of objects are long, but for one.
+#: `tests/store` proves that both stores keep one contract; so here the tests of objects are long, but for one.
 @pytest.fixture(params=["posix", pytest.param("objects", marks=[pytest.mark.s3, pytest.mark.long])])
 def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "posix" else str(request.getfixturevalue("s3"))

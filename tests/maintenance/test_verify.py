@@ -27,7 +27,7 @@ from orchestrator.session import Session, open_session
 _COUNT = itertools.count(1)
 
 
-#: `test_store.py` proves that both stores keep one contract; so here the tests of objects are long, but for one.
+#: `tests/store` proves that both stores keep one contract; so here the tests of objects are long, but for one.
 @pytest.fixture(params=["posix", pytest.param("objects", marks=[pytest.mark.s3, pytest.mark.long])])
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Session:
     """A sweep that was run."""
