@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import toy
+import toy_sweep
 from submissions import REPOSITORY, SWEEP
 
 #: A module of stages beside the sweep is all that a person needs; this one traces where the test looks.
@@ -24,5 +25,5 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     stages = Path(toy.__file__).read_text() + TRACED.format(trace=str(tmp_path / "toy-trace"))
     (folder / "toy.py").write_text(stages)
-    toy.write_sweep(folder, SWEEP)
+    toy_sweep.write_sweep(folder, SWEEP)
     return folder

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import toy
+import toy_sweep
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 #: Four sources of half a second, their doubles, and four totals.
-SWEEP = toy.SWEEP.replace("[1, 2, 3]", "[1, 3]").replace("{value: $x}", "{value: $x, behaviour: slow}")
+SWEEP = toy_sweep.SWEEP.replace("[1, 2, 3]", "[1, 3]").replace("{value: $x}", "{value: $x, behaviour: slow}")
 
 
 def command(*arguments: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 from ray.job_submission import JobDetails, JobSubmissionClient
 from submissions import REPOSITORY, SWEEP, start, submit
 
@@ -126,7 +126,7 @@ def test_a_sweep_with_failed_cells_ends_with_the_exit_code_of_its_driver(
     checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
 ) -> None:
     text = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
-    toy.write_sweep(checkout, text)
+    toy_sweep.write_sweep(checkout, text)
     options = ["--address", head, "--outputs", str(tmp_path / "out"), "--only", "x=1", "-s", "axes.y=[10]"]
     code, output = submit(checkout, head_environment, "toy.yaml", *options)
     assert code == 1, output

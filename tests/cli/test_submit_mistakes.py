@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import toy
+import toy_sweep
 from servers import free_port
 from submissions import SWEEP, submit
 
@@ -28,7 +28,7 @@ def test_mistakes_are_told_before_anything_is_uploaded(checkout: Path, tmp_path:
     # Nobody listens there, and nobody is asked.
     address = ["--address", "http://127.0.0.1:1"]
     assert "did you mean 'value'" in refused(checkout, "toy.yaml", "-s", "stages.source.config.valeu=1", *address)
-    outside = toy.write_sweep(tmp_path, SWEEP)
+    outside = toy_sweep.write_sweep(tmp_path, SWEEP)
     assert f"lies outside of {checkout}, which is uploaded" in refused(checkout, str(outside), *address)
     relative = "'here' is relative, and a Ray job runs in a copy of the working directory that is thrown away"
     for option in ("--outputs", "--store"):
@@ -49,11 +49,11 @@ def test_data_that_would_not_be_uploaded_and_a_package_that_is_too_large_are_nam
     address = ["--address", "http://127.0.0.1:1"]
     (checkout / "data").mkdir()
     (checkout / "data" / "rows.parquet").write_text("some")
-    toy.write_sweep(checkout, SWEEP.replace("axes:", "data: {path: data/rows.parquet}\naxes:", 1))
+    toy_sweep.write_sweep(checkout, SWEEP.replace("axes:", "data: {path: data/rows.parquet}\naxes:", 1))
     said = refused(checkout, "toy.yaml", *address)
     assert "data/rows.parquet: is not uploaded" in said
     assert "absolute path" in said
-    toy.write_sweep(checkout, SWEEP)
+    toy_sweep.write_sweep(checkout, SWEEP)
     (checkout / "data" / "huge.jsonl").write_bytes(b"0" * 7_000_000)
     said = refused(checkout, "toy.yaml", *address)
     assert re.search(r"a package of [78]\.\d MB for every node, more than 5 MB; exclude .* in \.rayignore", said)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from long_sweep import COLUMNS
-from test_execute import command, environment
+from toy_runs import command, environment
 
 from orchestrator.session import Session, open_session
 from orchestrator.types import Artifact

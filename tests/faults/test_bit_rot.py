@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 from drivers import check
 from long_sweep import COLUMNS, calm_table
 
@@ -45,10 +45,12 @@ def remove(path: Path, _chance: random.Random) -> None:
 Damage = Callable[[Path, random.Random], None]
 
 
-def same_command(folder: Path, text: str = toy.SWEEP) -> int:
+def same_command(folder: Path, text: str = toy_sweep.SWEEP) -> int:
     """As a new process gives it: what this one has verified is forgotten."""
     store_at.cache_clear()
-    return run_and_show(open_session(toy.write_sweep(folder, text), outputs=str(folder / "out")), None, True, None)
+    return run_and_show(
+        open_session(toy_sweep.write_sweep(folder, text), outputs=str(folder / "out")), None, True, None
+    )
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, remove])
@@ -99,7 +101,7 @@ def test_damage_to_a_result_that_nobody_reads_yet_is_found_by_its_first_reader(
     assert same_command(tmp_path) == 0
     assert pq.read_table(tmp_path / "out/sweeps/toy/results.parquet", columns=COLUMNS).equals(calm_toy)
     capsys.readouterr()
-    more = toy.SWEEP.replace(
+    more = toy_sweep.SWEEP.replace(
         "results: [total]", "  last: {stage: toy_double, inputs: {number: total}}\nresults: [last]"
     )
     assert same_command(tmp_path, more) == 0
@@ -115,7 +117,7 @@ def test_damage_to_a_result_that_nobody_reads_yet_is_found_by_its_first_reader(
 
 def test_twenty_damages_at_once_are_mended_by_one_command(tmp_path: Path) -> None:
     # Each total reads eight numbers.
-    text = toy.SWEEP.replace("shards: 2", "shards: 8")
+    text = toy_sweep.SWEEP.replace("shards: 2", "shards: 8")
     calm = calm_table(tmp_path / "calm", text)
     assert same_command(tmp_path, text) == 0
     artifacts = tmp_path / "out" / "store" / "artifacts"
@@ -134,7 +136,7 @@ def test_twenty_damages_at_once_are_mended_by_one_command(tmp_path: Path) -> Non
 
 def test_a_reported_number_of_a_step_that_feeds_others_survives_damage_to_its_manifest(tmp_path: Path) -> None:
     # `source` is reported and is no target: its numbers stand in the table beside those of the finished targets.
-    text = toy.SWEEP.replace("shards: 2, ", "").replace("results: [total]", "results: [source, total]")
+    text = toy_sweep.SWEEP.replace("shards: 2, ", "").replace("results: [total]", "results: [source, total]")
     assert same_command(tmp_path, text) == 0
     table = tmp_path / "out/sweeps/toy/results.parquet"
     good = pq.read_table(table, columns=[*COLUMNS, "value"])

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
+import toy_sweep
 from drivers import calls, check, start, wait_for
 from long_sweep import calm_table
-from test_execute import command
+from toy_runs import command
 
 from orchestrator.session import open_session
 from orchestrator.types import Manifest
@@ -42,7 +43,7 @@ def double(config, out, *, number):
 SYNTAX_ERROR = DOUBLING.replace("return toy", "return return toy")
 ANOTHER_NUMBER = DOUBLING.replace("(config, out, number", "(config.model_copy(update={'add': 1000.0}), out, number")
 
-SLOW_SOURCES = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+SLOW_SOURCES = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
 SLOW_EDITED = SLOW_SOURCES.replace("uses: [toy]", "uses: [edited]")
 
 
@@ -51,7 +52,7 @@ class Checkout:
 
     def __init__(self, folder: Path, ray: bool) -> None:
         self.folder = folder
-        self.path = toy.write_sweep(folder, SLOW_EDITED)
+        self.path = toy_sweep.write_sweep(folder, SLOW_EDITED)
         self.ray = ray
         code, root = folder / "code", Path(toy.__file__).parents[1]
         for package in ("orchestrator", "workers"):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import toy
+import toy_sweep
 from drivers import calls, check, finish, start, wait_for
 from long_sweep import LONG
 from small_disk import mounted
-from test_execute import command
+from toy_runs import command
 
 from orchestrator.session import open_session
 from orchestrator.types import Artifact
@@ -53,7 +53,7 @@ def freeze(disk: Path) -> None:
 def test_a_disk_that_fails_in_mid_run_stops_the_sweep_with_the_remedy_and_the_same_command_goes_on(
     disk: Path, tmp_path: Path, calm: pa.Table, strike: Callable[[Path], None], reason: str
 ) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     out = disk / "out"
     line = command(tmp_path, path, "--inline")
     line[line.index("--outputs") + 1] = str(out)

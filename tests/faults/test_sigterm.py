@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import toy
+import toy_sweep
 from drivers import calls, check, finish, start, wait_for
 from long_sweep import LONG, with_ray
-from test_execute import command
+from toy_runs import command
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.mark.long
 def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: Path, calm: pa.Table) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     chance = random.Random(0)
     drained = 0
     for turn in range(20):
@@ -53,7 +53,7 @@ def test_sigterm_at_random_instants_costs_at_most_the_step_in_flight(tmp_path: P
 def test_sigterm_of_a_driver_with_a_ray_of_its_own_lets_running_steps_commit(
     tmp_path: Path, calm: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     # The grace time that a job has by itself is a second, which a bundle may need on a busy machine.
     monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
     driver = start(with_ray(command(tmp_path, path)))

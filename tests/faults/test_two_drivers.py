@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import toy
+import toy_sweep
 from drivers import calls, check, finish, start, wait_for
 from long_sweep import LONG
-from test_execute import command
+from toy_runs import command
 
 pytestmark = pytest.mark.faults
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 def test_of_two_drivers_one_is_killed_again_and_again_and_the_other_finishes_everything(
     tmp_path: Path, calm: pa.Table
 ) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     chance = random.Random(5)
     line = command(tmp_path, path, "--inline")
     survivor = start(line)
@@ -44,7 +44,7 @@ def test_of_two_drivers_one_is_killed_again_and_again_and_the_other_finishes_eve
 
 @pytest.mark.long
 def test_of_two_drivers_either_may_be_killed_and_the_other_goes_on(tmp_path: Path, calm: pa.Table) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     chance = random.Random(6)
     line = command(tmp_path, path, "--inline")
     drivers = [start(line), start(line)]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import toy
+import toy_sweep
 from drivers import calls, check, start, wait_for
 from long_sweep import calm_table
-from test_execute import SLOW, command, environment
+from toy_runs import command, environment
+from toy_sweep import SLOW
 
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.session import open_session
@@ -47,7 +48,7 @@ def shifted(folder: Path, hours: int) -> dict[str, str]:
 def test_two_drivers_whose_clocks_are_six_hours_apart_share_the_work_and_compute_no_step_twice(
     tmp_path: Path, calm_slow: pa.Table
 ) -> None:
-    path = toy.write_sweep(tmp_path, SLOW)
+    path = toy_sweep.write_sweep(tmp_path, SLOW)
     drivers = [start(command(tmp_path, path, "--inline"), **shifted(tmp_path, hours)) for hours in (-3, 3)]
     printed = [driver.communicate(timeout=400)[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], printed
@@ -66,7 +67,7 @@ def test_two_drivers_whose_clocks_are_six_hours_apart_share_the_work_and_compute
 def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_nothing(
     tmp_path: Path, calm_slow: pa.Table, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    path = toy.write_sweep(tmp_path, SLOW)
+    path = toy_sweep.write_sweep(tmp_path, SLOW)
     late = start(command(tmp_path, path, "--inline"), **shifted(tmp_path, hours))
     try:
         # It sleeps inside a step: its claim is held, nothing is published.

@@ -12,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 from long_sweep import COLUMNS
 
 from orchestrator.cli.show_run import run_and_show
@@ -27,8 +27,8 @@ from orchestrator.tracking.sync import Synced, sync_runs
 
 def opened(folder: Path, *overrides: str) -> Session:
     """The toy sweep, with an experiment of its own on the server that the tests share."""
-    text = toy.SWEEP.replace("tracking: false", f"tracking: {{experiment: {folder.name}}}")
-    return open_session(toy.write_sweep(folder, text), list(overrides), outputs=str(folder / "out"))
+    text = toy_sweep.SWEEP.replace("tracking: false", f"tracking: {{experiment: {folder.name}}}")
+    return open_session(toy_sweep.write_sweep(folder, text), list(overrides), outputs=str(folder / "out"))
 
 
 def run(folder: Path, uri: str | None, *overrides: str) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import toy
+import toy_sweep
 from pydantic import Field
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from orchestrator.session import Session, open_session
 from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Manifest
 
-TEXT = toy.SWEEP.replace("behaviour: work", "behaviour: print")
+TEXT = toy_sweep.SWEEP.replace("behaviour: work", "behaviour: print")
 #: The same sweep with a stage that is fed by itself.
 TWICE = TEXT.replace("inputs: {numbers: double}", "inputs: {numbers: again}").replace(
     "  total:\n", "  again: {stage: toy_double, inputs: {number: double}, config: {add: 1}}\n  total:\n"
@@ -35,7 +36,7 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def open_toy(folder: Path, outputs: str, text: str = TEXT) -> Session:
-    return open_session(toy.write_sweep(folder, text), outputs=outputs)
+    return open_session(toy_sweep.write_sweep(folder, text), outputs=outputs)
 
 
 def run(folder: Path, outputs: str, text: str = TEXT) -> Session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.wiring import resolve_entries
@@ -21,15 +21,15 @@ def load(path: Path, *overrides: str) -> SweepSpec:
 
 
 def mistakes(folder: Path, text: str, *overrides: str) -> list[str]:
-    path = toy.write_sweep(folder, text)
+    path = toy_sweep.write_sweep(folder, text)
     with pytest.raises(SweepError) as caught:
         build_plan(draft_sweep(path, overrides))
     return [str(problem).replace(str(path), "FILE") for problem in caught.value.problems]
 
 
 def edit(before: str, after: str) -> str:
-    assert before in toy.SWEEP
-    return toy.SWEEP.replace(before, after)
+    assert before in toy_sweep.SWEEP
+    return toy_sweep.SWEEP.replace(before, after)
 
 
 RESULTS = "results: [total]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 from sweep_files import load, mistakes
 
 from orchestrator.plan.build import build_plan
@@ -29,13 +29,13 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 
 def test_the_toy_sweep_is_valid(tmp_path: Path) -> None:
-    assert load(toy.write_sweep(tmp_path)).name == "toy"
+    assert load(toy_sweep.write_sweep(tmp_path)).name == "toy"
 
 
 def test_overrides_reach_any_place_and_a_relative_path_is_taken_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = read_document(toy.write_sweep(tmp_path))
+    document = read_document(toy_sweep.write_sweep(tmp_path))
     monkeypatch.chdir(tmp_path)
     override(document, ["axes.x=[7]", "stages.total.config.0.add=5e-1", "data.path=toy.yaml", "limits.failures=3"])
     assert document.value["axes"]["x"] == [7]
@@ -47,15 +47,15 @@ def test_overrides_reach_any_place_and_a_relative_path_is_taken_from_here(
 @pytest.mark.parametrize("text", ["axes.x", "=3", "name.x.y=1", "stages.total.config.7.add=1", "axes.x=[1"])
 def test_an_override_that_fits_nowhere_is_an_error_that_repeats_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(SweepError, match="-s "):
-        override(read_document(toy.write_sweep(tmp_path)), [text])
+        override(read_document(toy_sweep.write_sweep(tmp_path)), [text])
 
 
 def test_durations_sizes_and_rules_become_runtime(tmp_path: Path) -> None:
-    text = toy.SWEEP + (
+    text = toy_sweep.SWEEP + (
         "runtime:\n  default: {timeout: 30m}\n  total:\n    memory: 2GiB\n    rules:\n"
         "      - {at: {x: [1, 2]}, cpus: 4}\n      - {at: {x: 2}, gpus: 1, timeout: 90s}\n"
     )
-    spec = load(toy.write_sweep(tmp_path, text))
+    spec = load(toy_sweep.write_sweep(tmp_path, text))
     assert spec.runtime_of("total", {"x": 3}).timeout == 1800
     two = spec.runtime_of("total", {"x": 2})
     assert (two.cpus, two.gpus, two.memory, two.timeout) == (4, 1, 2 * 2**30, 90)
@@ -63,11 +63,11 @@ def test_durations_sizes_and_rules_become_runtime(tmp_path: Path) -> None:
 
 
 def test_with_device_cpu_an_entry_asks_for_no_gpus_and_the_last_word_on_it_wins(tmp_path: Path) -> None:
-    text = toy.SWEEP + (
+    text = toy_sweep.SWEEP + (
         "runtime:\n  default: {gpus: 1}\n  source: {gpus: 2, rules: [{at: {x: 3}, device: cpu}]}\n"
         "  total: {device: gpu}\n"
     )
-    path = toy.write_sweep(tmp_path, text)
+    path = toy_sweep.write_sweep(tmp_path, text)
     spec = load(path)
     assert [spec.runtime_of("source", {"x": x}).gpus for x in (2, 3)] == [2, 0]
     spec = load_sweep(path, ["runtime.default.device=cpu"])
@@ -79,8 +79,8 @@ def test_a_variable_may_begin_a_path_in_the_file_and_on_the_command_line(
 ) -> None:
     (tmp_path / "some.txt").write_text("content")
     monkeypatch.setenv("TOY_DATA", str(tmp_path))
-    written = load(toy.write_sweep(tmp_path, toy.SWEEP + "data: {path: $env.TOY_DATA/some.txt}\n"))
-    given = load(toy.write_sweep(tmp_path), "data.path=$env.TOY_DATA/some.txt")
+    written = load(toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP + "data: {path: $env.TOY_DATA/some.txt}\n"))
+    given = load(toy_sweep.write_sweep(tmp_path), "data.path=$env.TOY_DATA/some.txt")
     assert written.data == given.data
     assert written.data["path"] == str(tmp_path / "some.txt")
     assert len(written.data["sha256"]) == 64
@@ -90,7 +90,7 @@ def test_a_variable_may_begin_a_path_in_the_file_and_on_the_command_line(
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1.5h", 5400), ("45", 45)]
 )
 def test_a_duration_is_seconds_or_has_a_unit(tmp_path: Path, text: str, seconds: float) -> None:
-    spec = load(toy.write_sweep(tmp_path), f"runtime.total.timeout={text}")
+    spec = load(toy_sweep.write_sweep(tmp_path), f"runtime.total.timeout={text}")
     assert spec.runtime_of("total", {}).timeout == seconds
 
 
@@ -100,7 +100,7 @@ def test_a_duration_is_seconds_or_has_a_unit(tmp_path: Path, text: str, seconds:
      ("3KiB", 3 * 2**10)],
 )  # fmt: skip
 def test_a_size_is_bytes_or_has_a_unit(tmp_path: Path, text: str, size: int) -> None:
-    spec = load(toy.write_sweep(tmp_path), f"runtime.total.memory={text}")
+    spec = load(toy_sweep.write_sweep(tmp_path), f"runtime.total.memory={text}")
     assert spec.runtime_of("total", {}).memory == size
 
 
@@ -109,8 +109,8 @@ def test_a_sweep_uses_stages_of_modules_that_lie_beside_it(tmp_path: Path) -> No
         "import toy\nfrom workers.stage import Stage\n"
         "STAGES = {'distil': Stage('toy:source', 1, toy.SourceConfig, 'number')}\n"
     )
-    text = toy.SWEEP.replace("uses: [toy]", "uses: [toy, beside_it]").replace("toy_source", "distil")
-    spec = load(toy.write_sweep(tmp_path, text))
+    text = toy_sweep.SWEEP.replace("uses: [toy]", "uses: [toy, beside_it]").replace("toy_source", "distil")
+    spec = load(toy_sweep.write_sweep(tmp_path, text))
     assert spec.table["distil"].function == "toy:source"
     assert spec.table["prompts"].version == 2
     assert build_plan(spec).stages == {"distil", "toy_double", "toy_total"}
@@ -146,6 +146,6 @@ def test_a_module_of_stages_that_cannot_be_used_is_named_with_the_remedy(
 ) -> None:
     if content or module == "without_table":
         (tmp_path / f"{module}.py").write_text(content)
-    (found,) = mistakes(tmp_path, toy.SWEEP.replace("uses: [toy]", f"uses: [toy, {module}]"))
+    (found,) = mistakes(tmp_path, toy_sweep.SWEEP.replace("uses: [toy]", f"uses: [toy, {module}]"))
     assert found.startswith("FILE:17: uses[1]: module ") or found.startswith("FILE:17: uses[1]: the table of module ")
     assert message in found

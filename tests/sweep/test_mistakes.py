@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 from sweep_files import KIND, RESULTS, edit, judged_by, load, mistakes
 
 from orchestrator.sweep.document import read_document
@@ -30,7 +30,7 @@ def test_a_file_that_is_no_sweep_at_all_says_so(tmp_path: Path, text: str, words
 
 
 def test_a_missing_file_names_its_nearest_neighbour(tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path, name="quickstart.yaml")
+    toy_sweep.write_sweep(tmp_path, name="quickstart.yaml")
     with pytest.raises(SweepError, match=r"quickstrat\.yaml: no such file; did you mean 'quickstart\.yaml'"):
         read_document(tmp_path / "quickstrat.yaml")
 
@@ -217,7 +217,7 @@ def test_an_input_that_does_not_exist_at_some_coordinates_is_placed_and_says_whe
 
 
 def test_mistakes_in_all_parts_of_a_file_are_reported_at_once_each_at_its_line(tmp_path: Path) -> None:
-    text = toy.SWEEP
+    text = toy_sweep.SWEEP
     for before, after in (
         ("value: $x", "valeu: $x"),
         ("{add: $y}", "{add: much, marker: $y}"),
@@ -243,12 +243,12 @@ def test_a_variable_that_is_unset_or_empty_is_no_path(
     monkeypatch.delenv("TOY_DATA", raising=False)
     if value is not None:
         monkeypatch.setenv("TOY_DATA", value)
-    (message,) = mistakes(tmp_path, toy.SWEEP + "data: {path: $env.TOY_DATA}\n")
+    (message,) = mistakes(tmp_path, toy_sweep.SWEEP + "data: {path: $env.TOY_DATA}\n")
     assert message.startswith("FILE:18: data.path: environment variable TOY_DATA is not set; export TOY_DATA=FILE")
 
 
 def test_a_missing_data_file_is_placed_in_the_sweep_with_the_override_that_repairs_it(tmp_path: Path) -> None:
-    (message,) = mistakes(tmp_path, toy.SWEEP + "data: {deep: {path: gone.jsonl}}\n")
+    (message,) = mistakes(tmp_path, toy_sweep.SWEEP + "data: {deep: {path: gone.jsonl}}\n")
     assert message == (
         f"FILE:18: data.deep.path: cannot read {tmp_path / 'gone.jsonl'}: No such file or directory; "
         "check it, or pass -s data.deep.path=FILE"
@@ -292,4 +292,4 @@ runtime:
         "of its config",
     ]
     sound = text.replace(", batch_size: 8}", "}").replace("  prompts: {batch_size: 4}\n", "")
-    assert load(toy.write_sweep(tmp_path, sound)).runtime_of("generate", {"seed": 0}).batch_size == 16
+    assert load(toy_sweep.write_sweep(tmp_path, sound)).runtime_of("generate", {"seed": 0}).batch_size == 16

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import toy
+import toy_sweep
 from servers import put_mlflow_database
 
 from orchestrator.cli.show_run import run_and_show
@@ -19,7 +19,7 @@ from orchestrator.tracking.publisher import post_table
 from orchestrator.tracking.runs import Projection, Run
 
 TEXT = (
-    toy.SWEEP.replace("tracking: false\n", "")
+    toy_sweep.SWEEP.replace("tracking: false\n", "")
     .replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
     .replace("question: Does adding work?", "question: Does adding work?\ndata: {path: data.txt}")
     .replace("[{add: $y}, $kind]", "[{add: $y, marker: $data.sha256}, $kind]")
@@ -28,7 +28,7 @@ TEXT = (
 
 def opened(folder: Path, *overrides: str) -> Session:
     (folder / "data.txt").write_text("one two")
-    return open_session(toy.write_sweep(folder, TEXT), list(overrides), outputs=str(folder / "out"))
+    return open_session(toy_sweep.write_sweep(folder, TEXT), list(overrides), outputs=str(folder / "out"))
 
 
 def finished(folder: Path, uri: str | None = None) -> tuple[Session, int]:
