@@ -20,8 +20,8 @@ from pathlib import Path
 PATIENCE = 400
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`sweep` with these arguments in a folder, knowing the toy stages; returns when it has ended."""
+def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `sweep` with these arguments in a folder, knowing the toy stages; returns when it has ended."""
     server = _server()
     assert server.stdin
     assert server.stdout

@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _toy_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every call of a toy stage in this process, or in one it starts, is a line of `toy.calls(tmp_path)`."""
+    """Every call of a toy stage in this process, or in one it starts, is a line of `toy-trace` in `tmp_path`."""
     monkeypatch.setenv("TOY_TRACE", str(tmp_path / "toy-trace"))
 
 

@@ -3,7 +3,7 @@
 Marker            whose tests have it
 ray               those that use `local_ray` or `head`, or start a Ray of their own
 s3                those that use `s3`
-mlflow            those that use `mlflow_server` or `start_mlflow`, and all of test_tracking.py
+mlflow            those that use `mlflow_server` or `start_mlflow`, and whole files that write to MLflow's database
 browser           those that use `chromium`
 train             those below tests/stages that need transformers: they train or run a language model
 faults            those that kill, corrupt or starve something on purpose

@@ -12,17 +12,48 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("orchestrator", "workers", "dashboards")
-FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+
+
+def files_in(*folders: str) -> list[Path]:
+    return sorted(path for name in folders for path in (ROOT / name).rglob("*.py"))
+
+
+FILES = files_in(*PACKAGES)
+TESTS = files_in("tests")
+ALL = [*FILES, *TESTS, *files_in("sweeps")]
 
 
 def test_no_file_has_more_than_400_lines() -> None:
-    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in ALL}
     assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
 def test_no_folder_has_more_than_20_files() -> None:
-    counts = Counter(path.parent for path in FILES)
+    counts = Counter(path.parent for path in ALL)
     assert {str(folder): count for folder, count in counts.items() if count > 20} == {}
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    names = Counter(path.stem for path in TESTS if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_test_file_imports_another() -> None:
+    names = {path.stem for path in TESTS if path.name.startswith("test_")}
+    found = {
+        f"{path.name} imports {module}"
+        for path in TESTS
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in _imported(node)
+        if module in names
+    }
+    assert found == set()
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [each.name for each in node.names] if isinstance(node, ast.Import) else []
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -23,33 +23,10 @@ from workers.model_cache import cached_model
 from workers.stage import Call, Input, Stage
 
 Behaviour = Literal[
-    "work",
-    "raise",
-    "crash",
-    "crash_once",
-    "hang",
-    "no_metric",
-    "extra_metric",
-    "nan",
-    "memory",
-    "disk_full",
-    "print",
-    "slow",
-    "tell",
-    "nap",
-    "exit",
-    "gobble",
-    "markup",
-    "undefined",
-    "look",
-    "compute",
-    "sick",
-    "sick_once",
-    "account",
-    "cancel_together",
-    "cancel_later",
-    "odd_file",
-]
+    "work", "raise", "crash", "crash_once", "hang", "no_metric", "extra_metric", "nan", "memory", "disk_full",
+    "print", "slow", "tell", "nap", "exit", "gobble", "markup", "undefined", "look", "compute", "sick", "sick_once",
+    "account", "cancel_together", "cancel_later", "odd_file",
+]  # fmt: skip
 
 Metrics = Mapping[str, float | Undefined]
 
@@ -403,46 +380,3 @@ def connect() -> None:
     from orchestrator.run.executors.ray_start import start_ray
 
     start_ray(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=runtime_env())
-
-
-#: x and y give 6 cells; sources are shared by the values of y.
-SWEEP = """\
-name: toy
-question: Does adding work?
-axes:
-  x: [1, 2, 3]
-  y: [10, 20]
-  kind:
-    plain: {behaviour: work}
-stages:
-  source: {stage: toy_source, shards: 2, config: {value: $x}}
-  double: {stage: toy_double, inputs: {number: source}}
-  total:
-    stage: toy_total
-    inputs: {numbers: double}
-    config: [{add: $y}, $kind]
-results: [total]
-tracking: false
-uses: [toy]
-"""
-
-
-#: One source, which tells `FOLDER` how far it is.
-PIECES = """\
-name: toy
-question: Is all of it there?
-axes: {x: [7]}
-stages:
-  source: {stage: toy_pieces, config: {value: $x, marker: FOLDER}}
-results: [source]
-tracking: false
-uses: [toy]
-"""
-
-
-def write_sweep(folder: Path, text: str = SWEEP, name: str = "toy.yaml") -> Path:
-    """The sweep as a file; it is replaced at once, since a driver may be reading it."""
-    path = folder / name
-    whole = folder / f".{name}.{os.getpid()}"
-    whole.write_text(text)
-    return whole.replace(path)

@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import toy
-from test_cli import sweep
+import toy_sweep
+from command_server import sweep
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
@@ -170,7 +171,7 @@ def check_commands(folder: Path) -> None:
 
 
 def test_steps_beside_odd_ones_all_succeed_inline_and_every_command_works_afterwards(tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path, SWEEP, "odd.yaml")
+    toy_sweep.write_sweep(tmp_path, SWEEP, "odd.yaml")
     done = sweep(tmp_path, "run", "odd.yaml", "--inline", "--outputs", "out")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -194,7 +195,7 @@ def test_steps_beside_odd_ones_all_succeed_on_ray(
             pass
 
     monkeypatch.setattr(module, "_executor", lambda address, inline, modules: Staying(address))
-    session = open_session(toy.write_sweep(tmp_path, SWEEP, "odd.yaml"), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, SWEEP, "odd.yaml"), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
     check_table(tmp_path)
     for told in (status(session), explain(session, "kind=shady"), preview(session)):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import toy
+import toy_sweep
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
@@ -110,7 +111,7 @@ def test_a_step_that_kills_the_process_of_many_costs_its_neighbours_no_try(
     text = BAND.replace("{behaviour: work}}", f"{{behaviour: work}}, bad: {{behaviour: {bad}}}}}")
     exclude = [value for value in range(1, 21) if value != 17]
     text += f"exclude: [{{kind: bad, value: {exclude}}}]\n"
-    session = open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
     rows = pq.read_table(session.outputs.results).to_pylist()
     assert {row["status"] for row in rows if row["kind"] == "plain"} == {"succeeded"}

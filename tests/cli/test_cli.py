@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from pathlib import Path
 
-import command_server
 import pytest
-import toy
+import toy_sweep
 import typer
+from command_server import sweep
 
 from orchestrator.cli.app import app
 
-FAILING = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
+FAILING = toy_sweep.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that was run: half of its cells failed."""
     folder = tmp_path_factory.mktemp("cli")
-    toy.write_sweep(folder, FAILING)
+    toy_sweep.write_sweep(folder, FAILING)
     done = sweep(folder, "run", "toy.yaml", "--inline")
     assert done.returncode == 1, done.stderr
     return folder
-
-
-def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command_server.run(folder, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
+import toy_sweep
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
@@ -64,15 +64,15 @@ def test_every_entry_and_every_count_of_the_full_sweep_is_whole_at_any_width(ses
 
 def test_a_name_that_is_too_long_goes_on_in_the_next_line(tmp_path: Path) -> None:
     name = "q" * 45
-    text = toy.SWEEP.replace("double", name).replace(f"toy_{name}", "toy_double")
-    lines = drawn(open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out")), 40)
+    text = toy_sweep.SWEEP.replace("double", name).replace(f"toy_{name}", "toy_double")
+    lines = drawn(open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out")), 40)
     assert max(map(len, lines)) <= 40
     assert sum(line.count("q") for line in lines) == 45
 
 
 def test_a_step_that_did_not_succeed_is_named_by_its_coordinates(tmp_path: Path) -> None:
-    text = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: nan}")
-    session = open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+    text = toy_sweep.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: nan}")
+    session = open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
     console = Console(width=200, file=io.StringIO())
     progress = Progress(session.schedule, console, Estimator(session.schedule, lambda runtime: 1))
     for number, outcome, error in (

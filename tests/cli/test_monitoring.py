@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import toy
+import toy_sweep
 from servers import HEAD_PORT, METRICS_PORT
 
 import dashboards
@@ -62,9 +63,12 @@ def whole(scrapes: list[Scrape], name: str, *by: str) -> list[dict[tuple[str, ..
 def scrapes(head: str, head_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[Scrape]:
     """What was there to be read, now and again, while a sweep ran of which half of the cells fail."""
     folder = tmp_path_factory.mktemp("monitored")
-    text = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}") + "limits: {running: 1}\n"
+    text = (
+        toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+        + "limits: {running: 1}\n"
+    )
     text = text.replace("plain: {behaviour: work}", "plain: {behaviour: slow}\n    bad: {behaviour: raise}")
-    path = toy.write_sweep(folder, text.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5, 6]"))
+    path = toy_sweep.write_sweep(folder, text.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5, 6]"))
     tests = Path(toy.__file__).parent
     command = [sys.executable, "-c", DRIVER, str(HEAD_PORT), "run", str(path), "--outputs", str(folder / "out")]
     log = folder / "log"
@@ -121,7 +125,7 @@ def test_every_metric_of_the_grafana_dashboard_is_exported_by_a_run(scrapes: lis
 def test_a_step_that_fits_no_node_is_said_to_wait_for_one(
     head: str, head_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    path = toy.write_sweep(tmp_path, toy.SWEEP + "runtime: {source: {gpus: 3}}\n")
+    path = toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP + "runtime: {source: {gpus: 3}}\n")
     tests = Path(toy.__file__).parent
     command = [sys.executable, "-c", DRIVER, str(HEAD_PORT), "run", str(path), "--outputs", str(tmp_path / "out")]
     environment = {**head_environment, "PYTHONUNBUFFERED": "1"}

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import toy
+import toy_sweep
+from command_server import sweep
 from servers import free_port
-from test_cli import sweep
-from test_executors import Request, Runtime
 
 from dashboards.live.mlflow_run import run_address
 from dashboards.live.watch import Subject
 from orchestrator.attempt.attempt import run_attempt
 from orchestrator.attempt.outcome import failed_attempt
+from orchestrator.attempt.request import Request
 from orchestrator.cli.job_server import JobServerError, connect
 from orchestrator.command import format_command
 from orchestrator.session import open_session
@@ -26,10 +27,10 @@ from orchestrator.sweep.outputs import resolve_outputs
 from orchestrator.sweep.problems import SweepError
 from orchestrator.tracking.client import TrackingError, check_reachable, translate_errors
 from orchestrator.tracking.experiment import Experiment
-from orchestrator.types import Outcome
+from orchestrator.types import Outcome, Runtime
 
 SECRET = "Qs3cretZ"
-TRACKED = toy.SWEEP.replace("tracking: false\n", "")
+TRACKED = toy_sweep.SWEEP.replace("tracking: false\n", "")
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -67,7 +68,7 @@ def server() -> Iterator[int]:
 
 
 def test_a_run_leaves_the_password_of_its_mlflow_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.write_sweep(tmp_path, TRACKED)
+    toy_sweep.write_sweep(tmp_path, TRACKED)
     uri = f"http://me:{SECRET}@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     done = sweep(tmp_path, "run", "toy.yaml", "--inline")
@@ -91,13 +92,13 @@ def test_commands_name_the_variable_that_holds_a_password_or_leave_it_to_be_fill
     assert shown == 'mlflow ui --backend-store-uri "$MY_DATABASE"'
     page = Subject(Path("toy.yaml"), tracking_uri=uri)
     assert page.command("sync", "--tracking-uri", uri) == 'sweep sync toy.yaml --tracking-uri "$MY_DATABASE"'
-    session = open_session(toy.write_sweep(tmp_path), [f"data=https://me:{SECRET}@host/x"])
+    session = open_session(toy_sweep.write_sweep(tmp_path), [f"data=https://me:{SECRET}@host/x"])
     assert session.command("why").endswith("-s 'data=https://me:***@host/x'")
 
 
 def test_mistakes_in_a_sweep_do_not_show_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"postgresql://me:{SECRET}@db/mlflow"
-    files = toy.write_sweep(tmp_path, TRACKED + "data: {path: $env.MINE/x}\n")
+    files = toy_sweep.write_sweep(tmp_path, TRACKED + "data: {path: $env.MINE/x}\n")
     monkeypatch.setenv("MINE", f"/{SECRET}")
     for arguments, message in (
         ([f"tracking.uri={uri}"], "a sweep file is shown to others, so it holds no password; export the URI as"),
@@ -151,7 +152,7 @@ def test_what_mlflow_has_is_noted_under_a_name_that_no_password_is_part_of() -> 
 def test_the_record_and_the_log_of_a_failed_step_hide_passwords_before_anything_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
     session.store.prepare()
     request = Request(session.plan.step(0), 1, Runtime(), session.store.location, "abc", "driver")
     uri = f"https://me:{SECRET}@host/data"

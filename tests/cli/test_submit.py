@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-import zipfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import toy
-from ray._private.ray_constants import get_runtime_env_default_excludes
-from ray._private.runtime_env.packaging import create_package
+import toy_sweep
 from ray.job_submission import JobDetails, JobSubmissionClient
-from servers import free_port
+from submissions import REPOSITORY, SWEEP, start, submit
 
-from orchestrator.cli.package import LIMIT, excludes, package_files
 from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.session import open_session
 
-REPOSITORY = Path(__file__).parents[2]
-#: A module of stages beside the sweep is all that a person needs; this one traces where the test looks.
-TRACED = """
-
-os.environ["TOY_TRACE"] = {trace!r}
-"""
-#: Four sources of half a second, their doubles, and four totals.
-SWEEP = toy.SWEEP.replace("[1, 2, 3]", "[1, 3]").replace("{value: $x}", "{value: $x, behaviour: slow}")
 STEPS = 4 + 4 + 4
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A working directory with the packages of the repository, a module of toy stages, and a toy sweep."""
-    folder = tmp_path / "checkout"
-    for name in ("orchestrator", "workers"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    stages = Path(toy.__file__).read_text() + TRACED.format(trace=str(tmp_path / "toy-trace"))
-    (folder / "toy.py").write_text(stages)
-    toy.write_sweep(folder, SWEEP)
-    return folder
-
-
-def command(*arguments: str) -> list[str]:
-    # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{listen}; import sys; sys.argv[0] = 'sweep'; from orchestrator.cli import main; main()"
-    return [sys.executable, "-c", code, "submit", *arguments]
-
-
-def start(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*arguments), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def submit(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[int, str]:
-    process = start(folder, environment, *arguments)
-    output, _ = process.communicate(timeout=400)
-    return process.returncode, output
 
 
 def rows(outputs: Path) -> list[dict[str, object]]:
@@ -173,7 +126,7 @@ def test_a_sweep_with_failed_cells_ends_with_the_exit_code_of_its_driver(
     checkout: Path, head: str, head_environment: dict[str, str], tmp_path: Path
 ) -> None:
     text = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
-    toy.write_sweep(checkout, text)
+    toy_sweep.write_sweep(checkout, text)
     options = ["--address", head, "--outputs", str(tmp_path / "out"), "--only", "x=1", "-s", "axes.y=[10]"]
     code, output = submit(checkout, head_environment, "toy.yaml", *options)
     assert code == 1, output
@@ -271,137 +224,3 @@ def test_the_shipped_sweep_is_submitted_from_the_repository(
     assert code == 0, output
     assert "prompts is done for all 1 chosen cells" in output
     assert (tmp_path / "out" / "sweeps" / "quickstart" / "results.parquet").exists()
-
-
-def packaged_by_ray(root: Path, archive: Path) -> set[str]:
-    """The files of the package that Ray makes and uploads."""
-    left_out = [*get_runtime_env_default_excludes(), *excludes(root)]
-    create_package(str(root), archive, include_gitignore=True, excludes=left_out)
-    # Empty folders are in it too.
-    return {name for name in zipfile.ZipFile(archive).namelist() if not name.endswith("/")}
-
-
-def test_the_packages_of_this_repository_stay_below_five_megabytes(tmp_path: Path) -> None:
-    files = package_files(REPOSITORY, excludes(REPOSITORY))
-    names = {path.as_posix() for path in files}
-    assert {
-        "sweeps/quickstart.yaml",
-        "sweeps/data/helpful.jsonl",
-        "orchestrator/cli/app.py",
-        "workers/reward_models/fit_mlp.py",
-    } <= names
-    assert not {path.parts[0] for path in files} & {".git", ".venv", "tests", "outputs", ".mypy_cache"}
-    assert packaged_by_ray(REPOSITORY, tmp_path / "submit.zip") == names
-    assert sum(files.values()) <= LIMIT == 5_000_000
-    # As `ray job submit --working-dir .` makes it.
-    plain = tmp_path / "plain.zip"
-    create_package(str(REPOSITORY), plain, include_gitignore=True, excludes=get_runtime_env_default_excludes())
-    assert plain.stat().st_size <= LIMIT
-
-
-def test_a_package_is_what_git_and_ray_do_not_ignore_and_never_secrets_or_tables(
-    checkout: Path, tmp_path: Path
-) -> None:
-    subprocess.run(["git", "init", "--quiet"], cwd=checkout, check=True)
-    (checkout / ".git" / "info" / "exclude").write_text("odd \\[name\\].txt\n")
-    (checkout / ".gitignore").write_text("notes/\n")
-    (checkout / ".rayignore").write_text("*.big\n")
-    ignored = ("odd [name].txt", "notes/a.txt", "a.big", "x/t.parquet", ".env", "tests/t.py", "deep/er/own.txt")
-    for name in (*ignored, "odd n.txt", "kept.txt", "own.txt", "deep/er/kept.txt"):
-        (checkout / name).parent.mkdir(exist_ok=True, parents=True)
-        (checkout / name).write_text("some")
-    (checkout / "deep" / ".rayignore").write_text("own.txt\n")
-    names = {path.as_posix() for path in package_files(checkout, excludes(checkout))}
-    assert packaged_by_ray(checkout, tmp_path / "submit.zip") == names
-    assert {name for name in names if not name.startswith(("orchestrator/", "workers/"))} == {
-        ".gitignore", ".rayignore", "odd n.txt", "kept.txt", "own.txt", "deep/.rayignore", "deep/er/kept.txt",
-        "toy.py", "toy.yaml",
-    }  # fmt: skip
-
-
-def refused(folder: Path, *arguments: str, **environment: str) -> str:
-    """What is said by a command that submits nothing."""
-    code, output = submit(folder, {**os.environ, **environment}, *arguments)
-    assert code == 2, output
-    assert "Traceback" not in output
-    return output
-
-
-def test_mistakes_are_told_before_anything_is_uploaded(checkout: Path, tmp_path: Path) -> None:
-    # Nobody listens there, and nobody is asked.
-    address = ["--address", "http://127.0.0.1:1"]
-    assert "did you mean 'value'" in refused(checkout, "toy.yaml", "-s", "stages.source.config.valeu=1", *address)
-    outside = toy.write_sweep(tmp_path, SWEEP)
-    assert f"lies outside of {checkout}, which is uploaded" in refused(checkout, str(outside), *address)
-    relative = "'here' is relative, and a Ray job runs in a copy of the working directory that is thrown away"
-    for option in ("--outputs", "--store"):
-        assert f"{option}: {relative}" in refused(checkout, "toy.yaml", option, "here", *address)
-    assert f"SWEEP_OUTPUTS: {relative}" in refused(checkout, "toy.yaml", *address, SWEEP_OUTPUTS="here")
-    uri = "http://me:secret@mlflow:5000"
-    for said in (
-        refused(checkout, "toy.yaml", "--tracking-uri", uri, *address),
-        refused(checkout, "toy.yaml", *address, MLFLOW_TRACKING_URI=uri),
-    ):
-        assert "a password in a URI would be shown to everybody who reaches the job server" in said
-        assert "secret" not in said
-
-
-def test_data_that_would_not_be_uploaded_and_a_package_that_is_too_large_are_named_with_the_remedy(
-    checkout: Path,
-) -> None:
-    address = ["--address", "http://127.0.0.1:1"]
-    (checkout / "data").mkdir()
-    (checkout / "data" / "rows.parquet").write_text("some")
-    toy.write_sweep(checkout, SWEEP.replace("axes:", "data: {path: data/rows.parquet}\naxes:", 1))
-    said = refused(checkout, "toy.yaml", *address)
-    assert "data/rows.parquet: is not uploaded" in said
-    assert "absolute path" in said
-    toy.write_sweep(checkout, SWEEP)
-    (checkout / "data" / "huge.jsonl").write_bytes(b"0" * 7_000_000)
-    said = refused(checkout, "toy.yaml", *address)
-    assert re.search(r"a package of [78]\.\d MB for every node, more than 5 MB; exclude .* in \.rayignore", said)
-    assert "largest: data/huge.jsonl (7.0 MB), data/ (7.0 MB)" in said
-
-
-def test_an_address_without_a_job_server_is_one_line_with_the_remedy(checkout: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        for address, said in (
-            (f"http://127.0.0.1:{free_port()}", "no job server answers at"),
-            (f"http://127.0.0.1:{silent.getsockname()[1]}", "no job server answers at"),
-            ("auto", "auto is not the address of a job server"),
-            ("", "No Ray job server given: pass --address http://HEAD:8265 or set RAY_ADDRESS"),
-        ):
-            output = refused(checkout, "toy.yaml", "--address", address)
-            assert said in output
-            assert "pass --address http://HEAD:8265" in output
-            assert len(output.splitlines()) == 1, output
-
-
-def test_a_server_of_something_else_is_not_taken_for_a_job_server(checkout: Path, tmp_path: Path) -> None:
-    (tmp_path / "site" / "api").mkdir(parents=True)
-    (tmp_path / "site" / "api" / "version").write_text(json.dumps({"version": "of something else"}))
-    for site in (tmp_path / "site", tmp_path / "checkout"):
-        port = free_port()
-        server = subprocess.Popen(
-            [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(site)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            until = time.monotonic() + 400
-            while time.monotonic() < until:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            output = refused(checkout, "toy.yaml", "--address", f"http://127.0.0.1:{port}")
-            assert "answers, but it is not a Ray job server" in output
-            assert len(output.splitlines()) == 1, output
-        finally:
-            server.kill()
-            server.wait()
-
-
-def test_submit_explains_itself_with_an_example(checkout: Path) -> None:
-    code, output = submit(checkout, dict(os.environ), "--help")
-    assert code == 0
-    assert "sweep submit sweeps/full.yaml --address http://HEAD:8265" in " ".join(output.split())

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
+import toy_sweep
 from hypothesis import given
 from hypothesis import strategies as st
-from test_execute import FAILING_CELL, run_inline
+from toy_runs import run_inline
+from toy_sweep import FAILING_CELL
 
 from orchestrator.drive import drive
 from orchestrator.explain.estimator import Estimator
@@ -32,14 +34,14 @@ from orchestrator.store import list_files
 from orchestrator.types import Manifest, Step
 from workers.progress import StepProgress
 
-NAP = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
+NAP = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
 
 
-def report(folder: Path, *overrides: str, text: str = toy.SWEEP) -> dict[str, dict[str, dict[str, object]]]:
-    return preview(open_session(toy.write_sweep(folder, text), list(overrides), outputs=str(folder / "out")))
+def report(folder: Path, *overrides: str, text: str = toy_sweep.SWEEP) -> dict[str, dict[str, dict[str, object]]]:
+    return preview(open_session(toy_sweep.write_sweep(folder, text), list(overrides), outputs=str(folder / "out")))
 
 
-def reasons(folder: Path, entry: str, *overrides: str, text: str = toy.SWEEP) -> object:
+def reasons(folder: Path, entry: str, *overrides: str, text: str = toy_sweep.SWEEP) -> object:
     return report(folder, *overrides, text=text)["steps"][entry]["reasons"]
 
 
@@ -214,7 +216,7 @@ def test_the_cost_is_told_from_finished_steps_that_differ_in_the_draw_only(tmp_p
 
 
 def test_steps_of_another_sweep_tell_where_all_that_they_were_made_from_is_alike_too(tmp_path: Path) -> None:
-    drawn = toy.SWEEP.replace("shards: 2, config: {value: $x}", "config: {value: $x, shard: 7}")
+    drawn = toy_sweep.SWEEP.replace("shards: 2, config: {value: $x}", "config: {value: $x, shard: 7}")
     run_inline(tmp_path, text=drawn)
     other = drawn.replace("shard: 7", "shard: 8").replace("name: toy", "name: other")
     steps = report(tmp_path, text=other)["steps"]
@@ -261,7 +263,7 @@ def test_the_config_field_or_stage_version_that_differs_is_named(
     run_inline(tmp_path)
     overrides = ("axes.kind.plain.behaviour=print",)
     assert reasons(tmp_path, "total", *overrides) == {'behaviour: "work" -> "print"': 6}
-    changed = toy.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
+    changed = toy_sweep.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
     assert reasons(tmp_path, "source", text=changed) == {'behaviour: "work" -> "nap"': 6}
     assert reasons(tmp_path, "double", text=changed) == {"reads other number": 6}
     stage = toy.STAGES["toy_source"]
@@ -297,7 +299,7 @@ def test_what_failed_before_is_counted_and_what_waits_for_it_too(tmp_path: Path)
 
 def watched(folder: Path, text: str, *, inline: bool) -> list[dict[str, Any]]:
     """What `sweep status --watch` sees while a sweep is run."""
-    path = toy.write_sweep(folder, text)
+    path = toy_sweep.write_sweep(folder, text)
     looks: list[dict[str, Any]] = []
 
     def watch() -> None:
@@ -317,7 +319,7 @@ def test_the_log_of_a_running_step_tells_the_time_left_before_any_step_has_finis
     tmp_path: Path, local_ray: None
 ) -> None:
     # One source: of two, one may begin when the other has ended.
-    text = toy.SWEEP.replace("[1, 2, 3]", "[1]").replace("shards: 2, ", "")
+    text = toy_sweep.SWEEP.replace("[1, 2, 3]", "[1]").replace("shards: 2, ", "")
     looks = watched(tmp_path, text.replace("config: {value: $x}", "config: {value: $x, behaviour: tell}"), inline=False)
     early = [look for look in looks if look["live"] and look["steps"]["source"]["committed"] == 0]
     # A step of 40 s, ± a half, a twentieth of which is done; nobody knows of the others.
@@ -328,8 +330,8 @@ def test_the_log_of_a_running_step_tells_the_time_left_before_any_step_has_finis
 
 def test_what_running_steps_have_done_is_read_from_the_logs_of_their_latest_tries(tmp_path: Path) -> None:
     # All six are of one kind.
-    text = toy.SWEEP.replace("[1, 2, 3]", "[1]").replace("shards: 2", "shards: 6")
-    session = open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+    text = toy_sweep.SWEEP.replace("[1, 2, 3]", "[1]").replace("shards: 2", "shards: 6")
+    session = open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
     session.store.prepare()
     sources = np.flatnonzero(session.plan.steps_of(entries=["source"]))
     session.schedule.codes[sources] = State.RUNNING
@@ -355,7 +357,7 @@ def test_what_running_steps_have_done_is_read_from_the_logs_of_their_latest_trie
 
 
 def test_status_tells_rates_and_the_time_left_while_a_driver_runs(tmp_path: Path) -> None:
-    slow = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+    slow = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
     looks = watched(tmp_path, slow, inline=True)
     assert [look["live"] for look in looks] == [True] * (len(looks) - 1) + [False]
     assert len(looks) >= 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 
 from orchestrator.drive import drive
 from orchestrator.session import open_session
@@ -17,7 +17,7 @@ COLUMNS = ["cell_id", "x", "y", "kind", "status", "total", "key"]
 
 #: 600 steps of twenty milliseconds.
 LONG = (
-    toy.SWEEP.replace("[1, 2, 3]", str(list(range(100))))
+    toy_sweep.SWEEP.replace("[1, 2, 3]", str(list(range(100))))
     .replace("config: {value: $x}", "config: {value: $x, behaviour: nap}")
     .replace("inputs: {number: source}}", "inputs: {number: source}, config: {behaviour: nap}}")
     .replace("behaviour: work", "behaviour: nap")
@@ -27,7 +27,7 @@ LONG = (
 def calm_table(folder: Path, text: str) -> pa.Table:
     """The table of a sweep when nothing goes wrong."""
     folder.mkdir()
-    session = open_session(toy.write_sweep(folder, text), outputs=str(folder / "out"))
+    session = open_session(toy_sweep.write_sweep(folder, text), outputs=str(folder / "out"))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TOY_TRACE", raising=False)
         assert drive(session, None, True, None) == 0

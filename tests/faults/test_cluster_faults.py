@@ -10,10 +10,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 from long_sweep import LONG, calm_table, check_nothing_is_lost_or_twice
-from test_execute import environment
-from test_warm import ASK
+from toy_runs import environment
+from toy_sweep import ASK
 
 from orchestrator.session import open_session
 from orchestrator.types import Outcome
@@ -110,7 +110,7 @@ def outcomes(folder: Path) -> set[Outcome]:
 
 @pytest.mark.long
 def test_workers_killed_again_and_again_cost_only_time(tmp_path: Path, calm: pa.Table) -> None:
-    toy.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 20}}\n")
+    toy_sweep.write_sweep(tmp_path, LONG + "runtime: {default: {attempts: 20}}\n")
     done = run(tmp_path, f"toy.connect()\n{KILLER}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert outcomes(tmp_path) == {Outcome.CRASHED}
@@ -121,7 +121,7 @@ def test_a_node_that_is_lost_and_replaced_costs_no_step_a_try(tmp_path: Path) ->
     # One try only: a lost node must not count. The doubles want a share of a (logical) GPU and a process of their own.
     few = LONG.replace(str(list(range(100))), str(list(range(8))))
     calm = calm_table(tmp_path / "calm", few)
-    toy.write_sweep(tmp_path, few + "runtime: {default: {attempts: 1}, double: {gpus: 0.5}}\n")
+    toy_sweep.write_sweep(tmp_path, few + "runtime: {default: {attempts: 1}, double: {gpus: 0.5}}\n")
     done = run(tmp_path, CLUSTER)
     assert "ANOTHER NODE IS HERE" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
@@ -132,7 +132,7 @@ def test_a_node_that_is_lost_and_replaced_costs_no_step_a_try(tmp_path: Path) ->
 @pytest.mark.long
 def test_processes_that_keep_a_model_are_killed_again_and_again_and_no_answer_is_lost(tmp_path: Path) -> None:
     questions = ASK.replace("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", str(list(range(20))))
-    toy.write_sweep(tmp_path, questions + "runtime: {default: {attempts: 20}}\n")
+    toy_sweep.write_sweep(tmp_path, questions + "runtime: {default: {attempts: 20}}\n")
     # A new process takes a second or two to start.
     done = run(tmp_path, f"toy.connect()\n{KILLER.replace('0.7', '2')}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -161,10 +161,10 @@ def test_a_step_that_takes_all_memory_is_tried_alone_and_fails_with_advice_and_i
     if psutil.virtual_memory().available < 8 * 2**30:
         pytest.skip("needs 8 GiB of free memory, since a step is to take 5")
     kinds = "plain: {behaviour: work}"
-    text = toy.SWEEP.replace(kinds, f"{kinds}\n    bad: {{behaviour: gobble}}") + (
+    text = toy_sweep.SWEEP.replace(kinds, f"{kinds}\n    bad: {{behaviour: gobble}}") + (
         "exclude: [{kind: bad, x: [1, 2]}, {kind: bad, y: 10}]\nruntime: {total: {attempts: 2}}\n"
     )
-    toy.write_sweep(tmp_path, text)
+    toy_sweep.write_sweep(tmp_path, text)
     done = run(tmp_path, TIGHT)
     assert done.returncode == 1, done.stdout + done.stderr
     table = pq.read_table(tmp_path / "out" / "sweeps" / "toy" / "results.parquet").to_pylist()
@@ -176,7 +176,7 @@ def test_a_step_that_takes_all_memory_is_tried_alone_and_fails_with_advice_and_i
 
 @pytest.mark.long
 def test_when_all_of_ray_is_lost_the_same_command_finishes_the_sweep(tmp_path: Path, calm: pa.Table) -> None:
-    toy.write_sweep(tmp_path, LONG)
+    toy_sweep.write_sweep(tmp_path, LONG)
     lost = run(tmp_path, f"toy.connect()\n{LOSER}")
     assert lost.returncode != 0
     done = run(tmp_path, "toy.connect()")
@@ -191,7 +191,7 @@ def test_a_step_that_kills_its_process_takes_no_neighbour_with_it(tmp_path: Path
     text = LONG.replace(kinds, f"{kinds}\n    bad: {{behaviour: crash}}") + (
         f"exclude: [{{kind: bad, x: {list(range(1, 100))}}}]\nruntime: {{total: {{attempts: 2}}}}\n"
     )
-    toy.write_sweep(tmp_path, text)
+    toy_sweep.write_sweep(tmp_path, text)
     done = run(tmp_path, "toy.connect()")
     assert done.returncode == 1, done.stdout + done.stderr
     table = pq.read_table(tmp_path / "out" / "sweeps" / "toy" / "results.parquet").to_pylist()

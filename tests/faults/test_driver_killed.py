@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import toy
+import toy_sweep
 from long_sweep import LONG, check_nothing_is_lost_or_twice, with_ray
-from test_execute import command, environment
+from toy_runs import command, environment
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.mark.long
 def test_fifty_kills_at_random_instants_lose_nothing(tmp_path: Path, calm: pa.Table) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     chance = random.Random(0)
     for _ in range(50):
         driver = subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.DEVNULL)
@@ -37,7 +37,7 @@ def test_fifty_kills_at_random_instants_lose_nothing(tmp_path: Path, calm: pa.Ta
 @pytest.mark.ray
 @pytest.mark.long
 def test_kills_of_a_driver_with_a_ray_of_its_own_lose_nothing(tmp_path: Path, calm: pa.Table) -> None:
-    path = toy.write_sweep(tmp_path, LONG)
+    path = toy_sweep.write_sweep(tmp_path, LONG)
     chance = random.Random(1)
     for _ in range(3):
         driver = subprocess.Popen(with_ray(command(tmp_path, path)), env=environment(), stdout=subprocess.DEVNULL)

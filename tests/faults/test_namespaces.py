@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import toy
-from test_execute import command, environment
+import toy_sweep
+from toy_runs import command, environment
 
 from orchestrator.session import open_session
 
@@ -47,7 +47,7 @@ def wait_for(condition: Callable[[], object], driver: subprocess.Popen[bytes]) -
 
 @pytest.mark.parametrize("hosts", [("x-vm", "vm"), ("vm", "vm")], ids=["one_name_ends_like_the_other", "one_name"])
 def test_two_drivers_that_cannot_see_each_other_make_one_whole_artifact(tmp_path: Path, hosts: tuple[str, str]) -> None:
-    path = toy.write_sweep(tmp_path, toy.PIECES.replace("FOLDER", str(tmp_path)))
+    path = toy_sweep.write_sweep(tmp_path, toy_sweep.PIECES.replace("FOLDER", str(tmp_path)))
     python, option, code, *rest = command(tmp_path, path, "--inline")
     said = [tmp_path / "first", tmp_path / "second"]
     drivers = []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import toy
+import toy_sweep
 from pydantic import Field
 from typer.testing import CliRunner
 
@@ -21,21 +22,21 @@ from orchestrator.session import Session, open_session
 from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Manifest
 
-TEXT = toy.SWEEP.replace("behaviour: work", "behaviour: print")
+TEXT = toy_sweep.SWEEP.replace("behaviour: work", "behaviour: print")
 #: The same sweep with a stage that is fed by itself.
 TWICE = TEXT.replace("inputs: {numbers: double}", "inputs: {numbers: again}").replace(
     "  total:\n", "  again: {stage: toy_double, inputs: {number: double}, config: {add: 1}}\n  total:\n"
 )
 
 
-#: `test_store.py` proves that both stores keep one contract; so here the tests of objects are long, but for one.
+#: `tests/store` proves that both stores keep one contract; so here the tests of objects are long, but for one.
 @pytest.fixture(params=["posix", pytest.param("objects", marks=[pytest.mark.s3, pytest.mark.long])])
 def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "posix" else str(request.getfixturevalue("s3"))
 
 
 def open_toy(folder: Path, outputs: str, text: str = TEXT) -> Session:
-    return open_session(toy.write_sweep(folder, text), outputs=outputs)
+    return open_session(toy_sweep.write_sweep(folder, text), outputs=outputs)
 
 
 def run(folder: Path, outputs: str, text: str = TEXT) -> Session:

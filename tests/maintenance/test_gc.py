@@ -13,11 +13,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import toy
+import toy_sweep
+from command_server import sweep
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import sweep
-from test_execute import environment
+from toy_runs import environment
 
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.maintenance.gc import collect, divide, reach, survey
@@ -30,12 +30,12 @@ from orchestrator.store.process import Process, this_process
 from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Manifest
 
-ONE = toy.SWEEP.replace("name: toy", "name: one").replace("[1, 2, 3]", "[1, 2]")
+ONE = toy_sweep.SWEEP.replace("name: toy", "name: one").replace("[1, 2, 3]", "[1, 2]")
 #: Shares the steps of x=2 with the first.
-OTHER = toy.SWEEP.replace("name: toy", "name: other").replace("[1, 2, 3]", "[2, 4]")
+OTHER = toy_sweep.SWEEP.replace("name: toy", "name: other").replace("[1, 2, 3]", "[2, 4]")
 
 
-#: `test_store.py` proves that both stores keep one contract; so here the tests of objects are long, but for one.
+#: `tests/store` proves that both stores keep one contract; so here the tests of objects are long, but for one.
 @pytest.fixture(params=["posix", pytest.param("objects", marks=[pytest.mark.s3, pytest.mark.long])])
 def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "posix" else str(request.getfixturevalue("s3"))
@@ -43,7 +43,7 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def open_one(folder: Path, outputs: str, text: str) -> Session:
     name = text.splitlines()[0].removeprefix("name: ")
-    return open_session(toy.write_sweep(folder, text, f"{name}.yaml"), outputs=outputs)
+    return open_session(toy_sweep.write_sweep(folder, text, f"{name}.yaml"), outputs=outputs)
 
 
 def run(folder: Path, outputs: str, text: str) -> Session:
@@ -335,8 +335,8 @@ def test_whatever_is_left_of_a_killed_collection_is_whole_and_the_same_command_g
 
 
 def test_the_command_says_what_would_go_and_how_and_then_does_it(tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path, ONE, "one.yaml")
-    toy.write_sweep(tmp_path, OTHER, "other.yaml")
+    toy_sweep.write_sweep(tmp_path, ONE, "one.yaml")
+    toy_sweep.write_sweep(tmp_path, OTHER, "other.yaml")
     for name in ("one.yaml", "other.yaml"):
         assert sweep(tmp_path, "run", name, "--inline").returncode == 0
     said = sweep(tmp_path, "gc", "one.yaml", "--drop", "double").stdout

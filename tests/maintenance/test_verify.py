@@ -13,9 +13,10 @@ import fsspec
 import numpy as np
 import pytest
 import toy
+import toy_sweep
+from command_server import sweep
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import sweep
 from typer.testing import CliRunner
 
 from orchestrator.attempt.rerun import Verdict, sample
@@ -27,12 +28,12 @@ from orchestrator.session import Session, open_session
 _COUNT = itertools.count(1)
 
 
-#: `test_store.py` proves that both stores keep one contract; so here the tests of objects are long, but for one.
+#: `tests/store` proves that both stores keep one contract; so here the tests of objects are long, but for one.
 @pytest.fixture(params=["posix", pytest.param("objects", marks=[pytest.mark.s3, pytest.mark.long])])
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Session:
     """A sweep that was run."""
     outputs = str(tmp_path / "out") if request.param == "posix" else str(request.getfixturevalue("s3"))
-    session = open_session(toy.write_sweep(tmp_path), outputs=outputs)
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=outputs)
     assert drive(session, None, True, None) == 0
     return again(session)
 
@@ -82,7 +83,7 @@ def test_a_clean_sweep_is_fine_and_nothing_is_changed_or_left_behind(session: Se
 def test_who_wants_to_show_progress_is_told_what_was_read_and_which_step_runs_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
     assert drive(session, None, True, None) == 0
     capfd.readouterr()
     read: list[tuple[int, int]] = []
@@ -171,11 +172,11 @@ def with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     def run(function: str) -> Session:
         stage = replace(toy.STAGES["toy_double"], function=f"test_verify:{function}")
         monkeypatch.setitem(toy.STAGES, "toy_double", stage)
-        text = toy.SWEEP.replace("  total:\n", "  last:\n").replace("results: [total]", "results: [double]")
+        text = toy_sweep.SWEEP.replace("  total:\n", "  last:\n").replace("results: [total]", "results: [double]")
         text = text.replace("toy_total", "toy_double").replace("{numbers: double}", "{number: double}")
         text = text[: text.index("  last:")] + text[text.index("results:") :]
         text = text.replace("  y: [10, 20]\n  kind:\n    plain: {behaviour: work}\n", "")
-        session = open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+        session = open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
         assert drive(session, None, True, None) == 0
         return again(session)
 
@@ -237,7 +238,7 @@ def test_a_sample_has_the_size_asked_for_and_is_spread_over_the_entries(
 
 
 def test_the_command_says_that_all_is_well_or_what_is_not(tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path, toy.SWEEP.replace("behaviour: work", "behaviour: print"))
+    toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP.replace("behaviour: work", "behaviour: print"))
     nothing = sweep(tmp_path, "verify", "toy.yaml")
     assert nothing.returncode == 0, nothing.stderr
     assert "none of its steps is committed yet" in nothing.stdout

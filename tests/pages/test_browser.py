@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import toy
+import toy_sweep
 from servers import free_port, wait_until_it_answers
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 HTML = "<img src=x onerror=window.pwned=1>"
 #: The last step of each cell takes a second; those of one kind fail with a message full of markup.
 SWEEP = (
-    toy.SWEEP.replace("plain: {behaviour: work}", f"plain: {{behaviour: slow}}\n    '{HTML}': {{behaviour: markup}}")
+    toy_sweep.SWEEP.replace(
+        "plain: {behaviour: work}", f"plain: {{behaviour: slow}}\n    '{HTML}': {{behaviour: markup}}"
+    )
     .replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5, 6, 7, 8]")
     .replace("Does adding work?", "Does '<b>adding</b>' *work*?")
 )
@@ -40,7 +43,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The page of a sweep that nobody runs yet."""
-    toy.write_sweep(tmp_path, SWEEP)
+    toy_sweep.write_sweep(tmp_path, SWEEP)
     port = free_port()
     server = start(tmp_path, "dashboard", "toy.yaml", "--outputs", "out", "--port", str(port), "--no-browser")
     try:

@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import toy
+import toy_sweep
 from streamlit.testing.v1 import AppTest
+from subjects import opened, planned
 
 import dashboards
 from dashboards.live.cell_data import explain, steps_shown
@@ -32,13 +34,13 @@ from orchestrator.results.parquet import read_results, write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.table import Results
 from orchestrator.run.schedule import State
-from orchestrator.session import Session, open_session
+from orchestrator.session import Session
 from orchestrator.sweep.problems import SweepError
 
 PAGE = Path(dashboards.__file__).with_name("live") / "page.py"
 HTML = "<img src=x onerror=window.pwned=1>"
 #: Half of the cells fail; names and messages are as nasty as they may be.
-NASTY = toy.SWEEP.replace(
+NASTY = toy_sweep.SWEEP.replace(
     "plain: {behaviour: work}", f"plain: {{behaviour: work}}\n    '{HTML}': {{behaviour: markup}}"
 ).replace("Does adding work?", "Does '*adding*' <b>work</b>?")
 
@@ -47,18 +49,9 @@ NASTY = toy.SWEEP.replace(
 def nasty(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A sweep that was run."""
     folder = tmp_path_factory.mktemp("nasty")
-    subject = Subject(toy.write_sweep(folder, NASTY), outputs=str(folder / "out"))
+    subject = Subject(toy_sweep.write_sweep(folder, NASTY), outputs=str(folder / "out"))
     drive(opened(subject), None, True, None)
     return subject
-
-
-def opened(subject: Subject) -> Session:
-    return open_session(subject.file, list(subject.overrides), outputs=subject.outputs)
-
-
-def planned(folder: Path, text: str = toy.SWEEP) -> Subject:
-    """A sweep that was never run."""
-    return Subject(toy.write_sweep(folder, text), outputs=str(folder / "out"))
 
 
 def page(subject: Subject, monkeypatch: pytest.MonkeyPatch, **parameters: str) -> AppTest:
@@ -151,14 +144,14 @@ def test_a_changed_sweep_file_is_noticed_and_its_results_are_not_taken_for_the_o
     watch = Watch(subject)
     before = watch.look()
     assert (before.cells["status"] == "succeeded").all()
-    subject.file.write_text(toy.SWEEP.replace("y: [10, 20]", "y: [10, 30]").replace("x: [1, 2, 3]", "x: [1, 2]"))
+    subject.file.write_text(toy_sweep.SWEEP.replace("y: [10, 20]", "y: [10, 30]").replace("x: [1, 2, 3]", "x: [1, 2]"))
     look = watch.look()
     assert look.cells.groupby("y", observed=True)["status"].unique().map(list).to_dict() == {
         "10": ["succeeded"], "30": ["pending"],
     }  # fmt: skip
     assert look.outdated == 0
     # Another value under the same label: the cells are the same, their steps are not.
-    subject.file.write_text(toy.SWEEP.replace("{value: $x}", "{value: $x, marker: m}"))
+    subject.file.write_text(toy_sweep.SWEEP.replace("{value: $x}", "{value: $x, marker: m}"))
     look = watch.look()
     assert set(look.cells["status"]) == {"pending"}
     assert look.cells["total"].isna().all()
@@ -168,7 +161,7 @@ def test_a_changed_sweep_file_is_noticed_and_its_results_are_not_taken_for_the_o
 def test_a_driver_of_another_version_of_the_file_is_not_listened_to(tmp_path: Path) -> None:
     subject = planned(tmp_path)
     beat(opened(subject), {}, [0] * 6)
-    subject.file.write_text(toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 4]"))
+    subject.file.write_text(toy_sweep.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 4]"))
     assert Watch(subject).look().heartbeat is None
 
 
@@ -237,7 +230,7 @@ def test_the_grid_is_valid_vega_lite_with_labels_as_they_are(nasty: Subject, mea
 
 def test_the_axes_at_first_are_those_of_the_summary_then_those_with_most_values(tmp_path: Path) -> None:
     assert default_axes(Watch(planned(tmp_path)).look()) == ("x", "y")
-    text = toy.SWEEP + "summary: {by: [kind, y]}\n"
+    text = toy_sweep.SWEEP + "summary: {by: [kind, y]}\n"
     assert default_axes(Watch(planned(tmp_path, text)).look()) == ("y", "kind")
 
 
@@ -359,7 +352,7 @@ def test_a_sweep_that_was_never_run_shows_the_command(tmp_path: Path, monkeypatc
 def test_a_mistake_in_the_sweep_file_is_shown_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = planned(tmp_path)
     app = page(subject, monkeypatch)
-    subject.file.write_text(toy.SWEEP.replace("{value: $x}", "{valu: $x}"))
+    subject.file.write_text(toy_sweep.SWEEP.replace("{value: $x}", "{valu: $x}"))
     with pytest.raises(SweepError):
         Watch(subject).look()
     app.run()

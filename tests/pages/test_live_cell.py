@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import toy
+import toy_sweep
 from servers import free_port
-from test_live import opened, planned
+from subjects import opened, planned
 
 from dashboards.live.cell_data import tail
 from dashboards.live.mlflow_run import run_address
@@ -35,7 +35,7 @@ def test_a_log_is_shown_without_what_would_move_a_terminal(tmp_path: Path) -> No
 def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path, mlflow_server: str) -> None:
     import mlflow
 
-    subject = planned(tmp_path, toy.SWEEP.replace("tracking: false", "tracking: {experiment: live}"))
+    subject = planned(tmp_path, toy_sweep.SWEEP.replace("tracking: false", "tracking: {experiment: live}"))
     session = opened(subject)
     assert drive(open_session(subject.file, ["tracking=false"], outputs=subject.outputs), None, True, None) == 0
     assert synchronise(session, read_results(session.outputs.results), mlflow_server)

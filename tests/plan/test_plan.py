@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+import toy_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,8 +31,8 @@ from orchestrator.types import Artifact, Step
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
-def plan_of(folder: Path, text: str = toy.SWEEP, *overrides: str) -> Plan:
-    return build_plan(load_sweep(toy.write_sweep(folder, text), overrides))
+def plan_of(folder: Path, text: str = toy_sweep.SWEEP, *overrides: str) -> Plan:
+    return build_plan(load_sweep(toy_sweep.write_sweep(folder, text), overrides))
 
 
 def keys(plan: Plan) -> set[str]:
@@ -98,7 +99,7 @@ def test_shards_propagate_one_to_one_and_are_gathered_in_order(tmp_path: Path) -
 def test_names_runtime_and_spelled_out_defaults_leave_every_key_alone(
     tmp_path: Path, edits: list[tuple[str, str]]
 ) -> None:
-    text = toy.SWEEP
+    text = toy_sweep.SWEEP
     for before, after in edits:
         assert before in text
         text = text.replace(before, after)
@@ -106,7 +107,7 @@ def test_names_runtime_and_spelled_out_defaults_leave_every_key_alone(
 
 
 def test_a_changed_value_changes_exactly_the_keys_below_it(tmp_path: Path) -> None:
-    before, after = plan_of(tmp_path), plan_of(tmp_path, toy.SWEEP, "stages.double.config.add=1")
+    before, after = plan_of(tmp_path), plan_of(tmp_path, toy_sweep.SWEEP, "stages.double.config.add=1")
     for name, shared in (("source", True), ("double", False), ("total", False)):
         one, other = ({step.key for step in by_entry(plan)[name]} for plan in (before, after))
         assert one == other if shared else not one & other
@@ -137,14 +138,14 @@ def test_a_local_file_counts_by_content_and_not_by_place(tmp_path: Path) -> None
 
 
 def test_two_entries_that_ask_the_same_question_share_one_step(tmp_path: Path) -> None:
-    text = toy.SWEEP.replace("  total:", "  again: {stage: toy_double, inputs: {number: source}}\n  total:")
+    text = toy_sweep.SWEEP.replace("  total:", "  again: {stage: toy_double, inputs: {number: source}}\n  total:")
     plan = plan_of(tmp_path, text)
     assert plan.cells[0].steps["again"] == plan.cells[0].steps["double"]
     assert keys(plan) == keys(plan_of(tmp_path))
 
 
 def test_where_when_is_false_the_other_entry_stands_in(tmp_path: Path) -> None:
-    text = toy.SWEEP.replace(
+    text = toy_sweep.SWEEP.replace(
         "plain: {behaviour: work}", "plain: {config: {}, twice: true}\n    once: {config: {}, twice: false}"
     )
     text = text.replace("$kind]", "$kind.config]").replace(
@@ -157,7 +158,7 @@ def test_where_when_is_false_the_other_entry_stands_in(tmp_path: Path) -> None:
 
 
 def test_excluded_points_are_not_planned(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, toy.SWEEP + "exclude: [{x: [1, 2], y: 10}, {x: 3}]\n")
+    plan = plan_of(tmp_path, toy_sweep.SWEEP + "exclude: [{x: [1, 2], y: 10}, {x: 3}]\n")
     assert [(cell.coords["x"], cell.coords["y"]) for cell in plan.cells] == [(1, 20), (2, 20)]
 
 
@@ -250,7 +251,7 @@ def test_columns_say_the_same_as_the_cells_one_by_one(tmp_path: Path) -> None:
 def test_keys_made_all_at_once_are_those_made_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    path = toy.write_sweep(tmp_path, RICH) if name == "rich" else SWEEPS / f"{name}.yaml"
+    path = toy_sweep.write_sweep(tmp_path, RICH) if name == "rich" else SWEEPS / f"{name}.yaml"
     at_once = build_plan(load_sweep(path))
     monkeypatch.setattr("orchestrator.plan.build._Builder._add_all", lambda *_: False)
     one_by_one = build_plan(load_sweep(path))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy
+import toy_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +43,7 @@ Cell = Mapping[str, Any]
 
 
 def opened(folder: Path, text: str = SWEEP) -> Session:
-    return open_session(toy.write_sweep(folder, text), outputs=str(folder / "out"))
+    return open_session(toy_sweep.write_sweep(folder, text), outputs=str(folder / "out"))
 
 
 def filled(session: Session, number: Callable[[Cell], float | str | None], metric: str = "total") -> pa.Table:

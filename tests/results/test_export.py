@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 from typer.testing import CliRunner
 
 import orchestrator
@@ -174,7 +174,7 @@ uses: [toy]
 def ran(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Of a finished sweep, the arguments that name it."""
     folder = tmp_path_factory.mktemp("export")
-    file, outputs = str(toy.write_sweep(folder, SWEEP)), str(folder / "out")
+    file, outputs = str(toy_sweep.write_sweep(folder, SWEEP)), str(folder / "out")
     assert drive(open_session(Path(file), outputs=outputs), None, True, None) == 0
     return [file, "--outputs", outputs]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
+import toy_sweep
 
 from orchestrator.drive import drive
 from orchestrator.results.metrics import reported_metrics
@@ -40,7 +41,7 @@ uses: [toy]
 
 
 def finished(folder: Path, text: str, *overrides: str) -> Session:
-    session = open_session(toy.write_sweep(folder, text), list(overrides), outputs=str(folder / "out"))
+    session = open_session(toy_sweep.write_sweep(folder, text), list(overrides), outputs=str(folder / "out"))
     drive(session, None, True, None)
     return session
 
@@ -205,7 +206,7 @@ def test_a_metric_of_a_sharded_entry_is_over_all_of_its_shards_not_that_of_the_l
 
 
 def test_as_long_as_a_shard_is_missing_a_cell_has_no_number_of_them(tmp_path: Path) -> None:
-    session = open_session(toy.write_sweep(tmp_path, SHARDED), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, SHARDED), outputs=str(tmp_path / "out"))
     drive(session, None, True, None)
     lost = session.plan.cell(0).steps["source"][1]
     session.store.remove([lost])
@@ -223,9 +224,9 @@ def test_a_sharded_entry_is_not_reported_if_nobody_declares_what_its_metrics_are
         "tracking: false", "  double: {stage: toy_double, inputs: {number: source}}\ntracking: false"
     )
     with pytest.raises(SweepError, match=r"double.*cut into 3 shards.*toy_double.*does not declare.*total.*results"):
-        open_session(toy.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+        open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
     allowed = text.replace("tracking: false", "results: [source]\ntracking: false")
-    assert open_session(toy.write_sweep(tmp_path, allowed), outputs=str(tmp_path / "out"))
+    assert open_session(toy_sweep.write_sweep(tmp_path, allowed), outputs=str(tmp_path / "out"))
 
 
 UNDEFINED = MIXED.replace("bad: {behaviour: raise}", "flat: {behaviour: undefined}")

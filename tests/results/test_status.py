@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import toy
+import toy_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,8 +24,8 @@ STATES = [State.COMMITTED, State.PENDING, State.RUNNING, State.FAILED, State.BLO
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """Four cells that were never run; two of them share a source of two shards, whose numbers are reported too."""
     folder = tmp_path_factory.mktemp("blank")
-    text = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2]").replace("results: [total]", "results: [source, total]")
-    file = toy.write_sweep(folder, text + f"limits: {{breaker: {BREAKER}}}\n")
+    text = toy_sweep.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2]").replace("results: [total]", "results: [source, total]")
+    file = toy_sweep.write_sweep(folder, text + f"limits: {{breaker: {BREAKER}}}\n")
     return open_session(file, outputs=str(folder / "out"))
 
 

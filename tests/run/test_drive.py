@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import toy
-from test_execute import FAILING_CELL, command, environment
+import toy_sweep
+from toy_runs import command, environment
+from toy_sweep import FAILING_CELL
 
 from orchestrator.drive import drive
 from orchestrator.events import (
@@ -26,8 +27,8 @@ from orchestrator.session import Session, open_session
 from orchestrator.types import Outcome
 
 
-def opened(folder: Path, text: str = toy.SWEEP, **options: str) -> Session:
-    return open_session(toy.write_sweep(folder, text), outputs=str(folder / "out"), **options)  # type: ignore[arg-type]
+def opened(folder: Path, text: str = toy_sweep.SWEEP, **options: str) -> Session:
+    return open_session(toy_sweep.write_sweep(folder, text), outputs=str(folder / "out"), **options)  # type: ignore[arg-type]
 
 
 def test_a_run_tells_what_happens_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +57,7 @@ def test_where_all_that_was_chosen_is_there_the_others_are_counted(tmp_path: Pat
 
 
 def test_a_stage_that_is_stopped_and_a_hook_that_fails_are_told(tmp_path: Path) -> None:
-    text = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: raise}")
+    text = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: raise}")
     text += "limits: {breaker: 2}\nhooks: {breaker: 'echo no; exit 3'}\n"
     events: list[Event] = []
     assert drive(opened(tmp_path, text), inline=True, on_event=events.append) == 1
@@ -81,8 +82,11 @@ def test_whoever_watches_may_interrupt_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_does_not_end_with_whoever_reads_what_it_prints(tmp_path: Path) -> None:
-    text = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: nan}") + "hooks: {finish: 'touch ended'}\n"
-    path = toy.write_sweep(tmp_path, text)
+    text = (
+        toy_sweep.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: nan}")
+        + "hooks: {finish: 'touch ended'}\n"
+    )
+    path = toy_sweep.write_sweep(tmp_path, text)
     line = command(tmp_path, path, "--inline")
     process = subprocess.Popen(line, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

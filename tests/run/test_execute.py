@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,29 +11,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import toy
+import toy_sweep
+from toy_runs import attempts_made, command, environment, open_toy, rows, run_inline
+from toy_sweep import FAILING_CELL, SLOW
 
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.run.schedule import State
-from orchestrator.session import Session, open_session
+from orchestrator.session import open_session
 from orchestrator.types import Outcome
-
-
-def open_toy(folder: Path, *overrides: str, text: str = toy.SWEEP) -> Session:
-    return open_session(toy.write_sweep(folder, text), list(overrides), outputs=str(folder / "out"))
-
-
-def run_inline(folder: Path, *overrides: str, text: str = toy.SWEEP) -> tuple[int, Session]:
-    session = open_toy(folder, *overrides, text=text)
-    return run_and_show(session, None, True, None), session
-
-
-def rows(session: Session) -> list[dict[str, object]]:
-    return pq.read_table(session.outputs.results).to_pylist()  # type: ignore[no-any-return]
-
-
-def attempts_made(session: Session) -> int:
-    """How often a stage was called, by whatever process, since the test began."""
-    return len((session.file.parent / "toy-trace").read_text().splitlines())
 
 
 def test_every_cell_gets_the_right_number_and_shared_steps_run_once(tmp_path: Path) -> None:
@@ -92,8 +75,7 @@ def test_a_deleted_table_is_rebuilt_without_running_anything(tmp_path: Path) -> 
     assert attempts_made(session) == before
 
 
-FAILING_CELL = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
-FAILING_SOURCE = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: raise}")
+FAILING_SOURCE = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: raise}")
 
 
 def test_a_failed_cell_stops_no_other_and_the_exit_code_says_that_cells_are_missing(tmp_path: Path) -> None:
@@ -108,7 +90,7 @@ def test_a_failed_cell_stops_no_other_and_the_exit_code_says_that_cells_are_miss
 
 
 def test_a_step_is_told_which_entry_of_which_sweep_pays(tmp_path: Path) -> None:
-    text = toy.SWEEP.replace("behaviour: work", "behaviour: account")
+    text = toy_sweep.SWEEP.replace("behaviour: work", "behaviour: account")
     _, session = run_inline(tmp_path, "axes.x=[1]", "axes.y=[10]", text=text)
     (log,) = (tmp_path / "out").rglob("*.log")
     assert log.read_text() == "paid by toy/total\n"
@@ -142,7 +124,7 @@ def test_the_sweep_stops_starting_steps_at_its_limit_of_failures(tmp_path: Path)
 
 
 def test_only_the_selected_cells_are_run_and_the_table_still_has_all(tmp_path: Path) -> None:
-    session = open_session(toy.write_sweep(tmp_path), None, ["x=1"], ["y=20"], str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path), None, ["x=1"], ["y=20"], str(tmp_path / "out"))
     assert run_and_show(session, None, True, None) == 0
     status = {(row["x"], row["y"]): row["status"] for row in rows(session)}
     assert len(status) == 6
@@ -151,7 +133,7 @@ def test_only_the_selected_cells_are_run_and_the_table_still_has_all(tmp_path: P
 
 def test_failures_outside_the_selection_stay_on_record(tmp_path: Path) -> None:
     run_inline(tmp_path, text=FAILING_CELL)
-    path = toy.write_sweep(tmp_path, FAILING_CELL)
+    path = toy_sweep.write_sweep(tmp_path, FAILING_CELL)
     session = open_session(path, None, ["x=1"], None, str(tmp_path / "out"))
     assert run_and_show(session, None, True, None) == 1
     assert [row["status"] for row in rows(session) if row["kind"] == "bad"] == ["failed"] * 6
@@ -197,7 +179,7 @@ def test_a_damaged_artifact_is_reported_set_aside_and_made_again(
 def test_a_step_whose_output_folder_was_swept_away_is_tried_again_and_its_half_is_never_committed(
     tmp_path: Path,
 ) -> None:
-    text = toy.PIECES.replace("FOLDER", str(tmp_path)).replace("[7]", "[7, 8]")
+    text = toy_sweep.PIECES.replace("FOLDER", str(tmp_path)).replace("[7]", "[7, 8]")
     scratch = tmp_path / "out" / "store" / "scratch"
 
     def sweep() -> None:
@@ -223,20 +205,6 @@ def test_a_step_whose_output_folder_was_swept_away_is_tried_again_and_its_half_i
     assert not list(scratch.iterdir())
 
 
-def command(folder: Path, path: Path, *options: str) -> list[str]:
-    # A shell that runs the tests in the background has them ignore SIGINT, which children inherit.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{listen}; import toy; from orchestrator.cli import main; main()"
-    return [sys.executable, "-c", code, "run", str(path), "--outputs", str(folder / "out"), *options]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
-
-
-SLOW = toy.SWEEP.replace("behaviour: work", "behaviour: slow")
-
-
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "kill_after", [1.8, pytest.param(1.0, marks=pytest.mark.long), pytest.param(2.6, marks=pytest.mark.long)]
@@ -246,7 +214,7 @@ def test_a_driver_killed_at_any_moment_is_finished_by_the_same_command_with_the_
 ) -> None:
     (tmp_path / "calm").mkdir()
     _, calm = run_inline(tmp_path / "calm", text=SLOW)
-    path = toy.write_sweep(tmp_path, SLOW)
+    path = toy_sweep.write_sweep(tmp_path, SLOW)
     driver = subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.DEVNULL)
     time.sleep(kill_after)
     driver.send_signal(signal.SIGKILL)
@@ -265,7 +233,7 @@ def test_a_driver_killed_at_any_moment_is_finished_by_the_same_command_with_the_
 def test_an_interrupted_run_has_its_own_exit_code_and_the_same_command_goes_on(
     tmp_path: Path, number: int, code: int
 ) -> None:
-    path = toy.write_sweep(tmp_path, SLOW)
+    path = toy_sweep.write_sweep(tmp_path, SLOW)
     driver = subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / "store" / "artifacts" / "toy_total").exists():
         time.sleep(0.05)
@@ -280,7 +248,7 @@ def test_an_interrupted_run_has_its_own_exit_code_and_the_same_command_goes_on(
 
 @pytest.mark.faults
 def test_a_step_whose_ray_worker_dies_is_tried_again_and_the_driver_survives(tmp_path: Path, local_ray: None) -> None:
-    text = toy.SWEEP.replace(
+    text = toy_sweep.SWEEP.replace(
         "config: {value: $x}", f"config: {{value: $x, behaviour: crash_once, marker: {tmp_path / 'm'}}}"
     )
     session = open_toy(tmp_path, text=text)

@@ -6,21 +6,21 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import toy
+import toy_sweep
+from toy_requests import make_request, run_all, run_one
 
 from orchestrator.attempt.outcome import successful_attempt
 from orchestrator.attempt.request import Request
-from orchestrator.keys import digest
-from orchestrator.run.executors import Ended, Executor, ray_start
+from orchestrator.run.executors import Executor, ray_start
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
-from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Step
+from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 
 
 @pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
@@ -39,34 +39,6 @@ def store(tmp_path: Path) -> Store:
     store = PosixStore(tmp_path / "store")
     store.prepare()
     return store
-
-
-def make_request(
-    store: Store, behaviour: str = "work", number: int = 1, value: float = 3, **runtime: object
-) -> Request:
-    config = {"value": value, "behaviour": behaviour}
-    step = Step(Artifact("toy_source", digest(config)), "source", toy.STAGES["toy_source"], config, "{}", {}, {})
-    return Request(step, number, Runtime(**runtime), store.location, "abc", "driver")  # type: ignore[arg-type]
-
-
-def run_one(executor: Executor, request: Request, seconds: float = 400) -> Attempt:
-    ended = run_all(executor, [request], seconds)
-    assert len(ended.attempts) == 1
-    return ended.attempts[0]
-
-
-def run_all(executor: Executor, requests: list[Request], seconds: float = 400) -> Ended:
-    slot = executor.find_slot(requests[0].runtime, {})
-    assert slot is not None
-    executor.submit(requests, slot)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ended = executor.wait(1)
-        if ended:
-            assert len(ended) == 1
-            assert ended[0].requests == tuple(requests)
-            return ended[0]
-    raise AssertionError("the bundle did not end")
 
 
 def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, store: Store) -> None:
@@ -198,7 +170,7 @@ def test_the_address_of_a_job_server_is_an_error_that_says_what_it_is_for(monkey
 
 def run_in_vain(folder: Path, *options: str, **environment: str) -> str:
     """What the run command says that ends with 2, since there is no Ray."""
-    path = toy.write_sweep(folder)
+    path = toy_sweep.write_sweep(folder)
     command = ["sweep", "run", str(path), "--outputs", str(folder / "o"), *options]
     code = f"import sys, toy; from orchestrator.cli import main; sys.argv = {command!r}; main()"
     env = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent), **environment}

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 import toy
-from test_executors import make_request, run_all, run_one
-from test_limits import ONE
+import toy_sweep
+from toy_requests import make_request, run_all, run_one
+from toy_sweep import ONE
 
 from orchestrator.attempt.outcome import classify, explain
 from orchestrator.attempt.request import Request
@@ -146,7 +147,7 @@ def test_what_waits_for_a_process_whose_gpu_fails_is_not_begun_and_the_process_e
 @pytest.mark.ray
 def test_a_gpu_that_fails_once_costs_one_step_one_try(cluster: Executor, tmp_path: Path) -> None:
     config = f"{{value: $x, behaviour: sick_once, marker: {tmp_path}/sick}}"
-    path = toy.write_sweep(tmp_path, ONE.replace("{value: $x}", config) + "runtime: {source: {gpus: 1}}\n")
+    path = toy_sweep.write_sweep(tmp_path, ONE.replace("{value: $x}", config) + "runtime: {source: {gpus: 1}}\n")
     session = open_session(path, outputs=str(tmp_path / "out"))
     session.store.prepare()
     made = [each for each in run_plan(session.schedule, session.store, cluster, "abc") if each]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import requests
-import toy
-from test_execute import FAILING_CELL, attempts_made, rows, run_inline
+import toy_sweep
+from toy_runs import attempts_made, rows, run_inline
+from toy_sweep import FAILING_CELL, ONE
 
 from orchestrator.attempt.request import Request
 from orchestrator.cli.show_run import run_and_show
@@ -61,7 +62,7 @@ def open_again(session: Session) -> Session:
     return Session(session.file, session.spec, session.plan, None, session.outputs)
 
 
-BROKEN = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5]").replace(
+BROKEN = toy_sweep.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5]").replace(
     "plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}"
 )
 
@@ -69,7 +70,7 @@ BROKEN = toy.SWEEP.replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5]").replace(
 def test_the_rest_of_the_sweep_goes_on_when_a_stage_is_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = toy.SWEEP.replace(
+    text = toy_sweep.SWEEP.replace(
         "  total:\n",
         "  side: {stage: toy_double, inputs: {number: source}, config: {add: $y, behaviour: raise}}\n  total:\n",
     )
@@ -101,7 +102,7 @@ def test_a_budget_stops_the_run_and_the_same_command_goes_on(
     tmp_path: Path, limit: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpus = "runtime.default.gpus=1"
-    slow = toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
+    slow = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
     code, session = run_inline(tmp_path, limit, gpus, text=slow)
     assert code == 1
     assert words in (session.schedule.stopped or "")
@@ -113,7 +114,7 @@ def test_a_budget_stops_the_run_and_the_same_command_goes_on(
 
 
 def test_a_command_claims_nothing_of_what_was_not_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = toy.write_sweep(tmp_path, FAILING_CELL)
+    path = toy_sweep.write_sweep(tmp_path, FAILING_CELL)
 
     def run(entry: str | None = None, count: int | None = None, **only: str) -> str:
         chosen = [f"{axis}={values}" for axis, values in only.items()]
@@ -137,13 +138,13 @@ def test_a_command_claims_nothing_of_what_was_not_asked_for(tmp_path: Path, caps
     # What failed is no part of the selection.
     assert "all 6 chosen cells are finished; of the other 6, 6 are not" in run(kind="plain")
     assert "nothing to do: none of the 6 cells is unfinished" in run(count=3, kind="plain")
-    path.write_text(toy.SWEEP)
+    path.write_text(toy_sweep.SWEEP)
     assert "nothing to do: all 6 cells are finished" in run()
     assert "nothing to do: source is done for all 6 cells; no steps of other stages remain" in run(entry="source")
 
 
 def test_only_so_many_cells_only_those_with_an_error_and_only_up_to_a_stage(tmp_path: Path) -> None:
-    path = toy.write_sweep(tmp_path, FAILING_CELL)
+    path = toy_sweep.write_sweep(tmp_path, FAILING_CELL)
 
     def run(**chosen: object) -> tuple[int, Session]:
         entry = chosen.pop("entry", None)
@@ -179,7 +180,7 @@ def test_hooks_are_told_and_a_bad_one_costs_only_a_line(tmp_path: Path, capsys: 
     assert (breaker, finish) == ("breaker", "finish")
     assert json.loads(facts)["stage"] == "source"
     assert json.loads(more)["exit_code"] == 1
-    code, _ = run_inline(tmp_path, text=toy.SWEEP + "hooks: {finish: 'echo oh; exit 3'}\n")
+    code, _ = run_inline(tmp_path, text=toy_sweep.SWEEP + "hooks: {finish: 'echo oh; exit 3'}\n")
     assert code == 0
     assert "hooks.finish ended with 3: oh" in capsys.readouterr().out
 
@@ -234,17 +235,6 @@ class Flaky:
         pass
 
 
-ONE = """\
-name: one
-question: Is it tried again?
-axes: {x: [1]}
-tracking: false
-uses: [toy]
-stages:
-  source: {stage: toy_source, config: {value: $x}}
-"""
-
-
 def play(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -254,7 +244,7 @@ def play(
 ) -> tuple[Flaky, Session]:
     folder.mkdir(exist_ok=True)
     overrides = ["runtime.default.attempts=3", *overrides]
-    session = open_session(toy.write_sweep(folder, text), overrides, outputs=str(folder / "out"))
+    session = open_session(toy_sweep.write_sweep(folder, text), overrides, outputs=str(folder / "out"))
     session.store.prepare()
     executor = Flaky(outcomes)
     monkeypatch.setattr("orchestrator.run.loop.time.monotonic", lambda: executor.now)

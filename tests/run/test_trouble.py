@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 import pytest
 import s3fs
-import toy
-from test_execute import command, environment, run_inline
-from test_executors import make_request
+import toy_sweep
+from toy_requests import make_request
+from toy_runs import command, environment, run_inline
 
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.results.parquet import read_results
@@ -61,7 +61,7 @@ def test_a_pulse_that_cannot_be_written_is_told_once_and_ends_nothing(
 
 
 def test_a_table_that_cannot_be_written_ends_the_run_with_its_place_and_the_remedy(tmp_path: Path) -> None:
-    path = toy.write_sweep(tmp_path, toy.SWEEP + "hooks: {finish: 'cat > finish.json'}\n")
+    path = toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP + "hooks: {finish: 'cat > finish.json'}\n")
     table = in_the_way(tmp_path / "out" / "sweeps" / "toy" / "results.parquet")
     line = command(tmp_path, path, "--inline")
     done = subprocess.run(line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=400)
@@ -139,7 +139,7 @@ def test_an_object_store_that_takes_no_pulse_and_no_table_in_mid_run_ends_nothin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
-    session = open_session(toy.write_sweep(tmp_path), outputs=s3)
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=s3)
     proxy.tell("drop", "/sweeps/", times=7)  # type: ignore[attr-defined]
     assert run_and_show(session, None, True, None) == 0
     assert proxy.troubled == 7  # type: ignore[attr-defined]

@@ -7,9 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_sweep import ASK
 
 from orchestrator.drive import drive
 from orchestrator.run.executors import Slot
@@ -17,19 +18,9 @@ from orchestrator.run.executors.warm import CROWDED_LIMIT, IDLE_LIMIT, WarmWorke
 from orchestrator.run.loop import run_plan
 from orchestrator.session import open_session
 
-ASK = """\
-name: ask
-question: How often is a model loaded?
-axes: {question: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], model: [a, bb, ccc, dddd, eeeee, ffffff, g, hh, iii, jjjj, kk, l]}
-stages:
-  ask: {stage: toy_ask, config: {model: $model, question: $question}}
-tracking: false
-uses: [toy]
-"""
-
 
 def test_a_model_is_loaded_once_and_not_once_per_step(tmp_path: Path, local_ray: None) -> None:
-    session = open_session(toy.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 0
     loads = Counter((tmp_path / "toy-trace").read_text().splitlines())
     assert len(loads) == 12
@@ -40,7 +31,7 @@ def test_a_model_is_loaded_once_and_not_once_per_step(tmp_path: Path, local_ray:
 def test_an_executor_that_stops_abandons_the_calls_of_its_processes(tmp_path: Path, local_ray: None) -> None:
     from orchestrator.run.executors.ray_cluster import RayExecutor
 
-    session = open_session(toy.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
     session.store.prepare()
     executor = RayExecutor()
     running = run_plan(session.schedule, session.store, executor, "abc")
@@ -51,7 +42,7 @@ def test_an_executor_that_stops_abandons_the_calls_of_its_processes(tmp_path: Pa
 
 
 def test_in_one_process_every_model_is_loaded_once(tmp_path: Path) -> None:
-    session = open_session(toy.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, ASK), outputs=str(tmp_path / "out"))
     assert drive(session, None, True, None) == 0
     assert Counter((tmp_path / "toy-trace").read_text().splitlines()).most_common(1)[0][1] == 1
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import toy
-from test_execute import SLOW, command, environment
+import toy_sweep
+from toy_runs import command, environment
+from toy_sweep import SLOW
 
 from orchestrator.drive import drive
 from orchestrator.session import Session, open_session
@@ -141,7 +142,7 @@ def totals(session: Session) -> list[float]:
 
 @pytest.mark.faults
 def test_two_drivers_on_one_sweep_share_the_work_and_compute_no_step_twice(tmp_path: Path) -> None:
-    path = toy.write_sweep(tmp_path, SLOW)
+    path = toy_sweep.write_sweep(tmp_path, SLOW)
     drivers = [
         subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -157,8 +158,10 @@ def test_two_drivers_on_one_sweep_share_the_work_and_compute_no_step_twice(tmp_p
 
 @pytest.mark.faults
 def test_two_sweeps_that_share_steps_compute_them_once(tmp_path: Path) -> None:
-    one = toy.write_sweep(tmp_path, SLOW.replace("[10, 20]", "[10]").replace("name: toy", "name: one"), "one.yaml")
-    other = toy.write_sweep(
+    one = toy_sweep.write_sweep(
+        tmp_path, SLOW.replace("[10, 20]", "[10]").replace("name: toy", "name: one"), "one.yaml"
+    )
+    other = toy_sweep.write_sweep(
         tmp_path, SLOW.replace("[10, 20]", "[20]").replace("name: toy", "name: other"), "other.yaml"
     )
     drivers = [
@@ -173,7 +176,7 @@ def test_two_sweeps_that_share_steps_compute_them_once(tmp_path: Path) -> None:
 def test_a_driver_that_shows_no_life_is_replaced_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.run.loop.PATIENCE", 1.0)
     monkeypatch.setattr("orchestrator.run.loop._LOOK_AGAIN", 0.2)
-    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
     session.store.prepare()
     session.store.claim(session.plan.address(0), holder(space="a-node-that-is-gone").to_text())
     before = time.monotonic()
@@ -184,7 +187,9 @@ def test_a_driver_that_shows_no_life_is_replaced_after_a_while(tmp_path: Path, m
 
 @pytest.mark.faults
 def test_the_claim_of_a_killed_driver_holds_up_nobody_on_its_host(tmp_path: Path) -> None:
-    path = toy.write_sweep(tmp_path, toy.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: hang}"))
+    path = toy_sweep.write_sweep(
+        tmp_path, toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: hang}")
+    )
     driver = subprocess.Popen(command(tmp_path, path, "--inline"), env=environment(), stdout=subprocess.DEVNULL)
     claims = tmp_path / "out" / "store" / "claims"
     while not list(claims.rglob("*/*")):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import toy
+import toy_sweep
 from small_disk import mounted
 
 from orchestrator.cli.show_run import run_and_show
@@ -27,7 +27,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_stops_the_sweep_and_loses_nothing(
     disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = toy.write_sweep(tmp_path)
+    path = toy_sweep.write_sweep(tmp_path)
     with pytest.raises(StoreError, match=r"No space left on device.*same command again"):
         run_and_show(open_session(path, outputs=str(disk / "out")), None, True, None)
     # Either the store or the stage itself meets the end of the disk first.
@@ -43,7 +43,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(
 
 
 def test_a_read_only_disk_is_refused_before_anything_runs(disk: Path, tmp_path: Path) -> None:
-    path = toy.write_sweep(tmp_path)
+    path = toy_sweep.write_sweep(tmp_path)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(StoreError, match="Read-only file system"):
         run_and_show(open_session(path, outputs=str(disk / "out")), None, True, None)

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import s3fs
-import toy
-from test_cli import sweep
+import toy_sweep
+from command_server import sweep
 
 from orchestrator.results.parquet import read_results
 
@@ -18,7 +18,7 @@ METRICS = ["cell_id", "x", "y", "kind", "status", "total", "key"]
 def test_a_sweep_in_an_object_store_ends_like_one_in_a_folder_and_has_nothing_to_do_afterwards(
     s3: str, tmp_path: Path
 ) -> None:
-    toy.write_sweep(tmp_path)
+    toy_sweep.write_sweep(tmp_path)
     here = sweep(tmp_path, "run", "toy.yaml", "--inline")
     assert here.returncode == 0, here.stderr
     there = sweep(tmp_path, "run", "toy.yaml", "--inline", "--outputs", s3)
@@ -35,7 +35,7 @@ def test_a_sweep_in_an_object_store_ends_like_one_in_a_folder_and_has_nothing_to
 
 
 def test_steps_missing_from_an_object_store_are_made_again_from_what_is_there(s3: str, tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path)
+    toy_sweep.write_sweep(tmp_path)
     assert sweep(tmp_path, "run", "toy.yaml", "--inline", "--outputs", s3).returncode == 0
     before = read_results(f"{s3}/sweeps/toy")
     files = s3fs.S3FileSystem()
@@ -48,7 +48,7 @@ def test_steps_missing_from_an_object_store_are_made_again_from_what_is_there(s3
 
 
 def test_a_failed_step_names_a_log_in_the_object_store(s3: str, tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path, toy.SWEEP.replace("{behaviour: work}", "{behaviour: raise}"))
+    toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP.replace("{behaviour: work}", "{behaviour: raise}"))
     done = sweep(tmp_path, "run", "toy.yaml", "--inline", "--outputs", s3)
     assert done.returncode == 1
     (log, *_) = read_results(f"{s3}/sweeps/toy")["log"].to_pylist()
@@ -60,13 +60,13 @@ def test_ray_workers_read_and_write_the_object_store(s3: str, tmp_path: Path, lo
     from orchestrator.drive import drive
     from orchestrator.session import open_session
 
-    session = open_session(toy.write_sweep(tmp_path), outputs=s3)
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=s3)
     assert drive(session, None, False, None) == 0
     assert read_results(f"{s3}/sweeps/toy").num_rows == 6
 
 
 def test_an_object_store_needs_its_package_and_says_which(tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path)
+    toy_sweep.write_sweep(tmp_path)
     done = sweep(tmp_path, "plan", "toy.yaml", "--outputs", "gs://bucket/folder")
     assert done.returncode == 2
     assert "--outputs: 'gs://bucket/folder' cannot be opened" in done.stderr
@@ -74,7 +74,7 @@ def test_an_object_store_needs_its_package_and_says_which(tmp_path: Path) -> Non
 
 
 def test_an_object_store_that_is_not_there_is_told_before_anything_runs(s3: str, tmp_path: Path) -> None:
-    toy.write_sweep(tmp_path)
+    toy_sweep.write_sweep(tmp_path)
     done = sweep(tmp_path, "run", "toy.yaml", "--inline", "--outputs", "s3://no-such-bucket/folder")
     assert done.returncode == 2
     assert "the store s3://no-such-bucket/folder/store cannot be reached or written" in done.stderr

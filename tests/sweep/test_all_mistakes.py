@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
+import toy_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,11 +25,11 @@ RESULTS = "results: [total]"
 
 
 def mistakes(folder: Path, *edits: tuple[str, str]) -> list[str]:
-    text = toy.SWEEP
+    text = toy_sweep.SWEEP
     for before, after in edits:
         assert text.count(before) == 1, before
         text = text.replace(before, after)
-    path = toy.write_sweep(folder, text)
+    path = toy_sweep.write_sweep(folder, text)
     with pytest.raises(SweepError) as caught:
         build_plan(draft_sweep(path))
     return [str(problem).replace(str(path), "FILE") for problem in caught.value.problems]
@@ -67,10 +67,10 @@ def test_a_misspelt_field_of_an_entry_hides_nothing_else_of_it(tmp_path: Path) -
 def test_whoever_opens_a_sweep_is_told_all_and_whoever_only_loads_it_what_is_wrong_with_its_text(
     tmp_path: Path,
 ) -> None:
-    text = toy.SWEEP
+    text = toy_sweep.SWEEP
     for before, after in FOUR:
         text = text.replace(before, after)
-    path = toy.write_sweep(tmp_path, text)
+    path = toy_sweep.write_sweep(tmp_path, text)
     with pytest.raises(SweepError) as opened:
         open_session(path)
     with pytest.raises(SweepError) as loaded:
@@ -206,7 +206,7 @@ def test_whatever_is_written_in_a_sweep_it_is_planned_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     whole = parse_value(
-        toy.SWEEP + "runtime: {total: {rules: [{at: {x: 1}, cpus: 2}]}}\nexclude: [{x: 3}]\ndata: {n: 1}\n"
+        toy_sweep.SWEEP + "runtime: {total: {rules: [{at: {x: 1}, cpus: 2}]}}\nexclude: [{x: 3}]\ndata: {n: 1}\n"
     )
     for _ in range(data.draw(st.integers(1, 4))):
         owner = whole
@@ -226,7 +226,7 @@ def test_whatever_is_written_in_a_sweep_it_is_planned_or_refused(
             elif change == "rename" and isinstance(owner, dict):
                 owner[data.draw(st.sampled_from([f"{name}x", "x", "data", "stage", "inputs", "a b"]))] = value
             break
-    path = toy.write_sweep(tmp_path_factory.mktemp("sweep"), json.dumps(whole))
+    path = toy_sweep.write_sweep(tmp_path_factory.mktemp("sweep"), json.dumps(whole))
     try:
         build_plan(draft_sweep(path))
     except SweepError:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ json_values = st.recursive(
 
 
 def document(folder: Path, text: str = TEXT) -> Document:
-    return read_document(toy.write_sweep(folder, text, "sample.yaml"))
+    return read_document(toy_sweep.write_sweep(folder, text, "sample.yaml"))
 
 
 def refusal(folder: Path, text: str | bytes) -> Problem:
@@ -160,7 +160,7 @@ def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path, text: bytes)
 
 def test_a_missing_file_suggests_its_nearest_neighbour(tmp_path: Path) -> None:
     for name in ("full.yaml", "quickstart.yaml"):
-        toy.write_sweep(tmp_path, name=name)
+        toy_sweep.write_sweep(tmp_path, name=name)
     with pytest.raises(SweepError, match=r"fulll\.yaml: no such file; did you mean 'full\.yaml'\?"):
         read_document(tmp_path / "fulll.yaml")
     with pytest.raises(SweepError, match=r"zzz: no such file; choose from "):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 
 from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.overrides import override
@@ -28,7 +28,7 @@ stages:
 
 
 def document(folder: Path) -> Document:
-    return read_document(toy.write_sweep(folder, TEXT, "sample.yaml"))
+    return read_document(toy_sweep.write_sweep(folder, TEXT, "sample.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -10,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,18 +23,11 @@ from orchestrator.session import open_session
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
-def load() -> ModuleType:
-    """`sweeps/` is no package: the script is loaded from its file."""
-    spec = importlib.util.spec_from_file_location("claims", SWEEPS / "claims.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["claims"] = module
-    spec.loader.exec_module(module)
-    return module
+# `sweeps/` is no package: python finds there what lies beside the script.
+sys.path.append(str(SWEEPS))
 
-
-claims = load()
+import claims  # noqa: E402
+from claims_grid import METRICS, UnfitTableError, read_grid  # noqa: E402
 
 AXES: dict[str, list[Any]] = {
     "sampling": ["random", "similar", "diversified"],
@@ -92,7 +83,7 @@ def table_of(
 
 
 def report(table: pa.Table) -> list[Any]:
-    found: list[Any] = claims.findings(claims.read_grid(table))
+    found: list[Any] = claims.findings(read_grid(table))
     return found
 
 
@@ -245,27 +236,27 @@ def test_an_unfinished_table_is_refused_with_the_remedy() -> None:
             row["improvement"] = None
 
     with pytest.raises(
-        claims.UnfitTableError, match=r"18 of 648 cells are not finished \(9 .*, 9 .*\).*finish them with `sweep run`"
+        UnfitTableError, match=r"18 of 648 cells are not finished \(9 .*, 9 .*\).*finish them with `sweep run`"
     ):
         report(table_of(change=fail))
 
 
 def test_a_table_with_holes_or_doubles_or_without_a_number_or_a_spread_is_refused() -> None:
     table = table_of()
-    with pytest.raises(claims.UnfitTableError, match=r"2 of the 648 cells that the axes span are missing"):
+    with pytest.raises(UnfitTableError, match=r"2 of the 648 cells that the axes span are missing"):
         report(table.slice(2))
     doubled = pa.concat_tables([table, table.slice(0, 3)])
-    with pytest.raises(claims.UnfitTableError, match="3 cells are in the table twice"):
+    with pytest.raises(UnfitTableError, match="3 cells are in the table twice"):
         report(doubled)
-    with pytest.raises(claims.UnfitTableError, match="'improvement' has no finite number in 18 cells"):
+    with pytest.raises(UnfitTableError, match="'improvement' has no finite number in 18 cells"):
         report(table_of(change=lambda row: row.update(improvement=None) if first(row) else None))
-    with pytest.raises(claims.UnfitTableError, match="no axis `seed` of two or more values"):
+    with pytest.raises(UnfitTableError, match="no axis `seed` of two or more values"):
         report(table_of(axes=AXES | {"seed": [0]}))
 
 
 def test_a_metric_that_no_claim_speaks_of_may_be_empty() -> None:
     table = table_of(change=lambda row: row.update(epochs=None if row["reward_model"] == "clf_lgb" else 3.0))
-    names = json.dumps([*claims.METRICS, "epochs"])
+    names = json.dumps([*METRICS, "epochs"])
     table = table.replace_schema_metadata(table.schema.metadata | {b"metrics": names.encode()})
     assert verdicts(table) == verdicts(table_of())
 
@@ -317,8 +308,8 @@ def test_a_corner_of_the_synthetic_sweep_runs_to_the_end_and_its_claims_are_read
     table = read_results(session.outputs.folder)
     assert table.num_rows == 24
     assert all(0.4 < row["pairwise_accuracy_cross"] < 1 for row in table.to_pylist())
-    grid = claims.read_grid(table)
-    assert set(grid.metrics) == set(claims.METRICS)
+    grid = read_grid(table)
+    assert set(grid.metrics) == set(METRICS)
     assert grid.metrics["improvement"].shape == (1, 1, 2, 3, 1, 2, 2)
     found = {each.claim: each for each in claims.findings(grid)}
     assert found["a"].estimate == pytest.approx(

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-import toy
+import toy_sweep
 
 from orchestrator.drive import drive
 from orchestrator.plan.build import build_plan
@@ -23,7 +23,7 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
 def opened(folder: Path, text: str) -> Session:
-    return open_session(toy.write_sweep(folder, text), outputs=str(folder / "out"))
+    return open_session(toy_sweep.write_sweep(folder, text), outputs=str(folder / "out"))
 
 
 def all_runs(session: Session) -> list[Run]:
@@ -49,7 +49,7 @@ def test_no_parent_has_more_children_than_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x: int, y: int, groups: set[tuple[str, ...]]
 ) -> None:
     monkeypatch.setattr(projection, "CHILDREN_PER_PARENT", 5)
-    text = toy.SWEEP.replace("[1, 2, 3]", str(list(range(x)))).replace("[10, 20]", str(list(range(y))))
+    text = toy_sweep.SWEEP.replace("[1, 2, 3]", str(list(range(x)))).replace("[10, 20]", str(list(range(y))))
     text = text.replace("  kind:\n    plain: {behaviour: work}\n", "").replace("[{add: $y}, $kind]", "{add: $y}")
     runs = all_runs(opened(tmp_path, text))
     assert len({run.id for run in runs}) == x * y
@@ -68,7 +68,7 @@ def test_the_papers_grid_has_36_groups_of_360(tmp_path: Path) -> None:
 
 
 def test_a_run_says_what_the_row_says_and_which_steps_it_used(tmp_path: Path) -> None:
-    session = opened(tmp_path, toy.SWEEP.replace("[10, 20]", "[0.5, 20]"))
+    session = opened(tmp_path, toy_sweep.SWEEP.replace("[10, 20]", "[0.5, 20]"))
     runs = all_runs(session)
     assert runs[1].name == "y=20.0,plain"
     assert runs[1].group == ("x=1",)
@@ -81,12 +81,12 @@ def test_a_run_says_what_the_row_says_and_which_steps_it_used(tmp_path: Path) ->
 
 
 def test_pending_cells_have_no_run(tmp_path: Path) -> None:
-    session = opened(tmp_path, toy.SWEEP)
+    session = opened(tmp_path, toy_sweep.SWEEP)
     assert list(Projection(session.plan).runs(session.results().table(), range(6))) == []
 
 
 def test_a_step_has_an_owner_exactly_if_one_cell_alone_uses_it(tmp_path: Path) -> None:
-    plan = opened(tmp_path, toy.SWEEP).plan
+    plan = opened(tmp_path, toy_sweep.SWEEP).plan
     owners = Projection(plan).owners.tolist()
     for number in range(len(plan)):
         users = [i for i, cell in enumerate(plan.cells) if any(plan.address(number) in g for g in cell.steps.values())]
@@ -116,14 +116,14 @@ def test_means_are_of_what_succeeded_and_failures_are_counted() -> None:
 
 
 def test_the_page_names_question_axes_metrics_and_a_filter_that_finds_cells(tmp_path: Path) -> None:
-    session = opened(tmp_path, toy.SWEEP.replace("[10, 20]", "[0.5, 20]"))
+    session = opened(tmp_path, toy_sweep.SWEEP.replace("[10, 20]", "[0.5, 20]"))
     page = describe(Projection(session.plan), session.file, "results.parquet")
     assert "**Does adding work?**" in page
     assert "6 cells (3 x × 2 y × 1 kind), one run each, in groups by x" in page
     assert "| y | 0.5, 20.0 |" in page
     assert "| total | total |" in page
     assert f"sweep run {session.file}" in page
-    excluding = opened(tmp_path, toy.SWEEP + "exclude: [{x: 1, y: 10}]\n")
+    excluding = opened(tmp_path, toy_sweep.SWEEP + "exclude: [{x: 1, y: 10}]\n")
     assert "5 cells (of 3 x × 2 y × 1 kind)" in describe(Projection(excluding.plan), session.file, "results.parquet")
     # As `params` of a run have it: 20 would find nothing.
     assert '`params.x = "3" and params.y = "20.0"`' in page
@@ -145,7 +145,7 @@ def test_data_are_named_once_each_by_content_and_published_ones_by_name(tmp_path
 
 
 def test_the_summary_is_a_small_table_of_means_and_spreads(tmp_path: Path) -> None:
-    session = opened(tmp_path, toy.SWEEP)
+    session = opened(tmp_path, toy_sweep.SWEEP)
     table = session.results().table()
     rows = [{**row, "status": "succeeded", "total": row["y"] / 3} for row in table.to_pylist()]
     summary = summarise(table.from_pylist(rows, schema=table.schema), session.spec, by=("x",))
@@ -157,7 +157,7 @@ def test_the_summary_is_a_small_table_of_means_and_spreads(tmp_path: Path) -> No
 
 
 def test_a_metric_that_is_undefined_is_a_tag_with_its_reason_and_no_number(tmp_path: Path) -> None:
-    session = opened(tmp_path, toy.SWEEP.replace("{behaviour: work}", "{behaviour: undefined}"))
+    session = opened(tmp_path, toy_sweep.SWEEP.replace("{behaviour: work}", "{behaviour: undefined}"))
     drive(session, None, True, None)
     table = opened(tmp_path, session.file.read_text()).results().table()
     run, *_ = Projection(session.plan).runs(table, range(table.num_rows))

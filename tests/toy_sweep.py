@@ -1,0 +1,72 @@
+"""Sweeps of toy stages, as text and as a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: x and y give 6 cells; sources are shared by the values of y.
+SWEEP = """\
+name: toy
+question: Does adding work?
+axes:
+  x: [1, 2, 3]
+  y: [10, 20]
+  kind:
+    plain: {behaviour: work}
+stages:
+  source: {stage: toy_source, shards: 2, config: {value: $x}}
+  double: {stage: toy_double, inputs: {number: source}}
+  total:
+    stage: toy_total
+    inputs: {numbers: double}
+    config: [{add: $y}, $kind]
+results: [total]
+tracking: false
+uses: [toy]
+"""
+
+FAILING_CELL = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
+SLOW = SWEEP.replace("behaviour: work", "behaviour: slow")
+
+#: One source, which tells `FOLDER` how far it is.
+PIECES = """\
+name: toy
+question: Is all of it there?
+axes: {x: [7]}
+stages:
+  source: {stage: toy_pieces, config: {value: $x, marker: FOLDER}}
+results: [source]
+tracking: false
+uses: [toy]
+"""
+
+#: One step.
+ONE = """\
+name: one
+question: Is it tried again?
+axes: {x: [1]}
+tracking: false
+uses: [toy]
+stages:
+  source: {stage: toy_source, config: {value: $x}}
+"""
+
+#: 120 steps, each of which asks one of 12 models.
+ASK = """\
+name: ask
+question: How often is a model loaded?
+axes: {question: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], model: [a, bb, ccc, dddd, eeeee, ffffff, g, hh, iii, jjjj, kk, l]}
+stages:
+  ask: {stage: toy_ask, config: {model: $model, question: $question}}
+tracking: false
+uses: [toy]
+"""
+
+
+def write_sweep(folder: Path, text: str = SWEEP, name: str = "toy.yaml") -> Path:
+    """The sweep as a file; it is replaced at once, since a driver may be reading it."""
+    path = folder / name
+    whole = folder / f".{name}.{os.getpid()}"
+    whole.write_text(text)
+    return whole.replace(path)
