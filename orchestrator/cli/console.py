@@ -40,9 +40,14 @@ _PAGE = 40
 _NUMBER = re.compile(r"([<>≥±+−-]\s*)?[\d.]|\?|null$|$")
 
 
-def say(text: str) -> None:
-    """Print a line."""
-    console.print(text)
+def say(*parts: str | tuple[str, str], style: str = "") -> None:
+    """Print a line of plain text: brackets and colons in it are no markup.
+
+    Args:
+        parts: texts, or pairs of a text and its style.
+        style: of the whole line.
+    """
+    console.print(Text.assemble(*parts, style=style))
 
 
 @contextlib.contextmanager
@@ -133,6 +138,11 @@ def _block(fields: Sequence[tuple[str, str]]) -> Table:
     for name, value in fields:
         made.add_row(Text(name), Text(value))
     return made
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number of things: "1 cell", "12,960 cells"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def step_name(entry: str, coords: Mapping[str, Scalar]) -> str:

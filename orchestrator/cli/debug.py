@@ -24,7 +24,8 @@ app = typer.Typer()
     app,
     cells=False,
     rich_help_panel="Run",
-    epilog="Example:  sweep debug sweeps/quickstart.yaml 3f2a --stage fit    python -m pdb -m orchestrator debug …",
+    epilog="Example:\nsweep debug sweeps/quickstart.yaml 3f2a --stage fit\n"
+    "sweep debug sweeps/quickstart.yaml 3f2a --stage fit --pdb",
 )
 def debug(
     session: Session,

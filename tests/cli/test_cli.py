@@ -59,6 +59,30 @@ def test_every_command_explains_itself_with_an_example(folder: Path, command: st
     )
 
 
+def test_a_paragraph_of_a_help_breaks_where_the_terminal_does_and_each_example_has_a_line_of_its_own(
+    folder: Path,
+) -> None:
+    lines = [line.strip() for line in sweep(folder, "run", "--help").stdout.splitlines()]
+    first = next(line for line in lines if line.startswith("Exit code: 0"))
+    assert len(first) > 70
+    assert "sweep run sweeps/quickstart.yaml" in lines
+
+
+def test_brackets_and_colons_of_a_person_are_no_markup(folder: Path) -> None:
+    text = FAILING.replace("question: ", "question: '[red]x[/] :fire:'  # ")
+    toy.write_sweep(folder, text, "brackets.yaml")
+    place = folder / "[red]y[/] :fire:"
+    said = sweep(folder, "run", "brackets.yaml", "--inline", "--outputs", str(place)).stdout
+    assert said.startswith("toy: [red]x[/] :fire:\n")
+    assert f"outputs: {place} (" in said
+    assert f"table:  {place}/sweeps/toy/results.parquet" in said
+    assert f"    log: {place}/store/attempts/" in said
+    said = sweep(folder, "status", "brackets.yaml", "--outputs", str(place)).stdout
+    assert f"    log: {place}/store/attempts/" in said
+    said = sweep(folder, "plan", "brackets.yaml", "--outputs", str(place)).stdout
+    assert f"store: {place}/store" in said
+
+
 def test_commands_on_a_sweep_file_share_its_options_and_refuse_what_they_lack(folder: Path) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     options = {name: {text for each in made.params for text in each.opts} for name, made in commands.items()}
@@ -162,6 +186,8 @@ def test_debug_runs_the_step_in_the_foreground_and_lets_its_exception_through(fo
 def test_mistakes_end_in_messages_and_exit_code_2_and_never_in_a_traceback(folder: Path) -> None:
     for arguments, words in (
         (("plan", "tyo.yaml"), "did you mean 'toy.yaml'"),
+        (("dashboard", "tyo.yaml"), "did you mean 'toy.yaml'"),
+        (("plan", "."), ".: cannot be read: Is a directory"),
         (("run", "toy.yaml", "--only", "x=9"), "'9' is no value of 'x'"),
         (("why", "toy.yaml", "zzz"), "names no cell"),
         (("results", "toy.yaml", "--metrics", "totl"), "did you mean 'total'"),

@@ -263,7 +263,7 @@ def test_the_config_field_or_stage_version_that_differs_is_named(
     assert reasons(tmp_path, "total", *overrides) == {'behaviour: "work" -> "print"': 6}
     changed = toy.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
     assert reasons(tmp_path, "source", text=changed) == {'behaviour: "work" -> "nap"': 6}
-    assert reasons(tmp_path, "double", text=changed) == {"reads other number": 6}
+    assert reasons(tmp_path, "double", text=changed) == {"changed inputs: number": 6}
     stage = toy.STAGES["toy_source"]
     monkeypatch.setitem(toy.STAGES, "toy_source", type(stage)(stage.function, 2, stage.config, stage.output))
     assert reasons(tmp_path, "source") == {"version: 1 -> 2": 6}

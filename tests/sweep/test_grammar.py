@@ -212,7 +212,7 @@ KIND = "plain: {behaviour: work}"
         ("{value: $x}", "{value: .nan, shard: $x}", "FILE:9: stages.source.config.value: nan cannot be part of a key; give a finite number"),
         (KIND, "plain: {add: .nan}", "FILE:7: axes.kind.plain.add: nan cannot be part of a key; give a finite number"),
         (KIND, "plain: {behaviour: wrok}", "FILE:7: axes.kind.plain.behaviour: should be 'work', 'raise',"),
-        (KIND, "plain: work", "FILE:7: axes.kind.plain: is no mapping of config fields, found 'work'"),
+        (KIND, "plain: work", "FILE:7: axes.kind.plain: must be a mapping of config fields, found 'work'"),
         ("[{add: $y}, $kind]", "[{add: $y, addd: 1}, $kind]", "FILE:14: stages.total.config[0].addd: unknown field; did you mean 'add'?"),
         ("stage: toy_total", "stage: $kind.behaviour", "FILE:12: stages.total.stage: there is no stage 'work';"),
         ("number: source}", "number: source, extra: source}", "FILE:10: stages.double.inputs.extra: stage 'toy_double' has no input 'extra'; choose from number"),
@@ -419,9 +419,10 @@ def test_a_sweep_uses_stages_of_modules_that_lie_beside_it(tmp_path: Path) -> No
             "raise RuntimeError('no GPU')",
             "cannot be imported: RuntimeError: no GPU; it is looked for in",
         ),
+        ("ends_it_all", "raise SystemExit(0)", "cannot be imported: SystemExit: 0; it is looked for in"),
         ("without_table", "", "module 'without_table' has no STAGES; give it a table"),
-        ("of_texts", "STAGES = {'distil': 'toy:source'}", "STAGES['distil'] is a str, not a Stage"),
-        ("no_mapping", "STAGES = [1]", "STAGES is a list, not a mapping of names to stages"),
+        ("of_texts", "STAGES = {'distil': 'toy:source'}", "STAGES['distil'] is of type str, not a Stage"),
+        ("no_mapping", "STAGES = [1]", "STAGES is of type list, not a mapping of names to stages"),
         (
             "again",
             "import toy\nSTAGES = {'prompts': toy.STAGES['toy_source']}",
@@ -437,6 +438,15 @@ def test_a_module_of_stages_that_cannot_be_used_is_named_with_the_remedy(
     (found,) = mistakes(tmp_path, toy.SWEEP.replace("uses: [toy]", f"uses: [toy, {module}]"))
     assert found.startswith("FILE:17: uses[1]: module ") or found.startswith("FILE:17: uses[1]: the table of module ")
     assert message in found
+
+
+def test_what_a_module_of_stages_prints_does_not_mix_with_the_answer_of_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talks.py").write_text("print('hello')\nSTAGES = {}\n")
+    load(toy.write_sweep(tmp_path, toy.SWEEP.replace("uses: [toy]", "uses: [toy, talks]")))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n")
 
 
 @pytest.mark.parametrize("field", ["key_env", "requests_per_minute", "parallel", "timeout", "max_cost"])
