@@ -5,15 +5,33 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator.cli import debug, look, run, submit, sync, tidy
 from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
 
+
+class _Group(TyperGroup):
+    """All commands. `sweep results | head`: who closes the pipe has seen enough, which is no error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # Typer would exit with 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from error
+        return answer
+
+
 app = typer.Typer(
     name="sweep",
+    cls=_Group,
     help="Large ablation sweeps over language-model alignment. One YAML file is one sweep; giving the same command "
     "again resumes, extends or confirms it.",
     no_args_is_help=True,
@@ -44,7 +62,3 @@ def main() -> None:
     except StoreError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # `sweep results | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

@@ -75,10 +75,11 @@ def show_status(session: Session, watch: bool) -> None:
     else:
         with Live(console=console, auto_refresh=False) as live:
             for report in watch_status(session):
-                live.update(_status(session, report), refresh=True)
+                live.update(_status(session, report, fold=True), refresh=True)
 
 
-def _status(session: Session, report: Mapping[str, Any]) -> Group:
+def _status(session: Session, report: Mapping[str, Any], fold: bool = False) -> Group:
+    """Lay out a status; with `fold` for a live display, which would cut long lines: it may not leave them to wrap."""
     states = ("total", "committed", "running", "pending", "failed", "blocked")
     rows = []
     for name, each in report["steps"].items():
@@ -88,13 +89,19 @@ def _status(session: Session, report: Mapping[str, Any]) -> Group:
     cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
     lines = [Text(f"{report['cells']:,} cells: {cells}")]
     if report["live"]:
-        lines.append(Text(f"a driver is running: {format_eta(Eta(**report['left']))}"))
+        other = "with another version of this sweep (its file was changed, or -s differs)"
+        left = report["left"]
+        lines.append(Text(f"a driver is running{f': {format_eta(Eta(**left))}' if left else f' {other}'}"))
     for each in report["errors"]:
         reason = f"{each['error_class']}: {first_line(each['example'])}"
         lines.append(Text.assemble((f"{each['cells']} {each['status']}", "red"), f" {reason}"))
-        lines.append(Text(f"    log: {each['log']}"))
+        if each["log"]:
+            lines.append(Text(f"    log: {each['log']}"))
     lines.append(Text(f"table: {session.outputs.results}"))
     steps = table(["stage", *states, "per minute", "each"], rows)
+    if fold:
+        for line in lines:
+            line.no_wrap, line.overflow = False, "fold"
     return Group(steps, *lines)
 
 
@@ -116,6 +123,7 @@ def show_explanation(session: Session, explanation: Mapping[str, Any]) -> None:
             say(reason)
     if explanation["error"]:
         say((explanation["error_class"], "red"), f": {explanation['error']}")
-        say(f"log: {explanation['log']}")
+        if explanation["log"]:
+            say(f"log: {explanation['log']}")
     which = "last step here again, committing nothing" if explanation["status"] == "succeeded" else "next step here"
     say(f"run its {which}: {session.command('debug', explanation['cell_id'])}")

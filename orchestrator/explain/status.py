@@ -18,6 +18,8 @@ from orchestrator.session import Session
 def status(session: Session) -> dict[str, Any]:
     """Return steps by state, cells by status and errors in groups, as JSON; with what a living driver tells.
 
+    A driver that runs another version of the sweep is alive, but tells nothing of these steps: `left` is None then.
+
     Raises:
         StoreError: the store cannot be read.
     """
@@ -25,6 +27,9 @@ def status(session: Session) -> dict[str, Any]:
     results.read_failures()
     statuses = results.statuses()
     heartbeat = read_heartbeat(session.outputs.folder, session.plan.entries)
+    live = bool(heartbeat)
+    if heartbeat and heartbeat.get("plan") != session.plan.digest:
+        heartbeat = None
     steps: dict[str, dict[str, Any]] = {}
     for name, counts in session.schedule.counts().items():
         running = heartbeat["steps"].get(name, {}).get("running", 0) if heartbeat else 0
@@ -47,7 +52,7 @@ def status(session: Session) -> dict[str, Any]:
         "cells_by_status": dict(Counter(status for status, _ in statuses)),
         "steps": steps,
         "errors": [group._asdict() for group in error_groups(rows) if group.example],
-        "live": bool(heartbeat),
+        "live": live,
         "left": heartbeat["left"] if heartbeat else None,
     }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import command_server
@@ -12,7 +14,11 @@ import pytest
 import toy
 import typer
 
+from orchestrator.cli import console
 from orchestrator.cli.app import app
+from orchestrator.explain.estimator import Estimator
+from orchestrator.results.heartbeat import write_heartbeat
+from orchestrator.session import open_session
 
 FAILING = toy.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
 
@@ -204,3 +210,45 @@ def test_sync_of_a_sweep_without_tracking_says_so(folder: Path) -> None:
     done = sweep(folder, "sync", "toy.yaml")
     assert done.returncode == 0
     assert "nothing to do" in done.stdout
+
+
+def test_a_driver_of_another_version_of_the_sweep_is_no_measure_of_the_steps_of_this_one(tmp_path: Path) -> None:
+    session = open_session(toy.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    estimates = Estimator(session.schedule, lambda runtime: 1).to_json()
+    steps = {name: {"running": 1} for name in session.plan.entries}
+    for digest, words in (
+        (session.plan.digest, "a driver is running: no estimate yet for"),
+        ("of an older version", "a driver is running with another version of this sweep (its file was changed, or -s"),
+    ):
+        write_heartbeat(session.outputs.folder, {"plan": digest, "steps": steps, **estimates})
+        said = sweep(tmp_path, "status", "toy.yaml", "--outputs", "out").stdout
+        assert words in said
+        assert ("running" in said.splitlines()[0].split()) == (digest == session.plan.digest)
+
+
+def test_status_names_a_log_only_where_there_is_one(tmp_path: Path) -> None:
+    text = toy.SWEEP.partition("axes:")[0] + "axes: {behaviour: [newline, missing_name]}\nstages:\n"
+    text += "  source: {stage: toy_odd, config: {value: 1, behaviour: $behaviour}}\nuses: [toy]\n"
+    toy.write_sweep(tmp_path, text.replace("missing_name", "surrogate_name"))
+    assert sweep(tmp_path, "run", "toy.yaml", "--inline").returncode == 1
+    said = sweep(tmp_path, "status", "toy.yaml").stdout
+    assert "has control characters" in said
+    assert "None" not in said
+    assert "rejected: metrics undeclared: '\\udcff'; declared: 'value'" in said
+
+
+def test_a_label_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("a\x1b[31mb", (" c\x1b[0m", "bold"))
+    console.console.print(console.table(["x"], [["1\x1b[31m2"]]))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == ["ab c", "x", "12"]
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("plan", "--json"), ("results", "--cells"), ("status",)])
+def test_a_reader_who_has_seen_enough_is_no_error(folder: Path, arguments: tuple[str, ...]) -> None:
+    command = shlex.join([sys.executable, "-m", "orchestrator", arguments[0], "toy.yaml", *arguments[1:]])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], cwd=folder, env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
