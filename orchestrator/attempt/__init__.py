@@ -1,1 +1,1 @@
-"""One try at one step, on whatever machine."""
+"""One try at one step, on any machine."""

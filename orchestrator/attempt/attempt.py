@@ -1,4 +1,4 @@
-"""One try at one step, on whatever machine: call its stage, commit what it made, record how it ended."""
+"""One try at one step, on any machine: call its stage, commit what it made, record how it ended."""
 
 from __future__ import annotations
 

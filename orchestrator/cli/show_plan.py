@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,11 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
     """Print the cells and steps of a plan, their expected cost, and why they are to be run."""
     axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
     say((session.spec.name, "bold"), f": {session.spec.question}")
-    say(f"{report['cells']:,} cells ({axes})")
+    points = len(session.plan.points)
+    combinations = math.prod(len(session.spec.labels(axis)) for axis in session.spec.axes)
+    cells = f"{report['cells']:,} of {points:,} cells" if report["cells"] < points else counted(points, "cell")
+    excluded = f", {combinations - points:,} of {combinations:,} excluded" if points < combinations else ""
+    say(f"{cells} ({axes}{excluded})")
     steps, expected = report["steps"], report["expected"]
     costs = any("expected" in each for each in steps.values())
     totals = {name: sum(each[name] for each in steps.values()) for name in ("total", "committed", "to_run")}

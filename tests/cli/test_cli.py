@@ -142,6 +142,17 @@ def test_plan_in_json_counts_cells_and_steps(folder: Path) -> None:
     assert (report["expected"]["unknown_steps"], report["expected"]["steps"]) == (6, 6)
 
 
+def test_plan_and_status_count_the_cells_that_were_chosen(folder: Path) -> None:
+    assert "12 cells (3 x × 2 y × 2 kind)\n" in sweep(folder, "plan", "toy.yaml").stdout
+    assert "4 of 12 cells (3 x × 2 y × 2 kind)\n" in sweep(folder, "plan", "toy.yaml", "--only", "x=1").stdout
+    excluding = ("-s", "exclude=[{x: 1}]")
+    said = sweep(folder, "plan", "toy.yaml", *excluding).stdout
+    assert "8 cells (3 x × 2 y × 2 kind, 4 of 12 excluded)\n" in said
+    said = sweep(folder, "status", "toy.yaml", "--only", "x=1").stdout
+    assert "4 cells: 2 succeeded, 2 failed\n" in said
+    assert "2 failed ValueError" in said
+
+
 def test_status_in_json_has_states_and_errors(folder: Path) -> None:
     report = json.loads(sweep(folder, "status", "toy.yaml", "--json").stdout)
     assert report["cells"] == 12
