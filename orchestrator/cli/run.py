@@ -32,8 +32,8 @@ def run(
 ) -> None:
     """Run what is missing. The same command again resumes, retries what failed, adds new cells, or finds nothing to do.
 
-    Exit code: 0 all cells succeeded, 1 cells are missing, 2 the sweep or its surroundings are wrong, 130 interrupted
-    (Ctrl-C), 143 told to stop (SIGTERM).
+    Exit code: 0 all that was asked for is done (--only, --stage, --max-cells), 1 cells are missing, 2 the sweep or its
+    surroundings are wrong, 130 interrupted (Ctrl-C), 143 told to stop (SIGTERM).
     """
     from orchestrator.cli.show_run import run_and_show
 

@@ -144,6 +144,7 @@ def test_durations_are_spelled_as_people_say_them() -> None:
         (Eta(95, 100, 0, 9), "1 min 40 s left", "1 min 40 s"),
         (Eta(60, 240, 0, 9), "1 min 00 s to 4 min 00 s left", "4 min 00 s"),
         (Eta(60, 241, 0, 9), "at least 1 min 00 s left", "≥ 1 min 00 s"),
+        (Eta(0.4, 1.2, 0, 2), "less than 2 s left", "< 2 s"),
         (Eta(0.2, 547, 0, 2), "less than 9 min 07 s left", "< 9 min 07 s"),
         (Eta(60, 61, 360, 384), "at least 1 min 00 s; no estimate yet for 360 of 384 steps", "≥ 1 min 00 s"),
         (Eta(0, 0, 1360, 1360), "no estimate yet for 1,360 of 1,360 steps", "?"),
