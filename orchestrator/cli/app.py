@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from orchestrator.cli import debug, look, run, submit, sync, tidy
 from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
+from orchestrator.texts import plain_text
 
 
 class _Group(TyperGroup):
@@ -56,7 +57,7 @@ def main() -> None:
     except SweepError as error:
         count = len(error.problems)
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(plain_text(str(problem)), file=sys.stderr)
         print(f"{count} mistake{'s' if count != 1 else ''}; nothing was run", file=sys.stderr)
         sys.exit(2)
     except StoreError as error:

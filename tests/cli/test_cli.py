@@ -198,6 +198,9 @@ def test_debug_runs_the_step_in_the_foreground_and_lets_its_exception_through(fo
     done = sweep(folder, "debug", "toy.yaml", "x=2,y=10,kind=plain", "--stage", "total")
     assert done.returncode == 0, done.stderr
     assert "total = 20.0" in done.stdout
+    done = sweep(folder, "debug", "toy.yaml", "x=2,y=10,kind=plain", "--stage", "total", "--outputs", "nothing there")
+    assert done.returncode == 2
+    assert "to run it: sweep run toy.yaml --stage double --outputs 'nothing there'" in done.stderr
 
 
 def test_mistakes_end_in_messages_and_exit_code_2_and_never_in_a_traceback(folder: Path) -> None:
