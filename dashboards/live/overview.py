@@ -76,7 +76,7 @@ def _headline(watch: Watch, look: Look) -> None:
         words.append(f":green-badge[:material/play_arrow: running] updated {round(age(look.heartbeat['time']))} s ago")
     elif look.written is not None:
         when = datetime.fromtimestamp(look.written).strftime("%-d %b %Y, %H:%M:%S")
-        words.append(f":gray-badge[no driver is running] as of {when} ({ago(look.written)})")
+        words.append(f":gray-badge[no driver is running] table of {when} ({ago(look.written)})")
     st.markdown(" · ".join(words))
     _bar(counts, total)
     if look.trouble:

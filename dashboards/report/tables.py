@@ -13,7 +13,7 @@ import dashboards
 from dashboards.report.figures import Axis, Figure, beside, format_name
 from dashboards.report.section import Section, Table, sentences
 from dashboards.report.study import PAGES, PANELS, Study
-from orchestrator.results.axis_effects import axis_effects
+from orchestrator.results.axis_effects import axis_effects, differ_in_cells
 from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.estimates import seeds_needed
 from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
@@ -79,9 +79,10 @@ def comparisons(study: Study, compared: Sequence[Comparison]) -> Section:
             "seeds, after taking out what all cells of a seed share. Share: of the variation between all cells. F and "
             "p: repeated-measures analysis of variance, seeds as subjects, lower-bound correction."
         )
-        if any(each.warning for each in effects):
+        if differ_in_cells(effects):
             note += " Where cells are missing, the lines are of different cells, and their shares do not add up."
-            note += " " + sentences(distinct_warnings(effects))
+        if warnings := distinct_warnings(effects):
+            note += " " + sentences(warnings)
         lines = [format_effect(each) for each in effects]
         rows = [list(line.values()) for line in lines]
         numeric = [False] * 4 + [True] * 6

@@ -123,7 +123,9 @@ def check_metrics(metrics: object, declared: Mapping[str, Metric]) -> dict[str, 
     missing = [name for name in declared if name not in metrics]
     undeclared = [str(name) for name in metrics if name not in declared]
     if missing or undeclared:
-        raise RejectedError(f"metrics missing: {missing}; undeclared: {undeclared}; declared: {list(declared)}")
+        wrong = {"missing": missing, "undeclared": undeclared, "declared": list(declared)}
+        parts = [f"{what}: {', '.join(map(repr, names))}" for what, names in wrong.items() if names]
+        raise RejectedError(f"metrics {'; '.join(parts)}")
     values: dict[str, float | Undefined] = {}
     for name, metric in declared.items():
         value = metrics[name]

@@ -5,15 +5,34 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator.cli import debug, look, run, submit, sync, tidy
 from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
+from orchestrator.texts import plain_text
+
+
+class _Group(TyperGroup):
+    """All commands. `sweep results | head`: who closes the pipe has seen enough, which is no error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # Typer would exit with 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from error
+        return answer
+
 
 app = typer.Typer(
     name="sweep",
+    cls=_Group,
     help="Large ablation sweeps over language-model alignment. One YAML file is one sweep; giving the same command "
     "again resumes, extends or confirms it.",
     no_args_is_help=True,
@@ -38,13 +57,9 @@ def main() -> None:
     except SweepError as error:
         count = len(error.problems)
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(plain_text(str(problem)), file=sys.stderr)
         print(f"{count} mistake{'s' if count != 1 else ''}; nothing was run", file=sys.stderr)
         sys.exit(2)
     except StoreError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # `sweep results | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

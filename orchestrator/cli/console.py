@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.plan.select import format_coords
+from orchestrator.texts import plain_text
 from orchestrator.types import Scalar
 
 
@@ -40,9 +41,15 @@ _PAGE = 40
 _NUMBER = re.compile(r"([<>≥±+−-]\s*)?[\d.]|\?|null$|$")
 
 
-def say(text: str) -> None:
-    """Print a line."""
-    console.print(text)
+def say(*parts: str | tuple[str, str], style: str = "") -> None:
+    """Print a line of plain text: brackets and colons in it are no markup.
+
+    Args:
+        parts: texts, or pairs of a text and its style.
+        style: of the whole line.
+    """
+    clean = (plain_text(part) if isinstance(part, str) else (plain_text(part[0]), part[1]) for part in parts)
+    console.print(Text.assemble(*clean, style=style))
 
 
 @contextlib.contextmanager
@@ -86,9 +93,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) 
 
     Args:
         columns: headings.
-        rows: plain text, without markup; an empty string is no value.
+        rows: texts, in which nothing is markup; an empty string is no value.
         keys: so many of the first columns tell the rows apart.
     """
+    rows = [[plain_text(value) for value in row] for row in rows]
     there = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     first, others = [i for i in there if i < keys], [i for i in there if i >= keys]
     right = {i for i in others if all(_NUMBER.match(row[i]) for row in rows)}
@@ -133,6 +141,11 @@ def _block(fields: Sequence[tuple[str, str]]) -> Table:
     for name, value in fields:
         made.add_row(Text(name), Text(value))
     return made
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number of things: "1 cell", "12,960 cells"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def step_name(entry: str, coords: Mapping[str, Scalar]) -> str:

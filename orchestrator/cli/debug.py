@@ -24,7 +24,8 @@ app = typer.Typer()
     app,
     cells=False,
     rich_help_panel="Run",
-    epilog="Example:  sweep debug sweeps/quickstart.yaml 3f2a --stage fit    python -m pdb -m orchestrator debug …",
+    epilog="Example:\nsweep debug sweeps/quickstart.yaml 3f2a --stage fit\n"
+    "sweep debug sweeps/quickstart.yaml 3f2a --stage fit --pdb",
 )
 def debug(
     session: Session,
@@ -45,7 +46,8 @@ def debug(
     missing = [parent for parent in session.plan.parents(number) if states[parent] != State.COMMITTED]
     if missing:
         first = session.plan.entry_of(missing[0])
-        message = f"needs {first!r} first, which is not there yet; debug that with --stage {first}, or run the sweep"
+        run = session.command("run", "--stage", first)
+        message = f"needs {first!r} first, which is not there yet; to debug that: --stage {first}; to run it: {run}"
         raise SweepError([Problem(f"step {step.entry}", "", message)])
     runtime = session.spec.runtime_of(step.entry, step.coords)
     account = f"{session.spec.name}/{step.entry}"

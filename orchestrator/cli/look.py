@@ -37,7 +37,7 @@ app = typer.Typer()
 @sweep_command(
     app,
     rich_help_panel="Run",
-    epilog="Example:  sweep plan sweeps/full.yaml    sweep plan sweeps/quickstart.yaml --json",
+    epilog="Example:\nsweep plan sweeps/full.yaml\nsweep plan sweeps/quickstart.yaml --json",
 )
 def plan(
     session: Session,
@@ -66,7 +66,7 @@ def plan(
 @sweep_command(
     app,
     rich_help_panel="Look",
-    epilog="Example:  sweep status sweeps/quickstart.yaml    sweep status sweeps/full.yaml --watch",
+    epilog="Example:\nsweep status sweeps/quickstart.yaml\nsweep status sweeps/full.yaml --watch",
 )
 def status(
     session: Session,
@@ -91,7 +91,7 @@ def status(
 
 @app.command(
     rich_help_panel="Look",
-    epilog="Example:  sweep dashboard sweeps/quickstart.yaml    sweep dashboard sweeps/full.yaml --port 9000",
+    epilog="Example:\nsweep dashboard sweeps/quickstart.yaml\nsweep dashboard sweeps/full.yaml --port 9000",
 )
 def dashboard(
     file: SweepFile,
@@ -100,7 +100,10 @@ def dashboard(
     store: StoreRoot = None,
     tracking_uri: TrackingUri = None,
     port: Annotated[
-        int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Default: 8501, or else a free one.")
+        int | None,
+        typer.Option(
+            "--port", metavar="N", min=1, max=65535, help="Port; default: 8501, or a free one if it is taken."
+        ),
     ] = None,
     host: Annotated[
         str,
@@ -111,7 +114,10 @@ def dashboard(
     """Show the sweep live in the browser: grid, stages with rates, errors, resources, every cell (read-only)."""
     from dashboards.live.server import serve
     from dashboards.live.watch import Subject, watch
+    from orchestrator.sweep.document import read_document
 
+    # The page shows a file that is gone as such; here it is a mistake.
+    read_document(file)
     subject = Subject(file, tuple(set_ or ()), outputs, store, tracking_uri).dump()
     serve(subject, watch(subject).look().session.spec.name, host, port, not no_browser)
 
@@ -119,8 +125,8 @@ def dashboard(
 @sweep_command(
     app,
     rich_help_panel="Look",
-    epilog="Example:  sweep results sweeps/quickstart.yaml --by reward_model,beta --metrics improvement --output t.tex"
-    "    … --sql 'select dataset, max(improvement) from results group by 1'",
+    epilog="Example:\nsweep results sweeps/quickstart.yaml --by reward_model,beta --metrics improvement --output t.tex"
+    "\nsweep results sweeps/quickstart.yaml --sql 'select dataset, max(improvement) from results group by 1'",
 )
 def results(
     session: Session,
@@ -132,7 +138,7 @@ def results(
         typer.Option("--sql", metavar="QUERY", help="A DuckDB query on the table `results`, one row per cell."),
     ] = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Default: the suffix of --output, else table.")
+        Format | None, typer.Option("--format", help="Format; default: as the suffix of --output says, else table.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write to this file instead of the terminal.")
@@ -183,7 +189,7 @@ def results(
 @sweep_command(
     app,
     rich_help_panel="Look",
-    epilog="Example:  sweep compare sweeps/quickstart.yaml reward_model=clf_mlp,bt_mlp --within beta    "
+    epilog="Example:\nsweep compare sweeps/quickstart.yaml reward_model=clf_mlp,bt_mlp --within beta\n"
     "sweep compare sweeps/quickstart.yaml",
 )
 def compare(
@@ -201,7 +207,9 @@ def compare(
     ] = "",
     confidence: Annotated[
         float | None,
-        typer.Option("--confidence", metavar="SHARE", min=0.5, max=0.999, help="Of the intervals; default: 0.95."),
+        typer.Option(
+            "--confidence", metavar="SHARE", min=0.5, max=0.999, help="Confidence of the intervals; default: 0.95."
+        ),
     ] = None,
     width: Annotated[
         float | None,
@@ -248,12 +256,16 @@ def compare(
 @sweep_command(
     app,
     rich_help_panel="Look",
-    epilog="Example:  sweep report sweeps/quickstart.yaml    … --only dataset=helpful --output report",
+    epilog="Example:\nsweep report sweeps/quickstart.yaml\n"
+    "sweep report sweeps/quickstart.yaml --only dataset=helpful --output report",
 )
 def report(
     session: Session,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Default: report/ beside the results table.")
+        Path | None,
+        typer.Option(
+            "--output", metavar="DIR", help="Folder of the report; default: report/ beside the results table."
+        ),
     ] = None,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Also attach it to the sweep's run in MLflow.")] = False,
     tracking_uri: TrackingUri = None,
@@ -282,7 +294,7 @@ def report(
     app,
     cells=False,
     rich_help_panel="Look",
-    epilog="Example:  sweep why sweeps/quickstart.yaml 3f2a    sweep why sweeps/full.yaml policy=gemma-2b,seed=0,…",
+    epilog="Example:\nsweep why sweeps/quickstart.yaml 3f2a\nsweep why sweeps/full.yaml policy=gemma-2b,seed=0,beta=1",
 )
 def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     """Explain a cell: coordinates, steps, keys, states, attempts, error, and how to run its next step by hand."""

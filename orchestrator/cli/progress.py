@@ -58,14 +58,16 @@ class Progress:
     def advance(self, attempt: Attempt | None) -> None:
         """Say why an attempt that ended did not succeed, and redraw if it is time."""
         if attempt and attempt.outcome is not Outcome.SUCCEEDED:
-            self._console.print(f"[red]{attempt.outcome}[/]", Text(f"{self._step(attempt)}: {_reason(attempt)}"))
+            self._console.print(
+                Text.assemble((str(attempt.outcome), "red"), f" {self._step(attempt)}: {_reason(attempt)}")
+            )
         now = time.monotonic()
         if self._live and now - self._drawn > _DRAW_EVERY:
             self._drawn = now
             self._live.update(self.table(), refresh=True)
         elif not self._live and now - self._last_line > _LINE_EVERY:
             self._last_line = now
-            self._console.print(self._line(), highlight=False)
+            self._console.print(Text(self._line()))
 
     def table(self) -> RenderableType:
         """Draw where each entry stands: a line of columns where the console is wide enough, else words that wrap."""

@@ -18,7 +18,7 @@ app = typer.Typer()
     app,
     up_to=True,
     rich_help_panel="Run",
-    epilog="Example:  sweep run sweeps/quickstart.yaml    sweep run sweeps/full.yaml --address auto --only seed=0",
+    epilog="Example:\nsweep run sweeps/quickstart.yaml\nsweep run sweeps/full.yaml --address auto --only seed=0",
 )
 def run(
     session: Session,
@@ -30,10 +30,10 @@ def run(
     error: ErrorClass = None,
     max_cells: MaxCells = None,
 ) -> None:
-    """Run what is missing. The same command again resumes, retries what failed, adds new cells, or says nothing to do.
+    """Run what is missing. The same command again resumes, retries what failed, adds new cells, or finds nothing to do.
 
-    Exit code: 0 all cells succeeded, 1 cells are missing, 2 the sweep or its surroundings are wrong, 130 interrupted
-    (Ctrl-C), 143 told to stop (SIGTERM).
+    Exit code: 0 all that was asked for is done (--only, --stage, --max-cells), 1 cells are missing, 2 the sweep or its
+    surroundings are wrong, 130 interrupted (Ctrl-C), 143 told to stop (SIGTERM).
     """
     from orchestrator.cli.show_run import run_and_show
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
-from orchestrator.cli.console import console, first_line, say, table
+from orchestrator.cli.console import console, counted, first_line, say, table
 from orchestrator.explain.eta import Eta, format_eta
 from orchestrator.explain.status import status, watch_status
 from orchestrator.plan.select import format_coords
@@ -20,8 +20,12 @@ from orchestrator.session import Session
 def show_plan(session: Session, report: Mapping[str, Any]) -> None:
     """Print the cells and steps of a plan, their expected cost, and why they are to be run."""
     axes = " × ".join(f"{len(session.spec.labels(axis))} {axis}" for axis in session.spec.axes)
-    say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
-    say(f"{report['cells']:,} cells ({axes})")
+    say((session.spec.name, "bold"), f": {session.spec.question}")
+    points = len(session.plan.points)
+    combinations = math.prod(len(session.spec.labels(axis)) for axis in session.spec.axes)
+    cells = f"{report['cells']:,} of {points:,} cells" if report["cells"] < points else counted(points, "cell")
+    excluded = f", {combinations - points:,} of {combinations:,} excluded" if points < combinations else ""
+    say(f"{cells} ({axes}{excluded})")
     steps, expected = report["steps"], report["expected"]
     costs = any("expected" in each for each in steps.values())
     totals = {name: sum(each[name] for each in steps.values()) for name in ("total", "committed", "to_run")}
@@ -41,7 +45,7 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
     if any(reason != "never run" for _, reason, _ in reasons):
         say("why they are to be run:")
         for name, reason, count in reasons:
-            say(f"  {name} {count:,}: {escape(reason)}")
+            say(f"  {name} {count:,}: {reason}")
     say(f"store: {session.outputs.store}")
 
 
@@ -76,10 +80,11 @@ def show_status(session: Session, watch: bool) -> None:
     else:
         with Live(console=console, auto_refresh=False) as live:
             for report in watch_status(session):
-                live.update(_status(session, report), refresh=True)
+                live.update(_status(session, report, fold=True), refresh=True)
 
 
-def _status(session: Session, report: Mapping[str, Any]) -> Group:
+def _status(session: Session, report: Mapping[str, Any], fold: bool = False) -> Group:
+    """Lay out a status; with `fold` for a live display, which would cut long lines: it may not leave them to wrap."""
     states = ("total", "committed", "running", "pending", "failed", "blocked")
     rows = []
     for name, each in report["steps"].items():
@@ -87,36 +92,43 @@ def _status(session: Session, report: Mapping[str, Any]) -> Group:
         seconds = "" if each["seconds"] is None else f"{each['seconds']:.3g} s"
         rows.append([name, *(f"{each[state]:,}" if each[state] else "" for state in states), rate, seconds])
     cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
-    lines = [f"{report['cells']:,} cells: {cells}"]
+    lines = [Text(f"{report['cells']:,} cells: {cells}")]
     if report["live"]:
-        lines.append(f"a driver is running: {format_eta(Eta(**report['left']))}")
+        other = "with another version of this sweep (its file was changed, or -s differs)"
+        left = report["left"]
+        lines.append(Text(f"a driver is running{f': {format_eta(Eta(**left))}' if left else f' {other}'}"))
     for each in report["errors"]:
-        reason = f"{escape(each['error_class'])}: {escape(first_line(each['example']))}"
-        lines.append(f"[red]{each['cells']} {each['status']}[/] {reason}")
-        lines.append(f"    log: {each['log']}")
-    lines.append(f"table: {session.outputs.results}")
+        reason = f"{each['error_class']}: {first_line(each['example'])}"
+        lines.append(Text.assemble((f"{each['cells']} {each['status']}", "red"), f" {reason}"))
+        if each["log"]:
+            lines.append(Text(f"    log: {each['log']}"))
+    lines.append(Text(f"table: {session.outputs.results}"))
     steps = table(["stage", *states, "per minute", "each"], rows)
-    return Group(steps, *(Text.from_markup(line) for line in lines))
+    if fold:
+        for line in lines:
+            line.no_wrap, line.overflow = False, "fold"
+    return Group(steps, *lines)
 
 
 def show_explanation(session: Session, explanation: Mapping[str, Any]) -> None:
     """Print all that is known of one cell."""
-    say(f"{escape(format_coords(explanation['coords']))}  [bold]{explanation['cell_id']}[/] {explanation['status']}")
+    say(f"{format_coords(explanation['coords'])}  ", (explanation["cell_id"], "bold"), f" {explanation['status']}")
     rows, reasons = [], []
     for step in explanation["steps"]:
         last = step["attempts"][-1] if step["attempts"] else None
         seconds, attempts = (f"{last['seconds']:.1f}" if last else ""), str(len(step["attempts"]) or "")
         key = step["key"][:16]
-        rows.append([step["entry"], key, step["state"], f"{step['cells']} cells", attempts, seconds])
+        rows.append([step["entry"], key, step["state"], counted(step["cells"], "cell"), attempts, seconds])
         if step["because"]:
             reasons.append(f"  {step['entry']} {key}: {step['because']}")
     console.print(table(["stage", "key", "state", "shared by", "attempts", "seconds"], rows, keys=2))
     if reasons:
         say("why they are to be run:")
         for reason in reasons:
-            say(escape(reason))
+            say(reason)
     if explanation["error"]:
-        say(f"[red]{escape(explanation['error_class'])}[/]: {escape(explanation['error'])}")
-        say(f"log: {explanation['log']}")
+        say((explanation["error_class"], "red"), f": {explanation['error']}")
+        if explanation["log"]:
+            say(f"log: {explanation['log']}")
     which = "last step here again, committing nothing" if explanation["status"] == "succeeded" else "next step here"
-    say(f"run its {which}: {escape(session.command('debug', explanation['cell_id']))}")
+    say(f"run its {which}: {session.command('debug', explanation['cell_id'])}")

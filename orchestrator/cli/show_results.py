@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from orchestrator.cli.console import console, first_line, say, table
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
@@ -26,9 +24,9 @@ def show_summary(session: Session, summary: pa.Table) -> None:
     spelled = format_summary(summary)
     rows = [[format_value(value) for value in row.values()] for row in spelled.to_pylist()]
     console.print(table(spelled.column_names, rows, keys=spelled.column_names.index("cells")))
-    say(f"[dim]{spread_of(summary)}[/]")
+    say(spread_of(summary), style="dim")
     for note in left_out(summary):
-        say(f"[yellow]{escape(note)}[/]")
+        say(note, style="yellow")
 
 
 def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> None:
@@ -56,8 +54,8 @@ def show_missing(table: pa.Table, chosen: set[str]) -> None:
     rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
     kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)
     for status, kind, count, message, log in error_groups(kept):
-        text = f": {escape(first_line(message))}" if message else ""
-        say(f"  {count} {status} [bold]{escape(kind)}[/]{text}")
+        text = f": {first_line(message)}" if message else ""
+        say(f"  {count} {status} ", (kind, "bold"), text)
         if log:
             say(f"    log: {log}")
 
@@ -71,16 +69,22 @@ def show_comparisons(
     if any(each.low is not None for each in found):
         notes = [f"intervals of {100 * confidence:g} %, not adjusted; the seeds are the sample"]
     notes[0] += _tested(found)
-    if width is not None:
+    if width is not None and any(each.seeds_needed is not None for each in found):
         notes.append(f"seeds for an interval {width:g} wide, were the spread over seeds what it is here")
     _beware(found, notes, warnings)
 
 
 def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
     """Print how much each axis moves the metrics, and what to beware of."""
+    from orchestrator.results.axis_effects import differ_in_cells
+
+    if all(each.spread is None for each in found):
+        say("no axis has results at two of its values; `sweep run` runs what is missing")
+        _beware([], [], warnings)
+        return
     _show([format_effect(each) for each in found], keys=2)
     notes = [f"the seeds are the sample{_tested(found)}"]
-    if any(each.warning for each in found):
+    if differ_in_cells(found):
         notes.append("where cells are missing, the lines are of different cells, and their shares do not add up")
     _beware(found, notes, warnings)
 
@@ -97,9 +101,9 @@ def _tested(found: Sequence[Comparison] | Sequence[AxisEffect]) -> str:
 
 def _beware(found: Sequence[Comparison] | Sequence[AxisEffect], notes: Sequence[str], warnings: Sequence[str]) -> None:
     for note in notes:
-        say(f"[dim]{note}[/]")
+        say(note, style="dim")
     for warning in dict.fromkeys([*warnings, *distinct_warnings(found)]):
-        say(f"[yellow]{escape(warning)}[/]")
+        say(warning, style="yellow")
 
 
 def _comparison_row(each: Comparison, width: float | None) -> dict[str, str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from rich.markup import escape
 
 from orchestrator.cli import console
 from orchestrator.cli.progress import Progress
@@ -46,8 +45,8 @@ def run_and_show(
         StoreError: the store cannot be used, or the table could not be written.
         OSError: what was to be printed at the end could not be.
     """
-    console.say(f"[bold]{session.spec.name}[/]: {escape(session.spec.question)}")
-    console.say(f"outputs: {escape(str(session.outputs.root))} ({session.outputs.reason})")
+    console.say((session.spec.name, "bold"), f": {session.spec.question}")
+    console.say(f"outputs: {session.outputs.root} ({session.outputs.reason})")
     local = not (address or os.environ.get("RAY_ADDRESS"))
     connecting = "" if inline else "starting Ray" if local else "connecting to Ray"
     printer = _Printer(session, tracking_uri, connecting)
@@ -55,7 +54,7 @@ def run_and_show(
         code = drive(session, address, inline, tracking_uri, printer)
     except UnreachableError as error:
         printer.close()
-        console.say(f"[red]{escape(str(error))}[/]")
+        console.say(str(error), style="red")
         return 2
     finally:
         printer.close()
@@ -102,12 +101,12 @@ class _Printer:
     def _print(self, event: Event) -> None:
         match event:
             case DamageFound(damage):
-                console.say(f"[yellow]{escape(damage)}; it is made again[/]")
+                console.say(f"{damage}; it is made again", style="yellow")
             case NothingToDo(unfinished):
                 console.say(f"nothing to do: {_all_done(self._session, unfinished)}")
             case Started(cells, steps):
                 self._ran = True
-                console.say(f"{cells} cells, {steps} steps to run")
+                console.say(f"{console.counted(cells, 'cell')}, {console.counted(steps, 'step')} to run")
                 if self._connecting:
                     self._display.enter_context(console.spinner(self._connecting))
             case LoopStarted(estimator):
@@ -118,13 +117,13 @@ class _Printer:
                 if self._progress:
                     self._progress.advance(attempt)
             case StageBroken(_, reason):
-                console.say(f"[red]{escape(reason)}[/]")
+                console.say(reason, style="red")
             case Unschedulable(resources):
-                console.say(f"[yellow]no node of the cluster has {resources}; steps wait until one joins[/]")
+                console.say(f"no node of the cluster has {resources}; steps wait until one joins", style="yellow")
             case Troubled(message):
-                console.say(f"[yellow]{escape(message)}[/]")
+                console.say(message, style="yellow")
             case MlflowDelayed(reason):
-                console.say(f"[yellow]{escape(reason)}; the sweep goes on, MLflow gets its runs later[/]")
+                console.say(f"{reason}; the sweep goes on, MLflow gets its runs later", style="yellow")
             case LoopEnded():
                 self.close()
                 _say_how_it_ended(event)
@@ -145,11 +144,11 @@ class _Printer:
 def _say_how_it_ended(event: LoopEnded) -> None:
     match event.how:
         case "stopped":
-            console.say(f"[red]stopped: {escape(event.reason)}[/]")
+            console.say(f"stopped: {event.reason}", style="red")
         case "interrupted":
-            console.say("[yellow]interrupted; what was running is abandoned, the rest is kept[/]")
+            console.say("interrupted; what was running is abandoned, the rest is kept", style="yellow")
         case "lost":
-            console.say(f"[red]{escape(event.reason)}; what was running is lost, the rest is kept[/]")
+            console.say(f"{event.reason}; what was running is lost, the rest is kept", style="red")
 
 
 def _say_what_mlflow_has(session: Session, event: Published, tracking_uri: str | None) -> None:
@@ -157,11 +156,11 @@ def _say_what_mlflow_has(session: Session, event: Published, tracking_uri: str |
     if found.created or found.replaced:
         console.say(f"MLflow: {found.created} runs written, {found.replaced} replaced, {found.unchanged} unchanged")
     if found.error:
-        console.say(f"[yellow]{escape(found.error)}[/]")
+        console.say(found.error, style="yellow")
         waiting = f"{found.left} of {event.runs} runs wait in {session.outputs.outbox}; "
         sync = session.command("sync", *repeat_options({"--tracking-uri": tracking_uri}))
         then = f"the next run writes them, or then: {sync}"
-        console.say(escape(f"{waiting if found.left else ''}{then}"))
+        console.say(f"{waiting if found.left else ''}{then}")
 
 
 def _all_done(session: Session, unfinished: int) -> str:
@@ -177,11 +176,13 @@ def _all_done(session: Session, unfinished: int) -> str:
         cells = _format_cells(session, _count_lacking(session)[1])
         return f"{session.entry} is done for all {cells}; {remain or 'no'} steps of other stages remain"
     if not len(chosen):
-        return f"none of the {session.considered} cells is unfinished"
+        chosen_of = "" if session.considered == len(plan.points) else "chosen "
+        return f"all {session.considered} {chosen_of}cells are finished"
     if session.cells is None:
         return f"all {len(chosen)} cells are finished"
     others = len(plan.points) - len(chosen)
-    return f"all {len(chosen)} chosen cells are finished; of the other {others}, {unfinished or 'none'} are not"
+    rest = f"of the other {others}, {unfinished} are not" if unfinished else f"so are the other {others}"
+    return f"all {len(chosen)} chosen cells are finished" + (f"; {rest}" if others else "")
 
 
 def _count_lacking(session: Session) -> tuple[int, int]:
@@ -212,7 +213,7 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
         mlflow = str(Path(sys.executable).with_name("mlflow"))
         served = uri.startswith(("http://", "https://"))
         show = redact(uri) if served or "://" not in uri else format_command([mlflow, "ui", "--backend-store-uri", uri])
-        console.say(f"MLflow: {escape(show)}")
+        console.say(f"MLflow: {show}")
     ids, statuses = (event.table[name].to_pylist() for name in ("cell_id", "status"))
     missing = [(ids[index], statuses[index]) for index in session.chosen if statuses[index] != "succeeded"]
     if not missing:
@@ -223,11 +224,11 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     show_missing(event.table, {ids[index] for index in session.chosen})
     tried = [cell for cell, status in missing if status in ("failed", "blocked")]
     again = "the same command tries them again" if tried and not event.ended_early else "the same command goes on"
-    command = escape(session.command("run", *session.selection, *session.options))
+    command = session.command("run", *session.selection, *session.options)
     what = f"{len(missing)} of {len(session.chosen)} cells are missing"
     if session.entry:
         lacking, of_cells = _count_lacking(session)
         what = f"{session.entry} is missing for {lacking} of {_format_cells(session, of_cells)}"
-    console.say(f"[red]{what}[/]; {again}: {command}")
+    console.say((what, "red"), f"; {again}: {command}")
     first = tried[0] if tried else missing[0][0]
-    console.say(f"explain one: {escape(session.command('why', first))}")
+    console.say(f"explain one: {session.command('why', first)}")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.filesize import decimal
-from rich.markup import escape
 
 from orchestrator.attempt.rerun import Rerun, Verdict
 from orchestrator.cli.console import console, say, step_name, table
@@ -25,7 +24,7 @@ def show_garbage(report: Mapping[str, Any], again: str) -> None:
     rows = [[stage, *_counted(row)] for stage, row in (*stages.items(), ("all", total))]
     console.print(table(["stage", "kept", "bytes", "deleted" if deleted else "to delete", "bytes"], rows))
     for name, count in report["pins"].items():
-        say(f"pinned as {escape(name)}: {count:,} artifacts")
+        say(f"pinned as {name}: {count:,} artifacts")
     if report["records"]:
         say(f"attempt records and logs of {report['records']:,} steps that no named sweep has")
     if report["remains"]:
@@ -39,9 +38,9 @@ def show_garbage(report: Mapping[str, Any], again: str) -> None:
         size = decimal(total["delete_bytes"] + report["remains_bytes"])
         say(f"{total['delete']:,} artifacts were deleted, {size}")
     else:
-        say(f"nothing was deleted (dry run); to delete it: {escape(again)}")
+        say(f"nothing was deleted (dry run); to delete it: {again}")
         others = "artifacts of sweeps that are not named here, or were run with other values (-s), go too"
-        say(f"[dim]{others}; `sweep pin` keeps them[/]")
+        say(f"{others}; `sweep pin` keeps them", style="dim")
 
 
 def show_pins(store: str, pins: Mapping[str, Mapping[str, int]]) -> None:
@@ -55,7 +54,7 @@ def show_pins(store: str, pins: Mapping[str, Mapping[str, int]]) -> None:
 
 def show_rerun_start(position: int, count: int, step: Step, manifest: Manifest) -> None:
     """Print that a step is about to run again; it prints nothing itself."""
-    name = escape(step_name(step.entry, step.coords))
+    name = step_name(step.entry, step.coords)
     say(f"running again {position}/{count}: {name} ({step.key[:16]}, took {manifest.seconds:.1f} s)")
 
 
@@ -64,18 +63,18 @@ def show_reruns(reruns: Sequence[Rerun]) -> None:
     for each in reruns:
         colour = "green" if each.verdict is Verdict.IDENTICAL else "yellow" if not each.metrics else "red"
         colour = "red" if each.error else colour
-        name = escape(step_name(each.entry, each.coords))
-        say(f"[{colour}]{each.verdict}[/]  {name} ({each.stage}/{each.key})")
+        name = step_name(each.entry, each.coords)
+        say((str(each.verdict), colour), f"  {name} ({each.stage}/{each.key})")
         if each.error:
-            say(f"    {escape(each.error)}")
+            say(f"    {each.error}")
         if each.files:
             few = ", ".join(each.files[:5]) + (", …" if len(each.files) > 5 else "")
-            say(f"    files that differ: {escape(few)}")
+            say(f"    files that differ: {few}")
         if each.metrics:
             rows = [[f"    {metric}", _exact(stored), _exact(now)] for metric, (stored, now) in each.metrics.items()]
             console.print(table(["    metric", "stored", "now"], rows))
         if each.verdict is not Verdict.IDENTICAL:
-            say(f"    made on {escape(each.host)} by code {each.code_commit}")
+            say(f"    made on {each.host} by code {each.code_commit}")
 
 
 def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun]) -> None:
@@ -83,8 +82,8 @@ def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[
     for each in report["damaged"]:
         number = session.plan.number(Artifact(each["stage"], each["key"]))
         assert number is not None, "only steps of this plan are checked"
-        name = escape(step_name(each["entry"], session.plan.coords(number)))
-        say(f"[red]damaged[/]  {name} ({each['stage']}/{each['key']}): {escape(each['reason'])}")
+        name = step_name(each["entry"], session.plan.coords(number))
+        say(("damaged", "red"), f"  {name} ({each['stage']}/{each['key']}): {each['reason']}")
     show_reruns(reruns)
     if not report["committed"]:
         say("none of its steps is committed yet")
@@ -96,36 +95,35 @@ def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[
     if len(reruns) < report["asked"]:
         say(f"{report['asked']} were requested, but no other committed step has all of its inputs")
     if report["discarded"]:
-        say(f"the damaged ones were set aside; to recompute what is needed: {escape(session.command('run'))}")
+        say(f"the damaged ones were set aside; to recompute what is needed: {session.command('run')}")
     elif report["damaged"]:
         say("--discard sets the damaged ones aside, and the next `sweep run` recomputes what is needed")
     if not report["fine"] and {each.verdict for each in reruns} & {Verdict.OTHER_BYTES, Verdict.DIFFERENT}:
         say("--tolerance accepts metrics that differ by less, and files that are not byte-identical")
     if report["fine"] and (report["checked"] or reruns):
-        say("[green]all is as it was committed[/]")
+        say("all is as it was committed", style="green")
 
 
 def show_adoption(session: Session, report: Mapping[str, Any], reruns: Sequence[Rerun], again: str) -> None:
     """Print what can be taken over, the proof, and what became of it."""
     raised = f"{report['stage']} version {report['from_version']} → {report['to_version']}"
     lost = ", ".join(f"{entry}.{name}" for entry, fields in report["was"].items() for name in fields)
-    versions = escape(
-        "; ".join(part for part in (raised if report["stage"] else "", lost and f"without {lost}") if part)
-    )
+    parts = (raised if report["stage"] else "", lost and f"without {lost}")
+    versions = "; ".join(part for part in parts if part)
     if not report["to_adopt"]:
-        say(f"{versions}: nothing to adopt; no step has an artifact of then and lacks the one of now")
+        say(f"{versions}: nothing to adopt: every step either has its artifact or had none under its former key")
         return
     console.print(table(["stage", "to adopt"], [[name, f"{count:,}"] for name, count in report["to_adopt"].items()]))
     show_reruns(reruns)
     for reason in report["damaged"]:
-        say(f"[red]left out[/]: {escape(reason)}")
-    run = escape(session.command("run"))
+        say(("left out", "red"), f": {reason}")
+    run = session.command("run")
     if not report["proven"]:
-        say(f"[red]{versions}: the output is not the same, nothing was adopted[/]; to recompute it: {run}")
+        say((f"{versions}: the output is not the same, nothing was adopted", "red"), f"; to recompute it: {run}")
     elif report["adopted"]:
-        say(f"{versions}: {report['adopted']:,} artifacts were adopted; check with: {escape(session.command('plan'))}")
+        say(f"{versions}: {report['adopted']:,} artifacts were adopted; check with: {session.command('plan')}")
     else:
-        say(f"{versions}: the output is the same; nothing was adopted (dry run); to adopt it: {escape(again)}")
+        say(f"{versions}: the output is the same; nothing was adopted (dry run); to adopt it: {again}")
 
 
 def _exact(value: float | None) -> str:

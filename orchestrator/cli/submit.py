@@ -34,7 +34,7 @@ _PASSED_ON = (ENVIRONMENT, "MLFLOW_TRACKING_URI")
     app,
     up_to=True,
     rich_help_panel="Run",
-    epilog="Example:  sweep submit sweeps/full.yaml --address http://HEAD:8265 --outputs /shared/sweeps",
+    epilog="Example:\nsweep submit sweeps/full.yaml --address http://HEAD:8265 --outputs /shared/sweeps",
 )
 def submit(
     session: Session,

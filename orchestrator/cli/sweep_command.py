@@ -33,7 +33,12 @@ Exclude = Annotated[
 ]
 
 OutputRoot = Annotated[
-    str | None, typer.Option("--outputs", metavar="DIR", help="Output root; default: store:, SWEEP_OUTPUTS, outputs/.")
+    str | None,
+    typer.Option(
+        "--outputs",
+        metavar="DIR",
+        help="Output root; default: `store` in the sweep file, else SWEEP_OUTPUTS, else outputs/.",
+    ),
 ]
 
 StoreRoot = Annotated[
@@ -44,14 +49,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", metavar="URI", help="MLflow; default: tracking.uri, MLFLOW_TRACKING_URI, SQLite."),
+    typer.Option(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow; default: `tracking.uri` in the sweep file, else MLFLOW_TRACKING_URI, else SQLite.",
+    ),
 ]
 
 UpTo = Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Run only this entry and its dependencies.")]
 
 Metrics = Annotated[
     str,
-    typer.Option("--metrics", metavar="NAME,NAME", help="Default: those of `summary` in the sweep file, else all."),
+    typer.Option(
+        "--metrics",
+        metavar="NAME,NAME",
+        help="Metrics to show; default: those of `summary` in the sweep file, else all.",
+    ),
 ]
 
 ErrorClass = Annotated[
@@ -96,12 +109,17 @@ def sweep_command(
         parameters[1:] = [each.replace(default=None) for each in parameters[1:]]
         parameters += [each.replace(kind=_KEYWORD) for each in own]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__name__, command.__doc__ = function.__name__, _unfilled(function.__doc__ or "")
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         app.command(**declared)(command)
         return function
 
     return register
+
+
+def _unfilled(text: str) -> str:
+    """Join the lines of each paragraph; the help would keep their ends, wherever the terminal has its own."""
+    return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
 
 
 def names(text: str) -> tuple[str, ...]:

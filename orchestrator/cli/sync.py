@@ -23,7 +23,7 @@ app = typer.Typer()
     app,
     cells=False,
     rich_help_panel="Run",
-    epilog="Example:  sweep sync sweeps/quickstart.yaml --tracking-uri http://127.0.0.1:5000",
+    epilog="Example:\nsweep sync sweeps/quickstart.yaml --tracking-uri http://127.0.0.1:5000",
 )
 def sync(
     session: Session,
@@ -59,7 +59,6 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     Raises:
         StoreError: the outbox cannot be written.
     """
-    from rich.markup import escape
 
     from orchestrator.cli import console
     from orchestrator.drive import summary_of
@@ -81,9 +80,9 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
         with console.bar("writing MLflow runs") as advance:
             synced = sync_runs(outbox, experiment, advance, rebuild)
     except TrackingError as error:
-        console.say(f"[yellow]{escape(str(error))}[/]")
+        console.say(str(error), style="yellow")
         again = session.command("sync", *repeat_options({"--tracking-uri": tracking_uri, "--rebuild": rebuild}))
-        console.say(f"then: {escape(again)}")
+        console.say(f"then: {again}")
         return False
     console.say(f"MLflow: {synced.created} runs written, {synced.replaced} replaced, {synced.unchanged} unchanged")
     return True
@@ -91,7 +90,6 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
 
 def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> bool:
     """Make the files of a report artifacts of the sweep's run in MLflow; returns whether that worked."""
-    from rich.markup import escape
 
     from orchestrator.cli import console
     from orchestrator.tracking.client import TrackingError
@@ -108,7 +106,7 @@ def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> boo
             files = sorted(file for file in place.iterdir() if file.is_file())
             attach(outbox, experiment, files, str(Path("report") / place.relative_to(folder)))
     except TrackingError as error:
-        console.say(f"[yellow]{escape(str(error))}[/]")
+        console.say(str(error), style="yellow")
         return False
     console.say("MLflow: the report is with the run of the sweep")
     return True

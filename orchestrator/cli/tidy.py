@@ -19,7 +19,8 @@ app = typer.Typer()
 @app.command(
     "gc",
     rich_help_panel="Store",
-    epilog="Example:  sweep gc sweeps/full.yaml sweeps/mine.yaml    sweep gc sweeps/full.yaml --drop fit --delete",
+    epilog="Example:\nsweep gc sweeps/full.yaml sweeps/mine.yaml\n"
+    "sweep gc sweeps/full.yaml --drop generate_train --delete",
 )
 def collect_garbage(
     files: Annotated[
@@ -60,7 +61,7 @@ def collect_garbage(
 
 @app.command(
     rich_help_panel="Store",
-    epilog="Example:  sweep pin sweeps/full.yaml --name paper    sweep pin --list",
+    epilog="Example:\nsweep pin sweeps/full.yaml --name paper\nsweep pin --list",
 )
 def pin(
     file: Annotated[
@@ -99,7 +100,7 @@ def pin(
 
 @app.command(
     rich_help_panel="Store",
-    epilog="Example:  sweep unpin paper    sweep unpin paper --outputs /shared/sweeps",
+    epilog="Example:\nsweep unpin paper\nsweep unpin paper --outputs /shared/sweeps",
 )
 def unpin(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pin; `sweep pin --list` lists them.")],
@@ -118,7 +119,7 @@ def unpin(
 @sweep_command(
     app,
     rich_help_panel="Store",
-    epilog="Example:  sweep verify sweeps/quickstart.yaml    sweep verify sweeps/full.yaml --rerun 20 --no-checksums",
+    epilog="Example:\nsweep verify sweeps/quickstart.yaml\nsweep verify sweeps/full.yaml --rerun 20 --no-checksums",
 )
 def verify(
     session: Session,
@@ -169,7 +170,7 @@ def verify(
     app,
     cells=False,
     rich_help_panel="Store",
-    epilog="Example:  sweep adopt sweeps/full.yaml evaluate --from-version 1 --yes    "
+    epilog="Example:\nsweep adopt sweeps/full.yaml evaluate --from-version 1 --yes\n"
     "sweep adopt sweeps/full.yaml --was score_test.batch_size=64",
 )
 def adopt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ class Eta:
         low = self.low if round(self.low) else None
         if self.unknown:
             return low, None
-        if self.high <= _WIDEST * self.low or round(self.high) == round(self.low):
+        near = low is not None and self.high <= _WIDEST * low
+        if near or round(self.high) == round(self.low):
             return self.low, self.high
         return low, None if low else self.high
 
@@ -44,7 +46,7 @@ def format_eta(eta: Eta) -> str:
         start, end = format_duration(low), format_duration(high)
         return f"{end} left" if start == end or low > _CLOSE * high else f"{start} to {end} left"
     if high is not None:
-        return f"less than {format_duration(high)} left"
+        return f"less than {format_duration(math.ceil(high))} left"
     least = "" if low is None else f"at least {format_duration(low)}"
     if not eta.unknown:
         return f"{least} left"
@@ -74,5 +76,5 @@ def format_eta_short(eta: Eta, duration: Callable[[float], str] = format_duratio
     if not eta.steps:
         return ""
     if high is not None:
-        return duration(high) if low is not None else f"< {duration(high)}"
+        return duration(high) if low is not None else f"< {duration(math.ceil(high))}"
     return "?" if low is None else f"≥ {duration(low)}"

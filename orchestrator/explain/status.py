@@ -16,15 +16,22 @@ from orchestrator.session import Session
 
 
 def status(session: Session) -> dict[str, Any]:
-    """Return steps by state, cells by status and errors in groups, as JSON; with what a living driver tells.
+    """Return steps by state, statuses of the chosen cells and their errors in groups, as JSON.
+
+    A living driver tells rates and the time left; one that runs another version of the sweep tells nothing of these
+    steps: `left` is None then.
 
     Raises:
         StoreError: the store cannot be read.
     """
     results = Results(session.plan, session.store, session.schedule)
     results.read_failures()
-    statuses = results.statuses()
+    of_all = results.statuses()
+    statuses = [of_all[index] for index in session.chosen]
     heartbeat = read_heartbeat(session.outputs.folder, session.plan.entries)
+    live = bool(heartbeat)
+    if heartbeat and heartbeat.get("plan") != session.plan.digest:
+        heartbeat = None
     steps: dict[str, dict[str, Any]] = {}
     for name, counts in session.schedule.counts().items():
         running = heartbeat["steps"].get(name, {}).get("running", 0) if heartbeat else 0
@@ -43,11 +50,11 @@ def status(session: Session) -> dict[str, Any]:
         for status, each in statuses
     )
     return {
-        "cells": len(session.plan.points),
+        "cells": len(statuses),
         "cells_by_status": dict(Counter(status for status, _ in statuses)),
         "steps": steps,
         "errors": [group._asdict() for group in error_groups(rows) if group.example],
-        "live": bool(heartbeat),
+        "live": live,
         "left": heartbeat["left"] if heartbeat else None,
     }
 

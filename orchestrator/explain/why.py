@@ -169,7 +169,7 @@ class Reasons:
         changed = sorted({_common(path, before, now) for path in paths - inputs})
         # Other inputs are the consequence of a change further up, unless nothing else differs.
         if not changed:
-            return f"reads other {' and '.join(sorted(path.removeprefix('inputs.') for path in inputs))}"
+            return f"changed inputs: {', '.join(sorted(path.removeprefix('inputs.') for path in inputs))}"
         shown = [f"{path.removeprefix('config.')}: {_value(before, path)} -> {_value(now, path)}" for path in changed]
         return "; ".join(shown[:4]) + (f"; {len(shown) - 4} more fields" if len(shown) > 4 else "")
 

@@ -90,7 +90,8 @@ def find_cell(plan: Plan, text: str) -> int:
     if len(found) == 1:
         return int(found[0])
     few = "; ".join(f"{cell.id} ({format_coords(cell.coords)})" for cell in map(plan.cell, found[:5]))
-    message = f"names {len(found)} cells, e.g. {few}; say more" if found else "names no cell of this sweep"
+    more = "name more axes" if "=" in text else "give more of the id"
+    message = f"names {len(found)} cells, e.g. {few}; {more}" if found else "names no cell of this sweep"
     raise SweepError([Problem(f"CELL {text}", "", f"{message}; `sweep results` lists cell ids")])
 
 

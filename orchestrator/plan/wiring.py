@@ -166,7 +166,7 @@ class _MergedConfig:
             reference, layer = layer, resolve(self._spec, layer, self._coords)
             where = origin_of(self._spec, reference, self._coords)
         if not isinstance(layer, dict):
-            self._problems.append(self._spec.problem(where, f"is no mapping of config fields, found {layer!r}"))
+            self._problems.append(self._spec.problem(where, f"must be a mapping of config fields, found {layer!r}"))
             self._open = True
             return
         for name, value in layer.items():

@@ -6,7 +6,7 @@ As in `results.comparisons`, the seeds are the sample, and means are over comple
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,11 @@ def axis_effects(table: pa.Table, metrics: Sequence[str] = ()) -> list[AxisEffec
         for axis in [*axes, *([SEED] if len(grid.labels(SEED)) > 1 else [])]
     ]
     return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.p for each in found]), strict=True)]
+
+
+def differ_in_cells(effects: Iterable[AxisEffect]) -> bool:
+    """Return whether cells are missing, so that the effects are not all of the same cells."""
+    return any(set((each.warning or "").split("; ")) - {"", SAME} for each in effects)
 
 
 def _axis_effect(grid: MetricGrid, metric: str, axis: str) -> AxisEffect:

@@ -175,7 +175,9 @@ def _check(table: pa.Table, axis: str, values: Sequence[Scalar], metrics: Sequen
     found = read_axes(table)
     axes = [each for each in found if each != SEED]
     for name in (axis, *within):
-        if name not in axes:
+        if name == SEED and name in found:
+            problems.append(Problem(name, "", "the seeds are the sample, and cannot be compared or held fixed"))
+        elif name not in axes:
             problems.append(Problem(name, "", f"there is no axis {name!r}; {nearest(name, axes)}"))
     labels = found.get(axis, ())
     for value in values:

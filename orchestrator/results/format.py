@@ -129,9 +129,14 @@ def format_effect(each: AxisEffect) -> dict[str, str]:
 
 
 def distinct_warnings(found: Iterable[Comparison | AxisEffect]) -> list[str]:
-    """Return each warning of some comparisons or effects once."""
-    parts = (part for each in found for part in (each.warning or "").split("; ") if part)
-    return list(dict.fromkeys(parts))
+    """Return each warning of some comparisons or effects once, with the axes that it is about if these are not all."""
+    found = list(found)
+    of_axes: dict[str, dict[str, None]] = {}
+    for each in found:
+        for part in filter(None, (each.warning or "").split("; ")):
+            of_axes.setdefault(part, {})[each.axis] = None
+    axes = {each.axis for each in found}
+    return [part if axes <= of.keys() else f"{', '.join(of)}: {part}" for part, of in of_axes.items()]
 
 
 # --- tables

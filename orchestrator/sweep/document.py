@@ -45,7 +45,8 @@ def read_document(path: Path) -> Document:
         hint = nearest(path.name, beside) if beside else "check the path"
         raise SweepError([Problem(str(path), "", f"no such file; {hint}")]) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SweepError([Problem(str(path), "", f"cannot be read: {error}")]) from error
+        reason = getattr(error, "strerror", None) or error
+        raise SweepError([Problem(str(path), "", f"cannot be read: {reason}")]) from error
     reader = _Reader(path)
     try:
         value = reader.read(text)

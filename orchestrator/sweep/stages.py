@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,11 @@ def stage_table(uses: Sequence[str], folder: Path) -> tuple[Mapping[str, Stage],
         sys.path.append(str(folder))
     for position, name in enumerate(uses):
         try:
-            module = importlib.import_module(name)
-        except Exception as error:  # Whatever a person's module raises; a mistake in it is theirs to mend.
+            # Standard output is for the answer of the command, which may be JSON.
+            with contextlib.redirect_stdout(sys.stderr):
+                module = importlib.import_module(name)
+        # Whatever a person's module raises: a mistake in it is theirs to mend.
+        except (Exception, SystemExit) as error:
             reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             mistakes[position] = f"module {name!r} cannot be imported: {reason}; it is looked for in {folder}, too"
             continue
@@ -53,8 +57,8 @@ def _file_of(name: str, folder: Path) -> Path | None:
 
 def _checked(table: object) -> Mapping[str, Stage]:
     if not isinstance(table, Mapping):
-        raise TypeError(f"STAGES is a {type(table).__name__}, not a mapping of names to stages")
+        raise TypeError(f"STAGES is of type {type(table).__name__}, not a mapping of names to stages")
     for name, stage in table.items():
         if not isinstance(stage, Stage):
-            raise TypeError(f"STAGES[{name!r}] is a {type(stage).__name__}, not a Stage")
+            raise TypeError(f"STAGES[{name!r}] is of type {type(stage).__name__}, not a Stage")
     return table

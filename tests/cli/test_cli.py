@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,11 @@ import toy_sweep
 import typer
 from command_server import sweep
 
+from orchestrator.cli import console
 from orchestrator.cli.app import app
+from orchestrator.explain.estimator import Estimator
+from orchestrator.results.heartbeat import write_heartbeat
+from orchestrator.session import open_session
 
 FAILING = toy_sweep.SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
 
@@ -52,6 +59,30 @@ def test_every_command_explains_itself_with_an_example(folder: Path, command: st
     assert f"Example:  sweep {command} sweeps/" in " ".join(done.stdout.split()).replace(
         "Example: sweep", "Example:  sweep"
     )
+
+
+def test_a_paragraph_of_a_help_breaks_where_the_terminal_does_and_each_example_has_a_line_of_its_own(
+    folder: Path,
+) -> None:
+    lines = [line.strip() for line in sweep(folder, "run", "--help").stdout.splitlines()]
+    first = next(line for line in lines if line.startswith("Exit code: 0"))
+    assert len(first) > 70
+    assert "sweep run sweeps/quickstart.yaml" in lines
+
+
+def test_brackets_and_colons_of_a_person_are_no_markup(folder: Path) -> None:
+    text = FAILING.replace("question: ", "question: '[red]x[/] :fire:'  # ")
+    toy_sweep.write_sweep(folder, text, "brackets.yaml")
+    place = folder / "[red]y[/] :fire:"
+    said = sweep(folder, "run", "brackets.yaml", "--inline", "--outputs", str(place)).stdout
+    assert said.startswith("toy: [red]x[/] :fire:\n")
+    assert f"outputs: {place} (" in said
+    assert f"table:  {place}/sweeps/toy/results.parquet" in said
+    assert f"    log: {place}/store/attempts/" in said
+    said = sweep(folder, "status", "brackets.yaml", "--outputs", str(place)).stdout
+    assert f"    log: {place}/store/attempts/" in said
+    said = sweep(folder, "plan", "brackets.yaml", "--outputs", str(place)).stdout
+    assert f"store: {place}/store" in said
 
 
 def test_commands_on_a_sweep_file_share_its_options_and_refuse_what_they_lack(folder: Path) -> None:
@@ -107,6 +138,17 @@ def test_plan_in_json_counts_cells_and_steps(folder: Path) -> None:
     assert (report["expected"]["unknown_steps"], report["expected"]["steps"]) == (6, 6)
 
 
+def test_plan_and_status_count_the_cells_that_were_chosen(folder: Path) -> None:
+    assert "12 cells (3 x × 2 y × 2 kind)\n" in sweep(folder, "plan", "toy.yaml").stdout
+    assert "4 of 12 cells (3 x × 2 y × 2 kind)\n" in sweep(folder, "plan", "toy.yaml", "--only", "x=1").stdout
+    excluding = ("-s", "exclude=[{x: 1}]")
+    said = sweep(folder, "plan", "toy.yaml", *excluding).stdout
+    assert "8 cells (3 x × 2 y × 2 kind, 4 of 12 excluded)\n" in said
+    said = sweep(folder, "status", "toy.yaml", "--only", "x=1").stdout
+    assert "4 cells: 2 succeeded, 2 failed\n" in said
+    assert "2 failed ValueError" in said
+
+
 def test_status_in_json_has_states_and_errors(folder: Path) -> None:
     report = json.loads(sweep(folder, "status", "toy.yaml", "--json").stdout)
     assert report["cells"] == 12
@@ -152,11 +194,16 @@ def test_debug_runs_the_step_in_the_foreground_and_lets_its_exception_through(fo
     done = sweep(folder, "debug", "toy.yaml", "x=2,y=10,kind=plain", "--stage", "total")
     assert done.returncode == 0, done.stderr
     assert "total = 20.0" in done.stdout
+    done = sweep(folder, "debug", "toy.yaml", "x=2,y=10,kind=plain", "--stage", "total", "--outputs", "nothing there")
+    assert done.returncode == 2
+    assert "to run it: sweep run toy.yaml --stage double --outputs 'nothing there'" in done.stderr
 
 
 def test_mistakes_end_in_messages_and_exit_code_2_and_never_in_a_traceback(folder: Path) -> None:
     for arguments, words in (
         (("plan", "tyo.yaml"), "did you mean 'toy.yaml'"),
+        (("dashboard", "tyo.yaml"), "did you mean 'toy.yaml'"),
+        (("plan", "."), ".: cannot be read: Is a directory"),
         (("run", "toy.yaml", "--only", "x=9"), "'9' is no value of 'x'"),
         (("why", "toy.yaml", "zzz"), "names no cell"),
         (("results", "toy.yaml", "--metrics", "totl"), "did you mean 'total'"),
@@ -173,3 +220,45 @@ def test_sync_of_a_sweep_without_tracking_says_so(folder: Path) -> None:
     done = sweep(folder, "sync", "toy.yaml")
     assert done.returncode == 0
     assert "nothing to do" in done.stdout
+
+
+def test_a_driver_of_another_version_of_the_sweep_is_no_measure_of_the_steps_of_this_one(tmp_path: Path) -> None:
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    estimates = Estimator(session.schedule, lambda runtime: 1).to_json()
+    steps = {name: {"running": 1} for name in session.plan.entries}
+    for digest, words in (
+        (session.plan.digest, "a driver is running: no estimate yet for"),
+        ("of an older version", "a driver is running with another version of this sweep (its file was changed, or -s"),
+    ):
+        write_heartbeat(session.outputs.folder, {"plan": digest, "steps": steps, **estimates})
+        said = sweep(tmp_path, "status", "toy.yaml", "--outputs", "out").stdout
+        assert words in said
+        assert ("running" in said.splitlines()[0].split()) == (digest == session.plan.digest)
+
+
+def test_status_names_a_log_only_where_there_is_one(tmp_path: Path) -> None:
+    text = toy_sweep.SWEEP.partition("axes:")[0] + "axes: {behaviour: [newline, missing_name]}\nstages:\n"
+    text += "  source: {stage: toy_odd, config: {value: 1, behaviour: $behaviour}}\nuses: [toy]\n"
+    toy_sweep.write_sweep(tmp_path, text.replace("missing_name", "surrogate_name"))
+    assert sweep(tmp_path, "run", "toy.yaml", "--inline").returncode == 1
+    said = sweep(tmp_path, "status", "toy.yaml").stdout
+    assert "has control characters" in said
+    assert "None" not in said
+    assert "rejected: metrics undeclared: '\\udcff'; declared: 'value'" in said
+
+
+def test_a_label_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("a\x1b[31mb", (" c\x1b[0m", "bold"))
+    console.console.print(console.table(["x"], [["1\x1b[31m2"]]))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == ["ab c", "x", "12"]
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("plan", "--json"), ("results", "--cells"), ("status",)])
+def test_a_reader_who_has_seen_enough_is_no_error(folder: Path, arguments: tuple[str, ...]) -> None:
+    command = shlex.join([sys.executable, "-m", "orchestrator", arguments[0], "toy.yaml", *arguments[1:]])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], cwd=folder, env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -169,6 +169,17 @@ def test_comparisons_and_effects_show_every_column_and_number(show: Show) -> Non
     whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb", "0.123", "0.045", "50.0 %", "12.3")
 
 
+def test_where_no_axis_has_results_there_is_no_empty_table_and_no_word_on_its_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lacking = "there are no results for bt, clf"
+    show_effects([AxisEffect("gain", "model", warning=lacking)], ["6 of 6 cells have no result (6 pending)"])
+    assert capsys.readouterr().out.splitlines() == [
+        "no axis has results at two of its values; `sweep run` runs what is missing",
+        "6 of 6 cells have no result (6 pending)",
+    ]
+
+
 def test_cells_show_their_id_all_coordinates_and_metrics(show: Show, tmp_path: Path) -> None:
     session = sweep("full", tmp_path)
     metrics = ("pairwise_accuracy", "improvement")

@@ -146,6 +146,7 @@ def test_durations_are_spelled_as_people_say_them() -> None:
         (Eta(95, 100, 0, 9), "1 min 40 s left", "1 min 40 s"),
         (Eta(60, 240, 0, 9), "1 min 00 s to 4 min 00 s left", "4 min 00 s"),
         (Eta(60, 241, 0, 9), "at least 1 min 00 s left", "≥ 1 min 00 s"),
+        (Eta(0.4, 1.2, 0, 2), "less than 2 s left", "< 2 s"),
         (Eta(0.2, 547, 0, 2), "less than 9 min 07 s left", "< 9 min 07 s"),
         (Eta(60, 61, 360, 384), "at least 1 min 00 s; no estimate yet for 360 of 384 steps", "≥ 1 min 00 s"),
         (Eta(0, 0, 1360, 1360), "no estimate yet for 1,360 of 1,360 steps", "?"),
@@ -265,7 +266,7 @@ def test_the_config_field_or_stage_version_that_differs_is_named(
     assert reasons(tmp_path, "total", *overrides) == {'behaviour: "work" -> "print"': 6}
     changed = toy_sweep.SWEEP.replace("value: $x", "value: $x, behaviour: nap")
     assert reasons(tmp_path, "source", text=changed) == {'behaviour: "work" -> "nap"': 6}
-    assert reasons(tmp_path, "double", text=changed) == {"reads other number": 6}
+    assert reasons(tmp_path, "double", text=changed) == {"changed inputs: number": 6}
     stage = toy.STAGES["toy_source"]
     monkeypatch.setitem(toy.STAGES, "toy_source", type(stage)(stage.function, 2, stage.config, stage.output))
     assert reasons(tmp_path, "source") == {"version: 1 -> 2": 6}

@@ -59,7 +59,7 @@ def test_two_drivers_that_cannot_see_each_other_make_one_whole_artifact(tmp_path
         drivers.append(start(hosts[1], 0, [python, option, late, *rest], said[1]))
         wait_for((tmp_path / "begun").exists, drivers[0])
         # It has looked through the store, and swept what it takes for dead.
-        wait_for(lambda: "1 steps to run" in said[1].read_text(), drivers[1])
+        wait_for(lambda: "1 step to run" in said[1].read_text(), drivers[1])
         (tmp_path / "go").touch()
         codes = [driver.wait(400) for driver in drivers]
     finally:

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
-from orchestrator.results.axis_effects import axis_effects
+from orchestrator.results.axis_effects import AxisEffect, axis_effects, differ_in_cells
 from orchestrator.results.comparisons import compare
 from orchestrator.results.estimates import bootstrap_intervals, estimate, holm, seeds_needed
+from orchestrator.results.format import distinct_warnings
 from orchestrator.results.metric_grid import missing_cells, read_metric_grid
 from orchestrator.results.parquet import SCHEMA_VERSION
 from orchestrator.sweep.problems import SweepError
@@ -208,6 +209,7 @@ def test_what_is_asked_wrongly_is_refused_with_the_nearest_name() -> None:
         "needs two values": {"axis": "model", "values": ["bt"]},
         "there twice": {"axis": "model", "values": ["bt", "bt"]},
         "cannot be held fixed": {"axis": "model", "within": ["model"]},
+        "seed: the seeds are the sample": {"axis": "seed"},
     }.items():
         with pytest.raises(SweepError, match=problem):
             compare(table, **arguments)  # type: ignore[arg-type]
@@ -247,9 +249,17 @@ def test_an_axis_that_changes_nothing_or_always_the_same_is_told_without_dividin
     assert (nothing["model"].spread, nothing["model"].f, nothing["model"].p) == (0, None, None)
     assert compare(table_of(lambda cell: float(cell["seed"])), "model")[0].p is None
     always = {each.axis: each for each in axis_effects(table_of(lambda cell: cell["seed"] + cell["beta"]))}
+    # That is no matter of missing cells.
+    assert not differ_in_cells(always.values())
+    assert differ_in_cells([AxisEffect("gain", "beta", warning="5 cells without a number: 1 of 3 are used")])
     # A difference that never varies has no spread to test it by, be it ever so large.
     assert (always["beta"].spread, always["beta"].noise, always["beta"].f, always["beta"].p) == (9.5, 0, None, None)
     assert "the same in every seed" in (always["beta"].warning or "")
+
+
+def test_a_warning_names_the_axes_that_it_is_about_unless_these_are_all() -> None:
+    effects = [AxisEffect("gain", "model", warning="one; both"), AxisEffect("gain", "beta", warning="both")]
+    assert distinct_warnings(effects) == ["model: one", "both"]
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-9, 1e9])

@@ -63,7 +63,7 @@ def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, sto
     ("behaviour", "outcome", "error_class", "words"),
     [
         ("raise", Outcome.FAILED, "ValueError", "told to raise"),
-        ("no_metric", Outcome.REJECTED, "rejected", "missing: ['value']"),
+        ("no_metric", Outcome.REJECTED, "rejected", "missing: 'value'"),
         ("extra_metric", Outcome.REJECTED, "rejected", "surprise"),
         ("nan", Outcome.REJECTED, "rejected", "finite"),
         ("memory", Outcome.OUT_OF_MEMORY, "out_of_memory", "memory"),

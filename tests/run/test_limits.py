@@ -137,9 +137,10 @@ def test_a_command_claims_nothing_of_what_was_not_asked_for(tmp_path: Path, caps
     run()
     # What failed is no part of the selection.
     assert "all 6 chosen cells are finished; of the other 6, 6 are not" in run(kind="plain")
-    assert "nothing to do: none of the 6 cells is unfinished" in run(count=3, kind="plain")
+    assert "nothing to do: all 6 chosen cells are finished" in run(count=3, kind="plain")
     path.write_text(toy_sweep.SWEEP)
     assert "nothing to do: all 6 cells are finished" in run()
+    assert "nothing to do: all 2 chosen cells are finished; so are the other 4" in run(x="1")
     assert "nothing to do: source is done for all 6 cells; no steps of other stages remain" in run(entry="source")
 
 

@@ -131,9 +131,10 @@ def test_a_sweep_uses_stages_of_modules_that_lie_beside_it(tmp_path: Path) -> No
             "raise RuntimeError('no GPU')",
             "cannot be imported: RuntimeError: no GPU; it is looked for in",
         ),
+        ("ends_it_all", "raise SystemExit(0)", "cannot be imported: SystemExit: 0; it is looked for in"),
         ("without_table", "", "module 'without_table' has no STAGES; give it a table"),
-        ("of_texts", "STAGES = {'distil': 'toy:source'}", "STAGES['distil'] is a str, not a Stage"),
-        ("no_mapping", "STAGES = [1]", "STAGES is a list, not a mapping of names to stages"),
+        ("of_texts", "STAGES = {'distil': 'toy:source'}", "STAGES['distil'] is of type str, not a Stage"),
+        ("no_mapping", "STAGES = [1]", "STAGES is of type list, not a mapping of names to stages"),
         (
             "again",
             "import toy\nSTAGES = {'prompts': toy.STAGES['toy_source']}",
@@ -149,3 +150,12 @@ def test_a_module_of_stages_that_cannot_be_used_is_named_with_the_remedy(
     (found,) = mistakes(tmp_path, toy_sweep.SWEEP.replace("uses: [toy]", f"uses: [toy, {module}]"))
     assert found.startswith("FILE:17: uses[1]: module ") or found.startswith("FILE:17: uses[1]: the table of module ")
     assert message in found
+
+
+def test_what_a_module_of_stages_prints_does_not_mix_with_the_answer_of_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talks.py").write_text("print('hello')\nSTAGES = {}\n")
+    load(toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP.replace("uses: [toy]", "uses: [toy, talks]")))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n")

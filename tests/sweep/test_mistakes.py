@@ -127,7 +127,7 @@ def test_a_missing_data_file_and_an_unset_variable_name_the_place_and_the_remedy
         ("{value: $x}", "{value: .nan, shard: $x}", "FILE:9: stages.source.config.value: nan cannot be part of a key; give a finite number"),
         (KIND, "plain: {add: .nan}", "FILE:7: axes.kind.plain.add: nan cannot be part of a key; give a finite number"),
         (KIND, "plain: {behaviour: wrok}", "FILE:7: axes.kind.plain.behaviour: should be 'work', 'raise',"),
-        (KIND, "plain: work", "FILE:7: axes.kind.plain: is no mapping of config fields, found 'work'"),
+        (KIND, "plain: work", "FILE:7: axes.kind.plain: must be a mapping of config fields, found 'work'"),
         ("[{add: $y}, $kind]", "[{add: $y, addd: 1}, $kind]", "FILE:14: stages.total.config[0].addd: unknown field; did you mean 'add'?"),
         ("stage: toy_total", "stage: $kind.behaviour", "FILE:12: stages.total.stage: there is no stage 'work';"),
         ("number: source}", "number: source, extra: source}", "FILE:10: stages.double.inputs.extra: stage 'toy_double' has no input 'extra'; choose from number"),
