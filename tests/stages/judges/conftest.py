@@ -30,5 +30,5 @@ def pairs(tmp_path: Path) -> Path:
         "rejected": [" No."] * 3,
         "subset": [""] * 3,
     }
-    tables.write_table(columns, tables.PREFERENCES, tmp_path / "preferences.parquet")
+    tables.PREFERENCES.write(columns, tmp_path)
     return tmp_path

@@ -81,7 +81,7 @@ def run(server: Server, folder: Path, **settings: Any) -> tuple[list[dict[str, A
     config = JudgeSampleConfig.model_validate({"samples": 2, "max_new_tokens": 50, "backend": backend} | settings)
     metrics = judge_sample(config, folder, preferences=folder)
     assert set(metrics) == set(config.declared())
-    return tables.read_table(folder / "judgments.parquet", tables.JUDGMENTS).to_pylist(), metrics
+    return tables.JUDGMENTS.read(folder).to_pylist(), metrics
 
 
 def ended(text: str | None, why: str, **more: Any) -> dict[str, Any]:
