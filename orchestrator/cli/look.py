@@ -84,7 +84,7 @@ def status(
         for report in watch_status(session) if watch else [look(session)]:
             print(json.dumps(report), flush=True)
         return
-    from orchestrator.cli.show_plan import show_status
+    from orchestrator.cli.show_status import show_status
 
     show_status(session, watch)
 

@@ -314,11 +314,12 @@ def test_planning_imports_no_heavy_library_and_touches_no_disk(tmp_path: Path) -
 import sys
 from pathlib import Path
 import orchestrator.cli.app
+import orchestrator.cli.show_plan
 from orchestrator.explain.preview import preview
 from orchestrator.session import open_session
 session = open_session(Path({str(SWEEPS / "full.yaml")!r}))
 preview(session)
-heavy = {{"torch", "ray", "mlflow", "transformers", "trl", "lightgbm", "sklearn", "datasets", "pyarrow"}}
+heavy = {{"torch", "ray", "mlflow", "transformers", "trl", "lightgbm", "sklearn", "datasets", "pyarrow", "fsspec"}}
 heavy |= {{"altair", "vl_convert", "streamlit", "statsmodels", "scipy", "duckdb", "jinja2", "pandas"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
