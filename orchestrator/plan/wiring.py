@@ -101,6 +101,8 @@ def _resolve_points(
     spec: SweepSpec, grid: Grid, name: str
 ) -> tuple[tuple[ResolvedEntry | None, ...] | None, list[Problem]]:
     """Resolve an entry at each point of its own axes; return None if one is not known, and the mistakes in configs."""
+    if not all(spec.understood("stages", name, part) for part in ("when", "stage", "shards")):
+        return None, []
     own = grid.axes(own_axes(spec, name))
     problems: dict[Problem, None] = {}
     resolved: list[ResolvedEntry | None] = []
@@ -125,8 +127,7 @@ def _resolve(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> Resolv
     exists = substitute(spec, entry.when, coords)
     kind = str(substitute(spec, entry.stage, coords) or name)
     shards = substitute(spec, entry.shards, coords)
-    hidden = not all(spec.understood("stages", name, part) for part in ("when", "stage", "shards"))
-    if hidden or type(exists) is not bool or kind not in spec.table or not is_shard_count(shards):
+    if type(exists) is not bool or kind not in spec.table or not is_shard_count(shards):
         raise UnresolvedError(name)
     if not exists:
         return None
