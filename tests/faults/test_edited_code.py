@@ -44,7 +44,6 @@ SYNTAX_ERROR = DOUBLING.replace("return toy", "return return toy")
 ANOTHER_NUMBER = DOUBLING.replace("(config, out, number", "(config.model_copy(update={'add': 1000.0}), out, number")
 
 SLOW_SOURCES = toy_sweep.SWEEP.replace("config: {value: $x}", "config: {value: $x, behaviour: slow}")
-SLOW_EDITED = SLOW_SOURCES.replace("uses: [toy]", "uses: [edited]")
 
 
 class Checkout:
@@ -52,12 +51,14 @@ class Checkout:
 
     def __init__(self, folder: Path, ray: bool) -> None:
         self.folder = folder
-        self.path = toy_sweep.write_sweep(folder, SLOW_EDITED)
+        # Of its own: this process imports the module of each checkout, too.
+        self.module = f"edited_in_{folder.name}"
+        self.path = toy_sweep.write_sweep(folder, SLOW_SOURCES.replace("uses: [toy]", f"uses: [{self.module}]"))
         self.ray = ray
         code, root = folder / "code", Path(toy.__file__).parents[1]
         for package in ("orchestrator", "workers"):
             shutil.copytree(root / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "edited.py").write_text(EDITED)
+        (folder / f"{self.module}.py").write_text(EDITED)
         self.stage = code / "workers" / "doubling.py"
         self.stage.write_text(DOUBLING)
         # A file that is edited twice in one second would be taken from its compiled copy.
@@ -68,8 +69,8 @@ class Checkout:
 
     def start(self, ray: bool) -> subprocess.Popen[str]:
         line = command(self.folder, self.path, *([] if ray else ["--inline"]))
-        connect = " edited.connect();" if ray else ""
-        line[2] = line[2].replace("import toy;", f"import edited;{connect}")
+        connect = f" {self.module}.connect();" if ray else ""
+        line[2] = line[2].replace("import toy;", f"import {self.module};{connect}")
         # Python looks first where it was started.
         return start(line, self.folder / "code", **self.environment)
 
