@@ -11,24 +11,10 @@ import toy_sweep
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_document import document
 
-from orchestrator.sweep.document import Document, parse_value, read_document
+from orchestrator.sweep.document import parse_value, read_document
 from orchestrator.sweep.problems import Problem, SweepError, format_path, nearest
-
-TEXT = """\
-name: sample
-axes:
-  beta: [1, 2]
-  kind:
-    plain:
-      depth: 3
-    5000: {depth: 4}
-stages:
-  fit:
-    config:
-      - {rate: 5e-5}
-      - other: no
-"""
 
 characters = st.characters(codec="utf-8", max_codepoint=0xFFFF)
 json_values = st.recursive(
@@ -36,10 +22,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(characters, max_size=20), inner, max_size=4),
     max_leaves=12,
 )
-
-
-def document(folder: Path, text: str = TEXT) -> Document:
-    return read_document(toy_sweep.write_sweep(folder, text, "sample.yaml"))
 
 
 def refusal(folder: Path, text: str | bytes) -> Problem:

@@ -5,30 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy_sweep
+from sample_document import document
 
-from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.overrides import override
 from orchestrator.sweep.problems import SweepError, format_path
-
-TEXT = """\
-name: sample
-axes:
-  beta: [1, 2]
-  kind:
-    plain:
-      depth: 3
-    5000: {depth: 4}
-stages:
-  fit:
-    config:
-      - {rate: 5e-5}
-      - other: no
-"""
-
-
-def document(folder: Path) -> Document:
-    return read_document(toy_sweep.write_sweep(folder, TEXT, "sample.yaml"))
 
 
 @pytest.mark.parametrize(
