@@ -14,7 +14,8 @@ from orchestrator.code import code_commit
 from orchestrator.plan.select import find_cell
 from orchestrator.run.schedule import State
 from orchestrator.session import Session
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 from workers.metric import Undefined
 
 app = typer.Typer()

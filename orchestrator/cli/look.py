@@ -26,7 +26,8 @@ from orchestrator.explain.preview import preview
 from orchestrator.explain.why import explain
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.session import Session
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa

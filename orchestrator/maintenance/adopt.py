@@ -21,7 +21,8 @@ from orchestrator.plan.columns import Plan
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.sweep.document import parse_value
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 from orchestrator.types import Manifest
 
 #: Artifacts that are published at once.

@@ -10,8 +10,9 @@ from typing import Any
 from orchestrator.plan.dependencies import order, own_axes
 from orchestrator.plan.references import UnresolvedError, axes_of, is_reference, reference_problems, substitute
 from orchestrator.sweep.load import pattern_problems
-from orchestrator.sweep.problems import DocPath, Problem, nearest
+from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 from workers.metric import Metric
 from workers.stage import Stage

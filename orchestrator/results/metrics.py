@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from orchestrator.sweep.problems import Problem, nearest
+from orchestrator.sweep.problems import Problem
+from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     from orchestrator.plan.columns import Plan

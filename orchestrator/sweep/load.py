@@ -14,17 +14,10 @@ from orchestrator.redact import redact
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
-from orchestrator.sweep.problems import (
-    UNKNOWN_FIELD,
-    DocPath,
-    Problem,
-    SweepError,
-    closest,
-    nearest,
-    validation_messages,
-)
+from orchestrator.sweep.problems import UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
 from orchestrator.sweep.spec import Entry, SweepSpec
 from orchestrator.sweep.stages import stage_table
+from orchestrator.texts import closest, nearest
 from orchestrator.types import Scalar
 
 
