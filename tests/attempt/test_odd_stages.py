@@ -142,6 +142,7 @@ stages:
 runtime: {{default: {{attempts: 1}}}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 ODD = [name for name, (_, outcome, _) in toy.ODD.items() if outcome != "succeeded"]
 
