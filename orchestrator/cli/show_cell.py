@@ -35,7 +35,7 @@ def show_cell(shown: Mapping[str, Any], whole: bool) -> None:
         shown: of `explain.shown.show`.
         whole: print everything of its entries: files, places, texts in full length.
     """
-    say(f"{format_coords(shown['coords'])}  ", (shown["cell_id"], "bold"), f" {shown['status']}")
+    _paragraph(f"{format_coords(shown['coords'])}  ", (shown["cell_id"], "bold"), f" {shown['status']}")
     for entry in shown["entries"]:
         say("")
         _entry(entry, whole)
@@ -57,7 +57,7 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
     seconds = [step["seconds"] for step in entry["steps"] if step["seconds"] is not None]
     took = f", {sum(seconds):.1f} s" if seconds else ""
     stage = "" if entry["stage"] == entry["entry"] else f" (stage {entry['stage']})"
-    say((entry["entry"], "bold"), f"{stage}: ", (words, _STYLES.get(state, "")), f"{shards}{took}")
+    _paragraph((entry["entry"], "bold"), f"{stage}: ", (words, _STYLES.get(state, "")), f"{shards}{took}")
     if entry["step_of"] and not whole:
         say(f"  is the step of {entry['step_of']}")
         return
@@ -66,20 +66,20 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
     _pairs("config", dict(_flat(entry["config"])))
     _pairs("metrics", {name: format_value(value) for name, value in entry["metrics"].items()})
     for name, reason in entry["undefined"].items():
-        _paragraph(f"{name} is undefined: {reason}", 2)
+        _paragraph(f"{name} is undefined: {reason}", indent=2)
     for number, step in enumerate(entry["steps"], 1):
         where = f"shard {number} of {entry['shards']}: " if several else ""
         if whole and step["location"]:
             _place(step, where)
         if step["damage"]:
-            _paragraph(f"{where}{step['damage']}", 2)
+            _paragraph(f"{where}{step['damage']}", indent=2)
         if step["error"] or step["error_class"]:
             _failure(step, where)
     if whole and entry["files"]:
-        _paragraph("files: " + ", ".join(f"{each['name']} ({each['bytes']:,} B)" for each in entry["files"]), 2)
+        _paragraph("files: " + ", ".join(f"{each['name']} ({each['bytes']:,} B)" for each in entry["files"]), indent=2)
         _pairs("versions", entry["versions"])
     if entry["views"] and several:
-        _paragraph(f"shard 1 of {entry['shards']} holds:", 2)
+        _paragraph(f"shard 1 of {entry['shards']} holds:", indent=2)
     for view in entry["views"]:
         if whole:
             say("")
@@ -88,7 +88,7 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
 
 def _place(step: Mapping[str, Any], where: str) -> None:
     commit = f", code {step['code_commit']}" if step["code_commit"] else ""
-    _paragraph(f"{where}attempt {step['attempt']} on {step['host']}, {step['seconds']:.1f} s{commit}", 2)
+    _paragraph(f"{where}attempt {step['attempt']} on {step['host']}, {step['seconds']:.1f} s{commit}", indent=2)
     # Places stay on one line, to be copied.
     say(f"  {step['location']}")
     if step["log"]:
@@ -96,11 +96,11 @@ def _place(step: Mapping[str, Any], where: str) -> None:
 
 
 def _failure(step: Mapping[str, Any], where: str) -> None:
-    _paragraph(f"{where}attempt {step['attempt']}: {step['error_class']}: {step['error']}", 2)
+    _paragraph(f"{where}attempt {step['attempt']}: {step['error_class']}: {step['error']}", indent=2)
     if step["log"]:
         say(f"  log: {step['log']}")
     for line in (step["log_tail"] or "").splitlines():
-        _paragraph(line, 4)
+        _paragraph(line, indent=4)
 
 
 # --- views
@@ -111,12 +111,12 @@ def _table(view: _View, whole: bool) -> None:
     of = "" if total is None else f" of {total:,}"
     split = f" {view['which']}" if view["which"] != "first" else ""
     rows = [[_cell(value) for value in row] for row in view["rows"]]
-    _paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(len(view['columns']), 'column')}", 2)
+    _paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(len(view['columns']), 'column')}", indent=2)
     if all(cell_len(value) <= _SHORT and "\n" not in value for row in rows for value in row):
         console.print(table(view["columns"], rows))
         return
     for number, row in enumerate(rows, 1):
-        _paragraph(f"row {number}", 4)
+        _paragraph(f"row {number}", indent=4)
         for column, value in zip(view["columns"], row, strict=True):
             _text(f"{column}: ", value, whole, 6)
 
@@ -136,9 +136,9 @@ def _curve(view: _View, whole: bool) -> None:
         values = curve["values"]
         ends = f"{format_value(values[0])} → {format_value(values[-1])}"
         steps = f"steps {curve['steps'][0]:,} to {curve['steps'][-1]:,}"
-        _paragraph(f"{curve['metric']:<{width}}  {sparkline(values)}  {ends}  {steps}", 2)
+        _paragraph(f"{curve['metric']:<{width}}  {sparkline(values)}  {ends}  {steps}", indent=2)
     if not curves:
-        _paragraph(f"{view['file']}: no point of a curve", 2)
+        _paragraph(f"{view['file']}: no point of a curve", indent=2)
 
 
 def sparkline(values: Sequence[float], width: int = _POINTS) -> str:
@@ -150,8 +150,8 @@ def sparkline(values: Sequence[float], width: int = _POINTS) -> str:
 
 
 def _file_text(view: _View, whole: bool) -> None:
-    _paragraph(f"{view['file']}: {'' if view['whole'] else 'the beginning of '}{view['bytes']:,} B", 2)
-    _paragraph(_shortened(view["text"], whole), 4, hanging=0)
+    _paragraph(f"{view['file']}: {'' if view['whole'] else 'the beginning of '}{view['bytes']:,} B", indent=2)
+    _paragraph(_shortened(view["text"], whole), indent=4, hanging=0)
 
 
 def _array(view: _View, whole: bool) -> None:
@@ -161,15 +161,17 @@ def _array(view: _View, whole: bool) -> None:
         span = f", from {format_value(view['low'])} to {format_value(view['high'])}, mean {format_value(view['mean'])}"
     seen = f" (of the first {view['values']:,} values)" if view["values"] < view["total"] and span else ""
     bad = f", {view['not_finite']:,} not finite" if view["not_finite"] else ""
-    _paragraph(f"{view['file']}: {shape}, {view['dtype']}{span}{seen}{bad}", 2)
+    _paragraph(f"{view['file']}: {shape}, {view['dtype']}{span}{seen}{bad}", indent=2)
 
 
 def _responses(view: _View, whole: bool) -> None:
     count, each = len(view["prompts"]), view["each"]
-    _paragraph(f"{view['file']}: {count} of {counted(view['total'], 'prompt')}, {counted(each, 'response')} to each", 2)
+    _paragraph(
+        f"{view['file']}: {count} of {counted(view['total'], 'prompt')}, {counted(each, 'response')} to each", indent=2
+    )
     for name in ("golden", "learned"):
         entry, note = view[name]["entry"], view[name]["note"]
-        _paragraph(f"{name} rewards: {' – '.join(part for part in (entry, note) if part)}", 2)
+        _paragraph(f"{name} rewards: {' – '.join(part for part in (entry, note) if part)}", indent=2)
     for prompt in view["prompts"]:
         _text(f"prompt {prompt['prompt_id']}: ", prompt["prompt"], whole, 4)
         for response in prompt["responses"]:
@@ -186,7 +188,7 @@ def _reward(value: float) -> str:
 
 def _judgments(view: _View, whole: bool) -> None:
     source = f", verdicts of {view['verdicts']}" if view["verdicts"] else ""
-    _paragraph(f"{view['file']}: {len(view['judgments'])} of {counted(view['total'], 'judgment')}{source}", 2)
+    _paragraph(f"{view['file']}: {len(view['judgments'])} of {counted(view['total'], 'judgment')}{source}", indent=2)
     for each in view["judgments"]:
         _text("prompt: ", each["prompt"], whole, 4)
         for number, name in enumerate(("first", "second"), 1):
@@ -197,7 +199,7 @@ def _judgments(view: _View, whole: bool) -> None:
         _text(f"judgment{hint}: ", said, whole, 6)
         verdict = {None: "not read yet", 0: "none"}.get(each["verdict"], f"answer {each['verdict']}")
         right = "" if not each["chosen"] or not each["verdict"] else _verdict(each["chosen"] == each["verdict"])
-        _paragraph(f"verdict: {verdict}{right}", 6)
+        _paragraph(f"verdict: {verdict}{right}", indent=6)
 
 
 def _verdict(right: bool) -> str:
@@ -205,7 +207,7 @@ def _verdict(right: bool) -> str:
 
 
 def _unshown(view: _View, whole: bool) -> None:
-    _paragraph(f"{view['file']} {view['reason']}", 2)
+    _paragraph(f"{view['file']} {view['reason']}", indent=2)
 
 
 _VIEWS = {
@@ -230,13 +232,13 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _pairs(title: str, pairs: Mapping[str, str]) -> None:
     if pairs:
-        _paragraph(f"{title}: {', '.join(f'{name}={value}' for name, value in pairs.items())}", 2)
+        _paragraph(f"{title}: {', '.join(f'{name}={value}' for name, value in pairs.items())}", indent=2)
 
 
 def _text(label: str, text: str, whole: bool, indent: int) -> None:
     """Print a text below its label, without empty lines, shortened unless all of it is wanted."""
     lines = [line.rstrip() for line in plain_text(text).splitlines() if line.strip()]
-    _paragraph(label + _shortened("\n".join(lines).strip(), whole), indent)
+    _paragraph(label + _shortened("\n".join(lines).strip(), whole), indent=indent)
 
 
 def _shortened(text: str, whole: bool) -> str:
@@ -244,16 +246,16 @@ def _shortened(text: str, whole: bool) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _paragraph(text: str, indent: int, hanging: int = 2) -> None:
+def _paragraph(*parts: str | tuple[str, str], indent: int = 0, hanging: int = 2) -> None:
     """Print a text in lines that fit the terminal; words that do not fit are folded.
 
     Args:
-        text: what is printed, in which nothing is markup.
+        parts: texts, or pairs of a text and its style; nothing in them is markup.
         indent: columns before it.
         hanging: so many more before all lines but the first.
     """
     width = max(min(console.width, _WIDTH) - indent - hanging, 20)
-    parts = [Text(part) for part in plain_text(text).splitlines()]
-    lines = [line for part in parts for line in part.wrap(console, width, overflow="fold")]
-    for number, line in enumerate(lines):
-        say(" " * (indent + hanging * (number > 0)) + line.plain.rstrip())
+    clean = (plain_text(part) if isinstance(part, str) else (plain_text(part[0]), part[1]) for part in parts)
+    for number, line in enumerate(Text.assemble(*clean).wrap(console, width, overflow="fold")):
+        line.rstrip()
+        console.print(Text(" " * (indent + hanging * (number > 0))) + line)

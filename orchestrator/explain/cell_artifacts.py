@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from orchestrator.explain.artifact_files import ArtifactFiles
-from orchestrator.plan.columns import Plan
+from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.types import Artifact, Cell, Manifest, Step
 
@@ -14,24 +14,33 @@ from orchestrator.types import Artifact, Cell, Manifest, Step
 class CellArtifacts:
     """The steps of a cell with the manifests of those that are there; files are read when they are asked for."""
 
-    def __init__(self, plan: Plan, store: Store, cell: Cell) -> None:
+    def __init__(self, schedule: Schedule, store: Store, cell: Cell) -> None:
         """Read the manifests of all steps of the cell.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        self.plan = plan
+        self.plan = schedule.plan
         self.cell = cell
+        self._schedule = schedule
         self._store = store
         everything = [artifact for group in cell.steps.values() for artifact in group]
         self.manifests = store.manifests(everything)
         """What is not there is an error here, as is what is damaged."""
 
-    def step(self, artifact: Artifact) -> Step:
-        """Return the step that makes an artifact of the cell."""
+    def number(self, artifact: Artifact) -> int:
+        """Return the number of the step that makes an artifact of the cell."""
         number = self.plan.number(artifact)
         assert number is not None, "a cell is made of steps of its plan"
-        return self.plan.step(number)
+        return number
+
+    def step(self, artifact: Artifact) -> Step:
+        """Return the step that makes an artifact of the cell."""
+        return self.plan.step(self.number(artifact))
+
+    def state(self, artifact: Artifact) -> State:
+        """Return the state of the step that makes an artifact of the cell."""
+        return State(self._schedule.states[self.number(artifact)])
 
     def kind(self, artifact: Artifact) -> str:
         """Return the kind of an artifact of the cell."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
-
-import pyarrow as pa
 
 from orchestrator.explain.artifact_files import ArtifactFiles
 from orchestrator.explain.cell_artifacts import CellArtifacts
@@ -86,23 +85,21 @@ def _verdict_of(row: _Row, verdicts: list[_Row], number: int) -> int | None:
 def _labels(cell: CellArtifacts, artifact: Artifact, rows: list[_Row]) -> list[int | None]:
     """Look up which answer the preferences that were judged prefer."""
     step = cell.step(artifact)
-    judged = cell.of_kind(step, "preferences") or tuple(
-        each
-        for source in cell.of_kind(step, "judgments")[:1]
-        for each in cell.of_kind(cell.step(source), "preferences")
-    )
+    judged = cell.of_kind(step, "preferences")
+    if not judged and (judgments := cell.of_kind(step, "judgments")):
+        judged = cell.of_kind(cell.step(judgments[0]), "preferences")
     files = cell.files(judged[0]) if judged else None
     pairs: set[tuple[str, str, str]] = set()
     if isinstance(files, ArtifactFiles):
-        try:
+        wanted = {row["prompt"] for row in rows}
+        # Whether a label is known is a detail: judgments are shown without it, too.
+        with contextlib.suppress(DamagedArtifactError, *UNREADABLE):
             source = files.open(PREFERENCES.file)
             if isinstance(source, bytes):
                 with open_parquet(source) as file:
-                    table = file.read(["prompt", "chosen", "rejected"], use_threads=False)
-                table = table.filter(pa.compute.is_in(table["prompt"], pa.array({row["prompt"] for row in rows})))
-                pairs = {(each["prompt"], each["chosen"], each["rejected"]) for each in table.to_pylist()}
-        except (DamagedArtifactError, *UNREADABLE):
-            pass
+                    for batch in file.iter_batches(1024, columns=["prompt", "chosen", "rejected"], use_threads=False):
+                        every = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                        pairs |= {pair for pair in every if pair[0] in wanted}
     return [_label(row, pairs) for row in rows]
 
 

@@ -13,6 +13,7 @@ from orchestrator.explain.artifact_files import ArtifactFiles
 from orchestrator.explain.cell_artifacts import CellArtifacts
 from orchestrator.explain.file_views import UNREADABLE, open_parquet, read_rows
 from orchestrator.explain.views import Prompt, Response, ResponsesView, Reward, shortened
+from orchestrator.run.schedule import State
 from orchestrator.store import DamagedArtifactError
 from orchestrator.types import Artifact, Step
 from workers.device import gpu_promised, promise_gpu
@@ -85,6 +86,8 @@ def _golden(
     step = next(cell.readers(artifact, "scores"), None)
     if step is None or cell.of_kind(step, "responses") != (artifact,):
         return None, Reward(None, "no entry of this cell scores these responses")
+    if cell.state(step.address) != State.COMMITTED:
+        return None, Reward(step.entry, "not there yet")
     try:
         files = _there(cell, step)
         source = files.open(SCORES_FILE)
@@ -104,9 +107,11 @@ def _learned(cell: CellArtifacts, artifact: Artifact, shape: tuple[int, int]) ->
     model = cell.of_kind(reader, "reward_model") if reader else ()
     if embedded is None or not model:
         return None, Reward(None, "not stored, and no reward model of this cell is evaluated on these responses")
-    entry = cell.entry(model[0])
+    entry, needed = cell.entry(model[0]), (embedded, cell.step(model[0]))
+    if missing := [step.entry for step in needed if cell.state(step.address) != State.COMMITTED]:
+        return None, Reward(entry, f"not stored, and {' and '.join(missing)} not there yet to compute them from")
     try:
-        folders = [_there(cell, each).folder() for each in (embedded, cell.step(model[0]))]
+        folders = [_there(cell, each).folder() for each in needed]
         if folders[0] is None or folders[1] is None:
             return None, Reward(entry, f"not stored; {embedded.entry} is too large to be fetched for a look")
         note = f"computed here from {embedded.entry}, on a scale of its own"
@@ -129,7 +134,7 @@ def _predict(embeddings: Path, model: Path, shape: tuple[int, int]) -> _Rewards:
 
 
 def _there(cell: CellArtifacts, step: Step) -> ArtifactFiles:
-    """Return the files of the artifact that a step made. Raises DamagedArtifactError if it is not there."""
+    """Return the files of the artifact that a step made. Raises DamagedArtifactError."""
     files = cell.files(step.address)
     if isinstance(files, DamagedArtifactError):
         raise files

@@ -58,7 +58,7 @@ def show(session: Session, cell: str, entry: str | None = None) -> dict[str, Any
     results = Results(plan, store, schedule)
     results.read_failures()
     status, _ = results.status_of(index)
-    artifacts = CellArtifacts(plan, store, found)
+    artifacts = CellArtifacts(schedule, store, found)
     # Dead drivers leave claims behind.
     claims = store.claims() if read_heartbeat(session.outputs.folder, plan.entries) else {}
     look = _Look(session, artifacts, results.failures, claims)
@@ -144,10 +144,7 @@ class _Look:
 
     def _step(self, artifact: Artifact) -> dict[str, Any]:
         """Describe one step: how it ended, where, and where its artifact and log are."""
-        plan, schedule = self.session.plan, self.session.schedule
-        number = plan.number(artifact)
-        assert number is not None, "a cell is made of steps of its plan"
-        manifest, state = self.artifacts.manifests[artifact], State(schedule.states[number])
+        manifest, state = self.artifacts.manifests[artifact], self.artifacts.state(artifact)
         described: dict[str, Any] = {"key": artifact.key, "state": str(state)}
         described |= dict.fromkeys(("location", "bytes", "attempt", "seconds", "finished", "host", "code_commit"))
         described |= dict.fromkeys(("log", "error_class", "error", "log_tail", "damage"))
@@ -160,7 +157,7 @@ class _Look:
             return described | {"state": "damaged", "damage": self._damage(manifest)}
         if artifact in self.claims:
             return described | {"state": "running"}
-        failure = self.failures.get(number)
+        failure = self.failures.get(self.artifacts.number(artifact))
         if failure is None:
             return described
         described |= {"attempt": failure.number, "seconds": failure.seconds, "host": failure.host, "log": failure.log}
@@ -190,9 +187,7 @@ class _Look:
         return {"metrics": metrics, "undefined": undefined}
 
     def _declared(self, artifact: Artifact) -> dict[str, Metric]:
-        plan = self.session.plan
-        number = plan.number(artifact)
-        assert number is not None, "a cell is made of steps of its plan"
+        plan, number = self.session.plan, self.artifacts.number(artifact)
         return plan.by_entry[plan.entry_of(number)].resolved_at(int(plan.at[number])).configs[0].declared()
 
     def _views(self, artifact: Artifact, files: ArtifactFiles, whole: bool) -> list[View]:

@@ -9,10 +9,10 @@ import toy_sweep
 from servers import free_port
 from subjects import opened, planned
 
-from dashboards.live.cell_data import tail
 from dashboards.live.mlflow_run import run_address
 from orchestrator.cli.sync import synchronise
 from orchestrator.drive import drive
+from orchestrator.explain.log_tail import tail
 from orchestrator.results.parquet import read_results
 from orchestrator.session import open_session
 
