@@ -11,12 +11,15 @@ import streamlit as st
 
 from dashboards.live.cell_data import made
 from dashboards.live.charts import curve_chart
-from dashboards.live.text import block, plain
+from dashboards.live.text import block, plain, text_table
 from dashboards.live.watch import Watch
 from orchestrator.results.format import format_value
 from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
 from orchestrator.texts import plain_text
+
+#: Characters of a text in a table.
+_LONG = 1000
 
 _View = Mapping[str, Any]
 
@@ -55,7 +58,7 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
             if step["damage"] or step["error"]:
                 block(plain_text(step["damage"] or f"{step['error_class']}: {step['error']}"))
         if entry["views"] and shards:
-            st.caption(f"Shard 1 of {entry['shards']} holds:")
+            st.caption(f"Shard {entry['shard'] + 1} of {entry['shards']} holds:")
         for number, view in enumerate(entry["views"]):
             _VIEWS[view["view"]](view, f"{entry['entry']} {number}")
         if whole:
@@ -73,17 +76,16 @@ def _frame(rows: pd.DataFrame) -> None:
 def _table(view: _View, key: str) -> None:
     total = "" if view["total"] is None else f" of {view['total']:,}"
     split = f" {view['which']}" if view["which"] != "first" else ""
-    st.caption(plain(f"{view['file']}: {len(view['rows'])}{total} rows{split}"))
-    # Columns of one name are one in a table of pandas.
-    names = [name if view["columns"].index(name) == place else f"{name} ({place + 1})"
-             for place, name in enumerate(view["columns"])]  # fmt: skip
-    _frame(pd.DataFrame([[_cell(value) for value in row] for row in view["rows"]], columns=names, dtype=object))
+    wide = f", {len(view['columns'])} of {view['width']:,} columns" if len(view["columns"]) < view["width"] else ""
+    st.caption(plain(f"{view['file']}: {len(view['rows'])}{total} rows{split}{wide}"))
+    text_table(view["columns"], [[_cell(value) for value in row] for row in view["rows"]])
 
 
-def _cell(value: Any) -> str | None:
-    if isinstance(value, list | dict):
-        value = json.dumps(value, ensure_ascii=False)
-    return None if value is None else plain_text(format_value(value))
+def _cell(value: Any) -> str:
+    if value is None:
+        return "null"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else format_value(value)
+    return plain_text(text, _LONG).strip()
 
 
 def _curve(view: _View, key: str) -> None:
@@ -117,11 +119,9 @@ def _responses(view: _View, key: str) -> None:
         st.caption(plain(f"{name} rewards: {' – '.join(part for part in (reward['entry'], reward['note']) if part)}"))
     for prompt in view["prompts"]:
         block(plain_text(prompt["prompt"]).strip())
-        rows = [
-            {name: _cell(each[name]) for name in ("response", "golden", "learned") if each[name] is not None}
-            for each in prompt["responses"]
-        ]
-        _frame(pd.DataFrame(rows))
+        there = [name for name in ("golden", "learned") if view[name]["entry"]]
+        rows = [[_cell(each[name]) for name in ("response", *there)] for each in prompt["responses"]]
+        text_table(["response", *there], rows)
 
 
 def _judgments(view: _View, key: str) -> None:

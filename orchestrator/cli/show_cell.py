@@ -16,6 +16,8 @@ from orchestrator.texts import plain_text
 
 #: Characters of a text that are shown, of a whole cell and of one entry; a line is never wider than this many columns.
 _BRIEF, _FULL, _WIDTH = 300, 4000, 140
+#: Files of an artifact that are listed.
+_FILES = 20
 _BARS = "▁▂▃▄▅▆▇█"
 #: Columns of a curve.
 _POINTS = 32
@@ -58,12 +60,13 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
     took = f", {sum(seconds):.1f} s" if seconds else ""
     stage = "" if entry["stage"] == entry["entry"] else f" (stage {entry['stage']})"
     _paragraph((entry["entry"], "bold"), f"{stage}: ", (words, _STYLES.get(state, "")), f"{shards}{took}")
-    if entry["step_of"] and not whole:
-        say(f"  is the step of {entry['step_of']}")
-        return
+    if entry["step_of"]:
+        _paragraph(f"is the step of {entry['step_of']}", indent=2)
+        if not whole and not entry["views"]:
+            return
     if entry["inputs"] and whole:
         _pairs("inputs", {name: "+".join(entries) for name, entries in entry["inputs"].items()})
-    _pairs("config", dict(_flat(entry["config"])))
+    _pairs("config", {name: _shortened(value, whole) for name, value in _flat(entry["config"])})
     _pairs("metrics", {name: format_value(value) for name, value in entry["metrics"].items()})
     for name, reason in entry["undefined"].items():
         _paragraph(f"{name} is undefined: {reason}", indent=2)
@@ -76,10 +79,12 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
         if step["error"] or step["error_class"]:
             _failure(step, where)
     if whole and entry["files"]:
-        _paragraph("files: " + ", ".join(f"{each['name']} ({each['bytes']:,} B)" for each in entry["files"]), indent=2)
+        files = [f"{each['name']} ({each['bytes']:,} B)" for each in entry["files"]]
+        more = [f"… {len(files) - _FILES:,} more"] if len(files) > _FILES else []
+        _paragraph(f"files: {', '.join(files[:_FILES] + more)}", indent=2)
         _pairs("versions", entry["versions"])
     if entry["views"] and several:
-        _paragraph(f"shard 1 of {entry['shards']} holds:", indent=2)
+        _paragraph(f"shard {entry['shard'] + 1} of {entry['shards']} holds:", indent=2)
     for view in entry["views"]:
         if whole:
             say("")
@@ -111,7 +116,8 @@ def _table(view: _View, whole: bool) -> None:
     of = "" if total is None else f" of {total:,}"
     split = f" {view['which']}" if view["which"] != "first" else ""
     rows = [[_cell(value) for value in row] for row in view["rows"]]
-    _paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(len(view['columns']), 'column')}", indent=2)
+    wide = f", the first {len(view['columns'])}" if len(view["columns"]) < view["width"] else ""
+    _paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(view['width'], 'column')}{wide}", indent=2)
     if all(cell_len(value) <= _SHORT and "\n" not in value for row in rows for value in row):
         console.print(table(view["columns"], rows))
         return

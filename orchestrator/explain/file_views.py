@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,8 +29,8 @@ from orchestrator.explain.views import (
 )
 from workers.tables import HISTORY
 
-#: Rows of a table that are shown.
-_ROWS = 5
+#: Rows and columns of a table that are shown.
+_ROWS, _COLUMNS = 5, 30
 #: Files of an artifact that are shown.
 _FILES = 4
 #: Points of a curve that are kept.
@@ -39,11 +39,26 @@ _POINTS = 200
 _VALUES = 2**22
 #: Bytes of a text that are read to show its beginning; a file of no more that is text is shown whatever its name.
 _BEGINNING = 2**16
-_TEXTS = (".txt", ".md", ".json", ".yaml", ".yml", ".toml", ".log", ".html", ".xml")
+_KNOWN = (
+    ".parquet",
+    ".npy",
+    ".csv",
+    ".tsv",
+    ".jsonl",
+    ".txt",
+    ".md",
+    ".json",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".log",
+    ".html",
+    ".xml",
+)
 #: What reading a file may raise that is not what its name says.
 UNREADABLE = (
     pa.ArrowException, OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError,
-    csv.Error,
+    RecursionError, csv.Error,
 )  # fmt: skip
 
 
@@ -75,14 +90,19 @@ def file_view(files: ArtifactFiles, name: str) -> View | None:
         DamagedArtifactError: the file is missing or altered.
         StoreError: the store cannot be read.
     """
-    suffix, size = PurePosixPath(name).suffix.lower(), files.sizes[name]
-    known = suffix in (".parquet", ".npy", ".csv", ".tsv", ".jsonl", *_TEXTS)
-    if not known and size > _BEGINNING:
+    size = files.sizes[name]
+    if size > _BEGINNING and _suffix(name) not in _KNOWN:
         return None
     source = files.open(name)
     if source is None:
         reason = f"has {size:,} bytes; more than {SMALL:,} are not fetched from an object store to look at them"
         return Unshown(name, reason)
+    return content_view(name, source, size)
+
+
+def content_view(name: str, source: bytes | Path, size: int) -> View | None:
+    """Look at the content of a file of so many bytes; None if there is nothing in it for people."""
+    suffix = _suffix(name)
     try:
         if suffix == ".parquet":
             return parquet_view(name, source)
@@ -90,9 +110,13 @@ def file_view(files: ArtifactFiles, name: str) -> View | None:
             return _array(name, source)
         if suffix in (".csv", ".tsv", ".jsonl"):
             return _lines(name, suffix, _beginning(source), size)
-        return _text(name, _beginning(source), size, known)
+        return _text(name, _beginning(source), size, suffix in _KNOWN)
     except UNREADABLE as error:
         return Unshown(name, f"cannot be read as {suffix.removeprefix('.') or 'text'}: {shortened(str(error), 300)}")
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
 # --- Parquet
@@ -108,10 +132,10 @@ def parquet_view(name: str, source: bytes | Path) -> TableView | CurveView:
         schema = file.schema_arrow.remove_metadata()
         if schema == HISTORY.schema:
             return CurveView(name, _curves(file.read(use_threads=False)))
-        start = _first_test(file)
-        rows = tuple(tuple(map(plain_value, row.values())) for row in read_rows(file, start, _ROWS))
+        start, columns = _first_test(file), schema.names[:_COLUMNS]
+        rows = tuple(tuple(map(plain_value, row)) for row in read_rows(file, start, _ROWS, columns))
         which = "of split test" if start else "first"
-        return TableView(name, tuple(schema.names), rows, file.metadata.num_rows, which)
+        return TableView(name, tuple(columns), rows, file.metadata.num_rows, len(schema.names), which)
 
 
 def open_parquet(source: bytes | Path) -> pq.ParquetFile:
@@ -119,22 +143,28 @@ def open_parquet(source: bytes | Path) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source, memory_map=True)
 
 
-def read_rows(file: pq.ParquetFile, start: int, count: int) -> list[dict[str, Any]]:
-    """Read so many rows from one on, and no other group of rows than those that they are in."""
-    rows: list[dict[str, Any]] = []
+def read_rows(file: pq.ParquetFile, start: int, count: int, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Read some columns of so many rows from one on, and no other group of rows than those that they are in."""
+    rows: list[tuple[Any, ...]] = []
     first = 0
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
         if start + len(rows) < first + size:
             at = first
-            for batch in file.iter_batches(1024, row_groups=[group], use_threads=False):
-                begin = max(start + len(rows) - at, 0)
-                rows += batch.slice(begin, count - len(rows)).to_pylist() if begin < batch.num_rows else []
+            for batch in file.iter_batches(1024, row_groups=[group], columns=columns, use_threads=False):
+                part = batch.slice(min(max(start + len(rows) - at, 0), batch.num_rows), count - len(rows))
+                rows += zip(*(column.to_pylist() for column in part.columns), strict=True)
                 at += batch.num_rows
                 if len(rows) >= count:
                     return rows
         first += size
     return rows
+
+
+def read_records(file: pq.ParquetFile, start: int, count: int) -> list[dict[str, Any]]:
+    """Read so many rows from one on as column -> value, of a table whose columns have different names."""
+    names = file.schema_arrow.names
+    return [dict(zip(names, row, strict=True)) for row in read_rows(file, start, count, names)]
 
 
 def _first_test(file: pq.ParquetFile) -> int:
@@ -211,16 +241,18 @@ def _lines(name: str, suffix: str, content: bytes, size: int) -> TableView:
     if suffix == ".jsonl":
         rows = [json.loads(line) for line in itertools.islice(filter(str.strip, text.split("\n")), _ROWS)]
         dicts = [row if isinstance(row, dict) else {"value": row} for row in rows]
-        columns = tuple(dict.fromkeys(str(column) for row in dicts for column in row))
+        names = tuple(dict.fromkeys(column for row in dicts for column in row))
+        columns = names[:_COLUMNS]
         values = tuple(tuple(plain_value(row.get(column)) for column in columns) for row in dicts)
         total = sum(bool(line.strip()) for line in text.split("\n"))
     else:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
-        columns = tuple(next(reader, []))
+        names = tuple(next(reader, []))
+        columns = names[:_COLUMNS]
         every = _filled(reader, len(columns))
         values = tuple(tuple(map(plain_value, row)) for row in itertools.islice(every, _ROWS))
         total = len(values) + sum(1 for _ in every)
-    return TableView(name, columns, values, total if size <= len(content) else None)
+    return TableView(name, columns, values, total if size <= len(content) else None, len(names))
 
 
 def _filled(rows: Iterable[list[str]], width: int) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.explain.artifact_files import ArtifactFiles
 from orchestrator.explain.cell_artifacts import CellArtifacts
-from orchestrator.explain.file_views import UNREADABLE, open_parquet, read_rows
+from orchestrator.explain.file_views import UNREADABLE, open_parquet, read_records
 from orchestrator.explain.views import Judgment, JudgmentsView, shortened
 from orchestrator.store import DamagedArtifactError
 from orchestrator.types import Artifact
@@ -33,7 +33,7 @@ def judgments_view(cell: CellArtifacts, artifact: Artifact, files: ArtifactFiles
     if source is None:
         return None
     with open_parquet(source) as file:
-        rows, total = read_rows(file, 0, _ROWS), file.metadata.num_rows
+        rows, total = read_records(file, 0, _ROWS), file.metadata.num_rows
     first: dict[frozenset[str], int] = {}
     for number, row in enumerate(rows):
         first.setdefault(frozenset((row["prompt"], row["first"], row["second"])), number)
@@ -68,7 +68,7 @@ def _verdicts(cell: CellArtifacts, artifact: Artifact, count: int) -> tuple[str 
         try:
             if source := files.open(VERDICTS.file):
                 with open_parquet(source) as file:
-                    return step.entry, read_rows(file, 0, count)
+                    return step.entry, read_records(file, 0, count)
         except (DamagedArtifactError, *UNREADABLE):
             continue
     return None, []

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.explain.artifact_files import ArtifactFiles
 from orchestrator.explain.cell_artifacts import CellArtifacts
-from orchestrator.explain.file_views import UNREADABLE, open_parquet, read_rows
+from orchestrator.explain.file_views import UNREADABLE, open_parquet, read_records
 from orchestrator.explain.views import Prompt, Response, ResponsesView, Reward, shortened
 from orchestrator.run.schedule import State
 from orchestrator.store import DamagedArtifactError
@@ -46,7 +46,7 @@ def responses_view(cell: CellArtifacts, artifact: Artifact, files: ArtifactFiles
         each = _responses_each(file)
         total = file.metadata.num_rows // each if each else 0
         shape = min(total, _PROMPTS), min(each, _RESPONSES)
-        rows = [read_rows(file, prompt * each, shape[1]) for prompt in range(shape[0])]
+        rows = [read_records(file, prompt * each, shape[1]) for prompt in range(shape[0])]
     golden, from_scores = _golden(cell, artifact, (total, each), shape)
     learned, from_model = _learned(cell, artifact, shape)
     prompts = tuple(
@@ -98,7 +98,7 @@ def _golden(
             return None, Reward(step.entry, f"its scores of shape {scores.shape} do not fit {whole} responses")
         return scores[: shape[0], : shape[1]].astype(np.float64), Reward(step.entry, None)
     except (DamagedArtifactError, *UNREADABLE) as error:
-        return None, Reward(step.entry, str(error))
+        return None, Reward(step.entry, f"cannot be read: {error}")
 
 
 def _learned(cell: CellArtifacts, artifact: Artifact, shape: tuple[int, int]) -> tuple[_Rewards | None, Reward]:
@@ -113,11 +113,11 @@ def _learned(cell: CellArtifacts, artifact: Artifact, shape: tuple[int, int]) ->
     try:
         folders = [_there(cell, each).folder() for each in needed]
         if folders[0] is None or folders[1] is None:
-            return None, Reward(entry, f"not stored; {embedded.entry} is too large to be fetched for a look")
+            return None, Reward(entry, f"not stored, and {embedded.entry} is too large to be fetched for a look")
         note = f"computed here from {embedded.entry}, on a scale of its own"
         return _predict(folders[0], folders[1], shape), Reward(entry, note)
     except (DamagedArtifactError, *UNREADABLE) as error:
-        return None, Reward(entry, f"not stored; {error}")
+        return None, Reward(entry, f"not stored, and cannot be computed here: {error}")
 
 
 def _predict(embeddings: Path, model: Path, shape: tuple[int, int]) -> _Rewards:

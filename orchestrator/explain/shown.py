@@ -64,7 +64,7 @@ def show(session: Session, cell: str, entry: str | None = None) -> dict[str, Any
     look = _Look(session, artifacts, results.failures, claims)
     telling = _telling(artifacts)
     entries = [
-        look.entry(name, group, whole=entry is not None or group[0] in telling)
+        look.entry(name, group, entry is not None, group[0] in telling)
         for name, group in found.steps.items()
         if entry in (None, name)
     ]
@@ -107,19 +107,21 @@ class _Look:
     failures: Mapping[int, Attempt]
     claims: Mapping[Artifact, str]
 
-    def entry(self, name: str, group: Sequence[Artifact], whole: bool) -> dict[str, Any]:
-        """Describe an entry, a step or all shards of it, with all views of the first one or only its curves."""
+    def entry(self, name: str, group: Sequence[Artifact], asked: bool, telling: bool) -> dict[str, Any]:
+        """Describe an entry, a step or all shards of it: with all views if it was asked for or is telling."""
         first = self.artifacts.step(group[0])
         steps = [self._step(artifact) for artifact in group]
-        # Where this entry has the step of another one, that shows what it made.
-        elsewhere = first.entry != name and first.entry in self.artifacts.cell.steps
-        files = self.artifacts.files(group[0])
+        # Of many shards the first one that is there is looked at.
+        shard = next((place for place, step in enumerate(steps) if step["state"] == "committed"), 0)
+        files = self.artifacts.files(group[shard])
         views: list[View] = []
-        if isinstance(files, ArtifactFiles) and not (elsewhere and not whole):
+        # Where this entry has the step of another one, that one shows what it made.
+        shows = asked or first.entry == name or first.entry not in self.artifacts.cell.steps
+        if shows and isinstance(files, ArtifactFiles):
             try:
-                views = self._views(group[0], files, whole)
+                views = self._views(group[shard], files, asked or telling)
             except DamagedArtifactError as error:
-                steps[0] |= {"state": "damaged", "damage": self._damage(error)}
+                steps[shard] |= {"state": "damaged", "damage": self._damage(error)}
         states = Counter(step["state"] for step in steps)
         return {
             "entry": name,
@@ -134,6 +136,7 @@ class _Look:
             },
             **self._metrics(group),
             "shards": len(steps),
+            "shard": shard,
             "steps": steps,
             "files": [{"name": file, "bytes": size} for file, size in files.sizes.items()]
             if isinstance(files, ArtifactFiles)

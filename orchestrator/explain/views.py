@@ -18,13 +18,15 @@ _ITEMS = 20
 
 @dataclass(frozen=True)
 class TableView:
-    """The first rows of a table."""
+    """The first rows of a table, and of a very wide one the first columns."""
 
     file: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     total: int | None
     """Rows of the whole table; None where counting them would mean to read it."""
+    width: int
+    """Columns of the whole table."""
     which: str = "first"
     """Which rows these are: "first", or the first "of split test"."""
     view: Literal["table"] = "table"

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import exhibits
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.drive import drive
 from orchestrator.explain import artifact_files, file_views
 from orchestrator.explain.shown import show
+from orchestrator.explain.views import ArrayView, TableView
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.problems import SweepError
 
@@ -151,10 +157,39 @@ def test_files_of_a_kind_that_nobody_knows_are_shown_by_what_they_are(look: Look
     assert torn["reason"].startswith("cannot be read as parquet")
 
 
+def test_of_a_wide_table_the_first_columns_and_of_one_with_splits_the_test_rows_are_shown(tmp_path: Path) -> None:
+    columns = {f"c{number}": range(5000) for number in range(99)}
+    table = pa.table({**columns, "split": ["train"] * 4990 + ["test"] * 10})
+    pq.write_table(table, tmp_path / "wide.parquet", row_group_size=1234)
+    view = file_views.parquet_view("wide.parquet", tmp_path / "wide.parquet")
+    assert isinstance(view, TableView)
+    assert (view.width, len(view.columns), view.total, view.which) == (100, 30, 5000, "of split test")
+    assert view.rows == tuple((number,) * 30 for number in range(4990, 4995))
+
+
+@given(st.integers(0, 40), st.integers(0, 45), st.integers(0, 45), st.integers(1, 9))
+def test_rows_are_read_across_groups_as_from_the_whole_table(total: int, start: int, count: int, group: int) -> None:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": pa.array(range(total), pa.int64())}), buffer, row_group_size=group)
+    with file_views.open_parquet(buffer.getvalue().to_pybytes()) as file:
+        rows = file_views.read_rows(file, start, count, ["a"])
+    assert rows == [(number,) for number in range(total)][start : start + count]
+
+
+@settings(max_examples=60)
+@given(st.text(), st.sampled_from([".json", ".jsonl", ".csv", ".txt", ".npy", ".parquet", ""]))
+def test_a_file_of_any_content_is_shown_or_said_to_be_none(text: str, suffix: str) -> None:
+    content = text.encode("utf-8", "surrogatepass")
+    view = file_views.content_view(f"a{suffix}", content, len(content))
+    json.dumps(asdict(view) if view else None, allow_nan=False)
+
+
 def test_an_array_has_shape_type_and_the_range_of_what_is_finite(folder: Path) -> None:
     session = opened(folder)
     step = show(session, CELL, "odd")["entries"][0]["steps"][0]
-    view = file_views._array("e.npy", Path(step["location"], "e.npy").read_bytes())
+    path = Path(step["location"], "e.npy")
+    view = file_views.content_view(path.name, path, path.stat().st_size)
+    assert isinstance(view, ArrayView)
     assert (view.shape, view.dtype) == ((1, 3), "float16")
     assert (view.low, view.mean, view.high, view.not_finite) == (1.0, 2.0, 3.0, 1)
 
@@ -228,12 +263,26 @@ def test_a_damaged_artifact_is_said_with_the_remedy_and_left_alone(folder: Path,
         torn.write_bytes(content[:-1] + b"x")
         before = {str(path): path.lstat().st_mtime_ns for path in (folder / "out").rglob("*")}
         entry = next(each for each in look()["entries"] if each["entry"] == "answers")
-        assert (entry["state"], entry["states"], entry["views"]) == ("partial", {"damaged": 1, "committed": 1}, [])
+        assert (entry["state"], entry["states"]) == ("partial", {"damaged": 1, "committed": 1})
+        # Nothing is shown of it; where the manifest tells, the next shard takes its place.
+        assert (entry["shard"], len(entry["views"])) == ((1, 1) if file == "manifest.json" else (0, 0))
         assert "is damaged" in entry["steps"][0]["damage"]
         assert "verify" in entry["steps"][0]["damage"]
         assert {str(path): path.lstat().st_mtime_ns for path in (folder / "out").rglob("*")} == before
     finally:
         torn.write_bytes(content)
+
+
+def test_an_entry_with_the_step_of_another_one_leaves_it_to_that_one_to_show_it(tmp_path: Path) -> None:
+    same = ["axes.x=[2]", "stages.again={stage: exhibit_model, config: {value: 2}}"]
+    session = opened(tmp_path, *same)
+    assert drive(session, None, True, None) == 0
+    session = opened(tmp_path, *same)
+    entries = {each["entry"]: each for each in show(session, CELL)["entries"]}
+    first, second = sorted(("model", "again"), key=list(entries).index)
+    assert (entries[first]["step_of"], len(entries[first]["views"])) == (None, 2)
+    assert (entries[second]["step_of"], entries[second]["views"]) == (first, [])
+    assert len(show(session, CELL, second)["entries"][0]["views"]) == 2
 
 
 def test_an_entry_that_the_cell_does_not_have_is_a_mistake(look: Look) -> None:
