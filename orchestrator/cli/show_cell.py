@@ -15,12 +15,14 @@ from orchestrator.results.format import format_value
 from orchestrator.texts import plain_text
 
 #: Characters of a text that are shown, of a whole cell and of one entry; a line is never wider than this many columns.
-_BRIEF, _FULL, _WIDTH = 300, 4000, 140
+_BRIEF, _FULL, _WIDTH = 400, 4000, 140
 #: Files of an artifact that are listed.
 _FILES = 20
 _BARS = "▁▂▃▄▅▆▇█"
 #: Columns of a curve.
 _POINTS = 32
+#: Rows of long texts that are shown of an entry beside others.
+_BRIEF_ROWS = 2
 #: A table whose values are no longer than this is drawn as one.
 _SHORT = 24
 
@@ -66,7 +68,10 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
             return
     if entry["inputs"] and whole:
         _pairs("inputs", {name: "+".join(entries) for name, entries in entry["inputs"].items()})
-    _pairs("config", {name: _shortened(value, whole) for name, value in _flat(entry["config"])})
+    if not whole and state in ("pending", "unneeded"):
+        return
+    config = {name: _shortened(value, whole) for name, value in _flat(entry["config"]) if whole or value != "null"}
+    _pairs("config", config)
     _pairs("metrics", {name: format_value(value) for name, value in entry["metrics"].items()})
     for name, reason in entry["undefined"].items():
         _paragraph(f"{name} is undefined: {reason}", indent=2)
@@ -112,13 +117,15 @@ def _failure(step: Mapping[str, Any], where: str) -> None:
 
 
 def _table(view: _View, whole: bool) -> None:
-    count, total = len(view["rows"]), view["total"]
+    rows = [[_cell(value) for value in row] for row in view["rows"]]
+    narrow = all(cell_len(value) <= _SHORT and "\n" not in value for row in rows for value in row)
+    rows = rows if narrow or whole else rows[:_BRIEF_ROWS]
+    count, total = len(rows), view["total"]
     of = "" if total is None else f" of {total:,}"
     split = f" {view['which']}" if view["which"] != "first" else ""
-    rows = [[_cell(value) for value in row] for row in view["rows"]]
     wide = f", the first {len(view['columns'])}" if len(view["columns"]) < view["width"] else ""
     _paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(view['width'], 'column')}{wide}", indent=2)
-    if all(cell_len(value) <= _SHORT and "\n" not in value for row in rows for value in row):
+    if narrow:
         console.print(table(view["columns"], rows))
         return
     for number, row in enumerate(rows, 1):
@@ -136,14 +143,15 @@ def _cell(value: Any) -> str:
 def _curve(view: _View, whole: bool) -> None:
     curves = view["curves"]
     if not whole:
-        curves = [curve for curve in curves if "loss" in curve["metric"]] or curves[:1]
+        moving = [curve for curve in curves if curve["points"] > 1]
+        curves = [curve for curve in moving if "loss" in curve["metric"]] or moving[:1]
     width = max((len(curve["metric"]) for curve in curves), default=0)
     for curve in curves:
         values = curve["values"]
         ends = f"{format_value(values[0])} → {format_value(values[-1])}"
         steps = f"steps {curve['steps'][0]:,} to {curve['steps'][-1]:,}"
         _paragraph(f"{curve['metric']:<{width}}  {sparkline(values)}  {ends}  {steps}", indent=2)
-    if not curves:
+    if not curves and whole:
         _paragraph(f"{view['file']}: no point of a curve", indent=2)
 
 
@@ -227,7 +235,7 @@ _VIEWS = {
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the fields of a config with their paths: {"a": {"b": 1}} -> ("a.b", "1")."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and (value or not path):
         for name, item in value.items():
             yield from _flat(item, f"{path}.{name}" if path else str(name))
     else:

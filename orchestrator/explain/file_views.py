@@ -40,21 +40,9 @@ _VALUES = 2**22
 #: Bytes of a text that are read to show its beginning; a file of no more that is text is shown whatever its name.
 _BEGINNING = 2**16
 _KNOWN = (
-    ".parquet",
-    ".npy",
-    ".csv",
-    ".tsv",
-    ".jsonl",
-    ".txt",
-    ".md",
-    ".json",
-    ".yaml",
-    ".yml",
-    ".toml",
-    ".log",
-    ".html",
+    ".parquet", ".npy", ".csv", ".tsv", ".jsonl", ".txt", ".md", ".json", ".yaml", ".yml", ".toml", ".log", ".html",
     ".xml",
-)
+)  # fmt: skip
 #: What reading a file may raise that is not what its name says.
 UNREADABLE = (
     pa.ArrowException, OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError,
