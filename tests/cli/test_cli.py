@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "compare",
         "report",
         "why",
+        "show",
         "debug",
         "sync",
         "gc",
