@@ -82,7 +82,7 @@ def drive(
         address: address of the Ray cluster; None takes RAY_ADDRESS, or else starts Ray on this machine.
         inline: run the steps one by one in this process, without Ray.
         tracking_uri: MLflow's tracking URI; None takes that of the sweep.
-        on_event: called with every event, in this thread; may raise KeyboardInterrupt.
+        on_event: called with every event, in this thread; may raise KeyboardInterrupt while the loop runs.
 
     Returns:
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
@@ -99,6 +99,18 @@ def drive(
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
+    with contextlib.closing(publisher) if publisher else contextlib.nullcontext():
+        return _drive(session, results, publisher, address, inline, on_event)
+
+
+def _drive(
+    session: Session,
+    results: Results,
+    publisher: Publisher | None,
+    address: str | None,
+    inline: bool,
+    on_event: Callable[[Event], None],
+) -> int:
     signalled: int | None = None
     if session.schedule.done:
         # If all cells were chosen, there are no others to count.
@@ -235,9 +247,11 @@ class _Run:
             self._on_event(LoopEnded("lost", str(error)))
         finally:
             schedule.codes[np.isin(schedule.codes, (State.RUNNING, State.ELSEWHERE))] = State.PENDING
-            self._executor.stop()
-            self._sweep_scratch(self._driver)
-            remove_heartbeat(self._session.outputs.folder)
+            # All of it, whoever interrupts once more meanwhile.
+            with contextlib.ExitStack() as ending:
+                ending.callback(remove_heartbeat, self._session.outputs.folder)
+                ending.callback(self._sweep_scratch, self._driver)
+                ending.callback(self._executor.stop)
         return shutdown.exit_code
 
     def _note(self, attempt: Attempt | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.redact import redact
-from orchestrator.sweep.document import read_document
+from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
 from orchestrator.sweep.problems import (
@@ -41,15 +41,27 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
 
 
 def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a sweep file as far as it is understood, so that `build_plan` can tell all of its mistakes at once.
+    """Read a sweep file as far as it is understood; see `draft_document`.
+
+    Raises:
+        SweepError: the file is no YAML mapping, or an override cannot be made.
+    """
+    return draft_document(read_document(path), overrides)
+
+
+def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep as far as it is understood, so that `build_plan` can tell all of its mistakes at once.
+
+    Args:
+        document: what was written; it is overridden, and its local files are resolved, in place.
+        overrides: what `-s` changes of it, as `path=value`.
 
     Returns:
         A sweep of the parts without mistakes; `problems` has these, and `understood` says what they hide.
 
     Raises:
-        SweepError: the file is no YAML mapping, or an override cannot be made.
+        SweepError: an override cannot be made.
     """
-    document = read_document(path)
     override(document, overrides)
     problems = resolve_files(document)
     hidden: set[DocPath] = set()
@@ -60,7 +72,7 @@ def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         problems += [document.problem(where, message) for where, message in messages.items()]
         hidden = _hidden_by(messages, document.value)
         spec = SweepSpec.model_validate(_without(document.value, hidden))
-    spec._table, unusable = stage_table(spec.uses, path.parent.absolute())
+    spec._table, unusable = stage_table(spec.uses, document.path.parent.absolute())
     problems += [document.problem(("uses", position), message) for position, message in unusable.items()]
     hidden |= {("uses",)} if unusable else set()
     spec._document, spec._hidden = document, frozenset(hidden)

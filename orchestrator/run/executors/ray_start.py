@@ -6,8 +6,10 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 # Keeps older versions of Ray from warning; that steps without a GPU see none does not depend on it.
@@ -24,18 +26,22 @@ class RayUnreachableError(Exception):
     """No Ray cluster answers at the address, or Ray does not start on this machine."""
 
 
-def connect(address: str | None, modules: Collection[str] = ()) -> None:
+def connect(address: str | None, modules: Collection[str] = ()) -> Callable[[], None]:
     """Connect this process to a cluster, or start a local instance; keep a connection that exists.
 
     Args:
         address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
         modules: top-level modules of stages outside this package; workers get copies of them.
 
+    Returns:
+        What disconnects; nothing does where the connection was somebody else's.
+
     Raises:
         RayUnreachableError: no cluster answers at the address, or none starts here.
     """
     if ray.is_initialized():
-        return
+        return lambda: None
+    listener = signal.getsignal(signal.SIGTERM)
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address.startswith(("http://", "https://")) and not in_job:
@@ -71,6 +77,20 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
             else f"Ray did not start on this machine: {reason}. Nothing was run; give the same command again. "
             "Should that not help, Ray's logs are in /tmp/ray/session_latest/logs, and --inline does without Ray."
         ) from error
+    return lambda: _disconnect(listener)
+
+
+def _disconnect(listener: Any) -> None:
+    """End the connection; what listened for SIGTERM before Ray did listens again."""
+    try:
+        ray.shutdown()
+    except KeyboardInterrupt:
+        # Half a connection would be taken for a whole one by the next run of this process.
+        ray.shutdown()
+        raise
+    finally:
+        if listener is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, listener)
 
 
 def copies(modules: Collection[str] = ()) -> dict[str, Any]:
@@ -101,6 +121,9 @@ def start_ray(**options: Any) -> None:
                 if last or "timed out during startup" not in str(error):
                     raise
                 ray.shutdown()
+            except KeyboardInterrupt:
+                ray.shutdown()
+                raise
 
 
 @contextlib.contextmanager
