@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +47,18 @@ class _Reader:
         self.paths.append(where)
         if value is None or isinstance(value, bool):
             return value
-        # Subclasses, such as numpy's float64 and enumerations, count as what they are derived from.
+        # Other kinds of these, such as enumerations and numpy's int64 and float64, count as what they stand for.
         if isinstance(value, str):
             return str.__str__(value)
-        if isinstance(value, int):
-            return int.__int__(value)
+        if isinstance(value, Integral):
+            return int(value)
         if isinstance(value, float):
             return float.__float__(value)
         if isinstance(value, os.PathLike):
             return os.fsdecode(value)
         if not isinstance(value, Mapping | list | tuple | range):
-            kind = type(value).__name__
-            return self._refuse(where, f"is of type {kind}; give a mapping, a list, a text, a number, a bool or None")
+            wanted = "give a mapping, a list, a text, a plain number, a bool or None"
+            return self._refuse(where, f"is of type {type(value).__name__}; {wanted}")
         if id(value) in self._open:
             return self._refuse(where, "contains itself")
         self._open.add(id(value))
@@ -109,6 +111,12 @@ class _Dumper(yaml.SafeDumper):
         """Write a value again wherever it occurs."""
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Escape the ends of lines that only Unicode knows; PyYAML loses them in other texts."""
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 for _tag, _pattern in SCALARS.items():
     _Dumper.add_implicit_resolver(_tag, _pattern, None)
