@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
+from types import FrameType
 from typing import Any
 
 # Keeps older versions of Ray from warning; that steps without a GPU see none does not depend on it.
@@ -67,7 +68,11 @@ def connect(address: str | None, modules: Collection[str] = ()) -> Callable[[], 
         options["address"] = address
     try:
         _probe(address)
-        start_ray(**options)
+        with contextlib.nullcontext() if address else _uninterrupted():
+            start_ray(**options)
+    except KeyboardInterrupt:
+        _disconnect(listener)
+        raise
     except Exception as error:  # a node that did not start in time is a plain Exception of Ray's
         reason = redact(str(error), address or "")
         raise RayUnreachableError(
@@ -82,15 +87,37 @@ def connect(address: str | None, modules: Collection[str] = ()) -> Callable[[], 
 
 def _disconnect(listener: Any) -> None:
     """End the connection; what listened for SIGTERM before Ray did listens again."""
-    try:
+    with _uninterrupted():
         ray.shutdown()
-    except KeyboardInterrupt:
-        # Half a connection would be taken for a whole one by the next run of this process.
-        ray.shutdown()
-        raise
-    finally:
         if listener is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, listener)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off: half a start, or half an end, leaves processes of Ray to a notebook that lives on.
+
+    The second one is not put off.
+    """
+    listener = signal.getsignal(signal.SIGINT)
+    if not callable(listener) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, listener)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def copies(modules: Collection[str] = ()) -> dict[str, Any]:
@@ -121,9 +148,6 @@ def start_ray(**options: Any) -> None:
                 if last or "timed out during startup" not in str(error):
                     raise
                 ray.shutdown()
-            except KeyboardInterrupt:
-                ray.shutdown()
-                raise
 
 
 @contextlib.contextmanager
