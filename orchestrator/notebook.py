@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.code import code_digest
 from orchestrator.command import repeat_places
 from orchestrator.explain.preview import preview
 from orchestrator.explain.why import explain
@@ -17,6 +19,7 @@ from orchestrator.session import Session, open_document
 from orchestrator.store.atomic import replace_file
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.mapping import document_of, to_yaml
+from orchestrator.sweep.problems import Problem, SweepError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -212,7 +215,7 @@ class Sweep:
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            SweepError: there is no such stage, or no cell ended with such an error.
+            SweepError: there is no such stage, no cell ended with such an error, or code was edited meanwhile.
             UnreachableError: no cluster answers at the address; nothing was run.
             StoreError: the store cannot be used, or the table could not be written.
         """
@@ -222,6 +225,7 @@ class Sweep:
 
         if max_cells is not None and max_cells < 1:
             raise ValueError(f"max_cells is {max_cells}, expected at least 1")
+        _refuse_edited_code(self._session.spec.modules)
         session = replace(self._session)
         session = session if stage is None else session.up_to(stage)
         session = session if error is None and max_cells is None else session.narrow(error, max_cells)
@@ -229,13 +233,13 @@ class Sweep:
             replace_file(self.file, self._text)
         listener = _Listener(session, on_progress)
         code = drive(session, address, inline, tracking_uri, listener)
+        if code == TERMINATED:
+            # Whoever listened before this run ends the process, as it would have done without a run.
+            signal.raise_signal(signal.SIGTERM)
         if listener.raised is not None:
             raise listener.raised
         if code == INTERRUPTED:
             raise KeyboardInterrupt("what was running is abandoned, the rest is kept; run() goes on")
-        if code == TERMINATED:
-            # Whoever listened before this run ends the process, as it would have done without a run.
-            signal.raise_signal(signal.SIGTERM)
         listener.report()
         return RunResult(listener.cells, code, session.outputs.results, listener.stopped, tuple(listener.warnings))
 
@@ -303,9 +307,11 @@ def open_sweep(
     chosen = _words(overrides), _words(only), _words(exclude)
     if not isinstance(sweep, Mapping):
         session = open_document(read_document(Path(sweep).expanduser()), *chosen, *places)
+        _refuse_edited_code(session.spec.modules)
         return Sweep(replace(session, file=session.file.absolute()))
     document = document_of(sweep, folder)
     session = open_document(document, *chosen, *places)
+    _refuse_edited_code(session.spec.modules)
     # The file that will say the same has the overrides and the output root in it.
     file = session.outputs.local / "sweeps" / session.spec.name / "sweep.yaml"
     session = replace(session, file=file, places=tuple(repeat_places((), None, places[1])))
@@ -313,6 +319,26 @@ def open_sweep(
     if session.spec.uses:
         comments.append(f"The modules that it uses were looked for in {folder}, too: in a shell PYTHONPATH names that.")
     return Sweep(session, to_yaml(document, str(session.outputs.root), comments))
+
+
+@cache
+def _loaded_code(modules: tuple[str, ...]) -> str:
+    """Return the digest of the code as it was when this process first opened a sweep of these modules."""
+    return code_digest(modules)
+
+
+def _refuse_edited_code(modules: tuple[str, ...]) -> None:
+    """Make sure that the code is still as this process loaded it.
+
+    A command loads what is there when it is given. Here, Ray's workers would run the new code for the old one's plan.
+
+    Raises:
+        SweepError: a file was edited.
+    """
+    if _loaded_code(modules) != code_digest(modules):
+        packages = ", ".join(("orchestrator", "workers", *modules))
+        message = f"a file of {packages} was edited since this process loaded it; restart the kernel, and give it again"
+        raise SweepError([Problem("", "", message)])
 
 
 def _words(texts: str | Iterable[str]) -> list[str]:

@@ -152,6 +152,18 @@ def test_what_the_callers_function_raises_ends_the_run_as_an_interrupt_does(
     assert calls(tmp_path) == 15 + 3
 
 
+def test_sigterm_is_passed_on_when_the_run_has_ended(tmp_path: Path) -> None:
+    sweep, told = opened(tmp_path), []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append((number, sweep.status()["live"])))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(lambda _: signal.raise_signal(signal.SIGTERM), inline=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == [(signal.SIGTERM, False)]
+    assert (sweep.folder / "results.parquet").exists()
+
+
 def test_what_the_callers_function_raises_at_the_end_costs_nothing(tmp_path: Path) -> None:
     def enough(progress: SweepProgress) -> None:
         if progress.done == progress.total:

@@ -102,6 +102,22 @@ def test_relative_paths_start_from_the_folder_at_the_time_of_opening(
     ]
 
 
+def test_code_that_was_edited_since_it_was_loaded_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "edited_beside_a_notebook.py"
+    module.write_text("from toy import STAGES\n")
+    monkeypatch.chdir(tmp_path)
+    values = {**TOY, "uses": [module.stem]}
+    sweep = open_sweep(values)
+    assert sweep.run(inline=True, max_cells=1).finished
+    module.write_text("from toy import STAGES  # and more\n")
+    edited = f"^a file of orchestrator, workers, {module.stem}, toy was edited since this process loaded it; restart"
+    with pytest.raises(SweepError, match=edited):
+        sweep.run(inline=True)
+    assert mistakes(values)[0].startswith("a file of")
+    # What is there can be looked at.
+    assert sweep.table().num_rows == 6
+
+
 def test_the_file_that_a_run_writes_is_the_same_sweep_for_a_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
