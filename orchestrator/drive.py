@@ -87,15 +87,17 @@ def drive(
         address: address of the Ray cluster; None takes RAY_ADDRESS, or else starts Ray on this machine.
         inline: run the steps one by one in this process, without Ray.
         tracking_uri: MLflow's tracking URI; None takes that of the sweep.
-        on_event: called with every event, in this thread; may raise KeyboardInterrupt.
+        on_event: called with every event, in this thread; may raise KeyboardInterrupt while the loop runs.
 
     Returns:
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
 
     Raises:
+        SweepError: a stage that is not this package's was edited since the sweep was opened; nothing was run.
         UnreachableError: no cluster answers at the address; nothing was run.
         StoreError: the store cannot be used, or the table could not be written; then all else is done.
     """
+    refuse_edited_stages(session)
     session.store.prepare()
     results = Results(session.plan, session.store, session.schedule)
     for damage in results.set_damaged_aside():
@@ -106,6 +108,18 @@ def drive(
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
+    with contextlib.closing(publisher) if publisher else contextlib.nullcontext():
+        return _drive(session, results, publisher, address, inline, on_event)
+
+
+def _drive(
+    session: Session,
+    results: Results,
+    publisher: Publisher | None,
+    address: str | None,
+    inline: bool,
+    on_event: Callable[[Event], None],
+) -> int:
     signalled: int | None = None
     if session.schedule.done:
         # If all cells were chosen, there are no others to count.
@@ -139,6 +153,21 @@ def drive(
     if write_error:
         raise write_error
     return code
+
+
+def refuse_edited_stages(session: Session) -> None:
+    """Make sure that the stages that are not this package's are still what the sweep was planned with.
+
+    Raises:
+        SweepError: a module of theirs was edited since the sweep was opened.
+    """
+    try:
+        edited = session.spec.available.edited()
+    except StageError as error:
+        raise SweepError([Problem(str(session.file), "", str(error))]) from error
+    if edited:
+        message = f"{edited[0]} or a module that it imports was edited since the sweep was opened; open it again"
+        raise SweepError([Problem(str(session.file), "", message)])
 
 
 def summary_of(session: Session, table: pa.Table) -> pa.Table | None:
@@ -253,9 +282,11 @@ class _Run:
             self._on_event(LoopEnded("lost", str(error)))
         finally:
             schedule.codes[np.isin(schedule.codes, (State.RUNNING, State.ELSEWHERE))] = State.PENDING
-            self._executor.stop()
-            self._sweep_scratch(self._driver)
-            remove_heartbeat(self._session.outputs.folder)
+            # All of it, whoever interrupts once more meanwhile.
+            with contextlib.ExitStack() as ending:
+                ending.callback(remove_heartbeat, self._session.outputs.folder)
+                ending.callback(self._sweep_scratch, self._driver)
+                ending.callback(self._executor.stop)
         return shutdown.exit_code
 
     def _note(self, attempt: Attempt | None) -> None:

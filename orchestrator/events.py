@@ -136,3 +136,19 @@ Event = (
     DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StageBroken | Unschedulable
     | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
 )  # fmt: skip
+
+
+def warning(event: Event) -> str | None:
+    """Return what people should know of an event although the run goes on: a sentence, or None."""
+    match event:
+        case DamageFound(damage):
+            return f"{damage}; it is made again"
+        case StageBroken(_, reason):
+            return reason
+        case Unschedulable(resources):
+            return f"no node of the cluster has {resources}; steps wait until one joins"
+        case Troubled(message):
+            return message
+        case MlflowDelayed(reason):
+            return f"{reason}; the sweep goes on, MLflow gets its runs later"
+    return None

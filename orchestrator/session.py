@@ -17,13 +17,16 @@ from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import select
 from orchestrator.run.schedule import Schedule
 from orchestrator.store import Store, open_store
-from orchestrator.sweep.load import draft_sweep
+from orchestrator.sweep.document import Document, read_document
+from orchestrator.sweep.load import draft_document
 from orchestrator.sweep.outputs import Outputs, resolve_outputs
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from orchestrator.results.table import Results
 
 
@@ -67,6 +70,18 @@ class Session:
         """The numbers of the chosen cells."""
         return range(len(self.plan.points)) if self.cells is None else np.flatnonzero(self.cells).tolist()
 
+    def up_to(self, entry: str) -> Session:
+        """Return a session that is to reach one entry, and nothing that depends on it.
+
+        Raises:
+            SweepError: there is no such entry.
+        """
+        if entry not in self.plan.entries:
+            raise SweepError(
+                [Problem("--stage", "", f"there is no entry {entry!r}; {nearest(entry, self.plan.entries)}")]
+            )
+        return replace(self, entry=entry)
+
     def narrow(self, error: str | None, count: int | None) -> Session:
         """Return a session of only those chosen cells that are unfinished.
 
@@ -108,6 +123,18 @@ class Session:
         results.read_failures()
         return results
 
+    def table(self) -> pa.Table:
+        """Rebuild the results table from the store, write it, and return the rows of the chosen cells.
+
+        Raises:
+            StoreError: the store cannot be read, or the table cannot be written.
+        """
+        from orchestrator.results.parquet import write_results
+
+        table = self.results().table()
+        write_results(table, self.outputs.results)
+        return table if self.cells is None else table.filter(self.cells)
+
 
 def open_session(
     file: Path,
@@ -132,11 +159,22 @@ def open_session(
     Raises:
         SweepError: with every mistake that was found.
     """
-    spec = draft_sweep(file, overrides or ())
+    session = open_document(read_document(file), overrides, only, exclude, outputs, store)
+    return session if entry is None else session.up_to(entry)
+
+
+def open_document(
+    document: Document,
+    overrides: list[str] | None = None,
+    only: list[str] | None = None,
+    exclude: list[str] | None = None,
+    outputs: str | None = None,
+    store: str | None = None,
+) -> Session:
+    """Check and plan a sweep that has been read; arguments and errors as those of `open_session`."""
+    spec = draft_document(document, overrides or ())
     plan = build_plan(spec)
     cells = select(plan, only or (), exclude or ()) if only or exclude else None
-    if entry is not None and entry not in plan.entries:
-        raise SweepError([Problem("--stage", "", f"there is no entry {entry!r}; {nearest(entry, plan.entries)}")])
     places, selection = repeat_places(overrides, outputs, store), repeat_selection(only, exclude)
     where = resolve_outputs(spec.name, spec.store, outputs, store)
-    return Session(file, spec, plan, cells, where, entry, tuple(places), tuple(selection))
+    return Session(document.path, spec, plan, cells, where, None, tuple(places), tuple(selection))

@@ -17,7 +17,7 @@ from orchestrator.redact import redact
 from orchestrator.store import Store
 from orchestrator.study import StageError
 from orchestrator.study.modules import study_of
-from orchestrator.study.source import source_digest
+from orchestrator.study.source import modules_of, source_digest
 from workers.device import promise_gpu
 from workers.stage import Origin, Stage
 
@@ -117,7 +117,7 @@ class Process:
 def _check_source(stage: Stage, origin: Origin) -> None:
     """Raise if the source of a stage that is not this package's is other than the driver's when it planned."""
     study = study_of(origin)
-    modules = [each.partition(":")[0] for each in (stage.function, stage.together) if each]
+    modules = modules_of(stage)
     try:
         same = source_digest(study, modules) == origin.source
     except StageError as error:

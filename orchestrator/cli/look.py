@@ -162,7 +162,7 @@ def results(
     elif cells:
         _refuse({"--by": bool(by)}, "has no effect beside --cells, which averages nothing")
     form = _format(form, output, as_json)
-    table = _rebuilt(session)
+    table = session.table()
     if sql is not None:
         shown = query(table, sql)
     elif cells:
@@ -234,7 +234,7 @@ def compare(
         _refuse(given, "is for comparisons of the values of an axis; name it: AXIS=V1,V2")
     confidence = confidence or 0.95
     axis, chosen = read_values(session.spec, "AXIS=V1,V2", values) if values and "=" in values else (values, [])
-    table = _rebuilt(session)
+    table = session.table()
     warnings = missing_cells(table)
     measured = names(metrics) or session.spec.summary.metrics
     found: list[comparisons.Comparison] = []
@@ -283,7 +283,7 @@ def report(
         _refuse({"--tracking-uri": True}, "has no effect without --mlflow")
     folder = output or session.outputs.local / "sweeps" / session.spec.name / "report"
     with bar("report") as progress:
-        page = write_report(session, _rebuilt(session), folder, progress)
+        page = write_report(session, session.table(), folder, progress)
     say(f"report: {page}")
     if mlflow:
         from orchestrator.cli.sync import keep_report
@@ -354,15 +354,6 @@ def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:
     if problems:
         raise SweepError(problems)
     return table.select([name for name in table.column_names if not metrics or name not in known or name in metrics])
-
-
-def _rebuilt(session: Session) -> pa.Table:
-    """Rebuild the results table from the store, write it, and narrow it to the selected cells."""
-    from orchestrator.results.parquet import write_results
-
-    table = session.results().table()
-    write_results(table, session.outputs.results)
-    return table if session.cells is None else table.filter(session.cells)
 
 
 def _format(form: Format | None, output: Path | None, as_json: bool) -> Format | None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.eta import format_duration, format_eta, format_eta_short
+from orchestrator.explain.progress import progress_of
 from orchestrator.plan.select import format_coords
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Attempt, Outcome
@@ -84,17 +85,8 @@ class Progress:
         return Group(table, Text(line, no_wrap=False, overflow="fold"))
 
     def _line(self) -> str:
-        counts = self._schedule.counts()
-        total = sum(sum(each.values()) for each in counts.values())
-        done = sum(each[State.COMMITTED] for each in counts.values())
-        failed = sum(each[State.FAILED] for each in counts.values())
-        busy = [f"{name} {each[State.RUNNING]}" for name, each in counts.items() if each[State.RUNNING]]
-        elsewhere = sum(each[State.ELSEWHERE] for each in counts.values())
-        busy += [f"{elsewhere} by another driver"] if elsewhere else []
-        return (
-            f"{format_duration(time.monotonic() - self._started)}  {done}/{total} steps done, {failed} failed, "
-            f"running: {', '.join(busy) or 'nothing'}, {format_eta(self._estimator.eta())}"
-        )
+        progress = progress_of(self._schedule, self._estimator.eta())
+        return f"{format_duration(time.monotonic() - self._started)}  {progress}"
 
     def _step(self, attempt: Attempt) -> str:
         """Name a step as people do: by its entry and coordinates."""

@@ -31,6 +31,7 @@ from orchestrator.events import (
     Started,
     Troubled,
     Unschedulable,
+    warning,
 )
 from orchestrator.explain.other_code import format_other_code
 from orchestrator.plan.needed import needed_steps
@@ -102,10 +103,12 @@ class _Printer:
 
     def _print(self, event: Event) -> None:
         match event:
-            case DamageFound(damage):
-                console.say(f"{damage}; it is made again", style="yellow")
             case MadeByOtherCode(found):
                 console.say(format_other_code(self._session, found), style="yellow")
+            case DamageFound() | Unschedulable() | Troubled() | MlflowDelayed():
+                console.say(warning(event) or "", style="yellow")
+            case StageBroken():
+                console.say(warning(event) or "", style="red")
             case NothingToDo(unfinished):
                 console.say(f"nothing to do: {_all_done(self._session, unfinished)}")
             case Started(cells, steps):
@@ -120,14 +123,6 @@ class _Printer:
             case Progressed(attempt):
                 if self._progress:
                     self._progress.advance(attempt)
-            case StageBroken(_, reason):
-                console.say(reason, style="red")
-            case Unschedulable(resources):
-                console.say(f"no node of the cluster has {resources}; steps wait until one joins", style="yellow")
-            case Troubled(message):
-                console.say(message, style="yellow")
-            case MlflowDelayed(reason):
-                console.say(f"{reason}; the sweep goes on, MLflow gets its runs later", style="yellow")
             case LoopEnded():
                 self.close()
                 _say_how_it_ended(event)

@@ -37,14 +37,11 @@ def sync(
     Exit code: 0 MLflow shows the table, 2 MLflow does not answer.
     """
     from orchestrator.cli import console
-    from orchestrator.results.parquet import write_results
 
     if session.spec.tracking is False:
         console.say("tracking: false in the sweep, nothing to do")
         return
-    table = session.results().table()
-    write_results(table, session.outputs.results)
-    raise typer.Exit(0 if synchronise(session, table, tracking_uri, rebuild) else 2)
+    raise typer.Exit(0 if synchronise(session, session.table(), tracking_uri, rebuild) else 2)
 
 
 def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, rebuild: bool = False) -> bool:

@@ -22,7 +22,8 @@ from orchestrator.results.table import Results
 from orchestrator.run.schedule import State
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 from orchestrator.types import Artifact, Attempt, Manifest
 from workers.metric import Metric, over_shards
 from workers.tables import HISTORY, JUDGMENTS, RESPONSES, VERDICTS
@@ -191,7 +192,7 @@ class _Look:
 
     def _declared(self, artifact: Artifact) -> dict[str, Metric]:
         plan, number = self.session.plan, self.artifacts.number(artifact)
-        return plan.by_entry[plan.entry_of(number)].resolved_at(int(plan.at[number])).configs[0].declared()
+        return plan.by_entry[plan.entry_of(number)].resolved_at(int(plan.at[number])).configs[0].declared() or {}
 
     def _views(self, artifact: Artifact, files: ArtifactFiles, whole: bool) -> list[View]:
         """Look at what an artifact holds: all of it, or only the curve of its training.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from types import FrameType
 
@@ -18,7 +19,7 @@ _RESERVE = 2.0
 
 
 class Shutdown:
-    """The early end of a run; as a context manager it listens for SIGTERM."""
+    """The early end of a run; as a context manager it listens for SIGTERM, which only the main thread can."""
 
     def __init__(self, schedule: Schedule, drains: bool) -> None:
         """Prepare to listen; signals are handled inside the context manager only.
@@ -34,11 +35,14 @@ class Shutdown:
         """Exit code of the run if a signal ended it early."""
 
     def __enter__(self) -> Shutdown:
-        self._before = signal.signal(signal.SIGTERM, self._terminate)
+        self._listens = threading.current_thread() is threading.main_thread()
+        if self._listens:
+            self._before = signal.signal(signal.SIGTERM, self._terminate)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if self._listens:
+            signal.signal(signal.SIGTERM, self._before)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the grace period is over; call this regularly.

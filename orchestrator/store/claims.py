@@ -96,20 +96,24 @@ def claimed(store: Store, address: Artifact, driver: str, stale: str | None) -> 
         ClaimedError: a living process of another driver holds it.
     """
     mine = Holder(driver, socket.gethostname(), this_process())
-    held = store.claim(address, mine.to_text())
-    if held is not None:
-        holder = parse_holder(held)
-        if held != stale and not (holder and (holder.driver == driver or holder.gone())):
-            raise ClaimedError(held)
-        store.renew(address, mine.to_text())
-    with _lock:
-        _held[store.location, address] = (store, mine)
-    heartbeat.start()
+    refused = False
+    # Ctrl-C may come at any instant, and in a notebook this process lives on, for which a claim would be left behind.
     try:
+        held = store.claim(address, mine.to_text())
+        if held is not None:
+            holder = parse_holder(held)
+            refused = held != stale and not (holder and (holder.driver == driver or holder.gone()))
+            if refused:
+                raise ClaimedError(held)
+            store.renew(address, mine.to_text())
+        with _lock:
+            _held[store.location, address] = (store, mine)
+        heartbeat.start()
         yield
     finally:
-        with _lock:
-            _, last = _held.pop((store.location, address), (store, mine))
-        # A claim that stays behind is taken over; the outcome of the step matters more.
-        with contextlib.suppress(StoreError):
-            store.release(address, last.to_text())
+        if not refused:
+            with _lock:
+                _, last = _held.pop((store.location, address), (store, mine))
+            # A claim that stays behind is taken over; the outcome of the step matters more.
+            with contextlib.suppress(StoreError):
+                store.release(address, last.to_text())

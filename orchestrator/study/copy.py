@@ -24,6 +24,7 @@ from typing import Any
 from pathspec import PathSpec
 
 from orchestrator.study import StageError
+from orchestrator.study.modules import OURS
 from orchestrator.study.table import StageTable
 
 #: A file of more bytes that is no Python is taken for data.
@@ -36,9 +37,6 @@ LEFT_OUT = (
     ".git", ".ci", ".github", ".venv", "venv", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info",
     "/tests", "/build", "/outputs", "/mlruns", "*.parquet", "*.safetensors", "*.db", ".env*",
 )  # fmt: skip
-
-#: Packages that every node has, or gets as a copy of its own.
-_OURS = frozenset({"orchestrator", "workers", "dashboards"})
 
 #: Patterns, and the folder that they are relative to.
 _Ignored = tuple[Path, PathSpec[Any]]
@@ -76,7 +74,7 @@ def make_copy(stages: StageTable, without: Sequence[Path] = ()) -> CodeCopy | No
     for module in modules:
         top = module.name.partition(".")[0]
         # What is installed is installed on every node.
-        if module.root == folder or module.installed or top in _OURS:
+        if module.root == folder or module.installed or top in OURS:
             continue
         package = module.root / top
         found = walk(package, LEFT_OUT) if package.is_dir() else [module.root / f"{top}.py"]

@@ -20,8 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from orchestrator.code import PACKAGES
 from orchestrator.study import StageError
 from workers.stage import Origin
+
+#: Packages that every node has, or gets as a copy of its own.
+OURS = frozenset({"orchestrator", "workers", "dashboards"})
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ class Study:
             if _active is not None:
                 _active._set_aside()
             _active = self
-            others = {each for each in _STUDIES if each != self.folder}
+            # A checkout of this package, as a working directory, stays where Python finds it.
+            others = {each for each in _STUDIES if each not in (self.folder, *_HOMES)}
             sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() not in others]
             places = [Path(each or ".").resolve() for each in sys.path]
             if self.folder not in places:
@@ -184,7 +189,7 @@ class Study:
         return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops}
 
     def _holds(self, module: ModuleType) -> bool:
-        if module.__name__ == "__main__":
+        if module.__name__ in ("__main__", *OURS):
             return False
         places = [*(getattr(module, "__path__", None) or ())] or [getattr(module, "__file__", None)]
         return any(place and Path(place).parent.resolve() == self.folder for place in places)
@@ -213,6 +218,8 @@ def study_of(origin: Origin) -> Study:
 
 _LOCK = threading.RLock()
 _STUDIES: dict[Path, Study] = {}
+#: The folders that this package's own packages lie in.
+_HOMES = frozenset(each.parent.resolve() for each in PACKAGES)
 #: Folder of a study -> the copy of it that this process was given.
 _COPIES: dict[Path, Study] = {}
 _active: Study | None = None

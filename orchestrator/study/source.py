@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.study import StageError
-from orchestrator.study.modules import Module, Study
+from orchestrator.study.modules import OURS, Module, Study
 from orchestrator.texts import nearest
+from workers.stage import Stage
 
 
 def source_digest(study: Study, names: Iterable[str]) -> str:
@@ -35,6 +36,14 @@ def source_digest(study: Study, names: Iterable[str]) -> str:
     for name in sorted(files):
         whole.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n".encode())
     return whole.hexdigest()
+
+
+def modules_of(stage: Stage) -> list[str]:
+    """Return the modules that hold the functions of a stage and its config, whose source is that of the stage."""
+    named = [each.partition(":")[0] for each in (stage.function, stage.together) if each]
+    config = stage.config.__module__
+    # The config of a plain function is made here, from its signature; those of this package change with its versions.
+    return list(dict.fromkeys(named if config.partition(".")[0] in OURS else [*named, config]))
 
 
 def missing(study: Study, name: str) -> StageError:

@@ -13,7 +13,7 @@ from orchestrator.study import StageError
 from orchestrator.study.function_stage import function_stage
 from orchestrator.study.modules import Module, Study
 from orchestrator.study.signature import check_table_function
-from orchestrator.study.source import source_digest
+from orchestrator.study.source import modules_of, source_digest
 from orchestrator.texts import nearest
 from workers.stage import Origin, Stage, join_tables
 from workers.stages import STAGES
@@ -92,7 +92,8 @@ class StageTable:
 
     def _stage(self, name: str, inputs: Sequence[str], declared: tuple[str, ...] | None, version: int | None) -> Stage:
         if ":" in name:
-            origin = self._origin(name, name.partition(":")[0], [name], version)
+            module = name.partition(":")[0]
+            origin = self._origin(name, module, [module], version)
             return function_stage(self.study, name, version, inputs, declared, origin)
         if name not in self.named:
             self._ask_installed(name)
@@ -105,11 +106,10 @@ class StageTable:
         check_table_function(self.study, stage.function, frozenset(stage.inputs))
         if stage.together:
             check_table_function(self.study, stage.together)
-        named = [each for each in (stage.function, stage.together) if each]
-        return replace(stage, origin=self._origin(name, self._homes[name], named, stage.version))
+        return replace(stage, origin=self._origin(name, self._homes[name], modules_of(stage), stage.version))
 
-    def _origin(self, name: str, home: str, functions: Sequence[str], version: int | None) -> Origin:
-        source = source_digest(self.study, [each.partition(":")[0] for each in functions])
+    def _origin(self, name: str, home: str, modules: Sequence[str], version: int | None) -> Origin:
+        source = source_digest(self.study, modules)
         module = self.study.find(home)
         namespace = self._namespace or (module and _distribution(module)) or ""
         if version is not None and not namespace:
@@ -143,9 +143,21 @@ class StageTable:
         names: dict[str, None] = dict.fromkeys(self._homes.values())
         for stage in self._made.values():
             if stage.origin:
-                names |= dict.fromkeys(each.partition(":")[0] for each in (stage.function, stage.together) if each)
-                names[stage.config.__module__] = None
+                names |= dict.fromkeys(modules_of(stage))
         return [module for name in names if (module := self.study.find(name))]
+
+    def edited(self) -> list[str]:
+        """Return the functions of looked-up stages whose source is another one now.
+
+        Raises:
+            StageError: a module is gone, or no Python any more.
+        """
+        self.study.refresh()
+        found = []
+        for stage in self._made.values():
+            if stage.origin and source_digest(self.study, modules_of(stage)) != stage.origin.source:
+                found.append(stage.function)
+        return found
 
     @property
     def foreign(self) -> bool:

@@ -1,4 +1,4 @@
-"""A YAML text as plain values that remember their lines."""
+"""A sweep as plain values that remember their places: the lines of a YAML text, or nothing but their paths."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from orchestrator.texts import nearest
 
 @dataclass
 class Document:
-    """The value of a YAML file with the place of every part of it."""
+    """The value of a sweep with the place of every part of it."""
 
     path: Path
+    """The YAML file. Of a sweep that was given as values, a name in the folder that its relative paths start from."""
     value: dict[str, Any]
     places: dict[DocPath, str] = field(default_factory=dict)
 
@@ -93,8 +94,10 @@ _SCALARS: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
         lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
     ),
 }
-for _name, (_pattern, _) in _SCALARS.items():
-    _Composer.add_implicit_resolver(_TAG + _name, _pattern, None)
+#: YAML tag -> what is read as a value of it.
+SCALARS = {_TAG + name: pattern for name, (pattern, _) in _SCALARS.items()}
+for _tag, _pattern in SCALARS.items():
+    _Composer.add_implicit_resolver(_tag, _pattern, None)
 
 
 class _Reader:

@@ -14,7 +14,7 @@ from orchestrator.redact import redact
 from orchestrator.study import StageError
 from orchestrator.study.modules import study_at
 from orchestrator.study.table import StageTable
-from orchestrator.sweep.document import read_document
+from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
 from orchestrator.sweep.problems import UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
@@ -36,15 +36,27 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
 
 
 def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a sweep file as far as it is understood, so that `build_plan` can tell all of its mistakes at once.
+    """Read a sweep file as far as it is understood; see `draft_document`.
+
+    Raises:
+        SweepError: the file is no YAML mapping, or an override cannot be made.
+    """
+    return draft_document(read_document(path), overrides)
+
+
+def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep as far as it is understood, so that `build_plan` can tell all of its mistakes at once.
+
+    Args:
+        document: what was written; it is overridden, and its local files are resolved, in place.
+        overrides: what `-s` changes of it, as `path=value`.
 
     Returns:
         A sweep of the parts without mistakes; `problems` has these, and `understood` says what they hide.
 
     Raises:
-        SweepError: the file is no YAML mapping, or an override cannot be made.
+        SweepError: an override cannot be made.
     """
-    document = read_document(path)
     override(document, overrides)
     problems = resolve_files(document)
     hidden: set[DocPath] = set()
@@ -55,7 +67,7 @@ def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         problems += [document.problem(where, message) for where, message in messages.items()]
         hidden = _hidden_by(messages, document.value)
         spec = SweepSpec.model_validate(_without(document.value, hidden))
-    study = study_at(path.parent)
+    study = study_at(document.path.parent)
     study.refresh()
     spec._available = StageTable(study, spec.namespace)
     for position, module in enumerate(spec.uses):

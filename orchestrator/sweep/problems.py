@@ -25,7 +25,7 @@ class Problem:
     """One mistake: where it is, what was found, what to do."""
 
     place: str
-    """"sweeps/full.yaml:12", or "-s axes.seed=…" for an override."""
+    """"sweeps/full.yaml:12", or "-s axes.seed=…" for an override; empty in a sweep that is not written in a file."""
     path: str
     """"stages.fit.config.epochs"; empty for the whole document."""
     message: str
@@ -37,7 +37,7 @@ class Problem:
         return int(line) if line.isdecimal() else 0
 
     def __str__(self) -> str:
-        return redact(f"{self.place}: {self.path}: {self.message}" if self.path else f"{self.place}: {self.message}")
+        return redact(": ".join(part for part in (self.place, self.path, self.message) if part))
 
 
 class SweepError(Exception):

@@ -13,7 +13,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.code import this_code
 from orchestrator.store.posix import PosixStore
 from orchestrator.study.modules import study_at
-from orchestrator.study.source import source_digest
+from orchestrator.study.source import modules_of, source_digest
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Step
 from workers.stage import Origin, Stage
 
@@ -50,8 +50,8 @@ def test_a_module_of_stages_that_is_edited_after_it_was_planned_is_noticed(tmp_p
 
     def planned() -> Stage:
         study.refresh()
-        origin = Origin("", source_digest(study, [module.stem]), str(tmp_path))
-        return replace(toy.STAGES["toy_source"], function=f"{module.stem}:source", origin=origin)
+        stage = replace(toy.STAGES["toy_source"], function=f"{module.stem}:source")
+        return replace(stage, origin=Origin("", source_digest(study, modules_of(stage)), str(tmp_path)))
 
     def attempt(key: str, definition: Stage) -> Attempt:
         step = Step(Artifact("toy_source", key * 32), "source", definition, {"value": 1.0}, "{}", {}, {})

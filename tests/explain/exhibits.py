@@ -28,6 +28,7 @@ SWEEP = """\
 name: exhibits
 question: What was made?
 uses: [exhibits]
+namespace: exhibits
 axes: {x: [1, 2]}
 stages:
   answers: {stage: exhibit_responses, shards: 2, config: {fail: false}}

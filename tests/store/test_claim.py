@@ -51,6 +51,20 @@ def test_a_claim_is_given_back_by_work_that_fails(store: PosixStore) -> None:
     assert store.claim(ADDRESS, "x") is None
 
 
+class _InterruptedStore(PosixStore):
+    """Ctrl-C in the moment after a claim."""
+
+    def claim(self, address: Artifact, holder: str) -> str | None:
+        super().claim(address, holder)
+        raise KeyboardInterrupt
+
+
+def test_a_claim_is_given_back_by_who_is_interrupted_while_claiming(store: PosixStore) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        claimed(_InterruptedStore(store.root), ADDRESS, "mine", None).__enter__()
+    assert store.claim(ADDRESS, "x") is None
+
+
 def test_a_living_holder_keeps_others_out_and_is_named(store: PosixStore) -> None:
     store.claim(ADDRESS, holder().to_text())
     with pytest.raises(ClaimedError, match=f"process {os.getpid()} on") as caught, claimed(store, ADDRESS, "me", None):

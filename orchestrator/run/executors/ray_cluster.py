@@ -95,7 +95,7 @@ class RayExecutor:
         Raises:
             RayUnreachableError: no cluster answers at the address, or none starts here.
         """
-        connect(address)
+        self._disconnect = connect(address)
         # In a tuple: Ray would fetch a plain reference for every task.
         self._code = (code.digest, code.folder, (ray.put(code.content),)) if code else None
         self.bundle_seconds = 1.0
@@ -223,14 +223,14 @@ class RayExecutor:
             self._failures.set(snapshot.failures.get((entry, kind), 0), labels)
 
     def stop(self) -> None:
-        """Cancel all tasks and disconnect; a local instance ends with its driver."""
+        """Cancel all tasks, and end the connection if this executor made it: a local instance ends with its driver."""
         for task, bundle in self._running.items():
             if bundle.worker is None:
                 ray.cancel(task, force=True)
         self._running.clear()
         for worker in self._warm.workers:
             _end_worker(worker.process)
-        ray.shutdown()
+        self._disconnect()
 
     def _collect(self, task: Any) -> list[Ended]:
         """Return the bundle of a task that ended, and those that its worker can no longer run."""

@@ -6,9 +6,12 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # Keeps older versions of Ray from warning; that steps without a GPU see none does not depend on it.
@@ -25,17 +28,21 @@ class RayUnreachableError(Exception):
     """No Ray cluster answers at the address, or Ray does not start on this machine."""
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None) -> Callable[[], None]:
     """Connect this process to a cluster, or start a local instance; keep a connection that exists.
 
     Args:
         address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
 
+    Returns:
+        What disconnects; nothing does where the connection was somebody else's.
+
     Raises:
         RayUnreachableError: no cluster answers at the address, or none starts here.
     """
     if ray.is_initialized():
-        return
+        return lambda: None
+    listener = signal.getsignal(signal.SIGTERM)
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address.startswith(("http://", "https://")) and not in_job:
@@ -59,7 +66,11 @@ def connect(address: str | None) -> None:
         options["address"] = address
     try:
         _probe(address)
-        start_ray(**options)
+        with contextlib.nullcontext() if address else _uninterrupted():
+            start_ray(**options)
+    except KeyboardInterrupt:
+        _disconnect(listener)
+        raise
     except Exception as error:  # a node that did not start in time is a plain Exception of Ray's
         reason = redact(str(error), address or "")
         raise RayUnreachableError(
@@ -69,6 +80,42 @@ def connect(address: str | None) -> None:
             else f"Ray did not start on this machine: {reason}. Nothing was run; give the same command again. "
             "Should that not help, Ray's logs are in /tmp/ray/session_latest/logs, and --inline does without Ray."
         ) from error
+    return lambda: _disconnect(listener)
+
+
+def _disconnect(listener: Any) -> None:
+    """End the connection; what listened for SIGTERM before Ray did listens again."""
+    with _uninterrupted():
+        ray.shutdown()
+        if listener is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, listener)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off: half a start, or half an end, leaves processes of Ray to a notebook that lives on.
+
+    The second one is not put off.
+    """
+    listener = signal.getsignal(signal.SIGINT)
+    if not callable(listener) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, listener)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def copies() -> dict[str, Any]:
