@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.namesakes import namesakes
 from orchestrator.redact import redact
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.files import resolve_files
@@ -47,9 +48,13 @@ def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         A sweep of the parts without mistakes; `problems` has these, and `understood` says what they hide.
 
     Raises:
-        SweepError: the file is no YAML mapping, or an override cannot be made.
+        SweepError: the file is no YAML mapping, or an override cannot be made; or a module beside it, or in the working
+            directory, is called like a package of ours.
     """
     document = read_document(path)
+    # Nothing else is told of the file: a mistake of its modules may only be that they are not the ones it means.
+    if others := [Problem(str(place), "", message) for place, message in namesakes(path.parent, Path())]:
+        raise SweepError(others)
     override(document, overrides)
     problems = resolve_files(document)
     hidden: set[DocPath] = set()
