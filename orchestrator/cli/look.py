@@ -24,6 +24,8 @@ from orchestrator.cli.sweep_command import (
 )
 from orchestrator.explain.preview import preview
 from orchestrator.explain.why import explain
+from orchestrator.extras import lacking
+from orchestrator.namesakes import hidden
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.session import Session
 from orchestrator.sweep.problems import Problem, SweepError, nearest
@@ -112,6 +114,7 @@ def dashboard(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show the sweep live in the browser: grid, stages with rates, errors, resources, every cell (read-only)."""
+    _need("sweep dashboard", "live")
     from dashboards.live.server import serve
     from dashboards.live.watch import Subject, watch
     from orchestrator.sweep.document import read_document
@@ -275,6 +278,7 @@ def report(
     What was run, figures, means ± sd, comparisons, winners, failures, cost, provenance. The same store gives the same
     bytes.
     """
+    _need("sweep report", "report")
     from dashboards.report.write import write_report
     from orchestrator.cli.console import bar, say
 
@@ -305,6 +309,12 @@ def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     from orchestrator.cli.show_plan import show_explanation
 
     show_explanation(session, explanation)
+
+
+def _need(command: str, extra: str) -> None:
+    """Refuse a command that lacks what it is made with."""
+    if message := lacking(extra) or hidden("dashboards"):
+        raise SweepError([Problem(command, "", message)])
 
 
 def _refuse(given: Mapping[str, bool], why: str) -> None:
