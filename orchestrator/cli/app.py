@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.cli import debug, look, run, submit, sync, tidy
-from orchestrator.code import code_commit
 from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
 from orchestrator.texts import plain_text
@@ -47,6 +46,8 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from orchestrator.code import code_commit
+
         commit = code_commit()
         print(f"alignment-sweeps {_version()} ({commit if commit.startswith('source-') else f'commit {commit}'})")
         raise typer.Exit

@@ -22,16 +22,15 @@ from orchestrator.cli.sweep_command import (
     names,
     sweep_command,
 )
-from orchestrator.explain.preview import preview
-from orchestrator.explain.why import explain
 from orchestrator.extras import lacking
 from orchestrator.namesakes import hidden
 from orchestrator.results.format import SUFFIXES, Format
-from orchestrator.session import Session
 from orchestrator.sweep.problems import Problem, SweepError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from orchestrator.session import Session
 
 app = typer.Typer()
 
@@ -56,6 +55,8 @@ def plan(
     Cells; per stage the steps that are committed, to run, failed before or blocked by a failure; the estimated cost of
     the rest, from steps that were run before; and why steps are not there.
     """
+    from orchestrator.explain.preview import preview
+
     report = preview(session, cpus, gpus)
     if as_json:
         print(json.dumps(report))
@@ -302,6 +303,8 @@ def report(
 )
 def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     """Explain a cell: coordinates, steps, keys, states, attempts, error, and how to run its next step by hand."""
+    from orchestrator.explain.why import explain
+
     explanation = explain(session, cell)
     if as_json:
         print(json.dumps(explanation))

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.session import open_session
-
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 
 CellName = Annotated[
@@ -100,10 +98,13 @@ def sweep_command(
 
     def register(function: Command) -> Command:
         def command(**given: Any) -> None:
+            from orchestrator.session import open_session
+
             session = open_session(**{name: given.pop(name) for name in shared})
             function(session, **given)
 
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        # `Session`, the type of the first argument, takes a moment to import, which a help need not wait for.
+        _, *own = inspect.signature(function, locals={"Session": Any}, eval_str=True).parameters.values()
         parameters = [inspect.Parameter(name, _KEYWORD, annotation=each) for name, each in shared.items()]
         # The file is the only one of these that must be given.
         parameters[1:] = [each.replace(default=None) for each in parameters[1:]]
