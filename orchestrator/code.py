@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import socket
 import subprocess
-from collections.abc import Iterable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import workers
 
 #: On a Ray worker the two packages may lie in different folders.
-_PACKAGES = (Path(__file__).parent, Path(str(workers.__file__)).parent)
+PACKAGES = (Path(__file__).parent, Path(str(workers.__file__)).parent)
 
 
 def keep_to_these_packages() -> None:
@@ -38,30 +39,49 @@ def code_commit() -> str:
         return f"source-{code_digest()[:12]}"
 
 
-def code_digest(modules: Iterable[str] = ()) -> str:
-    """Return the sha256 (64 hex digits) over the source files as they are now.
-
-    Args:
-        modules: top-level modules and packages of stages that are not this package's.
-    """
+def code_digest() -> str:
+    """Return the sha256 (64 hex digits) over the source files of the two packages as they are now."""
     whole = hashlib.sha256()
-    for place in (*_PACKAGES, *map(place_of, modules)):
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+    for place in PACKAGES:
+        for path in sorted(place.rglob("*.py")):
             whole.update(path.read_bytes())
     return whole.hexdigest()
 
 
-def place_of(module: str) -> Path:
-    """Return the folder of a top-level package, or the file of a top-level module.
+class Code(NamedTuple):
+    """The code of this package that a process runs."""
 
-    Raises:
-        ModuleNotFoundError: it cannot be imported.
-    """
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no module named {module!r}")
-    folders = list(spec.submodule_search_locations or ())
-    return Path(folders[0] if folders else spec.origin)
+    digest: str
+    version: str
+    host: str
+    place: str
+    """Folder of the package `orchestrator`."""
+
+
+def this_code() -> Code:
+    """Return the code of this process, as its files are now."""
+    try:
+        version = metadata.version("alignment-sweeps")
+    except metadata.PackageNotFoundError:
+        version = "of a checkout"
+    return Code(code_digest(), version, socket.gethostname(), str(PACKAGES[0]))
+
+
+def difference(driver: Code) -> str | None:
+    """Return how the code of this process differs from the driver's, with the remedy; None if it does not."""
+    if code_digest() == driver.digest:
+        return None
+    mine = this_code()
+    # Ray's copies of the driver's code lie elsewhere, but were the same when they were made.
+    if mine.place == driver.place or "runtime_resources" in mine.place:
+        return (
+            "the code changed since the driver started: a file of orchestrator or workers was edited; give the same "
+            "command again, which runs today's code"
+        )
+    return (
+        f"{mine.host} has alignment-sweeps {mine.version} at {mine.place}, and the driver on {driver.host} has "
+        f"{driver.version} at {driver.place}, which is not the same code: install one version on every node"
+    )
 
 
 def _git(*arguments: str) -> str:

@@ -11,7 +11,8 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from orchestrator.events import (
     Finished,
     LoopEnded,
     LoopStarted,
+    MadeByOtherCode,
     MlflowDelayed,
     NothingToDo,
     Progressed,
@@ -39,6 +41,7 @@ from orchestrator.events import (
     Unschedulable,
 )
 from orchestrator.explain.estimator import Estimator
+from orchestrator.explain.other_code import made_by_other_code
 from orchestrator.results.heartbeat import HEARTBEAT_EVERY, pack_codes, remove_heartbeat, write_heartbeat
 from orchestrator.results.parquet import write_results
 from orchestrator.results.status import STATUSES
@@ -55,6 +58,8 @@ from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.store.scratch import BEAT
+from orchestrator.study import StageError
+from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.tracking.publisher import Publisher
 from orchestrator.types import Attempt
 
@@ -96,6 +101,8 @@ def drive(
     for damage in results.set_damaged_aside():
         on_event(DamageFound(damage))
     results.read_failures()
+    for found in made_by_other_code(session):
+        on_event(MadeByOtherCode(found))
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
@@ -106,7 +113,7 @@ def drive(
         on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        signalled = _Run(session, results, _executor(address, inline, session.spec.modules), publisher, on_event).run()
+        signalled = _Run(session, results, _executor(session, address, inline), publisher, on_event).run()
     write_error: StoreError | None = None
     try:
         table = results.table()
@@ -153,18 +160,29 @@ def _exit_code(session: Session, table: pa.Table) -> int:
     return int(any(statuses[index] != "succeeded" for index in session.chosen))
 
 
-def _executor(address: str | None, inline: bool, modules: Collection[str]) -> Executor:
+def _executor(session: Session, address: str | None, inline: bool) -> Executor:
     if inline:
         from orchestrator.run.executors.inline import InlineExecutor
 
         return InlineExecutor()
     from orchestrator.run.executors.ray_cluster import RayExecutor
     from orchestrator.run.executors.ray_start import RayUnreachableError
+    from orchestrator.study.copy import make_copy
 
     try:
-        return RayExecutor(address, modules)
+        code = make_copy(session.spec.available, _folders_of(session))
+    except StageError as error:
+        raise SweepError([Problem(str(session.file), "", str(error))]) from error
+    try:
+        return RayExecutor(address, code)
     except RayUnreachableError as error:
         raise UnreachableError(str(error)) from error
+
+
+def _folders_of(session: Session) -> list[Path]:
+    """Return the local folders that the outputs of a sweep are in."""
+    places = (session.outputs.local, session.outputs.store)
+    return [Path(each) for each in places if "://" not in str(each)]
 
 
 def _call_hook(command: str | None, event: str, facts: Mapping[str, Any], on_event: Callable[[Event], None]) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 import pyarrow as pa
 
 from orchestrator.explain.estimator import Estimator
+from orchestrator.explain.other_code import OtherCode
 from orchestrator.tracking.publisher import Delivered
 from orchestrator.types import Attempt
 
@@ -18,6 +19,13 @@ class DamageFound:
 
     damage: str
     """The artifact and what is wrong with it, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeByOtherCode:
+    """Committed steps have today's version, but other code made them."""
+
+    found: OtherCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,6 @@ class Finished:
 
 
 Event = (
-    DamageFound | NothingToDo | Started | LoopStarted | Progressed | StageBroken | Unschedulable | Troubled
-    | MlflowDelayed | LoopEnded | Publishing | Published | Finished
+    DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StageBroken | Unschedulable
+    | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
 )  # fmt: skip

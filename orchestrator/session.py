@@ -19,8 +19,9 @@ from orchestrator.run.schedule import Schedule
 from orchestrator.store import Store, open_store
 from orchestrator.sweep.load import draft_sweep
 from orchestrator.sweep.outputs import Outputs, resolve_outputs
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     from orchestrator.results.table import Results

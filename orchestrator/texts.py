@@ -1,8 +1,10 @@
-"""Cleaning of foreign texts, such as errors and logs of stages, for files, pages and terminals."""
+"""Texts: cleaning of foreign ones, such as errors and logs of stages, and hints for misspelt names."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 #: Control sequences of terminals (ECMA-48, section 5.4), and their strings: titles, links, pictures (section 5.6).
 _SEQUENCES = re.compile(
@@ -26,3 +28,21 @@ def plain_text(text: str, limit: int | None = None) -> str:
         return text
     text = _SEQUENCES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _ODD.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def closest(name: object, valid: Iterable[object]) -> str | None:
+    """Return the valid name that a wrong one is probably meant to be, None if it resembles none."""
+    folded = {str(each).casefold(): str(each) for each in valid}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    return folded[close[0]] if close else None
+
+
+def nearest(name: object, valid: Iterable[object]) -> str:
+    """Return a hint for a wrong name: the closest valid one, or all of them when they are few."""
+    names = [str(each) for each in valid]
+    close = closest(name, names)
+    if close:
+        return f"did you mean {close!r}?"
+    if not names:
+        return "there are none to choose from"
+    return "choose from " + ", ".join(names[:16]) + (", …" if len(names) > 16 else "")

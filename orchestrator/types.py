@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float | bool
 
+#: Columns of the results table that are not coordinates, and the first words of other references.
+RESERVED_NAMES = (
+    "cell_id",
+    "status",
+    "error_class",
+    "error",
+    "attempts",
+    "seconds",
+    "key",
+    "code_commit",
+    "log",
+    "undefined",
+    "data",
+    "env",
+)
+
 
 class Artifact(NamedTuple):
     """The address of an artifact, `artifacts/<stage>/<key>/`, and of the step that makes it."""
@@ -164,5 +180,7 @@ class Manifest:
     """Name of the folder below the artifact's that holds the files, in an object store."""
     undefined: Mapping[str, str] = field(default_factory=dict)
     """Nullable metric without a value -> the reason."""
+    source: str | None = None
+    """Digest of the source of a stage that is not this package's (`workers.stage.Origin`)."""
     adopted: str | None = None
     """The key under which it was made, if `sweep adopt` took it over from an older version of its stage."""

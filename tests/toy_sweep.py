@@ -24,6 +24,7 @@ stages:
 results: [total]
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 FAILING_CELL = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
@@ -39,6 +40,7 @@ stages:
 results: [source]
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 #: One step.
@@ -48,6 +50,7 @@ question: Is it tried again?
 axes: {x: [1]}
 tracking: false
 uses: [toy]
+namespace: toy
 stages:
   source: {stage: toy_source, config: {value: $x}}
 """
@@ -61,6 +64,7 @@ stages:
   ask: {stage: toy_ask, config: {model: $model, question: $question}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 

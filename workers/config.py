@@ -50,14 +50,19 @@ class Config(BaseModel):
         """
         return self.model_dump(mode="json", context={"identity": True}, exclude=_executions(self))
 
-    def metrics(self) -> tuple[str | Metric, ...]:
-        """Return the metrics that the stage must return with this config; a plain name stands for a finite number."""
+    def metrics(self) -> tuple[str | Metric, ...] | None:
+        """Return the metrics that the stage must return with this config; a plain name stands for a finite number.
+
+        None: the stage returns whatever numbers it likes.
+        """
         return ()
 
-    def declared(self) -> dict[str, Metric]:
-        """Return the metrics by name."""
-        metrics = (Metric(each) if isinstance(each, str) else each for each in self.metrics())
-        return {each.name: each for each in metrics}
+    def declared(self) -> dict[str, Metric] | None:
+        """Return the metrics by name; None if they are not declared."""
+        metrics = self.metrics()
+        if metrics is None:
+            return None
+        return {each.name: each for each in (Metric(each) if isinstance(each, str) else each for each in metrics)}
 
 
 class Execution(Config):

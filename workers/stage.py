@@ -6,12 +6,15 @@ A stage is named by string, so that planning never imports torch, transformers, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workers.config import Config
+
+#: The kind of an input that reads artifacts of every kind.
+ANY_KIND = "any"
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,22 @@ class Input:
     """An input of a stage."""
 
     kind: str
-    """The kind of artifact that it reads."""
+    """The kind of artifact that it reads, or ANY_KIND."""
     optional: bool = False
     many: bool = False
     """Whether it reads all shards of its source at once, in order; otherwise the stage runs once per shard."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a stage that is not this package's comes from, so that stages of equal names are told apart."""
+
+    namespace: str
+    """The `namespace:` of the sweep, else the installed distribution; empty if there is neither."""
+    source: str
+    """The sha256 of its module, and of what this imports of the same study or package."""
+    folder: str
+    """The folder of the sweep file, in which its module is looked for, too; no part of the key."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +50,9 @@ class Stage:
     """
 
     function: str
-    version: int
-    """A number that is raised whenever the meaning of the output changes; part of the key."""
+    version: int | None
+    """A number that is raised whenever the meaning of the output changes; part of the key. None, for stages that are
+    not this package's: the source stands in the key in its place."""
     config: type[Config]
     output: str
     """The kind of artifact that it writes; see `workers/README.md` for the files of each kind."""
@@ -55,6 +71,15 @@ class Stage:
     iterator that does the rest of each in turn, like `function`. None stands for a step that failed: it is then tried
     by itself, and so are all that are left if the function or the iterator raises. The result of a step does not
     depend on the others."""
+    files: tuple[str, ...] = ()
+    """Names or patterns (`*.json`) of the files that it writes, each of which must be there; what else it leaves is not
+    kept. Empty: whatever it writes."""
+    origin: Origin | None = None
+    """None for this package's own stages; set when a sweep is read."""
+
+    def call(self, function: Callable[..., Any], config: Any, out: Path, given: Mapping[str, Any]) -> Any:
+        """Call the function of this stage; `given` are its inputs, and `batch_size` where it takes one."""
+        return function(config, out, **given)
 
 
 @dataclass(frozen=True)

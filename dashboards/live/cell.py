@@ -1,4 +1,4 @@
-"""One cell on the live page: coordinates, metrics, error, steps, logs, and its run in MLflow."""
+"""One cell on the live page: coordinates, metrics, error, steps, logs, what it made, and its run in MLflow."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboards.live.cell_data import explain, logs, steps_shown, tail
+from dashboards.live.cell_data import explain, logs, steps_shown
+from dashboards.live.made import show_made
 from dashboards.live.mlflow_run import recent_address
 from dashboards.live.text import block, plain, status_text
 from dashboards.live.watch import Look, Watch
 from orchestrator.command import format_command, repeat_options
+from orchestrator.explain.log_tail import tail
 from orchestrator.results.format import format_value
 from orchestrator.sweep.problems import SweepError
 
@@ -66,6 +68,7 @@ def show_cell(watch: Watch, name: str) -> None:
         block(watch.subject.command("run", *only))
         block(watch.subject.command("debug", found["cell_id"], "--pdb"))
     _steps(found)
+    show_made(watch, found)
     _run(watch, look, found)
 
 

@@ -1,22 +1,18 @@
-"""One cell of the live page: its steps, attempts and logs."""
+"""One cell of the live page: its steps, attempts and logs, and what it made."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-from upath import UPath
 
-from dashboards.live.watch import Look
+from dashboards.live.watch import Look, Watch
 from orchestrator.explain import why
-from orchestrator.texts import plain_text
-
-#: So many bytes of the end of a log are shown.
-_TAIL = 20_000
+from orchestrator.explain.shown import show
 
 
 def explain(look: Look, text: str) -> dict[str, Any]:
@@ -72,14 +68,18 @@ def logs(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return named
 
 
-def tail(place: str) -> str:
-    """Read the end of a log: at most 20 kB, without control sequences; where it cannot be read, say so."""
-    path = UPath(place) if "://" in place else Path(place)
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(size - _TAIL, 0))
-            text = plain_text(stream.read().decode(errors="replace"))
-    except OSError as error:
-        return f"({place} cannot be read: {error.strerror or error})"
-    return text if size <= _TAIL else f"… the last {_TAIL // 1000} of {size // 1000} kB\n" + text.partition("\n")[2]
+def made(watch: Watch, found: Mapping[str, Any], entry: str | None) -> dict[str, Any]:
+    """Return what an explained cell made (`explain.shown.show`); read again only when a step of it changed.
+
+    Raises:
+        SweepError: there is no such cell or entry any more.
+        StoreError: the store cannot be read.
+        OSError: the sweep file cannot be read.
+    """
+    steps = ((step["key"], step["state"], step["damage"], len(step["attempts"])) for step in found["steps"])
+    return _made(watch, found["cell_id"], entry, tuple(steps))
+
+
+@lru_cache(maxsize=16)
+def _made(watch: Watch, cell: str, entry: str | None, steps: tuple[object, ...]) -> dict[str, Any]:
+    return show(replace(watch.session()), cell, entry)

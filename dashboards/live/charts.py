@@ -1,4 +1,4 @@
-"""The grid of the live page in Vega-Lite, and its colours.
+"""The grid and the curves of the live page in Vega-Lite, and their colours.
 
 Plain dictionaries: making the same with Altair, which checks every part against its schema, took two thirds of the time
 of a refresh. A test checks them against the schema. Labels reach Vega as data, or as JSON that an expression looks up,
@@ -81,6 +81,24 @@ def grid_chart(
             "axis": {"labelFontSize": 13, "titleFontSize": 14, "grid": False, "domain": False, "ticks": False, **text},
             "legend": {"labelFontSize": 12, "titleFontSize": 13, **text},
         },
+    }
+
+
+def curve_chart(curve: Mapping[str, Any]) -> _Spec:
+    """Draw a curve of a training (`explain.views.Curve`, as JSON) over its steps, as Vega-Lite."""
+    values = [{"step": step, "value": value} for step, value in zip(curve["steps"], curve["values"], strict=True)]
+    axis = {"labelColor": _INK, "titleColor": _INK, "gridColor": _LINE, "domain": False, "ticks": False}
+    scale = {"zero": False, "nice": False}
+    return {
+        "height": 180,
+        "data": {"values": values},
+        # Without points a curve of one step would not be seen.
+        "mark": {"type": "line", "color": "#0072B2", "point": len(values) <= 50, "tooltip": True},
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative", "scale": scale, "axis": {"title": "step", **axis}},
+            "y": {"field": "value", "type": "quantitative", "scale": scale, "axis": {"title": curve["metric"], **axis}},
+        },
+        "config": {"font": _FONT, "background": "transparent", "view": {"stroke": None}},
     }
 
 

@@ -21,6 +21,10 @@ _STYLE = """<style>
 .block-container{padding:2.2rem 2.5rem 3rem}
 pre.block{background:#F3F5F8;border-radius:6px;padding:.6rem .8rem;margin:0;font-size:.85rem;white-space:pre-wrap;
 overflow-wrap:anywhere;color:#1F2933}
+table.texts{width:100%;border-collapse:collapse;font-size:.85rem}
+table.texts th,table.texts td{border:1px solid #D5D9DF;padding:.35rem .6rem;text-align:left;vertical-align:top;
+min-width:5.5rem;white-space:pre-wrap;overflow-wrap:anywhere}
+div.texts{overflow-x:auto}
 div.log{max-height:24rem;overflow-y:auto;display:flex;flex-direction:column-reverse;border-radius:6px}
 </style>"""
 

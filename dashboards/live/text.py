@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 import time
+from collections.abc import Iterable, Sequence
 
 import streamlit as st
 
@@ -30,6 +31,13 @@ def status_text(status: str) -> str:
 def block(text: str, kind: str = "text") -> None:
     """Show a text as it is; `st.code` would load a highlighter that costs as much as the rest of the page."""
     st.html(f'<div class="{kind}"><pre class="block">{html.escape(text)}</pre></div>')
+
+
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Show rows of texts as they are, each in full length; the canvas of `st.dataframe` would cut them."""
+    lines = [f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+             for tag, some in (("th", [columns]), ("td", rows)) for row in some]  # fmt: skip
+    st.html(f'<div class="texts"><table class="texts">{"".join(lines)}</table></div>')
 
 
 def age(when: float, now: float | None = None) -> float:

@@ -133,6 +133,7 @@ def commit(
         code_commit=request.code_commit,
         log=PROCESS.end_log(request),
         versions=PROCESS.versions(),
+        source=request.step.definition.origin.source if request.step.definition.origin else None,
     )
     if store.commit(out, manifest):
         return manifest

@@ -14,7 +14,13 @@ from orchestrator.attempt.attempt import commit, run_attempt, store_at
 from orchestrator.attempt.outcome import RejectedError, store_outcome, successful_attempt
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request, shares_work
-from orchestrator.attempt.stage_call import check_metrics, config_of, input_folders, prepared_function
+from orchestrator.attempt.stage_call import (
+    check_metrics,
+    config_of,
+    input_folders,
+    keep_declared_files,
+    prepared_function,
+)
 from orchestrator.store import StoreError, output_folder
 from orchestrator.store.claims import ClaimedError, claimed
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
@@ -97,7 +103,8 @@ def _run_together(
                     metrics = next(results)
                     if metrics is not None:
                         seconds = shared + time.perf_counter() - clock
-                        checked = check_metrics(metrics, call.config.declared())
+                        checked = check_metrics(metrics, call.config.declared(), request.step)
+                        keep_declared_files(call.out, request.step.definition.files)
                         manifest = commit(request, store, call.out, checked, time.time() - seconds, seconds)
                         yield successful_attempt(manifest, request.step.entry)
         except BaseException:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from orchestrator.attempt.capture import Capture
 from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request
-from orchestrator.code import code_digest
+from orchestrator.code import difference
 from orchestrator.redact import redact
 from orchestrator.store import Store
+from orchestrator.study import StageError
+from orchestrator.study.modules import study_of
+from orchestrator.study.source import source_digest
 from workers.device import promise_gpu
+from workers.stage import Origin, Stage
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")
 
@@ -26,8 +31,8 @@ class Process:
         """Start with nothing checked, limited or captured."""
         self._capture: Capture | None = None
         """Capture of the running bundle's output."""
-        self._code = ("", 0)
-        """(digest of the code that was found here, number of loaded modules at that time)."""
+        self._code: tuple[object, ...] = ()
+        """(code and source that were found here, number of loaded modules at that time)."""
         self._threads = (0, 0)
         """(number of threads that the libraries were limited to, number of loaded modules at that time)."""
 
@@ -37,7 +42,7 @@ class Process:
         Raises:
             CodeChangedError: the code on disk is not the driver's.
         """
-        self._check_code(request.code, request.modules)
+        self._check_code(request)
         self._limit_threads(request.runtime.cpus)
         promise_gpu(request.runtime.gpus > 0)
         # Read by `workers.judges.backends.endpoint`. Not an argument of stages, since no name of a sweep may matter to
@@ -82,17 +87,17 @@ class Process:
 
     # --- code and threads
 
-    def _check_code(self, driver: str, modules: Sequence[str]) -> None:
-        """Raise if the code was edited since the driver started; checked again after each import."""
-        if not driver or self._code == (driver, len(sys.modules)):
+    def _check_code(self, request: Request) -> None:
+        """Raise if the code here is not the driver's; checked again after each import."""
+        stage = request.step.definition
+        found = (request.code, stage.origin, len(sys.modules))
+        if self._code == found:
             return
-        if code_digest(modules) != driver:
-            packages = ", ".join(("orchestrator", "workers", *modules))
-            raise CodeChangedError(
-                f"the code changed since the driver started: a file of {packages} was edited; "
-                "give the same command again, which runs today's code"
-            )
-        self._code = (driver, len(sys.modules))
+        if request.code and (wrong := difference(request.code)):
+            raise CodeChangedError(wrong)
+        if stage.origin:
+            _check_source(stage, stage.origin)
+        self._code = found
 
     def _limit_threads(self, cpus: float) -> None:
         """Limit numerical libraries to the step's number of CPUs: results must not depend on the node."""
@@ -107,6 +112,29 @@ class Process:
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
         self._threads = (threads, len(sys.modules))
+
+
+def _check_source(stage: Stage, origin: Origin) -> None:
+    """Raise if the source of a stage that is not this package's is other than the driver's when it planned."""
+    study = study_of(origin)
+    modules = [each.partition(":")[0] for each in (stage.function, stage.together) if each]
+    try:
+        same = source_digest(study, modules) == origin.source
+    except StageError as error:
+        raise CodeChangedError(f"{error}, on {socket.gethostname()}") from error
+    if same:
+        return
+    module = study.find(modules[0])
+    where = module.file if module else study.folder
+    if module and module.installed:
+        raise CodeChangedError(
+            f"{stage.function} at {where} on {socket.gethostname()} is not what the driver has: install the same "
+            "version of its package on every node"
+        )
+    raise CodeChangedError(
+        f"the code changed since the sweep was planned: {where} or a module that it imports was edited; give the same "
+        "command again, which runs today's code"
+    )
 
 
 #: The state of this process.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.code import Code
 from orchestrator.types import Runtime, Step
 
 
@@ -23,10 +24,8 @@ class Request:
     """Id of the driver's run."""
     stale_claim: str | None = None
     """Text of an expired claim of another driver, which may be taken over."""
-    code: str = ""
-    """Digest of the driver's code; empty skips the comparison."""
-    modules: tuple[str, ...] = ()
-    """Top-level modules of stages that are not this package's, which the digest covers."""
+    code: Code | None = None
+    """The driver's code; None skips the comparison."""
     account: str = ""
     """`<sweep>/<entry>`, to which a stage books the money that it spends."""
 

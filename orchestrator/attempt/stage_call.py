@@ -6,7 +6,7 @@ import importlib
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from orchestrator.attempt.outcome import DamagedInputsError, RejectedError, desc
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.store import DamagedArtifactError, Store
+from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
-from orchestrator.types import Artifact, Step
+from orchestrator.types import RESERVED_NAMES, Artifact, Step
 from workers.config import Config
 from workers.metric import Metric, Undefined
+from workers.stage import Origin
 
 
 def call_stage(
@@ -43,8 +45,11 @@ def call_stage(
     inputs = input_folders(request, store, {} if fetched is None else fetched)
     definition, batch_size = request.step.definition, request.runtime.batch_size
     options = {"batch_size": batch_size} if definition.batches and batch_size else {}
-    metrics = prepared_function(definition.function, request)(config, out, **inputs, **options)
-    return check_metrics(metrics, config.declared())
+    function = prepared_function(definition.function, request)
+    returned = definition.call(function, config, out, {**inputs, **options})
+    metrics = check_metrics(returned, config.declared(), request.step)
+    keep_declared_files(out, definition.files)
+    return metrics
 
 
 def config_of(request: Request) -> Config:
@@ -86,7 +91,7 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
 
 def stage_source(step: Step) -> str:
     """Return the place of a stage's function, as `file:line`."""
-    function = _function(step.definition.function)
+    function = inspect.unwrap(_function(step.definition.function, step.definition.origin))
     return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
 
 
@@ -96,20 +101,34 @@ def prepared_function(name: str, request: Request) -> Callable[..., Any]:
     Raises:
         CodeChangedError: the code on disk is not the driver's.
     """
-    function = _function(name)
+    if request.step.definition.origin:
+        # Noticed before it runs, even if it is not imported yet.
+        PROCESS.prepare(request)
+    function = _function(name, request.step.definition.origin)
     PROCESS.prepare(request)
     return function
 
 
-def _function(name: str) -> Callable[..., Any]:
+def _function(name: str, origin: Origin | None) -> Callable[..., Any]:
+    study = study_of(origin) if origin else None
+    if study:
+        study.activate()
     # TRL and the Hub libraries report usage when they are imported; the owner of a cluster has not agreed to that.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    found = getattr(importlib.import_module(module), attribute)
+    if study:
+        study.remember()
+    return found  # type: ignore[no-any-return]
 
 
-def check_metrics(metrics: object, declared: Mapping[str, Metric]) -> dict[str, float | Undefined]:
+def check_metrics(metrics: object, declared: Mapping[str, Metric] | None, step: Step) -> dict[str, float | Undefined]:
     """Check that a stage returned the metrics that it declares, and convert them to floats.
+
+    Args:
+        metrics: what it returned.
+        declared: the metrics by name; None for all that it returned, if they can be columns of the results.
+        step: the step.
 
     Raises:
         RejectedError: a metric is missing, undeclared, not finite, or undefined and not nullable.
@@ -120,6 +139,8 @@ def check_metrics(metrics: object, declared: Mapping[str, Metric]) -> dict[str, 
         metrics = dict(metrics)
     except BaseException as error:
         raise RejectedError(f"the metrics cannot be read: {describe_error(error)}") from error
+    if declared is None:
+        declared = _undeclared(metrics, step)
     missing = [name for name in declared if name not in metrics]
     undeclared = [str(name) for name in metrics if name not in declared]
     if missing or undeclared:
@@ -138,6 +159,34 @@ def check_metrics(metrics: object, declared: Mapping[str, Metric]) -> dict[str, 
         if not math.isfinite(number):
             raise RejectedError(f"metric {name!r} is {number}, expected a finite number")
     return values
+
+
+def _undeclared(metrics: Mapping[Any, Any], step: Step) -> dict[str, Metric]:
+    taken = {name.lower() for name in (*RESERVED_NAMES, *step.coords)}
+    for name in metrics:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise RejectedError(f"{name!r} cannot name a metric: use letters, digits and _")
+        if name.lower() in taken:
+            what = "an axis" if name in step.coords else "a column of the results"
+            raise RejectedError(f"metric {name!r} has the name of {what}; return it under another name, or not at all")
+    return {name: Metric(name) for name in metrics}
+
+
+def keep_declared_files(out: Path, patterns: Sequence[str]) -> None:
+    """Delete what a stage left beside the files that it declares.
+
+    Raises:
+        RejectedError: a declared file is not there.
+    """
+    if not patterns:
+        return
+    kept = {path for pattern in patterns for path in out.glob(pattern)}
+    for pattern in patterns:
+        if not any(out.glob(pattern)):
+            raise RejectedError(f"the stage declares the file {pattern!r}, but did not write it")
+    for path in sorted(out.rglob("*"), reverse=True):
+        if path not in kept and not path.is_dir() and not kept.intersection(path.parents):
+            path.unlink()
 
 
 def _number(name: str, value: Any) -> float:

@@ -25,7 +25,8 @@ from orchestrator.cli.sweep_command import (
 from orchestrator.extras import lacking
 from orchestrator.namesakes import hidden
 from orchestrator.results.format import SUFFIXES, Format
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -312,6 +313,32 @@ def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     from orchestrator.cli.show_plan import show_explanation
 
     show_explanation(session, explanation)
+
+
+@sweep_command(
+    app,
+    cells=False,
+    rich_help_panel="Look",
+    epilog="Example:\nsweep show sweeps/quickstart.yaml 3f2a\nsweep show sweeps/quickstart.yaml 3f2a --stage fit",
+)
+def show(
+    session: Session,
+    cell: CellName,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="ENTRY", help="Show only this entry, and all of it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a cell made: configs, metrics, curves, and a few of its texts with rewards and judgments."""
+    from orchestrator.explain.shown import show as look
+
+    shown = look(session, cell, stage)
+    if as_json:
+        print(json.dumps(shown))
+        return
+    from orchestrator.cli.show_cell import show_cell
+
+    show_cell(shown, whole=stage is not None)
 
 
 def _need(command: str, extra: str) -> None:

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pathspec import PathSpec
-
+from orchestrator.code import PACKAGES
 from orchestrator.session import Session
+from orchestrator.study.copy import LEFT_OUT, walk
 from orchestrator.sweep.problems import Problem, SweepError
 
 #: Bytes that the files of a package may have together. It goes through the head's memory, once to every node.
 LIMIT = 5_000_000
-#: Never part of a package, in the syntax of .gitignore: what is made here, what is only for whoever changes the code,
-#: and what may hold secrets. What git, .gitignore or .rayignore ignores is left out too.
-LEFT_OUT = (
-    ".git", ".ci", ".github", ".venv", "venv", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info",
-    "/tests", "/build", "/outputs", "/mlruns", "*.parquet", "*.safetensors", "*.db", ".env*",
-)  # fmt: skip
-
-#: Patterns, and the folder that they are relative to.
-_Ignored = tuple[Path, PathSpec[Any]]
-
-
-def excludes(root: Path) -> list[str]:
-    """List the patterns that keep files out of a package beside .gitignore and .rayignore, which Ray reads itself."""
-    return [*LEFT_OUT, *_ignored_by_git(root)]
 
 
 def package_files(root: Path, patterns: Sequence[str]) -> dict[Path, int]:
@@ -39,32 +23,7 @@ def package_files(root: Path, patterns: Sequence[str]) -> dict[Path, int]:
         root: the working directory.
         patterns: what is left out of it (`excludes`).
     """
-    files = _walk(root, [(root, PathSpec.from_lines("gitignore", patterns))])
-    return {path.relative_to(root): path.stat().st_size for path in sorted(files)}
-
-
-def _walk(folder: Path, ignored: Sequence[_Ignored]) -> Iterator[Path]:
-    """Walk as Ray does: the ignore files of a folder hold for all below it."""
-    for path in (folder / ".gitignore", folder / ".rayignore"):
-        if path.is_file():
-            ignored = [*ignored, (folder, PathSpec.from_lines("gitignore", path.read_text().splitlines()))]
-    for path in folder.iterdir():
-        if any(patterns.match_file(path.relative_to(base)) for base, patterns in ignored):
-            continue
-        if path.is_dir():
-            yield from _walk(path, ignored)
-        elif path.is_file():
-            yield path
-
-
-def _ignored_by_git(root: Path) -> list[str]:
-    """List what git ignores in a checkout, by whichever of its files, as patterns that match nothing else."""
-    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"]
-    try:
-        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return ["/" + re.sub(r"([*?\[\]\\ ])", r"\\\1", path) for path in listed.split("\0") if path]
+    return {path.relative_to(root): path.stat().st_size for path in walk(root, patterns)}
 
 
 def check_package(session: Session, root: Path, file: Path, files: Mapping[Path, int]) -> None:
@@ -73,9 +32,11 @@ def check_package(session: Session, root: Path, file: Path, files: Mapping[Path,
     Raises:
         SweepError: it lacks the code, the sweep file or data, or is too large; says which files, and the remedy.
     """
-    missing = [name for name in ("orchestrator/__main__.py", "workers/stages.py") if Path(name) not in files]
+    # A folder without this package runs with what is installed on the cluster.
+    ours = [each.relative_to(root) / "__init__.py" for each in PACKAGES if each.is_relative_to(root)]
+    missing = [name for name in ours if name not in files]
     if missing:
-        message = f"is uploaded for the job but has no {missing[0]}; give the command in the root of the repository"
+        message = f"is uploaded for the job without {missing[0].parent}, which git, .gitignore or .rayignore ignores"
         raise SweepError([Problem(str(root), "", message)])
     data = (inside(root, each) for each in _data(session.spec.document.value))
     needed = [file, *(path for path in data if path)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.cli.console import console, counted, say, table
 from orchestrator.explain.eta import Eta, format_eta
+from orchestrator.explain.other_code import OtherCode, format_other_code
 from orchestrator.plan.select import format_coords
 from orchestrator.session import Session
 
@@ -41,6 +42,8 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
         say("why they are to be run:")
         for name, reason, count in reasons:
             say(f"  {name} {count:,}: {reason}")
+    for each in report["other_code"]:
+        say(format_other_code(session, OtherCode(**each)), style="yellow")
     say(f"store: {session.outputs.store}")
 
 

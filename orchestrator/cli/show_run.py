@@ -21,6 +21,7 @@ from orchestrator.events import (
     Finished,
     LoopEnded,
     LoopStarted,
+    MadeByOtherCode,
     MlflowDelayed,
     NothingToDo,
     Progressed,
@@ -31,6 +32,7 @@ from orchestrator.events import (
     Troubled,
     Unschedulable,
 )
+from orchestrator.explain.other_code import format_other_code
 from orchestrator.plan.needed import needed_steps
 from orchestrator.redact import redact
 from orchestrator.session import Session
@@ -102,6 +104,8 @@ class _Printer:
         match event:
             case DamageFound(damage):
                 console.say(f"{damage}; it is made again", style="yellow")
+            case MadeByOtherCode(found):
+                console.say(format_other_code(self._session, found), style="yellow")
             case NothingToDo(unfinished):
                 console.say(f"nothing to do: {_all_done(self._session, unfinished)}")
             case Started(cells, steps):

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.cli.console import console, first_line, table
 from orchestrator.explain.eta import Eta, format_eta
+from orchestrator.explain.other_code import OtherCode, format_other_code
 from orchestrator.explain.status import status, watch_status
 from orchestrator.session import Session
 
@@ -42,6 +43,7 @@ def _status(session: Session, report: Mapping[str, Any], fold: bool = False) -> 
         other = "with another version of this sweep (its file was changed, or -s differs)"
         left = report["left"]
         lines.append(Text(f"a driver is running{f': {format_eta(Eta(**left))}' if left else f' {other}'}"))
+    lines += [Text(format_other_code(session, OtherCode(**each)), style="yellow") for each in report["other_code"]]
     for each in report["errors"]:
         reason = f"{each['error_class']}: {first_line(each['example'])}"
         lines.append(Text.assemble((f"{each['cells']} {each['status']}", "red"), f" {reason}"))

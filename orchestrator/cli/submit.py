@@ -77,8 +77,9 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
         SweepError: the job could not run here or there as asked; nothing was uploaded.
     """
     from orchestrator.cli.job_server import Job, JobServerError, follow, start
-    from orchestrator.cli.package import check_package, excludes, inside, package_files
+    from orchestrator.cli.package import check_package, inside, package_files
     from orchestrator.run.shutdown import INTERRUPTED
+    from orchestrator.study.copy import excludes
 
     root = Path.cwd()
     passed_on = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}

@@ -23,6 +23,10 @@ from workers.stage import Stage
 _DRAWS = frozenset({"seed", "shard", "member"})
 
 
+#: A stage, its version or source, and its config without draws.
+_Work = tuple[str, int | str | None, str]
+
+
 class Likeness:
     """The kinds of the steps of a plan; steps of the same kind cost alike."""
 
@@ -38,10 +42,10 @@ class Likeness:
         for name, entry in plan.by_entry.items():
             if entry.first == entry.last:
                 continue
-            spelled: dict[tuple[str, int, str], int] = {}
+            spelled: dict[_Work, int] = {}
             own = [
                 spelled.setdefault(
-                    _work(resolved.stage_name, resolved.stage.version, resolved.identities[0]), len(spelled)
+                    _work(resolved.stage_name, _edition(resolved.stage), resolved.identities[0]), len(spelled)
                 )
                 if resolved
                 else -1
@@ -97,7 +101,8 @@ class Likeness:
                     feeds = {name: of_input(artifact.stage, name, key) for name, key in identity["inputs"].items()}
                     inputs = {name: each for name, each in feeds.items() if each}
                     if len(inputs) == len(feeds):
-                        work = _work(artifact.stage, identity["version"], json.dumps(identity["config"]))
+                        edition = identity.get("version", identity.get("source"))
+                        work = _work(artifact.stage, edition, json.dumps(identity["config"]))
                         found[artifact] = _kind(work, inputs)
             return found[artifact]
 
@@ -146,9 +151,13 @@ def _distinct(columns: Sequence[np.ndarray]) -> tuple[list[list[int]], np.ndarra
     return np.stack([column[firsts] for column in columns], axis=1).tolist(), codes
 
 
-def _work(stage: str, version: int, config: str) -> tuple[str, int, str]:
+def _edition(stage: Stage) -> int | str | None:
+    return stage.origin.source if stage.origin and stage.version is None else stage.version
+
+
+def _work(stage: str, edition: int | str | None, config: str) -> _Work:
     """Return what a step is by itself, without its inputs."""
-    return stage, version, canonical_json(_without_draws(json.loads(config)))
+    return stage, edition, canonical_json(_without_draws(json.loads(config)))
 
 
 def _without_draws(value: Any) -> Any:
@@ -157,7 +166,7 @@ def _without_draws(value: Any) -> Any:
     return [_without_draws(item) for item in value] if isinstance(value, list) else value
 
 
-def _kind(work: tuple[str, int, str], inputs: Mapping[str, str]) -> str:
+def _kind(work: _Work, inputs: Mapping[str, str]) -> str:
     return digest_of(canonical_json([*work, dict(inputs)]), 16)
 
 

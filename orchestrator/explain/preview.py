@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.explain.forecast import forecast
+from orchestrator.explain.other_code import made_by_other_code
 from orchestrator.explain.why import Reasons
 from orchestrator.run.failures import read_failures
 from orchestrator.run.schedule import State
@@ -37,6 +38,7 @@ def preview(session: Session, cpus: float | None = None, gpus: float = 0) -> dic
             each["expected"] = asdict(cost)
         each["reasons"] = dict(reasons.of_entry(name).most_common()) if each["to_run"] else {}
     return {
+        "other_code": [asdict(each) for each in made_by_other_code(session)],
         "cells": len(session.chosen),
         "steps": steps,
         "expected": {

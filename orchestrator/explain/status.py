@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from orchestrator.explain.other_code import made_by_other_code
 from orchestrator.results.heartbeat import HEARTBEAT_EVERY, read_heartbeat
 from orchestrator.results.table import Results
 from orchestrator.run.failures import error_groups
@@ -54,6 +55,7 @@ def status(session: Session) -> dict[str, Any]:
         "cells_by_status": dict(Counter(status for status, _ in statuses)),
         "steps": steps,
         "errors": [group._asdict() for group in error_groups(rows) if group.example],
+        "other_code": [asdict(each) for each in made_by_other_code(session)],
         "live": live,
         "left": heartbeat["left"] if heartbeat else None,
     }

@@ -21,7 +21,8 @@ from orchestrator.plan.columns import Plan
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.sweep.document import parse_value
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 from orchestrator.types import Manifest
 
 #: Artifacts that are published at once.
@@ -97,7 +98,7 @@ def read_former(session: Session, stage: str | None, version: int | None, was: I
         problems.append(Problem(f"STAGE {stage}", "", f"the sweep has no step of this stage; {hint}"))
     elif (stage is None) != (version is None):
         problems.append(Problem("--from-version", "", "name the stage whose version was raised, and the one before"))
-    elif stage is not None and version == plan.spec.table[stage].version:
+    elif stage is not None and version == _version(plan, stage):
         message = f"that is the version of {stage!r} now; raise it in the table of stages, and name the one before"
         problems.append(Problem(f"--from-version {version}", "", message))
     fields: dict[str, dict[str, Any]] = {}
@@ -143,14 +144,14 @@ def adopt(
         StoreError: the store cannot be read or written.
     """
     new, store, spec = session.plan, session.store, session.spec
-    today = spec.table[former.stage] if former.stage is not None else None
-    stages = {former.stage: replace(today, version=former.version)} if former.stage and today and former.version else {}
-    old = build_plan(spec.as_it_was(stages, former.fields))
+    today = _version(new, former.stage) if former.stage is not None else None
+    versions = {former.stage: former.version} if former.stage and former.version else {}
+    old = build_plan(spec.as_it_was(versions, former.fields))
     assert len(old) == len(new), "keys alone change"
     there = old.committed(store.committed(old.stages))
     numbers: list[int] = np.flatnonzero(there & ~session.schedule.committed).tolist()
     by_entry = Counter(new.entry_of(number) for number in numbers)
-    adoption = Adoption(former, today.version if today else None, numbers, dict(by_entry))
+    adoption = Adoption(former, today, numbers, dict(by_entry))
     if not numbers:
         return adoption
     changed: dict[str, list[int]] = {}
@@ -178,6 +179,12 @@ def adopt(
     return adoption
 
 
+def _version(plan: Plan, stage: str) -> int | None:
+    """Return the version that a stage of a plan has now; None if it has none."""
+    found = (each for entry in plan.by_entry.values() for each in entry.wired.resolved)
+    return next(each.stage.version for each in found if each and each.stage_name == stage)
+
+
 def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption, progress: Progress) -> None:
     """Publish the old files under the new keys."""
 
@@ -188,6 +195,8 @@ def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption, progress: P
             if not isinstance(known, Manifest):
                 raise known
             manifest = replace(known, address=step.address, identity=step.identity, upload=None, adopted=before.key)
+            if origin := step.definition.origin:
+                manifest = replace(manifest, source=origin.source)
             store.adopt(before, manifest)
         except DamagedArtifactError as error:
             return str(error)

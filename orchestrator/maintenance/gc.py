@@ -20,7 +20,8 @@ from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.session import Session
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE, parse_holder
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 from orchestrator.types import Artifact, Manifest
 
 #: Artifacts that are read or deleted between two reports of progress.

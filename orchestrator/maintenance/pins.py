@@ -9,7 +9,8 @@ import numpy as np
 
 from orchestrator.session import Session
 from orchestrator.store import Store
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 
 
 def pin(session: Session, name: str | None) -> dict[str, Any]:

@@ -184,8 +184,11 @@ class _Builder:
 
     def _require_declared(self, entry: EntryPlan, resolved: ResolvedEntry, shards: int) -> None:
         """Note a mistake if the stage does not declare what a reported metric is over all shards."""
-        silent = [name for name, metric in resolved.configs[0].declared().items() if metric.shards is None]
-        if silent:
+        declared = resolved.configs[0].declared()
+        silent = [name for name, metric in (declared or {}).items() if metric.shards is None]
+        if declared is None:
+            self._note(("stages", entry.wired.name), f"is cut into {shards} shards, so it must declare its metrics")
+        elif silent:
             message = (
                 f"is cut into {shards} shards, but stage {resolved.stage_name!r} does not declare what its metrics"
                 f" {', '.join(silent)} are over all of them: name entries without shards in `results`, or declare it in"

@@ -9,12 +9,14 @@ from typing import Any
 
 from orchestrator.plan.dependencies import order, own_axes
 from orchestrator.plan.references import UnresolvedError, axes_of, is_reference, reference_problems, substitute
+from orchestrator.study import StageError
 from orchestrator.sweep.load import pattern_problems
-from orchestrator.sweep.problems import DocPath, Problem, nearest
+from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 from workers.metric import Metric
-from workers.stage import Stage
+from workers.stage import ANY_KIND, Stage
 
 
 def entry_problems(spec: SweepSpec) -> list[Problem]:
@@ -28,11 +30,12 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     for name in spec.stages:
         problems += _switch_problems(spec, name)
         for kind in _kinds(spec, name):
-            if kind in spec.table:
-                problems += _stage_problems(spec, name, kind, spec.table[kind])
-            elif spec.understood("uses"):
-                path = ("stages", name, "stage") if spec.stages[name].stage else ("stages", name)
-                problems.append(spec.problem(path, f"there is no stage {kind!r}; {nearest(kind, spec.table)}"))
+            try:
+                problems += _stage_problems(spec, name, kind, spec.stage(name, kind))
+            except StageError as error:
+                if spec.understood("uses") or ":" in kind:
+                    path = ("stages", name, "stage") if spec.stages[name].stage else ("stages", name)
+                    problems.append(spec.problem(path, str(error)))
     try:
         order(spec)
     except ValueError as error:
@@ -48,16 +51,18 @@ def is_shard_count(value: object) -> bool:
     return value is None or (type(value) is int and value > 0)
 
 
-def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric]]) -> list[Problem]:
+def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] | None]) -> list[Problem]:
     """Find metrics whose column is ambiguous (two entries return them, or an axis has their name), and unknown ones.
 
     Args:
         spec: the sweep.
-        returned: reported entry -> the metrics that it returns at any point.
+        returned: reported entry -> the metrics that it returns at any point; None if it does not declare them.
     """
+    if undeclared := [entry for entry, metrics in returned.items() if metrics is None]:
+        return _undeclared_problems(spec, undeclared[0], len(returned))
     owners: dict[str, set[str]] = {}
     for entry, metrics in returned.items():
-        for metric in metrics:
+        for metric in metrics or ():
             owners.setdefault(metric.name, set()).add(entry)
     problems = [
         spec.problem(
@@ -72,7 +77,7 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric]])
             owner = min(owners[name])
             message = f"is also the metric {name!r} of {owner!r}, which would be one column; rename the axis"
             problems.append(spec.problem(("axes", axis), message))
-    never = {metric.name for metrics in returned.values() for metric in metrics if not metric.averaged}
+    never = {metric.name for metrics in returned.values() for metric in metrics or () if not metric.averaged}
     named: list[tuple[DocPath, str]] = [
         *((("summary", "metrics", index), metric) for index, metric in enumerate(spec.summary.metrics)),
         *((("summary", "better", metric), metric) for metric in spec.summary.better),
@@ -84,6 +89,17 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric]])
             message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
             problems.append(spec.problem(where, message))
     return problems
+
+
+def _undeclared_problems(spec: SweepSpec, entry: str, reported: int) -> list[Problem]:
+    """Find what must know the metrics of an entry before it ran, which it does not declare."""
+    remedy = f"whose metrics are not declared: write stages.{entry}.metrics: [NAME, …], or have it return a TypedDict"
+    places: dict[DocPath, str] = {
+        ("summary", part): "names metrics of" for part in ("metrics", "better") if getattr(spec.summary, part)
+    }
+    if reported > 1:
+        places["results",] = "reports others beside"
+    return [spec.problem(place, f"{why} {entry!r}, {remedy}") for place, why in places.items()]
 
 
 def _reference_problems(spec: SweepSpec, name: str) -> list[Problem]:
@@ -123,7 +139,7 @@ def _name_problems(spec: SweepSpec) -> list[Problem]:
         places = [("runtime", name), *(("runtime", name, "rules", index) for index in range(len(runtime.rules)))]
         for place, values in zip(places, (runtime, *runtime.rules), strict=True):
             kinds = _kinds(spec, name) if values.batch_size and name in spec.stages else []
-            if kinds and not any(spec.table[kind].batches for kind in kinds if kind in spec.table):
+            if kinds and not any(stage.batches for stage in _stages(spec, name)):
                 message = f"stage {kinds[0]!r} takes no batch_size here; where it trains, that is a field of its config"
                 problems.append(spec.problem((*place, "batch_size"), message))
     return problems
@@ -160,7 +176,7 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
             problems.append(spec.problem((*where, "inputs", input_name), message))
             continue
         wanted = stage.inputs[input_name].kind
-        for made in _outputs(spec, source) - {wanted}:
+        for made in _outputs(spec, source) - {wanted} if wanted != ANY_KIND else ():
             message = f"stage {kind!r} reads {wanted!r} here, but entry {source!r} makes {made!r}"
             problems.append(spec.problem((*where, "inputs", input_name), message))
     for input_name, declared in stage.inputs.items():
@@ -168,6 +184,7 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
         if required and input_name not in entry.inputs:
             makers = [other for other in spec.stages if declared.kind in _outputs(spec, other)]
             hint = f"e.g. {input_name}: {makers[0]}" if makers else f"no entry makes {declared.kind!r}"
+            hint = f"name the entry that makes it: {input_name}: ENTRY" if declared.kind == ANY_KIND else hint
             problems.append(spec.problem((*where, "inputs"), f"stage {kind!r} needs the input {input_name!r}; {hint}"))
     if entry.shards is not None and "shards" not in stage.config.model_fields:
         sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
@@ -191,8 +208,18 @@ def _kinds(spec: SweepSpec, name: str) -> list[str]:
 
 def _outputs(spec: SweepSpec, name: str | None) -> set[str]:
     """Return the kinds of artifacts that an entry makes, as far as they are known."""
-    kinds = _kinds(spec, name) if name in spec.stages else []
-    return {spec.table[kind].output for kind in kinds if kind in spec.table}
+    return {stage.output for stage in _stages(spec, name)} if name in spec.stages else set()
+
+
+def _stages(spec: SweepSpec, name: str | None) -> list[Stage]:
+    """Return the stages that an entry can have, as far as they are known."""
+    found: list[Stage] = []
+    if name is None:
+        return found
+    for kind in _kinds(spec, name):
+        with contextlib.suppress(StageError):
+            found.append(spec.stage(name, kind))
+    return found
 
 
 def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:

@@ -333,8 +333,14 @@ def identity_of(config_identity: str, inputs: Mapping[str, str], resolved: Resol
         resolved: the entry that it belongs to.
     """
     keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
-    version = resolved.stage.version
-    return f'{{"config":{config_identity},"inputs":{{{keys}}},"stage":"{resolved.stage_name}","version":{version}}}'
+    stage, origin = resolved.stage, resolved.stage.origin
+    end = f'"stage":"{resolved.stage_name}"' + ("" if stage.version is None else f',"version":{stage.version}')
+    if origin is None:
+        return f'{{"config":{config_identity},"inputs":{{{keys}}},{end}}}'
+    # Of a stage that is not this package's: where it comes from, and without a version its source.
+    source = f'"source":"{origin.source}",' if stage.version is None else ""
+    begin = f'{{"config":{config_identity},"function":"{stage.function}","inputs":{{{keys}}}'
+    return f'{begin},"namespace":"{origin.namespace}",{source}{end}}}'
 
 
 def cell_id(coords: Mapping[str, Scalar]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.sweep.problems import DocPath, Problem, nearest
+from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 
 

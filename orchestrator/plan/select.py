@@ -9,8 +9,9 @@ import numpy as np
 from orchestrator.keys import canonical_json
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 
 

@@ -14,6 +14,8 @@ from orchestrator.plan.checks import entry_problems, is_shard_count, metric_prob
 from orchestrator.plan.dependencies import order, own_axes, sources, targets
 from orchestrator.plan.grid import Axes, Grid
 from orchestrator.plan.references import UnresolvedError, is_reference, origin_of, references, resolve, substitute
+from orchestrator.study import StageError
+from orchestrator.study.function_stage import stage_name
 from orchestrator.sweep.problems import MISSING, UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
 from orchestrator.sweep.spec import RUNTIME_FIELDS, SweepSpec
 from orchestrator.types import Scalar
@@ -90,11 +92,24 @@ def resolve_entries(spec: SweepSpec) -> Wiring:
         own = grid.axes(own_axes(spec, name))
         axes = set(own).union(*(entries[source].axes for source in sources(spec.stages[name])))
         entries[name] = WiredEntry(name, own, tuple(sorted(axes)), resolved[name])
+    for name in reported:
+        # What it returns is compared with the axes that it depends on, when it runs.
+        if len(entries[name].axes) < len(grid.all) and _metrics(resolved[name]) is None:
+            message = "does not depend on every axis, so it must declare its metrics: metrics: [NAME, …]"
+            raise SweepError([spec.problem(("stages", name), message)])
     return Wiring(grid, entries, targets(spec))
 
 
-def _metrics(entries: Iterable[ResolvedEntry | None]) -> set[Metric]:
-    return {metric for entry in entries if entry for metric in entry.configs[0].declared().values()}
+def _metrics(entries: Iterable[ResolvedEntry | None]) -> set[Metric] | None:
+    """Return the metrics that an entry returns at any point; None if they are not declared."""
+    found: set[Metric] = set()
+    for entry in entries:
+        if entry:
+            declared = entry.configs[0].declared()
+            if declared is None:
+                return None
+            found |= set(declared.values())
+    return found
 
 
 def _resolve_points(
@@ -127,15 +142,19 @@ def _resolve(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> Resolv
     exists = substitute(spec, entry.when, coords)
     kind = str(substitute(spec, entry.stage, coords) or name)
     shards = substitute(spec, entry.shards, coords)
-    if type(exists) is not bool or kind not in spec.table or not is_shard_count(shards):
+    if type(exists) is not bool or not is_shard_count(shards):
         raise UnresolvedError(name)
+    try:
+        stage = spec.stage(name, kind)
+    except StageError:
+        raise UnresolvedError(name) from None
     if not exists:
         return None
-    config, stage = _MergedConfig(spec, name, coords), spec.table[kind]
+    config = _MergedConfig(spec, name, coords)
     cut = shards is not None and "shards" in stage.config.model_fields
     cuts = [{"shard": shard, "shards": shards} for shard in range(shards)] if cut else [{}]
     configs, identities = zip(*(config.fill_in(stage.config, each) for each in cuts), strict=True)
-    return ResolvedEntry(kind, stage, shards, configs, identities)
+    return ResolvedEntry(stage_name(kind), stage, shards, configs, identities)
 
 
 class _MergedConfig:

@@ -33,7 +33,8 @@ from orchestrator.results.estimates import (
 )
 from orchestrator.results.metric_grid import SEED, read_axes, read_metric_grid
 from orchestrator.results.metrics import averaged_metrics, metric_problems
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 
 

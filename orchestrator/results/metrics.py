@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from orchestrator.sweep.problems import Problem, nearest
+from orchestrator.sweep.problems import Problem
+from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     from orchestrator.plan.columns import Plan
@@ -16,14 +17,24 @@ if TYPE_CHECKING:
 
 
 def declared_metrics(plan: Plan) -> dict[str, dict[str, Metric]]:
-    """Return for each entry that the table reports, in the order of the plan, its metrics by name."""
+    """Return for each entry that the table reports, in the order of the plan, its declared metrics by name."""
     reported = plan.spec.results or plan.targets
     declared: dict[str, dict[str, Metric]] = {name: {} for name in plan.entries if name in reported}
     for name, metrics in declared.items():
         for resolved in plan.by_entry[name].wired.resolved:
             if resolved:
-                metrics |= resolved.configs[0].declared()
+                metrics |= resolved.configs[0].declared() or {}
     return declared
+
+
+def undeclared_entries(plan: Plan) -> list[str]:
+    """Return the entries that the table reports whose metrics are known only once they ran."""
+    reported = plan.spec.results or plan.targets
+    return [
+        name
+        for name in reported
+        if any(each and each.configs[0].declared() is None for each in plan.by_entry[name].wired.resolved)
+    ]
 
 
 def unaveraged_metrics(plan: Plan) -> list[str]:

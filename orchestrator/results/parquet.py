@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,15 @@ PART_ROWS = 100_000
 # --- schema
 
 
-def results_schema(plan: Plan) -> pa.Schema:
-    """Make the schema of the results table of a sweep, with what readers need to know of the sweep as metadata."""
-    metrics = list(dict.fromkeys(name for declared in declared_metrics(plan).values() for name in declared))
+def results_schema(plan: Plan, found: Iterable[str] = ()) -> pa.Schema:
+    """Make the schema of the results table of a sweep, with what readers need to know of the sweep as metadata.
+
+    Args:
+        plan: the sweep.
+        found: metrics that were returned without being declared.
+    """
+    declared = (name for metrics in declared_metrics(plan).values() for name in metrics)
+    metrics = list(dict.fromkeys([*declared, *found]))
     return pa.schema(
         [
             pa.field("cell_id", pa.string(), nullable=False),

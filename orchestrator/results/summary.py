@@ -14,8 +14,9 @@ from orchestrator.plan.select import format_coords
 from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
-from orchestrator.sweep.problems import Problem, SweepError, nearest
+from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 
 #: So many combinations without a result are named.

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
-from orchestrator.results.metrics import declared_metrics
+from orchestrator.results.metrics import declared_metrics, undeclared_entries
 from orchestrator.results.parquet import results_schema
 from orchestrator.results.status import STATUSES, failure_of, status_codes
 from orchestrator.run.failures import read_failures, stopped_entries
@@ -46,6 +46,8 @@ class Results:
         self.failures: dict[int, Attempt] = {}
         """Step -> its last attempt, which failed."""
         self._finished: dict[int, _Finished] = {}
+        self._found: dict[str, None] = {}
+        """Metrics that were returned by entries that do not declare any."""
 
     def set_damaged_aside(self) -> list[str]:
         """Read the manifests of finished cells; return what was found damaged and will be made again."""
@@ -65,8 +67,9 @@ class Results:
         if attempt.metrics is not None:
             self.failures.pop(number, None)
             if self._of_interest[number]:
-                self._finished[number] = _Finished(
-                    attempt.metrics, attempt.undefined, attempt.number, attempt.seconds, attempt.code_commit
+                self._finish(
+                    number,
+                    _Finished(attempt.metrics, attempt.undefined, attempt.number, attempt.seconds, attempt.code_commit),
                 )
         else:
             self.failures[number] = attempt
@@ -84,7 +87,8 @@ class Results:
             self._row(index, [(name, each[position]) for name, each in groups], status, failure)
             for position, (index, (status, failure)) in enumerate(zip(cells, self.statuses(cells), strict=True))
         ]
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        schema = results_schema(self.plan, sorted(self._found)) if self._undeclared else self._schema
+        return pa.Table.from_pylist(rows, schema=schema)
 
     def codes(self) -> npt.NDArray[np.uint8]:
         """Return what became of each cell, as a position in STATUSES (`status_codes`); reads nothing."""
@@ -170,10 +174,16 @@ class Results:
                 self.schedule.states[number] = State.PENDING
                 damage.append(str(found))
             else:
-                self._finished[number] = _Finished(
-                    found.metrics, found.undefined, found.attempt, found.seconds, found.code_commit
+                self._finish(
+                    number,
+                    _Finished(found.metrics, found.undefined, found.attempt, found.seconds, found.code_commit),
                 )
         return damage
+
+    def _finish(self, number: int, finished: _Finished) -> None:
+        self._finished[number] = finished
+        if self.plan.entry_of(number) in self._undeclared:
+            self._found |= dict.fromkeys(finished.metrics)
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -183,6 +193,11 @@ class Results:
     def _declared(self) -> dict[str, dict[str, Metric]]:
         """Reported entry -> its metrics."""
         return declared_metrics(self.plan)
+
+    @cached_property
+    def _undeclared(self) -> frozenset[str]:
+        """Reported entries that do not declare their metrics."""
+        return frozenset(undeclared_entries(self.plan))
 
     @cached_property
     def _of_interest(self) -> Mask:

@@ -15,7 +15,7 @@ import numpy as np
 
 from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
-from orchestrator.code import code_digest
+from orchestrator.code import this_code
 from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Slot
@@ -70,8 +70,7 @@ class _Loop:
         self.store = store
         self.executor = executor
         self.code_commit = code_commit
-        self.modules = self.plan.spec.modules
-        self.code = code_digest(self.modules)
+        self.code = this_code()
         self.breaker = Breaker(self.plan.spec.limits.breaker)
         self.ready = ReadySteps(schedule, self._runtime)
         self.backoff: list[tuple[float, int]] = []
@@ -233,7 +232,6 @@ class _Loop:
             driver=self.driver,
             stale_claim=self._stale_claim(number),
             code=self.code,
-            modules=self.modules,
             account=f"{self.plan.spec.name}/{step.entry}",
         )
 

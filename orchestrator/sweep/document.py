@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from orchestrator.sweep.problems import DocPath, Problem, SweepError, format_path, nearest
+from orchestrator.sweep.problems import DocPath, Problem, SweepError, format_path
+from orchestrator.texts import nearest
 
 
 @dataclass

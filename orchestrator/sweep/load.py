@@ -12,21 +12,16 @@ from pydantic import ValidationError
 
 from orchestrator.namesakes import namesakes
 from orchestrator.redact import redact
+from orchestrator.study import StageError
+from orchestrator.study.modules import study_at
+from orchestrator.study.table import StageTable
 from orchestrator.sweep.document import read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
-from orchestrator.sweep.problems import (
-    UNKNOWN_FIELD,
-    DocPath,
-    Problem,
-    SweepError,
-    closest,
-    nearest,
-    validation_messages,
-)
+from orchestrator.sweep.problems import UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
 from orchestrator.sweep.spec import Entry, SweepSpec
-from orchestrator.sweep.stages import stage_table
-from orchestrator.types import Scalar
+from orchestrator.texts import closest, nearest
+from orchestrator.types import RESERVED_NAMES, Scalar
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
@@ -65,9 +60,15 @@ def draft_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         problems += [document.problem(where, message) for where, message in messages.items()]
         hidden = _hidden_by(messages, document.value)
         spec = SweepSpec.model_validate(_without(document.value, hidden))
-    spec._table, unusable = stage_table(spec.uses, path.parent.absolute())
-    problems += [document.problem(("uses", position), message) for position, message in unusable.items()]
-    hidden |= {("uses",)} if unusable else set()
+    study = study_at(path.parent)
+    study.refresh()
+    spec._available = StageTable(study, spec.namespace)
+    for position, module in enumerate(spec.uses):
+        try:
+            spec._available.use(module)
+        except StageError as error:
+            problems.append(document.problem(("uses", position), str(error)))
+            hidden.add(("uses",))
     spec._document, spec._hidden = document, frozenset(hidden)
     if not spec.axes and spec.understood("axes"):
         problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
@@ -179,20 +180,3 @@ def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]
                     spec.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
                 )
     return problems
-
-
-#: Columns of the results table that are not coordinates, and the first words of other references.
-RESERVED_NAMES = (
-    "cell_id",
-    "status",
-    "error_class",
-    "error",
-    "attempts",
-    "seconds",
-    "key",
-    "code_commit",
-    "log",
-    "undefined",
-    "data",
-    "env",
-)

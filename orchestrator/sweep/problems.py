@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get_origin
 
 from orchestrator.redact import redact
+from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -62,24 +62,6 @@ def format_path(path: DocPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def closest(name: object, valid: Iterable[object]) -> str | None:
-    """Return the valid name that a wrong one is probably meant to be, None if it resembles none."""
-    folded = {str(each).casefold(): str(each) for each in valid}
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
-    return folded[close[0]] if close else None
-
-
-def nearest(name: object, valid: Iterable[object]) -> str:
-    """Return a hint for a wrong name: the closest valid one, or all of them when they are few."""
-    names = [str(each) for each in valid]
-    close = closest(name, names)
-    if close:
-        return f"did you mean {close!r}?"
-    if not names:
-        return "there are none to choose from"
-    return "choose from " + ", ".join(names[:16]) + (", …" if len(names) > 16 else "")
 
 
 def validation_messages(

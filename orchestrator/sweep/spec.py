@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from orchestrator import types
+from orchestrator.study.function_stage import stage_name
+from orchestrator.study.table import StageTable
 from orchestrator.sweep.document import Document
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.types import Scalar
 from workers.stage import Stage
-from workers.stages import STAGES
 
 _DURATION = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -74,7 +76,8 @@ class Entry(_Part):
     """One use of a stage in this sweep."""
 
     stage: str | None = None
-    """Kind of work, a name in the table of stages; the entry's own name when left out. May be `$axis.field`."""
+    """Kind of work, a name in the table of stages, or a function, "module:name"; the entry's own name when left out.
+    May be `$axis.field`."""
     when: bool | str = True
     """`$axis.field` that says whether this entry exists for a cell."""
     otherwise: str | None = None
@@ -83,6 +86,10 @@ class Entry(_Part):
     """Cut the work into this many steps, each its own artifact."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """Input of the stage -> name of the entry that feeds it."""
+    metrics: tuple[str, ...] | None = None
+    """For a function: the metrics that it returns, if its signature does not say; without, whatever it returns."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """For a function: stands in the key in the place of its source, so that an edit computes nothing again."""
     config: Annotated[dict[str, Any] | str | list[Any], BeforeValidator(_layers)] = Field(default_factory=dict)
     """The stage's config: a mapping of its fields or a reference to one, or a list of such layers, merged from left to
     right, so that `$axis.config` can be one of them."""
@@ -169,6 +176,9 @@ class SweepSpec(_Part):
     name: Annotated[str, AfterValidator(_name)]
     uses: tuple[str, ...] = ()
     """Modules with a table `STAGES` of further stages; they may lie beside the sweep file."""
+    namespace: Annotated[str, AfterValidator(_name)] | None = None
+    """A name that no other study has, in the keys of stages that are not this package's; default: that of the installed
+    distribution. Needed where such a stage has a version."""
     question: Annotated[str, Field(min_length=1)]
     """The question that the sweep answers; the description of the MLflow experiment."""
     data: Any = None
@@ -189,7 +199,8 @@ class SweepSpec(_Part):
     """Output root: a folder, absolute on a cluster."""
     tracking: Annotated[Tracking | Literal[False], BeforeValidator(_tracking)] = Tracking()
     _document: Document = PrivateAttr()
-    _table: Mapping[str, Stage] = PrivateAttr()
+    _available: StageTable = PrivateAttr()
+    _versions: Mapping[str, int] = PrivateAttr(default_factory=dict)
     _former: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
     _problems: tuple[Problem, ...] = PrivateAttr(())
     _hidden: frozenset[DocPath] = PrivateAttr(frozenset())
@@ -197,24 +208,37 @@ class SweepSpec(_Part):
     @property
     def table(self) -> Mapping[str, Stage]:
         """The stages by name: those of this package, and of the modules that the sweep uses."""
-        return self._table
+        return self._available.named
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """The top-level modules of stages that are not this package's."""
-        named = [*self.uses, *(stage.function for name, stage in self._table.items() if name not in STAGES)]
-        tops = dict.fromkeys(re.split(r"[.:]", name)[0] for name in named)
-        return tuple(top for top in tops if top != "workers")
+    def available(self) -> StageTable:
+        """All stages that the sweep can name, functions included."""
+        return self._available
 
-    def as_it_was(self, stages: Mapping[str, Stage], fields: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
+    def stage(self, entry: str, kind: str) -> Stage:
+        """Return the stage of an entry.
+
+        Args:
+            entry: name of the entry.
+            kind: its `stage`, filled in: a name in the table, or "module:function".
+
+        Raises:
+            StageError: there is none, or it cannot be used.
+        """
+        written = self.stages[entry]
+        stage = self._available.stage(kind, tuple(written.inputs), written.metrics, written.version)
+        former = self._versions.get(stage_name(kind))
+        return stage if former is None else replace(stage, version=former)
+
+    def as_it_was(self, versions: Mapping[str, int], fields: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
         """Return the same sweep with the identities that its steps had before code changed.
 
         Args:
-            stages: stage -> what it was.
+            versions: stage -> the version that it had.
             fields: entry -> field of its config's identity, dotted where it is nested -> the value that it had.
         """
         other = self.model_copy()
-        other._table = {**self._table, **stages}
+        other._versions = versions
         other._former = fields
         return other
 

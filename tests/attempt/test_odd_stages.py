@@ -142,6 +142,7 @@ stages:
 runtime: {{default: {{attempts: 1}}}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 ODD = [name for name, (_, outcome, _) in toy.ODD.items() if outcome != "succeeded"]
 
@@ -157,7 +158,7 @@ def check_table(folder: Path) -> None:
 
 def check_commands(folder: Path) -> None:
     """Every command can tell of it."""
-    looks = [["status"], ["results"], ["why", "kind=shady"], ["report"], ["plan"]]
+    looks = [["status"], ["results"], ["why", "kind=shady"], ["show", "kind=shady"], ["report"], ["plan"]]
     code = "import sys, toy; from orchestrator.cli.app import app\n"
     code += f"for words in {looks}:\n"
     code += "    app([words[0], 'odd.yaml', *words[1:], '--outputs', 'out'], standalone_mode=False)\n"

@@ -10,9 +10,12 @@ import toy
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
-from orchestrator.code import code_digest
+from orchestrator.code import this_code
 from orchestrator.store.posix import PosixStore
-from orchestrator.types import Artifact, Outcome, Runtime, Step
+from orchestrator.study.modules import study_at
+from orchestrator.study.source import source_digest
+from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Step
+from workers.stage import Origin, Stage
 
 RECEIVED: list[int | None] = []
 
@@ -38,29 +41,31 @@ def test_a_stage_that_makes_batches_receives_the_size_that_is_asked_for(
     assert RECEIVED.pop() == received
 
 
-def test_a_module_of_stages_that_is_edited_after_the_driver_started_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_of_stages_that_is_edited_after_it_was_planned_is_noticed(tmp_path: Path) -> None:
     module = tmp_path / "own_stages_of_a_study.py"
     module.write_text("def source(config, out):\n    return {'value': config.value}\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    modules = (module.stem,)
+    study = study_at(tmp_path)
     store = PosixStore(tmp_path / "store")
     store.prepare()
-    definition = replace(toy.STAGES["toy_source"], function=f"{module.stem}:source")
 
-    def outcome(key: str, code: str) -> tuple[Outcome, str | None]:
+    def planned() -> Stage:
+        study.refresh()
+        origin = Origin("", source_digest(study, [module.stem]), str(tmp_path))
+        return replace(toy.STAGES["toy_source"], function=f"{module.stem}:source", origin=origin)
+
+    def attempt(key: str, definition: Stage) -> Attempt:
         step = Step(Artifact("toy_source", key * 32), "source", definition, {"value": 1.0}, "{}", {}, {})
-        request = Request(step, 1, Runtime(), store.location, "abc", "driver", code=code, modules=modules)
-        (attempt,) = run_bundle([request])
-        return attempt.outcome, attempt.error
+        (made,) = run_bundle([Request(step, 1, Runtime(), store.location, "abc", "driver", code=this_code())])
+        return made
 
-    before = code_digest(modules)
-    assert before != code_digest()
-    assert outcome("a", before) == (Outcome.SUCCEEDED, None)
+    before = planned()
     module.write_text("def source(config, out):\n    return {'value': 2 * config.value}\n")
-    found, error = outcome("b", code_digest(modules))
-    assert found is Outcome.SUCCEEDED, error
-    found, error = outcome("c", before)
-    assert found is Outcome.FAILED
-    assert "a file of orchestrator, workers, own_stages_of_a_study was edited" in str(error)
+    failed = attempt("a", before)
+    assert failed.outcome is Outcome.FAILED
+    assert "own_stages_of_a_study.py or a module that it imports was edited; give the same" in str(failed.error)
+    before = planned()
+    assert attempt("b", before).metrics == {"value": 2}
+    module.write_text("def source(config, out):\n    return {'value': 3 * config.value}\n")
+    # What was planned is in memory and goes on; what is planned anew is not what was imported before.
+    assert attempt("c", before).metrics == {"value": 2}
+    assert attempt("d", planned()).metrics == {"value": 3}

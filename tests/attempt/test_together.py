@@ -100,6 +100,7 @@ stages:
 runtime: {default: {timeout: 6}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 

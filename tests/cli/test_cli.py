@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "compare",
         "report",
         "why",
+        "show",
         "debug",
         "sync",
         "gc",
@@ -248,7 +249,7 @@ def test_a_driver_of_another_version_of_the_sweep_is_no_measure_of_the_steps_of_
 
 def test_status_names_a_log_only_where_there_is_one(tmp_path: Path) -> None:
     text = toy_sweep.SWEEP.partition("axes:")[0] + "axes: {behaviour: [newline, missing_name]}\nstages:\n"
-    text += "  source: {stage: toy_odd, config: {value: 1, behaviour: $behaviour}}\nuses: [toy]\n"
+    text += "  source: {stage: toy_odd, config: {value: 1, behaviour: $behaviour}}\nuses: [toy]\nnamespace: toy\n"
     toy_sweep.write_sweep(tmp_path, text.replace("missing_name", "surrogate_name"))
     assert sweep(tmp_path, "run", "toy.yaml", "--inline").returncode == 1
     said = sweep(tmp_path, "status", "toy.yaml").stdout

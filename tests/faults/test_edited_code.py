@@ -16,7 +16,8 @@ from drivers import calls, check, start, wait_for
 from long_sweep import calm_table
 from toy_runs import command
 
-from orchestrator.session import open_session
+import workers
+from orchestrator.store import open_store
 from orchestrator.types import Manifest
 
 pytestmark = pytest.mark.faults
@@ -90,14 +91,23 @@ class Checkout:
         assert driver.returncode == 0, printed
 
     def manifests(self, stage: str) -> list[Manifest]:
-        session = open_session(self.path, outputs=str(self.folder / "out"))
-        found = session.store.manifests(list(session.store.committed([stage])))
+        store = open_store(str(self.folder / "out/store"))
+        found = store.manifests(list(store.committed([stage])))
         return [each for each in found.values() if isinstance(each, Manifest)]
 
 
 @pytest.fixture(scope="module")
 def calm_slow_sources(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    return calm_table(tmp_path_factory.mktemp("calm") / "sources", SLOW_SOURCES)
+    # Keys name the function, which is another one in a checkout.
+    return calm_table(tmp_path_factory.mktemp("calm") / "sources", SLOW_SOURCES).drop_columns(["key"])
+
+
+@pytest.fixture(autouse=True)
+def _stage_is_found_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process plans the sweep, and has another copy of the package than the one that is edited."""
+    assert workers.__spec__
+    places = [*workers.__path__, str(tmp_path / "code" / "workers")]
+    monkeypatch.setattr(workers.__spec__, "submodule_search_locations", places)
 
 
 RAY = pytest.param(True, id="ray", marks=[pytest.mark.ray, pytest.mark.long])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "posix" else str(request.getfixturevalue("s3"))
 
 
+double = toy.double
+
+
 def open_toy(folder: Path, outputs: str, text: str = TEXT) -> Session:
     return open_session(toy_sweep.write_sweep(folder, text), outputs=outputs)
 
@@ -50,11 +54,13 @@ def calls(folder: Path) -> int:
 
 
 def raise_version(
-    monkeypatch: pytest.MonkeyPatch, stage: str = "toy_double", version: int = 2, function: str | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str = "toy_double",
+    version: int = 2,
+    function: Callable[..., toy.Metrics] | None = None,
 ) -> None:
-    known = toy.STAGES[stage]
-    changed = replace(known, version=version, function=function or known.function)
-    monkeypatch.setitem(toy.STAGES, stage, changed)
+    monkeypatch.setitem(toy.STAGES, stage, replace(toy.STAGES[stage], version=version))
+    monkeypatch.setattr(toy, "double", function or double)
 
 
 def take_over(session: Session, yes: bool = True, reruns: int = 3, stage: str = "toy_double") -> Adoption:
@@ -65,16 +71,16 @@ def there(session: Session) -> set[Artifact]:
     return session.store.committed(session.plan.stages)
 
 
-def louder(config: toy.TotalConfig, out: Path, *, number: Path) -> dict[str, float]:
+def louder(config: toy.TotalConfig, out: Path, *, number: Path) -> toy.Metrics:
     """The same metrics as `double`, in other words."""
-    metrics = toy.double(config, out, number=number)
+    metrics = double(config, out, number=number)
     (out / "number.txt").write_text(f"{float((out / 'number.txt').read_text()):.3f}")
     return metrics
 
 
 def bigger(config: toy.TotalConfig, out: Path, *, number: Path) -> dict[str, float]:
     """Another metric, in the same words."""
-    return {"total": toy.double(config, out, number=number)["total"] + 1}
+    return {"total": float(double(config, out, number=number)["total"]) + 1}
 
 
 def broken(config: toy.TotalConfig, out: Path, *, number: Path) -> dict[str, float]:
@@ -210,7 +216,7 @@ def test_where_the_output_changed_nothing_is_adopted(
     tmp_path: Path, outputs: str, function: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, outputs)
-    raise_version(monkeypatch, function=f"test_adopt:{function}")
+    raise_version(monkeypatch, function=globals()[function])
     session = open_toy(tmp_path, outputs)
     before = there(session)
     adoption = take_over(session)
@@ -293,12 +299,12 @@ def test_the_command_says_what_it_would_adopt_and_how_and_then_does_it(
     assert said.exit_code == 0, said.output
     command = said.stdout.split("to adopt it: ")[1].splitlines()[0]
     assert command == f"sweep adopt {file} toy_double --from-version 1 --rerun 3 --yes --outputs {outputs}"
-    raise_version(monkeypatch, function="test_adopt:bigger")
+    raise_version(monkeypatch, function=bigger)
     refused = CliRunner().invoke(app, command.split()[1:])
     assert refused.exit_code == 1
     assert "different  double x=1 (toy_double/" in refused.stdout
     assert "nothing was adopted" in refused.stdout
-    raise_version(monkeypatch, function="toy:double")
+    raise_version(monkeypatch)
     done = CliRunner().invoke(app, [*command.split()[1:], "--json"])
     report = json.loads(done.stdout)
     assert (report["proven"], report["adopted"], report["to_adopt"]) == (True, 12, {"double": 6, "total": 6})

@@ -28,6 +28,25 @@ SWEEP = (
     .replace("x: [1, 2, 3]", "x: [1, 2, 3, 4, 5, 6, 7, 8]")
     .replace("Does adding work?", "Does '<b>adding</b>' *work*?")
 )
+#: One more step, which all cells share, leaves the markup in a text, a table and a curve.
+SWEEP = SWEEP.replace("results:", "  note: {stage: note}\nresults:").replace("uses: [toy]", "uses: [toy, notes]")
+NOTES = """\
+import pyarrow as pa, pyarrow.parquet as pq, toy
+from workers.config import Config
+from workers.stage import Stage
+from workers.tables import HISTORY
+
+class NoteConfig(Config):
+    text: str = toy.MARKUP
+
+def note(config, out):
+    HISTORY.write({"step": [1, 2], "metric": [config.text] * 2, "value": [2.0, 1.0]}, out)
+    (out / "a.txt").write_text(f"text {config.text}")
+    pq.write_table(pa.table({config.text: [f"row {config.text}"]}), out / "b.parquet")
+    return {}
+
+STAGES = {"note": Stage("notes:note", 1, NoteConfig, "note")}
+"""
 COMMAND = "import sys, toy; sys.argv[0] = 'sweep'; from orchestrator.cli import main; main()"
 
 
@@ -44,6 +63,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 def address(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The page of a sweep that nobody runs yet."""
     toy_sweep.write_sweep(tmp_path, SWEEP)
+    (tmp_path / "notes.py").write_text(NOTES)
     port = free_port()
     server = start(tmp_path, "dashboard", "toy.yaml", "--outputs", "out", "--port", str(port), "--no-browser")
     try:
@@ -94,6 +114,14 @@ def test_the_page_follows_a_running_sweep_and_opens_a_cell(
     expect(page.get_by_role("heading", name="Coordinates")).to_be_visible()
     expect(page.locator("div.log")).to_contain_text(toy.MARKUP)
     assert re.search(r"[?&]cell=[0-9a-f]{12}", page.url)
+    # What the cell made is read when somebody asks for it, and stays text, too.
+    expect(page.get_by_text("Read it from the store")).to_be_visible()
+    assert not page.get_by_text("a.txt").count()
+    page.get_by_text("Read it from the store").click()
+    expect(page.locator("pre", has_text=f"text {toy.MARKUP}")).to_be_visible()
+    expect(page.locator("table.texts th", has_text=toy.MARKUP)).to_be_visible()
+    expect(page.locator("table.texts td", has_text=f"row {toy.MARKUP}")).to_be_visible()
+    expect(page.get_by_test_id("stVegaLiteChart")).to_be_visible()
     assert page.evaluate("window.pwned") is None
     page.close()
     outside = {each for each in asked if not re.match(r"(data|blob):|(http|ws)://127\.0\.0\.1:", each)}

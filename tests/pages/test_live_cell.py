@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import altair as alt
+import pytest
 import toy_sweep
 from servers import free_port
+from streamlit.testing.v1 import AppTest
 from subjects import opened, planned
 
-from dashboards.live.cell_data import tail
+import dashboards
+from dashboards.live import cell_data
+from dashboards.live.charts import curve_chart
 from dashboards.live.mlflow_run import run_address
 from orchestrator.cli.sync import synchronise
 from orchestrator.drive import drive
+from orchestrator.explain.log_tail import tail
 from orchestrator.results.parquet import read_results
 from orchestrator.session import open_session
 
@@ -30,6 +37,42 @@ def test_a_log_is_shown_without_what_would_move_a_terminal(tmp_path: Path) -> No
     log = tmp_path / "a.log"
     log.write_bytes(b" 10%\r 20%\r\n\x1b[31mred\x1b]0;title\x07\xff\x00")
     assert tail(str(log)) == " 10%\n 20%\nred\ufffd\\x00"
+
+
+def test_what_a_cell_made_is_read_when_somebody_asks_and_again_when_a_step_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = planned(tmp_path)
+    session = opened(subject)
+    asked, show = [], cell_data.show
+    monkeypatch.setattr(cell_data, "show", lambda *given: asked.append(given[1:]) or show(*given))
+    monkeypatch.setattr(sys, "argv", ["page.py", subject.dump()])
+    app = AppTest.from_file(str(Path(dashboards.__file__).with_name("live") / "page.py"), default_timeout=120)
+    cell = session.plan.cell(0).id
+    app.query_params["cell"] = cell
+    assert not app.run().exception
+    assert asked == []
+    app.toggle(key="made").set_value(True).run()
+    app.run()
+    # Nothing is there yet, and nothing changed.
+    assert asked == [(cell, None)]
+    assert not app.expander
+    assert drive(opened(subject), None, True, None) == 0
+    assert not app.run().exception
+    names = ("source\\: committed\\, 2 shards", "double\\: committed\\, 2 shards", "total\\: committed")
+    assert tuple(each.label for each in app.expander) == names
+    torn = Path(session.outputs.store, "artifacts", *session.plan.cell(0).steps["total"][0], "number.txt")
+    torn.write_text("23")
+    app.selectbox(key="made_by").select("total").run()
+    assert not app.exception
+    assert asked == [(cell, None), (cell, None), (cell, "total")]
+    assert [each.label for each in app.expander] == ["total\\: damaged"]
+
+
+def test_a_curve_is_valid_vega_lite() -> None:
+    for steps in ([7], [1, 2], list(range(100))):
+        curve = {"metric": "<b>loss</b>", "steps": steps, "values": [0.5] * len(steps)}
+        alt.Chart.from_dict(curve_chart(curve)).to_dict()
 
 
 def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path, mlflow_server: str) -> None:

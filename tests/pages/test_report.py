@@ -153,6 +153,7 @@ stages:
   total: {stage: toy_total, inputs: {numbers: source}, config: [$kind, {add: $seed}]}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 

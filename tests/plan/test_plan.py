@@ -56,9 +56,9 @@ def test_these_keys_are_pinned_because_stores_depend_on_them(tmp_path: Path) -> 
     plan = plan_of(tmp_path)
     cell = plan.cells[0]
     assert {name: [each.key for each in group] for name, group in cell.steps.items()} == {
-        "source": ["0ca0f0e4a20ce191863076d43e25c57c", "f15c20ecc1ba4c40843fa42842d8b3cd"],
-        "double": ["87e8ee93388dcf7d2ea601212c100ce7", "8156c67e1f9b00f5d0cfc7974699523f"],
-        "total": ["4fcec7ed884d14d21f1a5dee8ca14eba"],
+        "source": ["f8ae460e228dc2c0350a1b5389d6058a", "9a5423e61bde974b73250fc3c716b98c"],
+        "double": ["7ea8f670cd7cb9b1b46d8c8ea3532d66", "34fc2c3485f5ba139e7a9dacc43867be"],
+        "total": ["493e96affa535eec918efd8fcc1ee132"],
     }
     assert cell.id == "c54e12404333"
 
@@ -200,6 +200,7 @@ stages:
 results: [last]
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 

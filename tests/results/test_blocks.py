@@ -38,6 +38,7 @@ stages:
 results: [source, total]
 tracking: false
 uses: [toy]
+namespace: toy
 """
 Cell = Mapping[str, Any]
 

@@ -167,6 +167,7 @@ stages:
   total: {stage: toy_total, inputs: {numbers: double}, config: {add: $seed}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 

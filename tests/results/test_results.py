@@ -37,6 +37,7 @@ stages:
     config: [$kind, {add: $beta}]
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 
@@ -85,6 +86,7 @@ stages:
 results: [twice, last]
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 
@@ -140,6 +142,7 @@ stages:
   total: {stage: toy_total, inputs: {numbers: double}, config: {add: $seed}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 
@@ -196,6 +199,7 @@ stages:
   source: {stage: toy_source, shards: 3, config: {value: $x}}
 tracking: false
 uses: [toy]
+namespace: toy
 """
 
 

@@ -51,6 +51,7 @@ SWEEP = """\
 name: squares
 question: Do stages of one's own run like ours?
 uses: [own_work.stages]
+namespace: own-work
 axes: {number: [1, 2, 3], plus: [0, 1]}
 stages:
   draw: {config: {number: $number}}

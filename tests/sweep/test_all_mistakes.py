@@ -55,10 +55,10 @@ def test_a_bad_name_a_missing_question_a_misspelt_stage_and_an_unknown_axis_are_
 
 
 def test_a_misspelt_field_of_an_entry_hides_nothing_else_of_it(tmp_path: Path) -> None:
-    edits = [("  source: {", "  source: {trian: 3, "), ("{value: $x}", "{value: $seeed, valeu: 1}")]
+    edits = [("  source: {", "  source: {xyz: 3, "), ("{value: $x}", "{value: $seeed, valeu: 1}")]
     assert mistakes(tmp_path, *FOUR[:1], *edits) == [
         "FILE:1: name: a name has up to 100 letters, digits and . _ -, and begins with a letter or digit; found 'my sweep'",
-        "FILE:9: stages.source.trian: unknown field; choose from config, inputs, otherwise, shards, stage, when",
+        "FILE:9: stages.source.xyz: unknown field; choose from config, inputs, metrics, otherwise, shards, stage, version, when",
         "FILE:9: stages.source.config.value: $seeed refers to no axis; choose from x, y, kind, data",
         "FILE:9: stages.source.config.valeu: unknown field; did you mean 'value'?",
     ]

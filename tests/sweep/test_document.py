@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sample_document import document
 
 from orchestrator.sweep.document import parse_value, read_document
-from orchestrator.sweep.problems import Problem, SweepError, format_path, nearest
+from orchestrator.sweep.problems import Problem, SweepError, format_path
+from orchestrator.texts import nearest
 
 characters = st.characters(codec="utf-8", max_codepoint=0xFFFF)
 json_values = st.recursive(

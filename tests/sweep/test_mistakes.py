@@ -3,6 +3,7 @@
 # ruff: noqa: E501 (one mistake per line reads best)
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_a_missing_data_file_and_an_unset_variable_name_the_place_and_the_remedy
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (RESULTS, "colour: red", "FILE:15: colour: unknown field; choose from axes, data, exclude, hooks, limits, name, question, results, runtime, stages, store, summary, tracking"),
+        (RESULTS, "colour: red", "FILE:15: colour: unknown field; choose from axes, data, exclude, hooks, limits, name, namespace, question, results, runtime, stages, store, summary, tracking"),
         ("x: [1, 2, 3]", "x: 3", "FILE:4: axes.x: is neither a list of values nor a mapping of names to fields; found 3"),
         ("x: [1, 2, 3]", "x: [1, null]", "FILE:4: axes.x[1]: is no value of an axis (text, number, true or false); found None"),
         ("x: [1, 2, 3]", "x: [1, [2]]", "FILE:4: axes.x[1]: is no value of an axis (text, number, true or false); found [2]"),
@@ -244,13 +245,13 @@ def test_a_variable_that_is_unset_or_empty_is_no_path(
     if value is not None:
         monkeypatch.setenv("TOY_DATA", value)
     (message,) = mistakes(tmp_path, toy_sweep.SWEEP + "data: {path: $env.TOY_DATA}\n")
-    assert message.startswith("FILE:18: data.path: environment variable TOY_DATA is not set; export TOY_DATA=FILE")
+    assert message.startswith("FILE:19: data.path: environment variable TOY_DATA is not set; export TOY_DATA=FILE")
 
 
 def test_a_missing_data_file_is_placed_in_the_sweep_with_the_override_that_repairs_it(tmp_path: Path) -> None:
     (message,) = mistakes(tmp_path, toy_sweep.SWEEP + "data: {deep: {path: gone.jsonl}}\n")
     assert message == (
-        f"FILE:18: data.deep.path: cannot read {tmp_path / 'gone.jsonl'}: No such file or directory; "
+        f"FILE:19: data.deep.path: cannot read {tmp_path / 'gone.jsonl'}: No such file or directory; "
         "check it, or pass -s data.deep.path=FILE"
     )
 
@@ -295,7 +296,7 @@ runtime:
     assert load(toy_sweep.write_sweep(tmp_path, sound)).runtime_of("generate", {"seed": 0}).batch_size == 16
 
 
-def test_a_module_that_another_one_hides_is_a_mistake_and_never_taken_for_it(tmp_path: Path) -> None:
+def test_modules_of_one_name_in_two_studies_are_never_taken_for_each_other(tmp_path: Path) -> None:
     paths = []
     for study in ("one", "other"):
         (tmp_path / study).mkdir()
@@ -306,5 +307,11 @@ def test_a_module_that_another_one_hides_is_a_mistake_and_never_taken_for_it(tmp
         text = toy_sweep.SWEEP.replace("uses: [toy]", "uses: [toy, stages_of_a_study]").replace("toy_source", "distil")
         paths.append(toy_sweep.write_sweep(tmp_path / study, text))
     assert load(paths[0]).table["distil"].version == 1
-    with pytest.raises(SweepError, match=r"which hides .*: give yours another name"):
-        load(paths[1])
+    assert load(paths[1]).table["distil"].version == 2
+    assert load(paths[0]).table["distil"].version == 1
+
+
+def test_a_module_that_an_installed_one_hides_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("STAGES = {}\n")
+    (found,) = mistakes(tmp_path, toy_sweep.SWEEP.replace("uses: [toy]", "uses: [toy, yaml]"))
+    assert re.search(r"uses\[1\]: module 'yaml' is .*, which hides .*: give yours another name", found)

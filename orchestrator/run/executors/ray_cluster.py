@@ -11,7 +11,8 @@ import pickle
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -38,6 +39,9 @@ from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
 from orchestrator.run.executors.warm import WarmWorkers, Worker
+from orchestrator.store.cache import cache_folder
+from orchestrator.study.copy import CodeCopy, unpack
+from orchestrator.study.modules import study_of, use_copy
 from orchestrator.types import Attempt, Outcome, Runtime
 
 #: Tasks per resource shape in Ray's queue beyond those that can run, so that no core waits for the driver.
@@ -81,17 +85,19 @@ class _Submitted(NamedTuple):
 class RayExecutor:
     """An executor that runs bundles as Ray tasks with the resources of their runtime."""
 
-    def __init__(self, address: str | None = None, modules: Collection[str] = ()) -> None:
+    def __init__(self, address: str | None = None, code: CodeCopy | None = None) -> None:
         """Connect to a cluster, or start a local instance.
 
         Args:
             address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
-            modules: top-level modules of stages outside this package; workers get copies of them.
+            code: the code of stages that are not this package's, for the workers.
 
         Raises:
             RayUnreachableError: no cluster answers at the address, or none starts here.
         """
-        connect(address, modules)
+        connect(address)
+        # In a tuple: Ray would fetch a plain reference for every task.
+        self._code = (code.digest, code.folder, (ray.put(code.content),)) if code else None
         self.bundle_seconds = 1.0
         self._read_nodes()
         self._running: dict[Any, _Submitted] = {}
@@ -123,13 +129,17 @@ class RayExecutor:
         shape = self._shape(first.runtime)
         more = f" +{len(requests) - 1}" if len(requests) > 1 else ""
         name = f"{first.step.entry} {first.step.key[:8]}{more}"
+        if origin := first.step.definition.origin:
+            # Pickle names classes by their modules, which must be those of this study.
+            study_of(origin).activate()
         # Ray's own pickler takes ten times as long over so many small objects.
         bundle = pickle.dumps(list(requests), pickle.HIGHEST_PROTOCOL)
         worker = self._warm.take(shape, slot) if slot.model else None
         if worker:
-            task = worker.process.run.options(name=name).remote(bundle)
+            task = worker.process.run.options(name=name).remote(bundle, self._code)
         else:
-            task = (_run_on_gpu if shape.gpus else _run).options(name=name, **shape.options()).remote(bundle)
+            run = _run_on_gpu if shape.gpus else _run
+            task = run.options(name=name, **shape.options()).remote(bundle, self._code)
             self._shapes[shape] += 1
         self._running[task] = _Submitted(tuple(requests), time.time(), shape, worker)
 
@@ -260,8 +270,26 @@ class RayExecutor:
         return _Shape(cpus, runtime.gpus, runtime.memory)
 
 
-def _run_pickled(requests: bytes) -> bytes:
+#: Digest of a copy of code, folder that it is a copy of, and where Ray keeps it.
+_ShippedCode = tuple[str, str, tuple[Any]]
+
+
+def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
+    _take_code(code)
     return pickle.dumps(run_bundle(pickle.loads(requests), _Watchdog), pickle.HIGHEST_PROTOCOL)
+
+
+def _take_code(code: _ShippedCode | None) -> None:
+    """Have this process import what is not this package's from a copy that the driver made."""
+    if code and code[0] not in _TAKEN:
+        digest, folder, (kept,) = code
+        content: Any = ray.get(kept)
+        use_copy(unpack(content, digest, cache_folder() / "code"), Path(folder))
+        _TAKEN.add(digest)
+
+
+#: Digests of the copies of code that this process has.
+_TAKEN: set[str] = set()
 
 
 def _must_end(attempts: Sequence[Attempt]) -> bool:
@@ -281,7 +309,8 @@ class _WarmWorker:
     def __init__(self) -> None:
         self._ending = False
 
-    def run(self, requests: bytes) -> bytes:
+    def run(self, requests: bytes, code: _ShippedCode | None) -> bytes:
+        _take_code(code)
         # The next bundle may arrive before the driver has the result of the last.
         attempts = [] if self._ending else run_bundle(pickle.loads(requests), _Watchdog)
         self._ending = self._ending or _must_end(attempts)

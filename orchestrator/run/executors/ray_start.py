@@ -7,7 +7,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # Keeps older versions of Ray from warning; that steps without a GPU see none does not depend on it.
@@ -16,7 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray._private import ray_constants
 
-from orchestrator.code import place_of
+from orchestrator.code import PACKAGES
 from orchestrator.redact import redact
 
 
@@ -24,12 +25,11 @@ class RayUnreachableError(Exception):
     """No Ray cluster answers at the address, or Ray does not start on this machine."""
 
 
-def connect(address: str | None, modules: Collection[str] = ()) -> None:
+def connect(address: str | None) -> None:
     """Connect this process to a cluster, or start a local instance; keep a connection that exists.
 
     Args:
         address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
-        modules: top-level modules of stages outside this package; workers get copies of them.
 
     Raises:
         RayUnreachableError: no cluster answers at the address, or none starts here.
@@ -45,11 +45,9 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
             "To drive the cluster from here, give --address auto or HOST:6379. Nothing was run."
         )
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if in_job:
-        # The working directory has been copied already, but a sweep in one of its folders may use modules beside it.
-        options["runtime_env"] = {"py_modules": [str(place_of(each)) for each in modules]} if modules else None
-    else:
-        options["runtime_env"] = copies(modules)
+    # The working directory of a job has been copied already.
+    if not (in_job and PACKAGES[0].is_relative_to(Path.cwd())):
+        options["runtime_env"] = copies()
     if not address and not in_job:
         # No dashboard: it costs seconds and a port, and a local run has no use for it.
         options |= {"include_dashboard": False, "address": "local"}
@@ -73,16 +71,13 @@ def connect(address: str | None, modules: Collection[str] = ()) -> None:
         ) from error
 
 
-def copies(modules: Collection[str] = ()) -> dict[str, Any]:
+def copies() -> dict[str, Any]:
     """Return a `runtime_env` in which workers run copies of the driver's code.
 
     So they run neither a version that is installed on their node, nor code that is edited while the sweep runs.
-
-    Args:
-        modules: top-level modules of stages outside this package, copied as well.
     """
     return {
-        "py_modules": [str(place_of(each)) for each in ("orchestrator", "workers", *modules)],
+        "py_modules": [str(each) for each in PACKAGES],
         "worker_process_setup_hook": "orchestrator.code.keep_to_these_packages",
     }
 
