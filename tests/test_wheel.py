@@ -37,6 +37,7 @@ SWEEP = """
 name: squares
 question: Does it run where only the wheel is installed?
 uses: [own_stages]
+namespace: squares
 axes: {number: [1, 2, 3]}
 stages:
   square: {config: {number: $number}}

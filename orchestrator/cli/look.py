@@ -20,10 +20,9 @@ from orchestrator.cli.sweep_command import (
     SweepFile,
     TrackingUri,
     names,
+    need_page,
     sweep_command,
 )
-from orchestrator.extras import lacking
-from orchestrator.namesakes import hidden
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
@@ -116,7 +115,7 @@ def dashboard(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show the sweep live in the browser: grid, stages with rates, errors, resources, every cell (read-only)."""
-    _need("sweep dashboard", "live")
+    need_page("sweep dashboard", "live")
     from dashboards.live.server import serve
     from dashboards.live.watch import Subject, watch
     from orchestrator.sweep.document import read_document
@@ -280,7 +279,7 @@ def report(
     What was run, figures, means ± sd, comparisons, winners, failures, cost, provenance. The same store gives the same
     bytes.
     """
-    _need("sweep report", "report")
+    need_page("sweep report", "report")
     from dashboards.report.write import write_report
     from orchestrator.cli.console import bar, say
 
@@ -339,12 +338,6 @@ def show(
     from orchestrator.cli.show_cell import show_cell
 
     show_cell(shown, whole=stage is not None)
-
-
-def _need(command: str, extra: str) -> None:
-    """Refuse a command that lacks what it is made with."""
-    if message := lacking(extra) or hidden("dashboards"):
-        raise SweepError([Problem(command, "", message)])
 
 
 def _refuse(given: Mapping[str, bool], why: str) -> None:

@@ -9,6 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.extras import lacking
+from orchestrator.namesakes import hidden
+from orchestrator.sweep.problems import Problem, SweepError
+
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 
 CellName = Annotated[
@@ -121,6 +125,12 @@ def sweep_command(
 def _unfilled(text: str) -> str:
     """Join the lines of each paragraph; the help would keep their ends, wherever the terminal has its own."""
     return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
+
+
+def need_page(command: str, extra: str) -> None:
+    """Raise SweepError if a command lacks the extra, or the package, that makes its page."""
+    if message := lacking(extra) or hidden("dashboards"):
+        raise SweepError([Problem(command, "", message)])
 
 
 def names(text: str) -> tuple[str, ...]:

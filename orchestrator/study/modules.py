@@ -184,7 +184,8 @@ class Study:
         return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops}
 
     def _holds(self, module: ModuleType) -> bool:
-        if module.__name__ == "__main__":
+        # Where None stands, a module may not be imported.
+        if getattr(module, "__name__", "") == "__main__":
             return False
         places = [*(getattr(module, "__path__", None) or ())] or [getattr(module, "__file__", None)]
         return any(place and Path(place).parent.resolve() == self.folder for place in places)
