@@ -12,6 +12,7 @@ _MARKS = {
     "workers": "reward_models/table.py",
     "dashboards": "live/watch.py",
 }
+PACKAGES = tuple(_MARKS)
 
 
 def hidden(name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import toy_sweep
 from command_server import sweep
 from toy_requests import make_request
 
-from orchestrator.namesakes import hidden, namesakes
+from orchestrator.namesakes import PACKAGES, hidden, namesakes
 from orchestrator.run.executors.recovery import record_failure
 from orchestrator.store.posix import PosixStore
 from orchestrator.types import Outcome
@@ -76,7 +77,7 @@ def test_a_worker_whose_path_leads_to_a_namesake_says_so(tmp_path: Path) -> None
 
 
 def test_folders_without_python_files_and_this_repository_are_no_namesakes(tmp_path: Path) -> None:
-    for name in ("workers", "orchestrator", "dashboards"):
+    for name in PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "data.json").touch()
         assert hidden(name) is None
@@ -85,6 +86,21 @@ def test_folders_without_python_files_and_this_repository_are_no_namesakes(tmp_p
     assert list(namesakes(tmp_path, ROOT, ROOT / "sweeps")) == []
     # So may another checkout.
     (tmp_path / "other").mkdir()
-    for name in ("workers", "orchestrator", "dashboards"):
+    for name in PACKAGES:
         (tmp_path / "other" / name).symlink_to(ROOT / name)
     assert list(namesakes(tmp_path / "other")) == []
+
+
+def test_a_sweep_in_the_root_of_this_repository_does_not_own_its_packages(tmp_path: Path) -> None:
+    checkout, other = tmp_path / "checkout", tmp_path / "other"
+    for folder in (checkout, other):
+        folder.mkdir()
+        toy_sweep.write_sweep(folder, toy_sweep.ONE.replace("uses: [toy]", "uses: [toy, of_mine]"))
+        (folder / "of_mine.py").write_text("STAGES = {}\n")
+    for name in PACKAGES:
+        (checkout / name).symlink_to(ROOT / name)
+    path = os.pathsep.join([str(checkout), str(ROOT / "tests"), sysconfig.get_path("purelib")])
+    # -S: no finder leads to the checkout of this test.
+    command = ("-S", "-m", "orchestrator", "gc", "checkout/toy.yaml", "other/toy.yaml")
+    done = python(tmp_path, *command, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr

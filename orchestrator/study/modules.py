@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from orchestrator.namesakes import PACKAGES
 from orchestrator.study import StageError
 from workers.stage import Origin
 
@@ -179,8 +180,9 @@ class Study:
         self._modules = len(sys.modules)
 
     def _own(self) -> dict[str, ModuleType]:
-        """Return the loaded modules of the folder."""
-        tops = {name for name, module in list(sys.modules.items()) if "." not in name and self._holds(module)}
+        """Return the loaded modules of the folder, without our packages where it is the root of this repository."""
+        loaded = ((name, module) for name, module in list(sys.modules.items()) if "." not in name)
+        tops = {name for name, module in loaded if name not in PACKAGES and self._holds(module)}
         return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops}
 
     def _holds(self, module: ModuleType) -> bool:
