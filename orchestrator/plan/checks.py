@@ -10,11 +10,12 @@ from typing import Any
 from orchestrator.plan.dependencies import order, own_axes
 from orchestrator.plan.references import UnresolvedError, axes_of, is_reference, reference_problems, substitute
 from orchestrator.study import StageError
+from orchestrator.study.function_stage import FunctionStage
 from orchestrator.sweep.load import pattern_problems
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
-from orchestrator.types import Scalar
+from orchestrator.types import RESERVED_NAMES, Scalar
 from workers.metric import Metric
 from workers.stage import ANY_KIND, Stage
 
@@ -170,6 +171,10 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
     entry = spec.stages[name]
     where: DocPath = ("stages", name)
     problems = []
+    for index, metric in enumerate(entry.metrics or ()):
+        if not metric.isidentifier() or metric.lower() in RESERVED_NAMES or metric in (entry.metrics or ())[:index]:
+            message = f"{metric!r} cannot name a metric: use letters, digits and _, no name of our own, and none twice"
+            problems.append(spec.problem((*where, "metrics", index), message))
     for input_name, source in entry.inputs.items():
         if input_name not in stage.inputs:
             message = f"stage {kind!r} has no input {input_name!r}; {nearest(input_name, stage.inputs)}"
@@ -190,7 +195,9 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
         sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
         message = f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
         problems.append(spec.problem((*where, "shards"), message))
-    for made in _outputs(spec, entry.otherwise) - {stage.output}:
+    # What reads the artifacts of a plain function reads those of any other.
+    unlike = set() if isinstance(stage, FunctionStage) else _outputs(spec, entry.otherwise) - {stage.output}
+    for made in unlike:
         message = f"makes {made!r}, but {name!r} makes {stage.output!r}"
         problems.append(spec.problem((*where, "otherwise"), message))
     return problems
