@@ -156,6 +156,7 @@ def results(
     """
     from orchestrator.cli.console import say
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
+    from orchestrator.results.metrics import reported_metrics
     from orchestrator.results.sql import query
     from orchestrator.results.summary import format_summary, left_out, summarise
 
@@ -184,7 +185,9 @@ def results(
     elif sql is not None:
         show_answer(shown)
     elif cells:
-        show_cells(session, shown.to_pylist(), names(metrics))
+        show_cells(
+            session, shown.to_pylist(), names(metrics) or session.spec.summary.metrics or reported_metrics(shown)
+        )
     else:
         show_summary(session, shown)
         say(f"table: {session.outputs.results}")
