@@ -17,6 +17,19 @@ def test_the_code_is_named_by_commit_or_by_a_digest_of_its_source() -> None:
     assert re.fullmatch(r"[0-9a-f]{12}(\+dirty)?|source-[0-9a-f]{12}", code_commit())
 
 
+def test_a_package_that_is_installed_in_the_checkout_of_a_study_is_not_named_by_the_commit_of_that(
+    tmp_path: Path,
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "the study"], cwd=tmp_path, check=True)
+    for package in ("orchestrator", "workers"):
+        shutil.copytree(CHECKOUT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from orchestrator.code import code_commit; print(code_commit())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout == f"source-{code_digest()[:12]}\n"
+
+
 def test_the_digest_is_that_of_the_files_wherever_the_two_packages_lie(tmp_path: Path) -> None:
     for package in ("orchestrator", "workers"):
         shutil.copytree(CHECKOUT / package, tmp_path / package / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -116,7 +116,7 @@ class Reasons:
         found: Counter[str] = Counter()
         failed = [number for number in numbers.tolist() if number in self._failures]
         found.update(self._failed(number) for number in failed)
-        numbers = np.setdiff1d(numbers, failed)
+        numbers = np.setdiff1d(numbers, failed) if failed else numbers
         if not len(numbers):
             return found
         if not (mine & schedule.committed).any():

@@ -23,8 +23,8 @@ from typing import Any
 
 from pathspec import PathSpec
 
+from orchestrator.namesakes import OUR_NAMES
 from orchestrator.study import StageError
-from orchestrator.study.modules import OURS
 from orchestrator.study.table import StageTable
 
 #: A file of more bytes that is no Python is taken for data.
@@ -74,7 +74,7 @@ def make_copy(stages: StageTable, without: Sequence[Path] = ()) -> CodeCopy | No
     for module in modules:
         top = module.name.partition(".")[0]
         # What is installed is installed on every node.
-        if module.root == folder or module.installed or top in OURS:
+        if module.root == folder or module.installed or top in OUR_NAMES:
             continue
         package = module.root / top
         found = walk(package, LEFT_OUT) if package.is_dir() else [module.root / f"{top}.py"]
