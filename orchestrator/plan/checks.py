@@ -14,7 +14,7 @@ from orchestrator.sweep.load import pattern_problems
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
-from orchestrator.types import Scalar
+from orchestrator.types import RESERVED_NAMES, Scalar
 from workers.metric import Metric
 from workers.stage import ANY_KIND, Stage
 
@@ -52,7 +52,9 @@ def is_shard_count(value: object) -> bool:
 
 
 def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] | None]) -> list[Problem]:
-    """Find metrics whose column is ambiguous (two entries return them, or an axis has their name), and unknown ones.
+    """Find metrics that cannot have a column of their name, or whose column is ambiguous, and unknown ones.
+
+    A column is ambiguous where two entries return the metric, or where an axis has its name.
 
     Args:
         spec: the sweep.
@@ -70,6 +72,11 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
         )
         for name, names in owners.items()
         if len(names) > 1
+    ]
+    problems += [
+        spec.problem(("stages", min(owners[name])), f"cannot return a metric {name!r}: {reason}")
+        for name in owners
+        if (reason := _unfit_column(name))
     ]
     folded = {name.lower(): name for name in owners}
     for axis in spec.axes:
@@ -89,6 +96,14 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
             message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
             problems.append(spec.problem(where, message))
     return problems
+
+
+def _unfit_column(name: str) -> str | None:
+    """Tell why the results cannot have a column for a metric; None if they can."""
+    # SQL reads column names without regard to case.
+    if name.lower() in RESERVED_NAMES:
+        return "the results have that name already; return it under another name"
+    return None if name.isidentifier() else "use letters, digits and _"
 
 
 def _undeclared_problems(spec: SweepSpec, entry: str, reported: int) -> list[Problem]:
