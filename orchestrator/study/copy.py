@@ -69,7 +69,8 @@ def make_copy(stages: StageTable, without: Sequence[Path] = ()) -> CodeCopy | No
     files: dict[str, Path] = {}
     modules = stages.foreign_modules()
     if any(each.root == folder for each in modules):
-        for path in _small(walk(folder, excludes(folder), without), folder):
+        # In the root of this repository its packages are no part of the study.
+        for path in _small(walk(folder, [*excludes(folder), *(f"/{name}" for name in OUR_NAMES)], without), folder):
             files[path.relative_to(folder).as_posix()] = path
     for module in modules:
         top = module.name.partition(".")[0]

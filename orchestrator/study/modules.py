@@ -43,8 +43,8 @@ class Module:
 
     def shares_study(self, other: Module) -> bool:
         """Tell whether another module is of the same study or the same installed package."""
-        same_top = self.name.partition(".")[0] == other.name.partition(".")[0]
-        return self.root == other.root and (same_top or not self.installed)
+        tops = {each.name.partition(".")[0] for each in (self, other)}
+        return self.root == other.root and (len(tops) == 1 or not (self.installed or tops & set(OUR_NAMES)))
 
 
 class Study:
