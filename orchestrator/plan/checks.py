@@ -203,7 +203,8 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
             problems.append(spec.problem((*where, "inputs"), f"stage {kind!r} needs the input {input_name!r}; {hint}"))
     if entry.shards is not None and "shards" not in stage.config.model_fields:
         sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
-        message = f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
+        hint = "give it the parameters shard: int and shards: int" if ":" in kind else nearest(kind, sharded)
+        message = f"stage {kind!r} cannot be cut into shards; {hint}"
         problems.append(spec.problem((*where, "shards"), message))
     for made in _outputs(spec, entry.otherwise) - {stage.output}:
         message = f"makes {made!r}, but {name!r} makes {stage.output!r}"
