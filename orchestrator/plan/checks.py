@@ -53,7 +53,9 @@ def is_shard_count(value: object) -> bool:
 
 
 def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] | None]) -> list[Problem]:
-    """Find metrics whose column is ambiguous (two entries return them, or an axis has their name), and unknown ones.
+    """Find metrics that cannot have a column of their name, or whose column is ambiguous, and unknown ones.
+
+    A column is ambiguous where two entries return the metric, or where an axis has its name.
 
     Args:
         spec: the sweep.
@@ -71,6 +73,11 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
         )
         for name, names in owners.items()
         if len(names) > 1
+    ]
+    problems += [
+        spec.problem(("stages", min(owners[name])), f"cannot return a metric {name!r}: {reason}")
+        for name in owners
+        if (reason := _unfit_column(name))
     ]
     folded = {name.lower(): name for name in owners}
     for axis in spec.axes:
@@ -90,6 +97,14 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
             message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
             problems.append(spec.problem(where, message))
     return problems
+
+
+def _unfit_column(name: str) -> str | None:
+    """Tell why the results cannot have a column for a metric; None if they can."""
+    # SQL reads column names without regard to case.
+    if name.lower() in RESERVED_NAMES:
+        return "the results have that name already; return it under another name"
+    return None if name.isidentifier() else "use letters, digits and _"
 
 
 def _undeclared_problems(spec: SweepSpec, entry: str, reported: int) -> list[Problem]:
@@ -193,7 +208,8 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
             problems.append(spec.problem((*where, "inputs"), f"stage {kind!r} needs the input {input_name!r}; {hint}"))
     if entry.shards is not None and "shards" not in stage.config.model_fields:
         sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
-        message = f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
+        hint = "give it the parameters shard: int and shards: int" if ":" in kind else nearest(kind, sharded)
+        message = f"stage {kind!r} cannot be cut into shards; {hint}"
         problems.append(spec.problem((*where, "shards"), message))
     # What reads the artifacts of a plain function reads those of any other.
     unlike = set() if isinstance(stage, FunctionStage) else _outputs(spec, entry.otherwise) - {stage.output}
