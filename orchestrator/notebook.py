@@ -252,8 +252,7 @@ class Sweep:
         if code == TERMINATED:
             # Whoever listened before this run ends the process, as it would have done without a run.
             signal.raise_signal(signal.SIGTERM)
-        # Ctrl-C may arrive while progress is reported.
-        if listener.raised is not None and not isinstance(listener.raised, KeyboardInterrupt):
+        if listener.raised is not None:
             raise listener.raised
         if code == INTERRUPTED:
             raise KeyboardInterrupt("what was running is abandoned, the rest is kept; run() goes on")
