@@ -91,7 +91,7 @@ def test_an_edited_function_or_helper_is_run_again_and_so_is_one_with_another_co
         study(folder, **{name: FILES[name] + "# A comment.\n"})
         assert to_run(folder) == expected, name
     explained = sweep(folder, "plan", "sweep.yaml").stdout
-    assert "source: " in explained
+    assert "draw 3: its code was edited" in explained
     study(folder, **{"helper.py": HELPER.replace("lr + wd", "lr - wd")})
     run(folder)
     assert losses(folder / "outputs")[3] == pytest.approx(0.1 - 0.1)
