@@ -86,7 +86,7 @@ def make_copy(stages: StageTable, without: Sequence[Path] = ()) -> CodeCopy | No
 
 
 def unpack(content: bytes, digest: str, below: Path) -> Path:
-    """Unpack a copy into a folder of its own, unless it is there; return the folder.
+    """Unpack a copy into a folder of its own, unless it is there as it should be; return the folder.
 
     Args:
         content: a zip file.
@@ -94,16 +94,27 @@ def unpack(content: bytes, digest: str, below: Path) -> Path:
         below: the folder for all such folders.
     """
     folder = below / digest[:32]
-    if not folder.is_dir():
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if _is_whole(folder, archive):
+            return folder
         below.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=below, prefix="."))
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            archive.extractall(scratch)
-        # Another process of this node may have been quicker.
+        archive.extractall(scratch / "new")
+        # Another process of this node may have been quicker; what somebody edited or cleaned away is replaced.
         with suppress(OSError):
-            scratch.rename(folder)
+            if folder.exists() and not _is_whole(folder, archive):
+                folder.rename(scratch / "old")
+            (scratch / "new").rename(folder)
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path, archive: zipfile.ZipFile) -> bool:
+    """Tell whether a folder has all files of an archive as they are there."""
+    try:
+        return all((folder / each.filename).read_bytes() == archive.read(each) for each in archive.infolist())
+    except OSError:
+        return False
 
 
 def excludes(root: Path) -> list[str]:
