@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +44,7 @@ def init(
 @app.command(rich_help_panel="Start", epilog="Example:\nsweep stages\nsweep stages sft\nsweep stages my_study:train")
 def stages(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show all of this stage, or function of a module here.")
+        str | None, typer.Argument(metavar="[NAME]", help="Show all of a stage, or of a function (module:function).")
     ] = None,
     sweep: Annotated[
         Path | None, typer.Option("--sweep", metavar="SWEEP.yaml", help="Add the stages that this sweep uses or names.")
@@ -115,15 +114,19 @@ def _show_list(described: Sequence[Mapping[str, Any]]) -> None:
     from orchestrator.cli.console import WIDTH, console, say
     from orchestrator.texts import plain_text
 
-    rows = [("  " + each["name"], each["makes"], plain_text(each["summary"])) for each in described]
+    families: dict[str, list[tuple[str, str, str]]] = {}
+    for each in described:
+        row = ("  " + each["name"], each["makes"], plain_text(each["summary"]))
+        families.setdefault(each["family"], []).append(row)
+    rows = [row for of_family in families.values() for row in of_family]
     name, kind = (min(max(len(row[column]) for row in rows), limit) for column, limit in enumerate((32, 20)))
     rest = max(min(console.width, WIDTH) - name - kind - 4, 20) if console.is_terminal else None
-    for family, of_family in groupby(zip(described, rows, strict=True), lambda each: each[0]["family"]):
+    for family, of_family in families.items():
         say(family, style="bold")
         grid = Table.grid(padding=(0, 2, 0, 0))
         for width in (name, kind, rest):
             grid.add_column(width=width, overflow="fold")
-        for _, row in of_family:
+        for row in of_family:
             grid.add_row(*map(Text, row))
         console.print(grid)
     say("\nname, kind of artifact that it makes, what it does; all of one: sweep stages NAME", style="dim")

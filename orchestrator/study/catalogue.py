@@ -83,7 +83,8 @@ def _metrics(stage: Stage) -> tuple[list[str] | None, str]:
     for config, known in ((stage.config.__new__(stage.config), "all"), (stage.config.model_construct(), "default")):
         try:
             declared = config.declared()
-        except (AttributeError, TypeError, ValueError, LookupError):
+        # Somebody's own config may raise anything for want of a field.
+        except Exception:
             continue
         return (None, "run") if declared is None else (list(declared), known)
     return None, "config"

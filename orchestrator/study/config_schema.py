@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationError, core_schema
 
 from orchestrator.study.documentation import field_docs
 from orchestrator.study.modules import Study
@@ -59,8 +60,16 @@ def documented(study: Study) -> type[GenerateJsonSchema]:
             # What has no schema, e.g. a type of somebody's own: any value.
             return {}
 
+        def encode_default(self, dft: Any) -> Any:
+            encoded = super().encode_default(dft)
+            try:
+                json.dumps(encoded, allow_nan=False)
+            except ValueError as error:
+                raise PydanticSerializationError(str(error)) from error
+            return encoded
+
         def emit_warning(self, kind: Any, detail: str) -> None:
-            """A default without JSON is left out."""
+            """Say nothing: a default without JSON is left out."""
 
         def _described(self, made: Schema, model: type) -> Schema:
             fields: Mapping[str, Schema] = made.get("properties", {})

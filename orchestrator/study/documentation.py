@@ -55,8 +55,9 @@ def summary(doc: str) -> str:
 
 
 def prose(doc: str) -> str:
-    """Return a docstring up to its first section, such as `Args:`."""
-    return re.split(r"^(?:Args|Returns|Raises|Yields|Examples?):\s*$", doc, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    """Return a docstring up to its first section: `Args:`, or a heading with a line below it."""
+    section = r"^(?:(?:Args|Returns|Raises|Yields|Examples?):\s*$|\w+\n-{3,}$)"
+    return re.split(section, doc, maxsplit=1, flags=re.MULTILINE)[0].strip()
 
 
 def argument_docs(doc: str) -> Mapping[str, str]:
@@ -64,7 +65,7 @@ def argument_docs(doc: str) -> Mapping[str, str]:
     section = re.search(r"^Args:\s*\n((?:[ \t]+\S.*\n?|\s*\n)*)", doc, re.MULTILINE)
     if not section:
         return {}
-    parts = re.split(r"^(\w+)(?: \(.*?\))?:\s", inspect.cleandoc(section[1]), flags=re.MULTILINE)
+    parts = re.split(r"^(\*{0,2}\w+)(?: \(.*?\))?:\s", inspect.cleandoc(section[1]), flags=re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 

@@ -56,6 +56,8 @@ def sweep_schema(study: Study, stages: Mapping[str, Stage]) -> dict[str, Any]:
         "properties": {name: {"allOf": [{"$ref": "#/$defs/Entry"}, _if(bare, name)]} for name in stages},
         "additionalProperties": {"allOf": [{"$ref": "#/$defs/Entry"}, {"required": ["stage"]}]},
     }
+    # Editors would offer it as something to write.
+    del schema["title"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
@@ -102,9 +104,9 @@ def _open(schema: Schema) -> Schema:
             opened[one] = _value(schema[one])
     if "prefixItems" in schema:
         opened["prefixItems"] = [_value(each) for each in schema["prefixItems"]]
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if choice in schema:
-            opened[choice] = [_open(each) for each in schema[choice]]
+    # Of several choices more than one may fit, where a reference stands for what tells them apart.
+    if choices := schema.get("anyOf") or opened.pop("oneOf", None):
+        opened["anyOf"] = [_open(each) for each in choices]
     return opened
 
 

@@ -155,4 +155,5 @@ def test_docstrings_of_every_shape_are_taken_apart() -> None:
     assert argument_docs("X.\n\nArgs:\n    a: one:\n        two\n\n    b (int): three\n\nReturns:\n    c: no") == {
         "a": "one: two", "b": "three",
     }  # fmt: skip
+    assert prose("X.\n\nArgs:\n    a: one") == prose("X.\n\nParameters\n----------\na : int") == "X."
     assert argument_docs("Args:\n") == argument_docs("Args: none") == {}

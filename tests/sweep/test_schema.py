@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -171,4 +172,28 @@ def test_tables_that_a_sweep_uses_and_functions_that_it_names_are_known_whatever
         named_stages(draft_sweep(tmp_path / "mine.yaml"))
     places = [(each.line, each.path) for each in found.value.problems]
     assert places == [(3, "uses[0]"), (7, "stages.made.stage")]
+    study_at(tmp_path.parent).activate()
+
+
+UNION = """\
+from typing import Annotated, Any, Literal
+from pydantic import BaseModel, Field
+class A(BaseModel):
+    kind: Literal["a"] = "a"
+class B(BaseModel):
+    kind: Literal["b"] = "b"
+    size: float = float("inf")
+def train(which: Annotated[A | B, Field(discriminator="kind")], other: Any = None): ...
+"""
+
+
+def test_a_reference_may_stand_for_what_tells_choices_apart_and_no_default_breaks_the_json(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(UNION)
+    (tmp_path / "odd.yaml").write_text(
+        "name: odd\nquestion: Is it?\naxes: {}\nstages: {x: {stage: 'odd:train', config: {which: {kind: $k}}}}\n"
+    )
+    schema = of_sweep(tmp_path / "odd.yaml")
+    assert mistakes(schema, read_document(tmp_path / "odd.yaml").value) == []
+    assert "default" not in schema.schema["$defs"]["config.B"]["properties"]["size"]
+    json.dumps(schema.schema, allow_nan=False)
     study_at(tmp_path.parent).activate()
