@@ -44,7 +44,7 @@ def init(
 @app.command(rich_help_panel="Start", epilog="Example:\nsweep stages\nsweep stages sft\nsweep stages my_study:train")
 def stages(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show all of a stage, or of a function (module:function).")
+        str | None, typer.Argument(metavar="NAME", help="Show all of a stage, or of a function (module:function).")
     ] = None,
     sweep: Annotated[
         Path | None, typer.Option("--sweep", metavar="SWEEP.yaml", help="Add the stages that this sweep uses or names.")
@@ -75,7 +75,7 @@ def stages(
 @app.command(rich_help_panel="Start", epilog="Example:\nsweep schema my-study/sweep.yaml > my-study/schema.json")
 def schema(
     sweep: Annotated[
-        Path | None, typer.Argument(metavar="[SWEEP.yaml]", help="With the stages that this sweep uses or names.")
+        Path | None, typer.Argument(metavar="SWEEP.yaml", help="With the stages that this sweep uses or names.")
     ] = None,
 ) -> None:
     """Print a JSON Schema of sweep files, by which editors complete and check them: stages, inputs, config fields.
@@ -180,7 +180,8 @@ def _show_fields(schema: Mapping[str, Any]) -> None:
         if name in schema.get("required", ()):
             default = " (required)"
         else:
-            default = f" = {json.dumps(field['default'], ensure_ascii=False)}" if "default" in field else ""
+            known = "default" in field
+            default = f" = {json.dumps(field['default'], ensure_ascii=False)}" if known else " (optional)"
         _described(name, type_text(field) + default, field.get("description", ""))
 
 

@@ -56,9 +56,7 @@ def sweep_schema(study: Study, stages: Mapping[str, Stage]) -> dict[str, Any]:
         "properties": {name: {"allOf": [{"$ref": "#/$defs/Entry"}, _if(bare, name)]} for name in stages},
         "additionalProperties": {"allOf": [{"$ref": "#/$defs/Entry"}, {"required": ["stage"]}]},
     }
-    # Editors would offer it as something to write.
-    del schema["title"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "sweep"}
 
 
 def _if(condition: Schema, stage: str) -> Schema:
