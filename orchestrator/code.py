@@ -30,6 +30,8 @@ def code_commit() -> str:
     A Ray job's copy of the working directory has no git history, hence the digest.
     """
     try:
+        # An installed package may lie in the checkout of something else.
+        _git("ls-files", "--error-unmatch", "orchestrator/code.py")
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", "orchestrator", "workers")
         return commit[:12] + ("+dirty" if changed else "")

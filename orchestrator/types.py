@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workers.stage import Stage
+if TYPE_CHECKING:
+    from workers.stage import Stage
 
 Scalar = str | int | float | bool
 

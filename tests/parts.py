@@ -3,13 +3,14 @@
 Marker            whose tests have it
 ray               those that use `local_ray` or `head`, or start a Ray of their own
 s3                those that use `s3`
-mlflow            those that use `mlflow_server` or `start_mlflow`, and whole files that write to MLflow's database
+mlflow            those that use `mlflow_server` or `start_mlflow`, and others that write to MLflow's database
 browser           those that use `chromium`
 train             those below tests/stages that need transformers: they train or run a language model
 faults            those that kill, corrupt or starve something on purpose
 long              those that are left to `make test-long`
 
-`faults`, `long`, and a marker of a whole file are written by hand; a test that starts a Ray of its own says so too.
+`faults`, `long`, and a marker of a whole file are written by hand; a test that starts a Ray of its own, or writes to an
+MLflow of its own, says so too.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -41,6 +42,37 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from orchestrator.code import code_commit
+
+        commit = code_commit()
+        print(f"alignment-sweeps {_version()} ({commit if commit.startswith('source-') else f'commit {commit}'})")
+        raise typer.Exit
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("alignment-sweeps")
+    except PackageNotFoundError:
+        import tomllib
+
+        # A checkout that is not installed, or a Ray job's copy of one.
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return str(tomllib.loads(project.read_text())["project"]["version"]) if project.is_file() else "unknown"
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and exit.")
+    ] = False,
+) -> None: ...
+
 
 # In the order of the help.
 for commands in (study, look, run, submit, debug, sync, tidy):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.sweep_command import CellName, sweep_command
-from orchestrator.code import code_commit
-from orchestrator.plan.select import find_cell
-from orchestrator.run.schedule import State
-from orchestrator.session import Session
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
-from workers.metric import Undefined
+
+if TYPE_CHECKING:
+    from orchestrator.session import Session
 
 app = typer.Typer()
 
@@ -40,6 +38,9 @@ def debug(
     from orchestrator.attempt.request import Request
     from orchestrator.attempt.stage_call import call_stage, stage_source
     from orchestrator.cli.console import say, step_name
+    from orchestrator.code import code_commit
+    from orchestrator.run.schedule import State
+    from workers.metric import Undefined
 
     number = _choose(session, cell, stage)
     step = session.plan.step(number)
@@ -70,6 +71,9 @@ def debug(
 
 def _choose(session: Session, text: str, entry: str | None) -> int:
     """Choose the step of an entry, or the first that is missing; the last one where none is."""
+    from orchestrator.plan.select import find_cell
+    from orchestrator.run.schedule import State
+
     cell = session.plan.cell(find_cell(session.plan, text))
     if entry is not None and entry not in cell.steps:
         raise SweepError([Problem("--stage", "", f"the cell has no entry {entry!r}; {nearest(entry, cell.steps)}")])

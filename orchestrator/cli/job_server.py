@@ -111,6 +111,9 @@ def start(job: Job, command: str, runtime_env: Mapping[str, Any]) -> JobSubmissi
     try:
         client = connect(job.address)
         client.submit_job(entrypoint=command, submission_id=job.id, runtime_env=dict(runtime_env))
+    except JobServerError:
+        # Told without importing Ray.
+        raise
     except _trouble() as error:
         message = f"{redact(job.address)} does not take the job: {_first_line(error)}. Nothing was run."
         raise JobServerError(message) from error

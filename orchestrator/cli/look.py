@@ -20,17 +20,17 @@ from orchestrator.cli.sweep_command import (
     SweepFile,
     TrackingUri,
     names,
+    need_page,
     sweep_command,
 )
-from orchestrator.explain.preview import preview
-from orchestrator.explain.why import explain
 from orchestrator.results.format import SUFFIXES, Format
-from orchestrator.session import Session
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from orchestrator.session import Session
 
 app = typer.Typer()
 
@@ -55,6 +55,8 @@ def plan(
     Cells; per stage the steps that are committed, to run, failed before or blocked by a failure; the estimated cost of
     the rest, from steps that were run before; and why steps are not there.
     """
+    from orchestrator.explain.preview import preview
+
     report = preview(session, cpus, gpus)
     if as_json:
         print(json.dumps(report))
@@ -113,6 +115,7 @@ def dashboard(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
     """Show the sweep live in the browser: grid, stages with rates, errors, resources, every cell (read-only)."""
+    need_page("sweep dashboard", "live")
     from dashboards.live.server import serve
     from dashboards.live.watch import Subject, watch
     from orchestrator.sweep.document import read_document
@@ -153,6 +156,7 @@ def results(
     """
     from orchestrator.cli.console import say
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
+    from orchestrator.results.metrics import reported_metrics
     from orchestrator.results.sql import query
     from orchestrator.results.summary import format_summary, left_out, summarise
 
@@ -181,7 +185,9 @@ def results(
     elif sql is not None:
         show_answer(shown)
     elif cells:
-        show_cells(session, shown.to_pylist(), names(metrics))
+        show_cells(
+            session, shown.to_pylist(), names(metrics) or session.spec.summary.metrics or reported_metrics(shown)
+        )
     else:
         show_summary(session, shown)
         say(f"table: {session.outputs.results}")
@@ -276,6 +282,7 @@ def report(
     What was run, figures, means ± sd, comparisons, winners, failures, cost, provenance. The same store gives the same
     bytes.
     """
+    need_page("sweep report", "report")
     from dashboards.report.write import write_report
     from orchestrator.cli.console import bar, say
 
@@ -299,6 +306,8 @@ def report(
 )
 def why(session: Session, cell: CellName, as_json: Json = False) -> None:
     """Explain a cell: coordinates, steps, keys, states, attempts, error, and how to run its next step by hand."""
+    from orchestrator.explain.why import explain
+
     explanation = explain(session, cell)
     if as_json:
         print(json.dumps(explanation))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.sweep_command import ErrorClass, MaxCells, TrackingUri, sweep_command
 from orchestrator.command import repeat_options
-from orchestrator.session import Session
+
+if TYPE_CHECKING:
+    from orchestrator.session import Session
 
 app = typer.Typer()
 

@@ -12,17 +12,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.sweep_command import ErrorClass, MaxCells, TrackingUri, sweep_command
 from orchestrator.command import format_command, program, repeat_options
 from orchestrator.redact import redact
-from orchestrator.run.shutdown import INTERRUPTED
-from orchestrator.session import Session
 from orchestrator.sweep.outputs import ENVIRONMENT, lost_in_a_job
 from orchestrator.sweep.problems import Problem, SweepError
+
+if TYPE_CHECKING:
+    from orchestrator.session import Session
 
 app = typer.Typer()
 
@@ -77,6 +78,7 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
     """
     from orchestrator.cli.job_server import Job, JobServerError, follow, start
     from orchestrator.cli.package import check_package, inside, package_files
+    from orchestrator.run.shutdown import INTERRUPTED
     from orchestrator.study.copy import excludes
 
     root = Path.cwd()

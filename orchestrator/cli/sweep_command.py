@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.session import open_session
+from orchestrator.extras import lacking
+from orchestrator.namesakes import hidden
+from orchestrator.sweep.problems import Problem, SweepError
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
 
@@ -100,10 +102,13 @@ def sweep_command(
 
     def register(function: Command) -> Command:
         def command(**given: Any) -> None:
+            from orchestrator.session import open_session
+
             session = open_session(**{name: given.pop(name) for name in shared})
             function(session, **given)
 
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        # `Session`, the type of the first argument, takes a moment to import, which a help need not wait for.
+        _, *own = inspect.signature(function, locals={"Session": Any}, eval_str=True).parameters.values()
         parameters = [inspect.Parameter(name, _KEYWORD, annotation=each) for name, each in shared.items()]
         # The file is the only one of these that must be given.
         parameters[1:] = [each.replace(default=None) for each in parameters[1:]]
@@ -120,6 +125,12 @@ def sweep_command(
 def _unfilled(text: str) -> str:
     """Join the lines of each paragraph; the help would keep their ends, wherever the terminal has its own."""
     return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
+
+
+def need_page(command: str, extra: str) -> None:
+    """Raise SweepError if a command lacks the extra, or the package, that makes its page."""
+    if message := lacking(extra) or hidden("dashboards"):
+        raise SweepError([Problem(command, "", message)])
 
 
 def names(text: str) -> tuple[str, ...]:

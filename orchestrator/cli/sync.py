@@ -9,12 +9,12 @@ import typer
 
 from orchestrator.cli.sweep_command import TrackingUri, sweep_command
 from orchestrator.command import repeat_options
-from orchestrator.session import Session
 from orchestrator.store import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from orchestrator.session import Session
 
 app = typer.Typer()
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.sweep_command import Json, OutputRoot, Set, StoreRoot, sweep_command
-from orchestrator.session import Session, open_session
-from orchestrator.store import Store
 from orchestrator.sweep.problems import Problem, SweepError
+
+if TYPE_CHECKING:
+    from orchestrator.session import Session
+    from orchestrator.store import Store
 
 app = typer.Typer()
 
@@ -49,6 +51,7 @@ def collect_garbage(
     from orchestrator.cli.console import bar
     from orchestrator.cli.show_store import show_garbage
     from orchestrator.maintenance.gc import collect, deleting_command
+    from orchestrator.session import open_session
 
     sessions = [open_session(file, overrides, None, None, outputs, store) for file in files]
     with bar("reading manifests") as reading, bar("deleting artifacts") as deleting:
@@ -80,6 +83,7 @@ def pin(
     from orchestrator.cli.console import say
     from orchestrator.cli.show_store import show_pins
     from orchestrator.maintenance import pins
+    from orchestrator.session import open_session
 
     if list_:
         place = open_session(file, overrides, None, None, outputs, store).store if file else _store_at(outputs, store)

@@ -72,9 +72,12 @@ class Likeness:
     def split(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Divide some steps by kind, keeping their order."""
         classes = self.classes[numbers]
+        counts = np.bincount(classes)
+        ordered, end = numbers[np.argsort(classes, kind="stable")], 0
         parts: dict[str, list[np.ndarray]] = {}
-        for each in np.unique(classes).tolist():
-            parts.setdefault(self.kinds[each], []).append(numbers[classes == each])
+        for each in np.flatnonzero(counts).tolist():
+            part = ordered[end : (end := end + counts[each])]
+            parts.setdefault(self.kinds[each], []).append(part)
         return {kind: np.concatenate(each) for kind, each in parts.items()}
 
     def count(self, numbers: np.ndarray) -> dict[str, dict[str, int]]:

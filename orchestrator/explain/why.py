@@ -116,7 +116,7 @@ class Reasons:
         found: Counter[str] = Counter()
         failed = [number for number in numbers.tolist() if number in self._failures]
         found.update(self._failed(number) for number in failed)
-        numbers = np.setdiff1d(numbers, failed)
+        numbers = np.setdiff1d(numbers, failed) if failed else numbers
         if not len(numbers):
             return found
         if not (mine & schedule.committed).any():
@@ -170,7 +170,7 @@ class Reasons:
         # Other inputs are the consequence of a change further up, unless nothing else differs.
         if not changed:
             return f"changed inputs: {', '.join(sorted(path.removeprefix('inputs.') for path in inputs))}"
-        shown = [f"{path.removeprefix('config.')}: {_value(before, path)} -> {_value(now, path)}" for path in changed]
+        shown = [_change(path, before, now) for path in changed]
         return "; ".join(shown[:4]) + (f"; {len(shown) - 4} more fields" if len(shown) > 4 else "")
 
     def _read_others(self, stage: str) -> list[_Fields]:
@@ -180,6 +180,13 @@ class Reasons:
         some = sample(np.arange(len(others)), _OTHERS)
         found = self._store.manifests([others[index] for index in some.tolist()])
         return [_fields(each.identity) for each in found.values() if isinstance(each, Manifest)]
+
+
+def _change(path: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    if path == "source" and path in before and path in now:
+        # Digests tell nobody anything.
+        return "its code was edited"
+    return f"{path.removeprefix('config.')}: {_value(before, path)} -> {_value(now, path)}"
 
 
 def _common(path: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 from orchestrator.plan.dependencies import order, own_axes
 from orchestrator.plan.references import UnresolvedError, axes_of, is_reference, reference_problems, substitute
 from orchestrator.study import StageError
+from orchestrator.study.function_stage import FunctionStage
 from orchestrator.sweep.load import pattern_problems
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
-from orchestrator.types import Scalar
+from orchestrator.types import RESERVED_NAMES, Scalar
 from workers.metric import Metric
 from workers.stage import ANY_KIND, Stage
 
@@ -52,7 +53,9 @@ def is_shard_count(value: object) -> bool:
 
 
 def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] | None]) -> list[Problem]:
-    """Find metrics whose column is ambiguous (two entries return them, or an axis has their name), and unknown ones.
+    """Find metrics that cannot have a column of their name, or whose column is ambiguous, and unknown ones.
+
+    A column is ambiguous where two entries return the metric, or where an axis has its name.
 
     Args:
         spec: the sweep.
@@ -70,6 +73,11 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
         )
         for name, names in owners.items()
         if len(names) > 1
+    ]
+    problems += [
+        spec.problem(("stages", min(owners[name])), f"cannot return a metric {name!r}: {reason}")
+        for name in owners
+        if (reason := _unfit_column(name))
     ]
     folded = {name.lower(): name for name in owners}
     for axis in spec.axes:
@@ -89,6 +97,14 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
             message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
             problems.append(spec.problem(where, message))
     return problems
+
+
+def _unfit_column(name: str) -> str | None:
+    """Tell why the results cannot have a column for a metric; None if they can."""
+    # SQL reads column names without regard to case.
+    if name.lower() in RESERVED_NAMES:
+        return "the results have that name already; return it under another name"
+    return None if name.isidentifier() else "use letters, digits and _"
 
 
 def _undeclared_problems(spec: SweepSpec, entry: str, reported: int) -> list[Problem]:
@@ -170,6 +186,10 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
     entry = spec.stages[name]
     where: DocPath = ("stages", name)
     problems = []
+    for index, metric in enumerate(entry.metrics or ()):
+        if not metric.isidentifier() or metric.lower() in RESERVED_NAMES or metric in (entry.metrics or ())[:index]:
+            message = f"{metric!r} cannot name a metric: use letters, digits and _, no name of our own, and none twice"
+            problems.append(spec.problem((*where, "metrics", index), message))
     for input_name, source in entry.inputs.items():
         if input_name not in stage.inputs:
             message = f"stage {kind!r} has no input {input_name!r}; {nearest(input_name, stage.inputs)}"
@@ -188,9 +208,12 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
             problems.append(spec.problem((*where, "inputs"), f"stage {kind!r} needs the input {input_name!r}; {hint}"))
     if entry.shards is not None and "shards" not in stage.config.model_fields:
         sharded = [each for each, other in spec.table.items() if "shards" in other.config.model_fields]
-        message = f"stage {kind!r} cannot be cut into shards; {nearest(kind, sharded)}"
+        hint = "give it the parameters shard: int and shards: int" if ":" in kind else nearest(kind, sharded)
+        message = f"stage {kind!r} cannot be cut into shards; {hint}"
         problems.append(spec.problem((*where, "shards"), message))
-    for made in _outputs(spec, entry.otherwise) - {stage.output}:
+    # What reads the artifacts of a plain function reads those of any other.
+    unlike = set() if isinstance(stage, FunctionStage) else _outputs(spec, entry.otherwise) - {stage.output}
+    for made in unlike:
         message = f"makes {made!r}, but {name!r} makes {stage.output!r}"
         problems.append(spec.problem((*where, "otherwise"), message))
     return problems

@@ -15,7 +15,7 @@ from orchestrator.plan.dependencies import order, own_axes, sources, targets
 from orchestrator.plan.grid import Axes, Grid
 from orchestrator.plan.references import UnresolvedError, is_reference, origin_of, references, resolve, substitute
 from orchestrator.study import StageError
-from orchestrator.study.function_stage import stage_name
+from orchestrator.study.function_stage import FunctionConfig, stage_name
 from orchestrator.sweep.problems import MISSING, UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
 from orchestrator.sweep.spec import RUNTIME_FIELDS, SweepSpec
 from orchestrator.types import Scalar
@@ -224,7 +224,12 @@ class _MergedConfig:
             identity = canonical_json(self._spec.former_identity(self._name, made.identity()))
         except ValidationError as error:
             messages = validation_messages(error, self, self._where, model)
-            problems += [self.problem(*each) for each in messages.items() if not self._follows(*each)]
+            files = model.files if issubclass(model, FunctionConfig) else ()
+            for path, message in messages.items():
+                if not self._follows(path, message):
+                    unfed = message == MISSING and path[-1] in files
+                    hint = "; feed it an artifact below inputs:, or write {path: FILE} here" if unfed else ""
+                    problems.append(self.problem(path, message + hint))
         except UnhashableValueError as error:
             problems.append(self.problem((*self._where, re.split(r"[.\[]", error.where)[0]), error.reason))
         if problems:

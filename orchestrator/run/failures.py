@@ -58,7 +58,7 @@ def stopped_entries(schedule: Schedule, failures: Mapping[int, Attempt]) -> dict
     """
     plan = schedule.plan
     breaker = Breaker(plan.spec.limits.breaker)
-    works = {plan.entries[home] for home in np.unique(plan.home[schedule.committed])}
+    works = {plan.entries[home] for home in set(plan.home[schedule.committed].tolist())}
     stopped: dict[str, Attempt] = {}
     for number, attempt in sorted(failures.items()):
         name = plan.entry_of(number)

@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 
+from orchestrator.extras import lacking
 from orchestrator.redact import redact
 from orchestrator.store.errors import DamagedArtifactError, LostOutputError, StoreError
 from orchestrator.store.medium import K
@@ -46,7 +47,8 @@ class ObjectMedium:
             # Listings must show what other processes wrote a moment ago.
             self.fs, self._root = fsspec.core.url_to_fs(location, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise StoreError(f"the store {location} cannot be opened: {error}") from error
+            reason = lacking("s3") if location.startswith("s3") else None
+            raise StoreError(f"the store {location} cannot be opened: {reason or error}") from error
 
     @contextlib.contextmanager
     def translate_errors(self) -> Iterator[None]:

@@ -23,8 +23,8 @@ from typing import Any
 
 from pathspec import PathSpec
 
+from orchestrator.namesakes import OUR_NAMES
 from orchestrator.study import StageError
-from orchestrator.study.modules import OURS
 from orchestrator.study.table import StageTable
 
 #: A file of more bytes that is no Python is taken for data.
@@ -69,12 +69,13 @@ def make_copy(stages: StageTable, without: Sequence[Path] = ()) -> CodeCopy | No
     files: dict[str, Path] = {}
     modules = stages.foreign_modules()
     if any(each.root == folder for each in modules):
-        for path in _small(walk(folder, excludes(folder), without), folder):
+        # In the root of this repository its packages are no part of the study.
+        for path in _small(walk(folder, [*excludes(folder), *(f"/{name}" for name in OUR_NAMES)], without), folder):
             files[path.relative_to(folder).as_posix()] = path
     for module in modules:
         top = module.name.partition(".")[0]
         # What is installed is installed on every node.
-        if module.root == folder or module.installed or top in OURS:
+        if module.root == folder or module.installed or top in OUR_NAMES:
             continue
         package = module.root / top
         found = walk(package, LEFT_OUT) if package.is_dir() else [module.root / f"{top}.py"]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from orchestrator.namesakes import OUR_NAMES
 from orchestrator.study.annotations import Names
 from orchestrator.study.function_stage import FunctionConfig
-from orchestrator.study.modules import OURS, Module, Study
+from orchestrator.study.modules import Module, Study
 from orchestrator.study.signature import function_doc
 from orchestrator.study.source import parse
 
@@ -84,7 +85,7 @@ def _below_fields(study: Study, model: type) -> Mapping[str, str]:
 
 
 def _module(study: Study, name: str) -> Module | None:
-    if name.partition(".")[0] not in OURS:
+    if name.partition(".")[0] not in OUR_NAMES:
         return study.find(name)
     place = _HOME.joinpath(*name.split("."))
     is_package = place.is_dir()

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, create_model, model_validator
 
 from orchestrator.study import StageError
 from orchestrator.study.annotations import is_path, is_paths
@@ -26,6 +26,8 @@ class FunctionConfig(Config):
     """The dataclass or pydantic model of the function's parameter `config`, if it has one."""
     returns: ClassVar[tuple[Metric, ...] | None] = None
     """The metrics that the function returns; None if it does not say."""
+    files: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are local files, since the sweep feeds no artifact in their place."""
 
     def metrics(self) -> tuple[str | Metric, ...] | None:
         """Return the declared metrics; None if there is no declaration."""
@@ -156,7 +158,7 @@ def _config(signature: Signature, inputs: frozenset[str], returns: tuple[Metric,
             raise StageError(f"{signature.reference} has {each.name!r} as a parameter and as a field of its config")
         annotation = each.annotation
         if is_path(annotation):
-            annotation = LocalPath | None if each.default is None else LocalPath
+            annotation = _LocalFile | None if each.default is None else _LocalFile
             if each.default not in (REQUIRED, None):
                 raise StageError(
                     f"parameter {each.name!r} of {signature.reference} has a path as its default: leave that out, and "
@@ -174,7 +176,17 @@ def _config(signature: Signature, inputs: frozenset[str], returns: tuple[Metric,
     except Exception as error:
         raise StageError(f"the parameters of {signature.reference} cannot be read: {error}") from error
     made.whole, made.returns = signature.config, returns
+    made.files = frozenset(each.name for each in signature.parameters if is_path(each.annotation)) - inputs
     return made
+
+
+def _not_a_text(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(f"a local file is written {{path: {value}}}, and an artifact is fed to it below inputs:")
+    return value
+
+
+_LocalFile = Annotated[LocalPath, BeforeValidator(_not_a_text)]
 
 
 def _fields_of(model: Any) -> dict[str, Any]:

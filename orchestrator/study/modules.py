@@ -21,11 +21,9 @@ from types import ModuleType
 from typing import Any
 
 from orchestrator.code import PACKAGES
+from orchestrator.namesakes import OUR_NAMES
 from orchestrator.study import StageError
 from workers.stage import Origin
-
-#: Packages that every node has, or gets as a copy of its own.
-OURS = frozenset({"orchestrator", "workers", "dashboards"})
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class Module:
 
     def shares_study(self, other: Module) -> bool:
         """Tell whether another module is of the same study or the same installed package."""
-        same_top = self.name.partition(".")[0] == other.name.partition(".")[0]
-        return self.root == other.root and (same_top or not self.installed)
+        tops = {each.name.partition(".")[0] for each in (self, other)}
+        return self.root == other.root and (len(tops) == 1 or not (self.installed or tops & set(OUR_NAMES)))
 
 
 class Study:
@@ -140,16 +138,19 @@ class Study:
             if _active is not None:
                 _active._set_aside()
             _active = self
-            # A checkout of this package, as a working directory, stays where Python finds it.
-            others = {each for each in _STUDIES if each not in (self.folder, *_HOMES)}
-            sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() not in others]
-            places = [Path(each or ".").resolve() for each in sys.path]
+            others = _STUDIES.keys() - {self.folder}
+            kept = [each for each in sys.path if Path(each or ".").resolve() not in others]
+            # The root of this repository may be a study too, and must be found all the same.
+            homes = [each for each in sys.path if Path(each or ".").resolve() in others & _HOMES]
+            sys.path[:] = kept
+            places = [Path(each or ".").resolve() for each in kept]
             if self.folder not in places:
                 # Last: what is installed comes first, as everybody's imports of it expect. A copy replaces what Ray
                 # puts on the path of its workers, the working directory of a job.
                 here = Path.cwd().resolve()
                 at = places.index(here) if self.is_copy and here in places else len(places)
                 sys.path.insert(at, str(self.folder))
+            sys.path += homes
             importlib.invalidate_caches()
             sys.modules.update(self._aside)
             self._aside = {}
@@ -184,12 +185,14 @@ class Study:
         self._modules = len(sys.modules)
 
     def _own(self) -> dict[str, ModuleType]:
-        """Return the loaded modules of the folder."""
-        tops = {name for name, module in list(sys.modules.items()) if "." not in name and self._holds(module)}
+        """Return the loaded modules of the folder, without our packages where it is the root of this repository."""
+        loaded = ((name, module) for name, module in list(sys.modules.items()) if "." not in name)
+        tops = {name for name, module in loaded if name not in OUR_NAMES and self._holds(module)}
         return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops}
 
     def _holds(self, module: ModuleType) -> bool:
-        if module.__name__ in ("__main__", *OURS):
+        # Where None stands, a module may not be imported.
+        if getattr(module, "__name__", "__main__") == "__main__":
             return False
         places = [*(getattr(module, "__path__", None) or ())] or [getattr(module, "__file__", None)]
         return any(place and Path(place).parent.resolve() == self.folder for place in places)

@@ -74,6 +74,8 @@ def read_signature(study: Study, reference: str) -> Signature:
     module_name, _, name = reference.partition(":")
     if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
         raise StageError(f"{reference!r} is no stage; write the name of one, or module:function")
+    if module_name == "__main__":
+        raise StageError(f"{reference}: a stage lies in a module that workers can import; put the function into a file")
     module = study.find(module_name)
     if module is None:
         raise missing(study, module_name)

@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from orchestrator.namesakes import OUR_NAMES
 from orchestrator.study import StageError
-from orchestrator.study.modules import OURS, Module, Study
+from orchestrator.study.modules import Module, Study
 from orchestrator.texts import nearest
 from workers.stage import Stage
 
@@ -43,7 +44,7 @@ def modules_of(stage: Stage) -> list[str]:
     named = [each.partition(":")[0] for each in (stage.function, stage.together) if each]
     config = stage.config.__module__
     # The config of a plain function is made here, from its signature; those of this package change with its versions.
-    return list(dict.fromkeys(named if config.partition(".")[0] in OURS else [*named, config]))
+    return list(dict.fromkeys(named if config.partition(".")[0] in OUR_NAMES else [*named, config]))
 
 
 def missing(study: Study, name: str) -> StageError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.namesakes import namesakes
 from orchestrator.redact import redact
 from orchestrator.study import StageError
 from orchestrator.study.modules import study_at
@@ -55,8 +56,12 @@ def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSp
         A sweep of the parts without mistakes; `problems` has these, and `understood` says what they hide.
 
     Raises:
-        SweepError: an override cannot be made.
+        SweepError: an override cannot be made; or a module beside the sweep, or in the working directory, is called
+            like a package of ours.
     """
+    # Nothing else is told of the file: a mistake of its modules may only be that they are not the ones it means.
+    if others := [Problem(str(place), "", message) for place, message in namesakes(document.path.parent, Path())]:
+        raise SweepError(others)
     override(document, overrides)
     problems = resolve_files(document)
     hidden: set[DocPath] = set()

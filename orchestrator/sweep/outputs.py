@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.extras import lacking
 from orchestrator.redact import redact
 from orchestrator.sweep.problems import Problem, SweepError
 
@@ -128,5 +129,6 @@ def _remote(uri: str, source: str) -> UPath:
         root = UPath(uri.rstrip("/"), use_listings_cache=False)
         root.fs.protocol  # noqa: B018 (opening the file system tells of a missing package)
     except (ImportError, ValueError) as error:
-        raise SweepError([Problem(source, "", f"{uri!r} cannot be opened: {error}")]) from error
+        reason = lacking("s3") if uri.startswith("s3") else None
+        raise SweepError([Problem(source, "", f"{uri!r} cannot be opened: {reason or error}")]) from error
     return root

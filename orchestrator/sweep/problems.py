@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Protocol, Union, get_args, get_origin
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get_origin
 
 from orchestrator.redact import redact
 from orchestrator.texts import nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 #: Where in a document: ("axes", "beta", 2).
 DocPath = tuple[str | int, ...]
@@ -124,6 +125,8 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
+    from pydantic import BaseModel
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Annotated, Union, UnionType):
@@ -132,6 +135,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _inside(annotation: Any, part: int | str) -> list[Any]:
+    from pydantic import BaseModel
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation.model_fields[part].annotation] if part in annotation.model_fields else []
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -282,8 +282,10 @@ class _WriterProcess:
             log: Any = subprocess.DEVNULL
             with contextlib.suppress(OSError):
                 log = stack.enter_context(self.log.open("wb"))
+            writer = ["orchestrator.tracking.writer", str(outbox.folder.absolute()), str(niceness)]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.tracking.writer", str(outbox.folder.absolute()), str(niceness)],
+                # -P: a module in the working directory, such as a `queue.py`, is not meant for it.
+                [sys.executable, "-P", "-m", *writer],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

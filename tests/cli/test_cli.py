@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from command_server import sweep
 
 from orchestrator.cli import console
 from orchestrator.cli.app import app
+from orchestrator.code import code_commit
 from orchestrator.explain.estimator import Estimator
 from orchestrator.results.heartbeat import write_heartbeat
 from orchestrator.session import open_session
@@ -60,6 +62,14 @@ def test_every_command_explains_itself_with_an_example(folder: Path, command: st
     assert f"Example:  sweep {command} sweeps/" in " ".join(done.stdout.split()).replace(
         "Example: sweep", "Example:  sweep"
     )
+
+
+def test_the_version_names_the_code(folder: Path) -> None:
+    done = sweep(folder, "--version")
+    assert done.returncode == 0
+    commit = code_commit()
+    named = commit if commit.startswith("source-") else f"commit {commit}"
+    assert done.stdout == f"alignment-sweeps {version('alignment-sweeps')} ({named})\n"
 
 
 def test_a_paragraph_of_a_help_breaks_where_the_terminal_does_and_each_example_has_a_line_of_its_own(

@@ -212,7 +212,12 @@ def test_a_large_file_in_a_folder_shows_the_same_without_being_read_whole(
 
 def test_of_a_large_file_far_away_the_size_is_said(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = opened(tmp_path).file
-    assert drive(open_session(file, only=[CELL], store=s3, entry="measured"), None, True, None) == 0
+    assert (
+        drive(
+            open_session(file, only=[CELL], outputs=str(tmp_path / "out"), store=s3, entry="measured"), None, True, None
+        )
+        == 0
+    )
     session = opened(tmp_path, store=s3)
     near = show(session, CELL, "answers")["entries"][0]
     assert near["steps"][0]["location"].startswith(f"{s3}/artifacts/exhibit_responses/")

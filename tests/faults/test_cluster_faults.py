@@ -92,7 +92,10 @@ threading.Thread(target=lose, daemon=True).start()
 
 def run(folder: Path, setting: str, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
     path = folder / "toy.yaml"
-    code = f"import toy\n{setting}\nfrom orchestrator.cli import main; main()"
+    # Whoever started Ray ends it: a sweep leaves a connection that was there before.
+    code = (
+        f"import ray, toy\n{setting}\nfrom orchestrator.cli import main\ntry:\n    main()\nfinally:\n    ray.shutdown()"
+    )
     return subprocess.run(
         [sys.executable, "-c", code, "run", str(path), "--outputs", str(folder / "out")],
         # Ray would wait for a minute for a head that is gone.

@@ -35,7 +35,8 @@ def interrupted(folder: Path, *how: str) -> dict[str, Any]:
 
 def check(facts: dict[str, Any], folder: Path) -> None:
     assert facts["to_run"] == 4
-    assert facts["interrupted"] == "what was running is abandoned, the rest is kept; run() goes on"
+    # Python's own has no words: it may arrive while the notebook reports progress.
+    assert facts["interrupted"] in ("what was running is abandoned, the rest is kept; run() goes on", "")
     assert (facts["restored"], facts["children"], facts["live"]) == (True, [], False)
     assert 0 <= facts["then"].get("succeeded", 0) == facts["in_the_table"] < 4
     assert facts["finished"]

@@ -297,7 +297,7 @@ def test_height_is_the_longest_way_to_a_target() -> None:
     assert height["prompts"] > height["generate_train"] > height["score_train"] > height["annotate"]
 
 
-@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SWEEPS)))
 def test_every_shipped_sweep_plans_and_is_its_own_entry_point(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,30 @@ def test_an_axis_cannot_have_the_name_of_a_reported_metric_since_both_would_be_o
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("error", "the results have that name already; return it under another name"),
+        ("Status", "the results have that name already; return it under another name"),
+        ("top-1", "use letters, digits and _"),
+    ],
+)
+def test_a_metric_that_cannot_be_a_column_of_the_results_is_refused_before_it_is_computed(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    (tmp_path / "mine.py").write_text("def train(add: int, behaviour: str): ...\n")
+    text = edit("stage: toy_total\n    inputs: {numbers: double}", f"stage: mine:train\n    metrics: [{name}]")
+    assert mistakes(tmp_path, text) == [f"FILE:11: stages.total: cannot return a metric {name!r}: {reason}"]
+
+
+def test_a_function_that_does_not_take_shards_is_told_how_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def train(add: int, behaviour: str): ...\n")
+    text = edit("stage: toy_total\n    inputs: {numbers: double}", "stage: mine:train\n    shards: 2")
+    assert mistakes(tmp_path, text) == [
+        "FILE:13: stages.total.shards: stage 'mine:train' cannot be cut into shards; give it the parameters shard: int and shards: int"
+    ]
+
+
 def test_two_axes_cannot_differ_only_in_case_since_sql_reads_them_as_one_column(tmp_path: Path) -> None:
     assert mistakes(tmp_path, edit("  y:", "  X:").replace("$y", "$X")) == [
         "FILE:5: axes.X: 'X' cannot name an axis: it differs from 'x' only in case"

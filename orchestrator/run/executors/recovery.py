@@ -67,11 +67,13 @@ def record_failure(
 
 
 def _message(outcome: Outcome, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first, last = lines[0], lines[-1]
     if outcome is Outcome.OUT_OF_MEMORY:
         return f"the node ran out of memory: {first}"
     if outcome is Outcome.FAILED:
-        return f"a Ray worker could not start the step; are the packages installed on its node? ({error})"
+        # Ray's text is a traceback.
+        return f"a Ray worker could not start the step: {last}; are the packages installed on its node?\n{error}"
     if isinstance(error, StoreError):
         return f"the worker process died, and its results cannot be read ({first})"
     if outcome is Outcome.LOST:
