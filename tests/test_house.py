@@ -77,6 +77,7 @@ CATCHES_ALL = {
     "orchestrator/run/executors/ray_start.py": "Ray",
     "orchestrator/store/atomic.py": "a file system or an object store",
     "orchestrator/store/object_medium.py": "an object store",
+    "orchestrator/study/catalogue.py": "the metrics of a config that is not ours, and lacks fields",
     "orchestrator/study/function_stage.py": "pydantic, on types that are not ours",
     "orchestrator/study/modules.py": "a module of stages that is not ours",
     "orchestrator/tracking/client.py": "MLflow",

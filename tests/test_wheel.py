@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from servers import put_mlflow_database
 
+from orchestrator.sweep.new_study import TEMPLATE
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("orchestrator", "workers", "dashboards")
 
@@ -62,9 +64,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_the_wheel_holds_every_module_and_what_the_dashboards_read(installed: Path) -> None:
+def test_the_wheel_holds_every_module_and_what_the_dashboards_and_new_studies_are_made_from(installed: Path) -> None:
     modules = {path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    data = {path.relative_to(ROOT) for path in (ROOT / "dashboards").iterdir() if path.is_file()}
+    folders = (ROOT / "dashboards", TEMPLATE)
+    data = {path.relative_to(ROOT) for folder in folders for path in folder.iterdir() if path.is_file()}
     files = (path for path in installed.rglob("*") if path.is_file() and path.suffix != ".pyc")
     found = {path.relative_to(installed) for path in files}
     assert {path for path in found if path.parts[0] in PACKAGES} == modules | data

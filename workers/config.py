@@ -131,6 +131,8 @@ def hub_name(value: object) -> object:
 
 Data = LocalPath | HubData
 
-NamedModel = Annotated[LocalPath | HubModel, BeforeValidator(hub_name)]
+NamedModel = Annotated[
+    LocalPath | HubModel, BeforeValidator(hub_name, json_schema_input_type=LocalPath | HubModel | str)
+]
 
 Dtype = Literal["float32", "bfloat16", "float16"]

@@ -31,6 +31,8 @@ if not console.is_terminal:
     # A log or a pipe has no edge: one row is one line there, however long.
     console = _Console(soft_wrap=True, highlight=False, width=10_000)
 
+#: A line of a paragraph is never wider than this many columns.
+WIDTH = 140
 #: Blanks between two columns.
 _GAP = 2
 #: Rows of a table that is folded into several, before the first of these begins again.
@@ -48,6 +50,21 @@ def say(*parts: str | tuple[str, str], style: str = "") -> None:
     """
     clean = (plain_text(part) if isinstance(part, str) else (plain_text(part[0]), part[1]) for part in parts)
     console.print(Text.assemble(*clean, style=style))
+
+
+def paragraph(*parts: str | tuple[str, str], indent: int = 0, hanging: int = 2) -> None:
+    """Print a text in lines that fit the terminal; words that do not fit are folded.
+
+    Args:
+        parts: texts, or pairs of a text and its style; nothing in them is markup.
+        indent: columns before it.
+        hanging: so many more before all lines but the first.
+    """
+    width = max(min(console.width, WIDTH) - indent - hanging, 20)
+    clean = (plain_text(part) if isinstance(part, str) else (plain_text(part[0]), part[1]) for part in parts)
+    for number, line in enumerate(Text.assemble(*clean).wrap(console, width, overflow="fold")):
+        line.rstrip()
+        console.print(Text(" " * (indent + hanging * (number > 0))) + line)
 
 
 @contextlib.contextmanager

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
-from rich.text import Text
 
-from orchestrator.cli.console import console, counted, say, table
+from orchestrator.cli.console import console, counted, paragraph, say, table
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_value
 from orchestrator.texts import plain_text
 
-#: Characters of a text that are shown, of a whole cell and of one entry; a line is never wider than this many columns.
-_BRIEF, _FULL, _WIDTH = 400, 4000, 140
+#: Characters of a text that are shown, of a whole cell and of one entry.
+_BRIEF, _FULL = 400, 4000
 #: Files of an artifact that are listed.
 _FILES = 20
 _BARS = "▁▂▃▄▅▆▇█"
@@ -39,7 +38,7 @@ def show_cell(shown: Mapping[str, Any], whole: bool) -> None:
         shown: of `explain.shown.show`.
         whole: print everything of its entries: files, places, texts in full length.
     """
-    _paragraph(f"{format_coords(shown['coords'])}  ", (shown["cell_id"], "bold"), f" {shown['status']}")
+    paragraph(f"{format_coords(shown['coords'])}  ", (shown["cell_id"], "bold"), f" {shown['status']}")
     for entry in shown["entries"]:
         say("")
         _entry(entry, whole)
@@ -61,9 +60,9 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
     seconds = [step["seconds"] for step in entry["steps"] if step["seconds"] is not None]
     took = f", {sum(seconds):.1f} s" if seconds else ""
     stage = "" if entry["stage"] == entry["entry"] else f" (stage {entry['stage']})"
-    _paragraph((entry["entry"], "bold"), f"{stage}: ", (words, _STYLES.get(state, "")), f"{shards}{took}")
+    paragraph((entry["entry"], "bold"), f"{stage}: ", (words, _STYLES.get(state, "")), f"{shards}{took}")
     if entry["step_of"]:
-        _paragraph(f"is the step of {entry['step_of']}", indent=2)
+        paragraph(f"is the step of {entry['step_of']}", indent=2)
         if not whole and not entry["views"]:
             return
     if entry["inputs"] and whole:
@@ -74,22 +73,22 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
     _pairs("config", config)
     _pairs("metrics", {name: format_value(value) for name, value in entry["metrics"].items()})
     for name, reason in entry["undefined"].items():
-        _paragraph(f"{name} is undefined: {reason}", indent=2)
+        paragraph(f"{name} is undefined: {reason}", indent=2)
     for number, step in enumerate(entry["steps"], 1):
         where = f"shard {number} of {entry['shards']}: " if several else ""
         if whole and step["location"]:
             _place(step, where)
         if step["damage"]:
-            _paragraph(f"{where}{step['damage']}", indent=2)
+            paragraph(f"{where}{step['damage']}", indent=2)
         if step["error"] or step["error_class"]:
             _failure(step, where)
     if whole and entry["files"]:
         files = [f"{each['name']} ({each['bytes']:,} B)" for each in entry["files"]]
         more = [f"… {len(files) - _FILES:,} more"] if len(files) > _FILES else []
-        _paragraph(f"files: {', '.join(files[:_FILES] + more)}", indent=2)
+        paragraph(f"files: {', '.join(files[:_FILES] + more)}", indent=2)
         _pairs("versions", entry["versions"])
     if entry["views"] and several:
-        _paragraph(f"shard {entry['shard'] + 1} of {entry['shards']} holds:", indent=2)
+        paragraph(f"shard {entry['shard'] + 1} of {entry['shards']} holds:", indent=2)
     for view in entry["views"]:
         if whole:
             say("")
@@ -98,7 +97,7 @@ def _entry(entry: Mapping[str, Any], whole: bool) -> None:
 
 def _place(step: Mapping[str, Any], where: str) -> None:
     commit = f", code {step['code_commit']}" if step["code_commit"] else ""
-    _paragraph(f"{where}attempt {step['attempt']} on {step['host']}, {step['seconds']:.1f} s{commit}", indent=2)
+    paragraph(f"{where}attempt {step['attempt']} on {step['host']}, {step['seconds']:.1f} s{commit}", indent=2)
     # Places stay on one line, to be copied.
     say(f"  {step['location']}")
     if step["log"]:
@@ -106,11 +105,11 @@ def _place(step: Mapping[str, Any], where: str) -> None:
 
 
 def _failure(step: Mapping[str, Any], where: str) -> None:
-    _paragraph(f"{where}attempt {step['attempt']}: {step['error_class']}: {step['error']}", indent=2)
+    paragraph(f"{where}attempt {step['attempt']}: {step['error_class']}: {step['error']}", indent=2)
     if step["log"]:
         say(f"  log: {step['log']}")
     for line in (step["log_tail"] or "").splitlines():
-        _paragraph(line, indent=4)
+        paragraph(line, indent=4)
 
 
 # --- views
@@ -124,12 +123,12 @@ def _table(view: _View, whole: bool) -> None:
     of = "" if total is None else f" of {total:,}"
     split = f" {view['which']}" if view["which"] != "first" else ""
     wide = f", the first {len(view['columns'])}" if len(view["columns"]) < view["width"] else ""
-    _paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(view['width'], 'column')}{wide}", indent=2)
+    paragraph(f"{view['file']}: {count}{of} rows{split}, {counted(view['width'], 'column')}{wide}", indent=2)
     if narrow:
         console.print(table(view["columns"], rows))
         return
     for number, row in enumerate(rows, 1):
-        _paragraph(f"row {number}", indent=4)
+        paragraph(f"row {number}", indent=4)
         for column, value in zip(view["columns"], row, strict=True):
             _text(f"{column}: ", value, whole, 6)
 
@@ -150,9 +149,9 @@ def _curve(view: _View, whole: bool) -> None:
         values = curve["values"]
         ends = f"{format_value(values[0])} → {format_value(values[-1])}"
         steps = f"steps {curve['steps'][0]:,} to {curve['steps'][-1]:,}"
-        _paragraph(f"{curve['metric']:<{width}}  {sparkline(values)}  {ends}  {steps}", indent=2)
+        paragraph(f"{curve['metric']:<{width}}  {sparkline(values)}  {ends}  {steps}", indent=2)
     if not curves and whole:
-        _paragraph(f"{view['file']}: no point of a curve", indent=2)
+        paragraph(f"{view['file']}: no point of a curve", indent=2)
 
 
 def sparkline(values: Sequence[float], width: int = _POINTS) -> str:
@@ -164,8 +163,8 @@ def sparkline(values: Sequence[float], width: int = _POINTS) -> str:
 
 
 def _file_text(view: _View, whole: bool) -> None:
-    _paragraph(f"{view['file']}: {'' if view['whole'] else 'the beginning of '}{view['bytes']:,} B", indent=2)
-    _paragraph(_shortened(view["text"], whole), indent=4, hanging=0)
+    paragraph(f"{view['file']}: {'' if view['whole'] else 'the beginning of '}{view['bytes']:,} B", indent=2)
+    paragraph(_shortened(view["text"], whole), indent=4, hanging=0)
 
 
 def _array(view: _View, whole: bool) -> None:
@@ -175,17 +174,17 @@ def _array(view: _View, whole: bool) -> None:
         span = f", from {format_value(view['low'])} to {format_value(view['high'])}, mean {format_value(view['mean'])}"
     seen = f" (of the first {view['values']:,} values)" if view["values"] < view["total"] and span else ""
     bad = f", {view['not_finite']:,} not finite" if view["not_finite"] else ""
-    _paragraph(f"{view['file']}: {shape}, {view['dtype']}{span}{seen}{bad}", indent=2)
+    paragraph(f"{view['file']}: {shape}, {view['dtype']}{span}{seen}{bad}", indent=2)
 
 
 def _responses(view: _View, whole: bool) -> None:
     count, each = len(view["prompts"]), view["each"]
-    _paragraph(
+    paragraph(
         f"{view['file']}: {count} of {counted(view['total'], 'prompt')}, {counted(each, 'response')} to each", indent=2
     )
     for name in ("golden", "learned"):
         entry, note = view[name]["entry"], view[name]["note"]
-        _paragraph(f"{name} rewards: {' – '.join(part for part in (entry, note) if part)}", indent=2)
+        paragraph(f"{name} rewards: {' – '.join(part for part in (entry, note) if part)}", indent=2)
     for prompt in view["prompts"]:
         _text(f"prompt {prompt['prompt_id']}: ", prompt["prompt"], whole, 4)
         for response in prompt["responses"]:
@@ -202,7 +201,7 @@ def _reward(value: float) -> str:
 
 def _judgments(view: _View, whole: bool) -> None:
     source = f", verdicts of {view['verdicts']}" if view["verdicts"] else ""
-    _paragraph(f"{view['file']}: {len(view['judgments'])} of {counted(view['total'], 'judgment')}{source}", indent=2)
+    paragraph(f"{view['file']}: {len(view['judgments'])} of {counted(view['total'], 'judgment')}{source}", indent=2)
     for each in view["judgments"]:
         _text("prompt: ", each["prompt"], whole, 4)
         for number, name in enumerate(("first", "second"), 1):
@@ -213,7 +212,7 @@ def _judgments(view: _View, whole: bool) -> None:
         _text(f"judgment{hint}: ", said, whole, 6)
         verdict = {None: "not read yet", 0: "none"}.get(each["verdict"], f"answer {each['verdict']}")
         right = "" if not each["chosen"] or not each["verdict"] else _verdict(each["chosen"] == each["verdict"])
-        _paragraph(f"verdict: {verdict}{right}", indent=6)
+        paragraph(f"verdict: {verdict}{right}", indent=6)
 
 
 def _verdict(right: bool) -> str:
@@ -221,7 +220,7 @@ def _verdict(right: bool) -> str:
 
 
 def _unshown(view: _View, whole: bool) -> None:
-    _paragraph(f"{view['file']} {view['reason']}", indent=2)
+    paragraph(f"{view['file']} {view['reason']}", indent=2)
 
 
 _VIEWS = {
@@ -246,30 +245,15 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _pairs(title: str, pairs: Mapping[str, str]) -> None:
     if pairs:
-        _paragraph(f"{title}: {', '.join(f'{name}={value}' for name, value in pairs.items())}", indent=2)
+        paragraph(f"{title}: {', '.join(f'{name}={value}' for name, value in pairs.items())}", indent=2)
 
 
 def _text(label: str, text: str, whole: bool, indent: int) -> None:
     """Print a text below its label, without empty lines, shortened unless all of it is wanted."""
     lines = [line.rstrip() for line in plain_text(text).splitlines() if line.strip()]
-    _paragraph(label + _shortened("\n".join(lines).strip(), whole), indent=indent)
+    paragraph(label + _shortened("\n".join(lines).strip(), whole), indent=indent)
 
 
 def _shortened(text: str, whole: bool) -> str:
     limit = _FULL if whole else _BRIEF
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _paragraph(*parts: str | tuple[str, str], indent: int = 0, hanging: int = 2) -> None:
-    """Print a text in lines that fit the terminal; words that do not fit are folded.
-
-    Args:
-        parts: texts, or pairs of a text and its style; nothing in them is markup.
-        indent: columns before it.
-        hanging: so many more before all lines but the first.
-    """
-    width = max(min(console.width, _WIDTH) - indent - hanging, 20)
-    clean = (plain_text(part) if isinstance(part, str) else (plain_text(part[0]), part[1]) for part in parts)
-    for number, line in enumerate(Text.assemble(*clean).wrap(console, width, overflow="fold")):
-        line.rstrip()
-        console.print(Text(" " * (indent + hanging * (number > 0))) + line)

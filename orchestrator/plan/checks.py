@@ -30,7 +30,7 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     problems += _name_problems(spec)
     for name in spec.stages:
         problems += _switch_problems(spec, name)
-        for kind in _kinds(spec, name):
+        for kind in kinds_of(spec, name):
             try:
                 problems += _stage_problems(spec, name, kind, spec.stage(name, kind))
             except StageError as error:
@@ -154,7 +154,7 @@ def _name_problems(spec: SweepSpec) -> list[Problem]:
             problems += pattern_problems(spec, ("runtime", name, "rules", index, "at"), rule.at)
         places = [("runtime", name), *(("runtime", name, "rules", index) for index in range(len(runtime.rules)))]
         for place, values in zip(places, (runtime, *runtime.rules), strict=True):
-            kinds = _kinds(spec, name) if values.batch_size and name in spec.stages else []
+            kinds = kinds_of(spec, name) if values.batch_size and name in spec.stages else []
             if kinds and not any(stage.batches for stage in _stages(spec, name)):
                 message = f"stage {kinds[0]!r} takes no batch_size here; where it trains, that is a field of its config"
                 problems.append(spec.problem((*place, "batch_size"), message))
@@ -219,7 +219,7 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
     return problems
 
 
-def _kinds(spec: SweepSpec, name: str) -> list[str]:
+def kinds_of(spec: SweepSpec, name: str) -> list[str]:
     """Return the names of the stages that an entry can have, as far as they are known."""
     entry = spec.stages[name]
     kinds: dict[str, None] = {}
@@ -239,7 +239,7 @@ def _stages(spec: SweepSpec, name: str | None) -> list[Stage]:
     found: list[Stage] = []
     if name is None:
         return found
-    for kind in _kinds(spec, name):
+    for kind in kinds_of(spec, name):
         with contextlib.suppress(StageError):
             found.append(spec.stage(name, kind))
     return found

@@ -120,11 +120,18 @@ class StageTable:
         return Origin(namespace, source, str(self.study.folder))
 
     def _ask_installed(self, name: str) -> None:
-        """Join the tables of installed packages, once; they are asked only for a name that nothing else has.
+        """Join the tables of installed packages; they are asked only for a name that nothing else has.
 
         Raises:
             StageError: no table has the name.
         """
+        troubles = self.join_installed()
+        if name not in self.named:
+            hints = "".join(f"; {each}" for each in troubles)
+            raise StageError(f"there is no stage {name!r}; {nearest(name, self.named)}{hints}")
+
+    def join_installed(self) -> list[str]:
+        """Join the tables of installed packages, once; return what is wrong with those that are of no use."""
         troubles: list[str] = []
         if not self._asked:
             self._asked = True
@@ -134,9 +141,8 @@ class StageTable:
                     self._join(module, getattr(self.study.load(module), attribute or "STAGES", None))
                 except StageError as error:
                     of = f" of {point.dist.name}" if point.dist else ""
-                    troubles.append(f"; the entry point {point.name!r}{of} is of no use: {error}")
-        if name not in self.named:
-            raise StageError(f"there is no stage {name!r}; {nearest(name, self.named)}{''.join(troubles)}")
+                    troubles.append(f"the entry point {point.name!r}{of} is of no use: {error}")
+        return troubles
 
     def foreign_modules(self) -> list[Module]:
         """Return the modules of all looked-up stages that are not this package's, and of their tables."""

@@ -43,6 +43,11 @@ def _bytes(value: object) -> object:
     return value
 
 
+#: Before a number: it may be written with a unit.
+_Duration = BeforeValidator(_seconds, json_schema_input_type=float | str | None)
+_Size = BeforeValidator(_bytes, json_schema_input_type=int | str | None)
+
+
 def _name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise ValueError("a name has up to 100 letters, digits and . _ -, and begins with a letter or digit")
@@ -100,10 +105,10 @@ class _RuntimeValues(_Part):
     gpus: Annotated[float, Field(ge=0)] | None = None
     device: Literal["gpu", "cpu"] | None = None
     """`cpu`: compute on the CPU, and ask for no GPUs whatever `gpus` is."""
-    memory: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
-    memory_limit: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
+    memory: Annotated[int | None, _Size, Field(gt=0)] = None
+    memory_limit: Annotated[int | None, _Size, Field(gt=0)] = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] = None
+    timeout: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
     attempts: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -136,7 +141,7 @@ class Limits(_Part):
     """Stop a stage whose first so many steps failed alike; the rest of the sweep goes on."""
     gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Stop starting new steps after so many GPU-hours in one command."""
-    wall: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] = None
+    wall: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
     """Stop starting new steps after so many seconds (90s, 2h, 1d) of one command."""
 
 

@@ -190,7 +190,14 @@ class JudgeEvaluateConfig(Config):
     """Config of `judge_evaluate`: accuracy on test sets, and biases of position and length."""
 
     sets: Annotated[
-        dict[str, Annotated[Literal["pairs"] | RewardBench, BeforeValidator(_rewardbench)]], Field(min_length=1)
+        dict[
+            str,
+            Annotated[
+                Literal["pairs"] | RewardBench,
+                BeforeValidator(_rewardbench, json_schema_input_type=Literal["pairs", "rewardbench"] | RewardBench),
+            ],
+        ],
+        Field(min_length=1),
     ]
     """Name of a test set -> its scoring: `pairs` (mean credit), `rewardbench`, or `{rewardbench: [sections]}`.
     Every set of the table must be named; rows without a subset belong to the only set that is."""

@@ -55,7 +55,10 @@ class TinyModel(Config):
     tiny: TinyLlama
 
 
-AnyModel = Annotated[LocalPath | HubModel | TinyModel, BeforeValidator(hub_name)]
+AnyModel = Annotated[
+    LocalPath | HubModel | TinyModel,
+    BeforeValidator(hub_name, json_schema_input_type=LocalPath | HubModel | TinyModel | str),
+]
 
 
 class PolicyConfig(Config):
