@@ -186,10 +186,6 @@ def _stage_problems(spec: SweepSpec, name: str, kind: str, stage: Stage) -> list
     entry = spec.stages[name]
     where: DocPath = ("stages", name)
     problems = []
-    for index, metric in enumerate(entry.metrics or ()):
-        if not metric.isidentifier() or metric.lower() in RESERVED_NAMES or metric in (entry.metrics or ())[:index]:
-            message = f"{metric!r} cannot name a metric: use letters, digits and _, no name of our own, and none twice"
-            problems.append(spec.problem((*where, "metrics", index), message))
     for input_name, source in entry.inputs.items():
         if input_name not in stage.inputs:
             message = f"stage {kind!r} has no input {input_name!r}; {nearest(input_name, stage.inputs)}"

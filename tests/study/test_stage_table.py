@@ -165,7 +165,7 @@ FUNCTIONS = "from pathlib import Path\ndef first(x: int, out: Path) -> None: ...
         ("{stage: '__main__:first', config: {x: $x}}", "a stage lies in a module that workers can import"),
         (
             "{stage: 'own_it:second', inputs: {data: one}, config: {x: $x}, metrics: [a b]}",
-            r"metrics\[0\]: 'a b' cannot name a metric",
+            "two: cannot return a metric 'a b': use letters",
         ),
         ("{stage: 'own_it:first', config: {x: $x, y: 1}}", "config.y: unknown field"),
         ("{stage: 'own_it:first', config: {x: much}}", "config.x: should be a valid integer"),
