@@ -108,7 +108,8 @@ def show_adoption(session: Session, report: Mapping[str, Any], reruns: Sequence[
     """Print what can be taken over, the proof, and what became of it."""
     raised = f"{report['stage']} version {report['from_version']} → {report['to_version']}"
     lost = ", ".join(f"{entry}.{name}" for entry, fields in report["was"].items() for name in fields)
-    parts = (raised if report["stage"] else "", lost and f"without {lost}")
+    edited = ", ".join(report["edited"])
+    parts = (raised if report["stage"] else "", edited and f"before {edited} changed", lost and f"without {lost}")
     versions = "; ".join(part for part in parts if part)
     if not report["to_adopt"]:
         say(f"{versions}: nothing to adopt: every step either has its artifact or had none under its former key")

@@ -14,10 +14,10 @@ import typer
 from orchestrator.cli.sweep_command import Json
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
-from workers.stage import ANY_KIND, Stage
 
 if TYPE_CHECKING:
     from orchestrator.study.modules import Study
+    from workers.stage import Stage
 
 app = typer.Typer()
 
@@ -135,6 +135,7 @@ def _show_list(described: Sequence[Mapping[str, Any]]) -> None:
 def _show_stage(stage: Mapping[str, Any]) -> None:
     """Print all of a stage."""
     from orchestrator.cli.console import paragraph, say
+    from workers.stage import ANY_KIND
 
     version = "its source counts" if stage["version"] is None else f"version {stage['version']}"
     function = "" if stage["name"] == stage["function"] else f"{stage['function']}, "

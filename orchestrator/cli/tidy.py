@@ -189,6 +189,9 @@ def adopt(
         list[str] | None,
         typer.Option("--was", metavar="ENTRY.FIELD=VALUE", help="A field that the key had then. Repeatable."),
     ] = None,
+    edited: Annotated[
+        bool, typer.Option("--edited", help="Stages of your own without a version were edited, or were given one.")
+    ] = False,
     rerun: Annotated[
         int, typer.Option("--rerun", metavar="N", min=1, help="Rerun this many of the changed steps as a proof.")
     ] = 3,
@@ -205,7 +208,7 @@ def adopt(
     from orchestrator.maintenance.adopt import adopt as take_over
     from orchestrator.maintenance.adopt import read_former
 
-    former = read_former(session, stage, from_version, was or ())
+    former = read_former(session, stage, from_version, was or (), edited)
     on_rerun = ignore if as_json else show_rerun_start
     with bar("adopting artifacts") as progress:
         adoption = take_over(session, former, rerun, yes, progress, on_rerun)
@@ -213,6 +216,7 @@ def adopt(
         print(json.dumps(adoption.report()))
     else:
         words = [*([stage, "--from-version", str(from_version)] if stage else ())]
+        words += ["--edited"] if edited else []
         words += [word for text in was or () for word in ("--was", text)]
         again = session.command("adopt", *words, "--rerun", str(rerun), "--yes")
         show_adoption(session, adoption.report(), adoption.reruns, again)

@@ -1,11 +1,13 @@
 """`sweep adopt`: take over what older code made under other keys, where today's code makes the same.
 
-Keys change where the version of a stage was raised, or a field left or entered the identity of a config, and with them
-those of all steps below. The sweep is planned twice, as it is and as it was; a step has the same number in both plans.
+Keys change where the version of a stage was raised, a stage without one was edited, or a field left or entered the
+identity of a config, and with them those of all steps below. The sweep is planned twice, as it is and as it was; a step
+has the same number in both plans.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ from orchestrator.sweep.document import parse_value
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
 from orchestrator.types import Manifest
+from workers.stage import Origin, Stage
 
 #: Artifacts that are published at once.
 _THREADS = 8
@@ -39,6 +42,8 @@ class Former:
     """A stage whose version was raised, and …"""
     version: int | None = None
     """… its version then."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Stage that is not this package's and was edited -> where it came from then."""
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Entry -> field that its identity has lost -> the value that it had."""
 
@@ -70,6 +75,7 @@ class Adoption:
             "stage": self.former.stage,
             "from_version": self.former.version,
             "to_version": self.new_version,
+            "edited": {stage: origin.source for stage, origin in self.former.origins.items()},
             "was": {entry: dict(each) for entry, each in self.former.fields.items()},
             "to_adopt": self.by_entry,
             "proven": self.proven,
@@ -79,7 +85,9 @@ class Adoption:
         }
 
 
-def read_former(session: Session, stage: str | None, version: int | None, was: Iterable[str]) -> Former:
+def read_former(
+    session: Session, stage: str | None, version: int | None, was: Iterable[str], edited: bool = False
+) -> Former:
     """Read what was changed from the words of the command line.
 
     Args:
@@ -87,9 +95,12 @@ def read_former(session: Session, stage: str | None, version: int | None, was: I
         stage: a stage whose version was raised.
         version: its version then.
         was: `ENTRY.FIELD=VALUE`, the value as YAML.
+        edited: whether stages without a version were edited, that are not this package's; what their source was is read
+            from the store.
 
     Raises:
-        SweepError: there is no such stage, version or entry, or nothing is named.
+        SweepError: there is no such stage, version or entry, or nothing is named, or nothing was edited.
+        StoreError: the store cannot be read.
     """
     plan = session.plan
     problems: list[Problem] = []
@@ -98,7 +109,7 @@ def read_former(session: Session, stage: str | None, version: int | None, was: I
         problems.append(Problem(f"STAGE {stage}", "", f"the sweep has no step of this stage; {hint}"))
     elif (stage is None) != (version is None):
         problems.append(Problem("--from-version", "", "name the stage whose version was raised, and the one before"))
-    elif stage is not None and version == _version(plan, stage):
+    elif stage is not None and version == _stages(plan)[stage].version:
         message = f"that is the version of {stage!r} now; raise it in the table of stages, and name the one before"
         problems.append(Problem(f"--from-version {version}", "", message))
     fields: dict[str, dict[str, Any]] = {}
@@ -112,13 +123,39 @@ def read_former(session: Session, stage: str | None, version: int | None, was: I
             problems.append(Problem(f"--was {text}", "", f"there is no entry {entry!r}; {hint}"))
         else:
             fields.setdefault(entry, {})[name] = parse_value(value)
-    if stage is None and not fields and not problems:
-        problems.append(
-            Problem("adopt", "", "name what was changed: STAGE --from-version N, or --was ENTRY.FIELD=VALUE")
-        )
+    origins = former_origins(session) if edited else {}
+    if edited and not origins:
+        problems.append(Problem("--edited", "", "the store has nothing that other source of your stages made"))
+    if stage is None and not fields and not origins and not problems:
+        ways = "STAGE --from-version N, --edited, or --was ENTRY.FIELD=VALUE"
+        problems.append(Problem("adopt", "", f"name what was changed: {ways}"))
     if problems:
         raise SweepError(problems)
-    return Former(stage, version, fields)
+    return Former(stage, version, origins, fields)
+
+
+def former_origins(session: Session) -> dict[str, Origin]:
+    """Return, for each stage that is not this package's, whose source made its latest artifacts but for today's.
+
+    The study may have had no namespace then.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    plan, latest = session.plan, dict[str, tuple[float, Origin]]()
+    for name, stage in _stages(plan).items():
+        if stage.origin is None:
+            continue
+        others = [each for each in session.store.committed([name]) if plan.number(each) is None]
+        for manifest in session.store.manifests(others).values():
+            if isinstance(manifest, Manifest):
+                identity = json.loads(manifest.identity)
+                origin = replace(stage.origin, **{each: identity.get(each) for each in ("namespace", "source")})
+                mine = identity.get("function") == stage.function and origin.namespace in ("", stage.origin.namespace)
+                same = stage.version is None and origin == stage.origin
+                if mine and origin.source and not same and manifest.finished > latest.get(name, (0.0, origin))[0]:
+                    latest[name] = (manifest.finished, origin)
+    return {name: origin for name, (_, origin) in latest.items()}
 
 
 def adopt(
@@ -144,9 +181,9 @@ def adopt(
         StoreError: the store cannot be read or written.
     """
     new, store, spec = session.plan, session.store, session.spec
-    today = _version(new, former.stage) if former.stage is not None else None
+    today = _stages(new)[former.stage].version if former.stage is not None else None
     versions = {former.stage: former.version} if former.stage and former.version else {}
-    old = build_plan(spec.as_it_was(versions, former.fields))
+    old = build_plan(spec.as_it_was(versions, former.origins, former.fields))
     assert len(old) == len(new), "keys alone change"
     there = old.committed(store.committed(old.stages))
     numbers: list[int] = np.flatnonzero(there & ~session.schedule.committed).tolist()
@@ -157,11 +194,12 @@ def adopt(
     changed: dict[str, list[int]] = {}
     for number in np.flatnonzero(there).tolist():
         entry = new.entry_of(number)
-        if entry not in former.fields and old.address(number).stage != former.stage:
+        if entry not in former.fields and old.address(number).stage not in {former.stage, *former.origins}:
             continue
         if all(there[parent] for parent in old.parents(number)):
             changed.setdefault(entry, []).append(number)
-    steps = [old.step(number) for number in sample(changed, reruns, seed=0)]
+    # Of the old step only its inputs are wanted; it is today's stage that is called.
+    steps = [replace(old.step(number), definition=new.stage(number)) for number in sample(changed, reruns, seed=0)]
     known = store.manifests([step.address for step in steps])
     proofs = [(step, found) for step in steps if isinstance(found := known[step.address], Manifest)]
     if not proofs:
@@ -179,10 +217,10 @@ def adopt(
     return adoption
 
 
-def _version(plan: Plan, stage: str) -> int | None:
-    """Return the version that a stage of a plan has now; None if it has none."""
+def _stages(plan: Plan) -> dict[str, Stage]:
+    """Return the stages of a plan by name."""
     found = (each for entry in plan.by_entry.values() for each in entry.wired.resolved)
-    return next(each.stage.version for each in found if each and each.stage_name == stage)
+    return {each.stage_name: each.stage for each in found if each}
 
 
 def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption, progress: Progress) -> None:

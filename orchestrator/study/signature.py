@@ -71,11 +71,7 @@ def read_signature(study: Study, reference: str) -> Signature:
     Raises:
         StageError: there is no such function, or it cannot be a stage.
     """
-    module_name, _, name = reference.partition(":")
-    if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
-        raise StageError(f"{reference!r} is no stage; write the name of one, or module:function")
-    if module_name == "__main__":
-        raise StageError(f"{reference}: a stage lies in a module that workers can import; put the function into a file")
+    module_name, name = module_of(reference), reference.partition(":")[2]
     module = study.find(module_name)
     if module is None:
         raise missing(study, module_name)
@@ -90,6 +86,20 @@ def read_signature(study: Study, reference: str) -> Signature:
         return _checked(reference, _parameters(reference, node, names), _returned(reference, node, names), _doc(node))
     except NeedsImportError:
         return _imported(study, module, reference, names)
+
+
+def module_of(reference: str) -> str:
+    """Return the module of a function that is written "module:name".
+
+    Raises:
+        StageError: it is not written so, or its module is none that workers can import.
+    """
+    module, _, name = reference.partition(":")
+    if not (all(part.isidentifier() for part in module.split(".")) and name.isidentifier()):
+        raise StageError(f"{reference!r} is no stage; write the name of one, or module:function")
+    if module == "__main__":
+        raise StageError(f"{reference}: a stage lies in a module that workers can import; put the function into a file")
+    return module
 
 
 def functions(module: Module) -> list[str]:

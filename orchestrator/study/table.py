@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.study import StageError
 from orchestrator.study.function_stage import function_stage
 from orchestrator.study.modules import Module, Study
-from orchestrator.study.signature import check_table_function
+from orchestrator.study.signature import check_table_function, module_of
 from orchestrator.study.source import modules_of, source_digest
 from orchestrator.texts import nearest
 from workers.stage import Origin, Stage, join_tables
@@ -92,7 +92,7 @@ class StageTable:
 
     def _stage(self, name: str, inputs: Sequence[str], declared: tuple[str, ...] | None, version: int | None) -> Stage:
         if ":" in name:
-            module = name.partition(":")[0]
+            module = module_of(name)
             origin = self._origin(name, module, [module], version)
             return function_stage(self.study, name, version, inputs, declared, origin)
         if name not in self.named:

@@ -15,7 +15,7 @@ from orchestrator.study.table import StageTable
 from orchestrator.sweep.document import Document
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.types import Scalar
-from workers.stage import Stage
+from workers.stage import Origin, Stage
 
 _DURATION = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -206,6 +206,7 @@ class SweepSpec(_Part):
     _document: Document = PrivateAttr()
     _available: StageTable = PrivateAttr()
     _versions: Mapping[str, int] = PrivateAttr(default_factory=dict)
+    _origins: Mapping[str, Origin] = PrivateAttr(default_factory=dict)
     _former: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
     _problems: tuple[Problem, ...] = PrivateAttr(())
     _hidden: frozenset[DocPath] = PrivateAttr(frozenset())
@@ -232,18 +233,23 @@ class SweepSpec(_Part):
         """
         written = self.stages[entry]
         stage = self._available.stage(kind, tuple(written.inputs), written.metrics, written.version)
-        former = self._versions.get(stage_name(kind))
-        return stage if former is None else replace(stage, version=former)
+        name = stage_name(kind)
+        if name in self._origins:
+            return replace(stage, version=None, origin=self._origins[name])
+        return replace(stage, version=self._versions[name]) if name in self._versions else stage
 
-    def as_it_was(self, versions: Mapping[str, int], fields: Mapping[str, Mapping[str, Any]]) -> SweepSpec:
+    def as_it_was(
+        self, versions: Mapping[str, int], origins: Mapping[str, Origin], fields: Mapping[str, Mapping[str, Any]]
+    ) -> SweepSpec:
         """Return the same sweep with the identities that its steps had before code changed.
 
         Args:
             versions: stage -> the version that it had.
+            origins: stage that is not this package's -> its origin, whose source stood in the place of a version.
             fields: entry -> field of its config's identity, dotted where it is nested -> the value that it had.
         """
         other = self.model_copy()
-        other._versions = versions
+        other._versions, other._origins = versions, origins
         other._former = fields
         return other
 

@@ -141,7 +141,7 @@ def test_fields_that_left_the_identity_are_adopted_by_what_they_were(
 @pytest.mark.parametrize(
     ("stage", "version", "was", "message"),
     [
-        (None, None, [], "name what was changed: STAGE --from-version N, or --was ENTRY.FIELD=VALUE"),
+        (None, None, [], "name what was changed: STAGE --from-version N, --edited, or --was ENTRY.FIELD=VALUE"),
         ("toy_double", None, [], "name the stage whose version was raised, and the one before"),
         (None, 1, [], "name the stage whose version was raised, and the one before"),
         (None, None, ["duoble.batch=5"], "there is no entry 'duoble'; did you mean 'double'?"),

@@ -122,6 +122,32 @@ def test_of_a_function_with_a_version_other_code_is_warned_of_and_computes_nothi
     assert "other code" not in sweep(folder, "status", "sweep.yaml").stdout
 
 
+def test_what_an_edit_did_not_change_is_kept_and_so_it_is_when_a_function_gets_a_version(tmp_path: Path) -> None:
+    folder = study(tmp_path)
+    assert "the store has nothing that other source of your stages made" in sweep(
+        folder, "adopt", "sweep.yaml", "--edited"
+    ).stderr  # fmt: skip
+    run(folder)
+    commented = {name: text + "# A comment.\n" for name, text in FILES.items()}
+    study(folder, **commented)
+    assert to_run(folder) == {"draw": 3, "train": 12}
+    adopted = sweep(folder, "adopt", "sweep.yaml", "--edited", "--yes")
+    assert adopted.returncode == 0, adopted.stdout + adopted.stderr
+    assert "before stages.draw, train_it.train changed: 15 artifacts were adopted" in " ".join(adopted.stdout.split())
+    assert to_run(folder) == {"draw": 0, "train": 0}
+    study(folder, VERSIONED, **commented)
+    assert to_run(folder) == {"draw": 3, "train": 12}
+    assert sweep(folder, "adopt", "sweep.yaml", "--edited", "--yes").returncode == 0
+    assert to_run(folder) == {"draw": 0, "train": 0}
+    study(
+        folder,
+        VERSIONED.replace("version: 1", "version: 2"),
+        **{**commented, "helper.py": "def loss(lr, wd):\n    return 0\n"},
+    )
+    refused = sweep(folder, "adopt", "sweep.yaml", "--edited", "--yes")
+    assert (refused.returncode, "the output is not the same" in " ".join(refused.stdout.split())) == (1, True)
+
+
 def test_a_version_without_a_name_of_the_study_is_a_mistake(tmp_path: Path) -> None:
     folder = study(tmp_path, VERSIONED.replace("namespace: me\n", ""))
     said = sweep(folder, "plan", "sweep.yaml").stderr
