@@ -30,7 +30,9 @@ def made_by_other_code(session: Session) -> list[OtherCode]:
         StoreError: the store cannot be read.
     """
     plan = session.plan
-    found = []
+    found: list[OtherCode] = []
+    if not plan.spec.available.foreign:
+        return found
     for name in plan.entries:
         entry = plan.by_entry[name]
         stages = {each.stage_name: each.stage for each in entry.wired.resolved if each}

@@ -82,9 +82,11 @@ def resolve_entries(spec: SweepSpec) -> Wiring:
         if found is not None:
             resolved[name] = found
     # Where the entries do not fit together, nobody knows which of them feed no other.
+    returned: dict[str, set[Metric] | None] = {}
     reported = spec.results or (targets(spec) if not misfits and spec.understood("stages") else ())
     if reported and spec.understood("results") and resolved.keys() >= set(reported):
-        problems += metric_problems(spec, {name: _metrics(resolved[name]) for name in reported})
+        returned = {name: _metrics(resolved[name]) for name in reported}
+        problems += metric_problems(spec, returned)
     if problems:
         raise SweepError(problems)
     entries: dict[str, WiredEntry] = {}
@@ -92,9 +94,9 @@ def resolve_entries(spec: SweepSpec) -> Wiring:
         own = grid.axes(own_axes(spec, name))
         axes = set(own).union(*(entries[source].axes for source in sources(spec.stages[name])))
         entries[name] = WiredEntry(name, own, tuple(sorted(axes)), resolved[name])
-    for name in reported:
+    for name, metrics in returned.items():
         # What it returns is compared with the axes that it depends on, when it runs.
-        if len(entries[name].axes) < len(grid.all) and _metrics(resolved[name]) is None:
+        if metrics is None and len(entries[name].axes) < len(grid.all):
             message = "does not depend on every axis, so it must declare its metrics: metrics: [NAME, …]"
             raise SweepError([spec.problem(("stages", name), message)])
     return Wiring(grid, entries, targets(spec))

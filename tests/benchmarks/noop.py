@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.sweep import stages
+from orchestrator.study import table
 from workers import config as configs
 from workers.stage import Call
 
@@ -27,7 +27,7 @@ def noop(config: configs.Config, out: Path, **inputs: object) -> dict[str, float
         raise RuntimeError("broken on purpose")
     if random.random() < float(os.environ.get("NOOP_FAIL") or 0):
         raise ValueError("failed by chance")
-    return dict.fromkeys(config.declared(), 0.5)
+    return dict.fromkeys(config.declared() or (), 0.5)
 
 
 def noops(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
@@ -40,7 +40,7 @@ def second(config: configs.Config, out: Path, **inputs: object) -> dict[str, flo
     end = time.process_time() + 1.0
     while time.process_time() < end:
         pass
-    return dict.fromkeys(config.declared(), 0.5)
+    return dict.fromkeys(config.declared() or (), 0.5)
 
 
 def seconds(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
@@ -51,9 +51,9 @@ def seconds(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
 def install() -> None:
     """Make every stage of this process do nothing (or, with NOOP_SECOND set, keep a core busy for a second)."""
     function = "noop:second" if os.environ.get("NOOP_SECOND") else "noop:noop"
-    stages.STAGES = {
+    table.STAGES = {
         name: dataclasses.replace(stage, function=function, together=stage.together and f"{function}s")
-        for name, stage in stages.STAGES.items()
+        for name, stage in table.STAGES.items()
     }
 
 
