@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,11 +25,13 @@ from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.sweep.document import parse_value
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
-from orchestrator.types import Manifest
+from orchestrator.types import Artifact, Manifest
 from workers.stage import Origin, Stage
 
 #: Artifacts that are published at once.
 _THREADS = 8
+#: So many of the latest sources of a stage are tried.
+_ORIGINS = 8
 #: Artifacts that are published between two reports of progress.
 _BATCH = 256
 
@@ -135,27 +137,48 @@ def read_former(
 
 
 def former_origins(session: Session) -> dict[str, Origin]:
-    """Return, for each stage that is not this package's, whose source made its latest artifacts but for today's.
+    """Return the stages that are not this package's and were edited, with the origin that made what the store has.
 
-    The study may have had no namespace then.
+    A key depends on the origins of all stages above it: so one after another, each gets that with which most of its
+    steps are there, of those that artifacts of its function have. The study may have had no namespace then.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    plan, latest = session.plan, dict[str, tuple[float, Origin]]()
-    for name, stage in _stages(plan).items():
-        if stage.origin is None:
-            continue
-        others = [each for each in session.store.committed([name]) if plan.number(each) is None]
+    plan, chosen = session.plan, dict[str, Origin]()
+    stages = _stages(plan)
+    committed = session.store.committed([name for name, stage in stages.items() if stage.origin])
+    for name, stage in stages.items():
+        # The latest comes first, and wins where as many steps are there.
+        counts = {
+            origin: _there(session, name, {**chosen, **({name: origin} if origin else {})}, committed)
+            for origin in (None, *_other_origins(session, name, stage))
+        }
+        best = max(counts, key=lambda origin: counts[origin])
+        if best is not None:
+            chosen[name] = best
+    return chosen
+
+
+def _there(session: Session, name: str, origins: Mapping[str, Origin], committed: Collection[Artifact]) -> int:
+    """Count the steps of a stage that would be there if stages had certain origins."""
+    old = build_plan(session.spec.as_it_was({}, origins, {})) if origins else session.plan
+    there = np.flatnonzero(old.committed(committed)).tolist()
+    return sum(old.address(number).stage == name for number in there)
+
+
+def _other_origins(session: Session, name: str, stage: Stage) -> list[Origin]:
+    """List the origins of artifacts of a stage that the sweep does not ask for, the latest first."""
+    finished: dict[Origin, float] = {}
+    if stage.origin:
+        others = [each for each in session.store.committed([name]) if session.plan.number(each) is None]
         for manifest in session.store.manifests(others).values():
-            if isinstance(manifest, Manifest):
-                identity = json.loads(manifest.identity)
-                origin = replace(stage.origin, **{each: identity.get(each) for each in ("namespace", "source")})
-                mine = identity.get("function") == stage.function and origin.namespace in ("", stage.origin.namespace)
-                same = stage.version is None and origin == stage.origin
-                if mine and origin.source and not same and manifest.finished > latest.get(name, (0.0, origin))[0]:
-                    latest[name] = (manifest.finished, origin)
-    return {name: origin for name, (_, origin) in latest.items()}
+            identity = json.loads(manifest.identity) if isinstance(manifest, Manifest) else {}
+            if isinstance(manifest, Manifest) and identity.get("function") == stage.function and "source" in identity:
+                origin = replace(stage.origin, namespace=identity["namespace"], source=identity["source"])
+                if origin.namespace in ("", stage.origin.namespace):
+                    finished[origin] = max(finished.get(origin, 0.0), manifest.finished)
+    return sorted(finished, key=lambda origin: finished[origin], reverse=True)[:_ORIGINS]
 
 
 def adopt(
