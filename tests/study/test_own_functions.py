@@ -139,11 +139,8 @@ def test_what_an_edit_did_not_change_is_kept_and_so_it_is_when_a_function_gets_a
     assert to_run(folder) == {"draw": 3, "train": 12}
     assert sweep(folder, "adopt", "sweep.yaml", "--edited", "--yes").returncode == 0
     assert to_run(folder) == {"draw": 0, "train": 0}
-    study(
-        folder,
-        VERSIONED.replace("version: 1", "version: 2"),
-        **{**commented, "helper.py": "def loss(lr, wd):\n    return 0\n"},
-    )
+    study(folder, **{**commented, "helper.py": HELPER.replace("lr + wd", "lr - wd")})
+    assert to_run(folder) == {"draw": 0, "train": 12}
     refused = sweep(folder, "adopt", "sweep.yaml", "--edited", "--yes")
     assert (refused.returncode, "the output is not the same" in " ".join(refused.stdout.split())) == (1, True)
 
