@@ -281,15 +281,17 @@ def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
 
 def _take_code(code: _ShippedCode | None) -> None:
     """Have this process import what is not this package's from a copy that the driver made."""
-    if code and code[0] not in _TAKEN:
-        digest, folder, (kept,) = code
+    if code is None:
+        return
+    digest, folder, (kept,) = code
+    if _taken.get(folder) != digest:
         content: Any = ray.get(kept)
         use_copy(unpack(content, digest, cache_folder() / "code"), Path(folder))
-        _TAKEN.add(digest)
+        _taken[folder] = digest
 
 
-#: Digests of the copies of code that this process has.
-_TAKEN: set[str] = set()
+#: Folder of a study -> digest of the copy of it that this process has.
+_taken: dict[str, str] = {}
 
 
 def _must_end(attempts: Sequence[Attempt]) -> bool:
