@@ -165,9 +165,14 @@ class Study:
                 self.remember()
             modules = self._own() if _active is self else self._aside
             if any(_digest_of(modules.get(name)) != digest for name, digest in self._digests.items()):
-                for name in list(modules):
+                for name, module in list(modules.items()):
                     (sys.modules if _active is self else modules).pop(name, None)
+                    # Python takes a file that is edited twice in one second, and as long as before, for the first one.
+                    with contextlib.suppress(OSError):
+                        Path(getattr(module, "__cached__", None) or "").unlink()
                 self._digests.clear()
+                # As many may be loaded again, and are others then.
+                self._modules = 0
 
     def _set_aside(self) -> None:
         self.remember()
