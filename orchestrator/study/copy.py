@@ -61,10 +61,20 @@ def make_copy(stages: StageTable, without: Sequence[Path] = ()) -> CodeCopy | No
         without: folders that are no part of it, e.g. where outputs go.
 
     Raises:
-        StageError: it would be too large.
+        StageError: it would be too large, or a file cannot be read.
     """
     if not stages.foreign:
         return None
+    try:
+        return _made_copy(stages, without)
+    except OSError as error:
+        raise StageError(
+            f"{error.filename} is copied to the workers with the stages of its folder, but cannot be read: "
+            f"{error.strerror}; exclude it in .rayignore"
+        ) from error
+
+
+def _made_copy(stages: StageTable, without: Sequence[Path]) -> CodeCopy:
     folder = stages.study.folder
     files: dict[str, Path] = {}
     modules = stages.foreign_modules()
@@ -141,8 +151,9 @@ def _walk(folder: Path, ignored: Sequence[_Ignored], without: set[Path]) -> Iter
         if any(patterns.match_file(path.relative_to(base)) for base, patterns in ignored):
             continue
         if path.is_dir():
-            # A virtual environment may have any name.
-            if path.resolve() not in without and not (path / "pyvenv.cfg").exists():
+            # A link may lead back up; and a virtual environment may have any name.
+            circle = path.is_symlink() and folder.resolve().is_relative_to(path.resolve())
+            if not (circle or path.resolve() in without or (path / "pyvenv.cfg").exists()):
                 yield from _walk(path, ignored, without)
         elif path.is_file():
             yield path
@@ -168,7 +179,8 @@ def _small(paths: Iterable[Path], root: Path) -> Iterator[Path]:
     total = count = 0
     for path in paths:
         size = path.stat().st_size
-        if size > FILE_LIMIT and path.suffix != ".py":
+        # No module has a name that is not UTF-8.
+        if (size > FILE_LIMIT and path.suffix != ".py") or not path.name.isprintable():
             continue
         total, count = total + size, count + 1
         sizes[path.relative_to(root).parts[0] if root.is_dir() else path.name] += size
@@ -186,8 +198,13 @@ def _packed(files: dict[str, Path]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
-            with suppress(FileNotFoundError):
-                entry = zipfile.ZipInfo(name)
+            entry = zipfile.ZipInfo(name)
+            try:
                 entry.external_attr = (files[name].stat().st_mode & 0o777) << 16
                 archive.writestr(entry, files[name].read_bytes(), zipfile.ZIP_DEFLATED)
+            except FileNotFoundError:
+                # An editor's, that came and went.
+                continue
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(files[name])) from error
     return stream.getvalue()

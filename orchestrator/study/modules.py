@@ -92,8 +92,11 @@ class Study:
             file, folders = _below(folders, part)
         if file is None or file.suffix != ".py":
             return None
-        file, is_package = file.resolve(), file.name == "__init__.py"
-        return Module(name, file, file.parents[len(rest) + is_package], is_package)
+        # The file may be a link to another folder; it is of this one all the same.
+        is_package = file.name == "__init__.py"
+        above = file.absolute().parents[len(rest) + is_package]
+        root = above.resolve()
+        return Module(name, root / file.absolute().relative_to(above), root, is_package)
 
     def _refuse_hidden(self, top: str, spec: ModuleSpec | None) -> None:
         here = [each for each in (self.folder / top / "__init__.py", self.folder / f"{top}.py") if each.is_file()]

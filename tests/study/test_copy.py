@@ -91,6 +91,22 @@ def test_a_folder_with_too_much_in_it_is_an_error_that_names_the_largest_parts(t
     assert names(copied(tmp_path)) == [".rayignore", "copied_it.py"]
 
 
+def test_links_and_odd_names_do_no_harm_and_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/copied_it.py").write_text(MODULE)
+    write(tmp_path / "shared", "linked_it.py", "deep/inner.py")
+    (tmp_path / "study/linked_it.py").symlink_to(tmp_path / "shared/linked_it.py")
+    (tmp_path / "study/deep").symlink_to(tmp_path / "shared/deep")
+    (tmp_path / "study/up").symlink_to(tmp_path)
+    (tmp_path / "study/gone").symlink_to("nowhere")
+    Path(os.fsdecode(os.fsencode(tmp_path / "study") + b"/caf\xe9.txt")).touch()
+    os.mkfifo(tmp_path / "study/pipe")
+    assert names(copied(tmp_path / "study")) == ["copied_it.py", "deep/inner.py", "linked_it.py"]
+    (tmp_path / "study/prompt.txt").symlink_to("/proc/self/mem")
+    with pytest.raises(StageError, match=r"prompt.txt is copied .* cannot be read: .*; exclude it in .rayignore"):
+        copied(tmp_path / "study")
+
+
 def test_on_a_node_a_copy_is_unpacked_once_and_again_where_it_was_altered(tmp_path: Path) -> None:
     (tmp_path / "copied_it.py").write_text(MODULE)
     copy = copied(tmp_path)

@@ -85,6 +85,20 @@ def test_the_digest_does_not_depend_on_where_the_study_is(tmp_path: Path) -> Non
     assert len(digests) == 1
 
 
+def test_a_module_that_is_a_link_to_another_folder_is_of_the_study(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/linked_help.py").write_text("X = 1\n")
+    mine = study(tmp_path / "study", {"top.py": "import linked_help\n"})
+    (tmp_path / "study/linked_help.py").symlink_to(tmp_path / "shared/linked_help.py")
+    mine.refresh()
+    before = source_digest(mine, ["top"])
+    (tmp_path / "shared/linked_help.py").write_text("X = 2\n")
+    assert source_digest(mine, ["top"]) != before
+    found = mine.find("linked_help")
+    assert found
+    assert found.root == tmp_path / "study"
+
+
 def test_a_circle_of_imports_ends(tmp_path: Path) -> None:
     mine = study(tmp_path, {"ring_a.py": "import ring_b\n", "ring_b.py": "import ring_a\n"})
     assert source_digest(mine, ["ring_a"]) == source_digest(mine, ["ring_a"])
