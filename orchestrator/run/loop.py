@@ -13,26 +13,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import this_code
 from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Slot
 from orchestrator.run.ready import ReadySteps
+from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, not_begun
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.store.claims import PATIENCE
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
-#: Outcomes after which trying again may help; done up to `runtime.attempts` times in one command.
-_RETRIED = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.IO_ERROR, Outcome.DAMAGED_INPUT})
-#: Retries of a step whose node was lost: a spot instance may be preempted many times in a night.
-_LOST_LIMIT = 100
-#: Exponential backoff (seconds): the pause before the second try, doubled for each later one, and its limit.
-_BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0
-#: Seconds between looks at a step that another driver computes.
-_POLL_CLAIMED = 2.0
 #: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
 _BUNDLE_LIMIT = 64
 #: Seconds that a bundle of steps takes that cost less together than one by one.
@@ -75,14 +67,8 @@ class _Loop:
         self.ready = ReadySteps(schedule, self._runtime)
         self.backoff: list[tuple[float, int]] = []
         """Heap of steps to try again later: (monotonic time, step)."""
-        self.isolated: set[int] = set()
-        """Steps that may have killed their process, and get a bundle of their own."""
-        self.out_of_memory_count: Counter[int] = Counter()
-        """Step -> how often it ran out of memory."""
-        self.tries: Counter[int] = Counter()
-        """Step -> attempts of this command that count towards `runtime.attempts`."""
-        self.lost: Counter[int] = Counter()
-        """Step -> how often its node or a neighbour ended its process."""
+        self.tries: dict[int, Tries] = {}
+        """Step -> the attempts of this command at it, where there are any."""
         numbers = np.flatnonzero(schedule.needed).tolist()
         histories = store.histories([self.plan.address(number) for number in numbers])
         self.earlier = Counter({address: len(history) for address, history in histories.items()})
@@ -121,16 +107,14 @@ class _Loop:
                 for request in each.requests:
                     if request.step.address not in tried:
                         number = self._number(request.step.address)
-                        if shared:
-                            self.isolated.add(number)
-                        self._requeue(number)
+                        self.tries[number] = not_begun(self.tries[number], shared)
+                        self.schedule.states[number] = State.PENDING
+                        self.ready.add(number)
                 for attempt in each.attempts:
-                    if attempt.outcome is Outcome.CLAIMED:
-                        self._wait_for_other(attempt)
-                        continue
                     shared_failure = shared and attempt.outcome in _DEADLY and len(tried) < len(each.requests)
                     self._settle(attempt, len(each.requests), shared_failure)
-                    yield attempt
+                    if attempt.outcome is not Outcome.CLAIMED:
+                        yield attempt
             if not ended:
                 yield None
 
@@ -168,7 +152,7 @@ class _Loop:
         for request in bundle:
             number = self._number(request.step.address)
             self.schedule.states[number] = State.RUNNING
-            self.tries[number] += 1
+            self.tries[number] = begin(self.tries.get(number, FRESH))
         self.running += len(bundle)
         self.executor.submit(bundle, slot)
 
@@ -196,11 +180,12 @@ class _Loop:
         bundle: list[Request] = []
         while heap and len(bundle) < size:
             number = self.ready.first(heap)
-            if bundle and number in self.isolated:
+            alone = self.tries.get(number, FRESH).alone
+            if bundle and alone:
                 break
             heapq.heappop(heap)
             bundle.append(self._request(number, runtime))
-            if number in self.isolated:
+            if alone:
                 break
         return bundle
 
@@ -225,7 +210,7 @@ class _Loop:
         step = self.plan.step(number)
         return Request(
             step=step,
-            number=self.earlier[step.address] + self.tries[number] + 1,
+            number=self.earlier[step.address] + self.tries.get(number, FRESH).made + 1,
             runtime=runtime,
             store=self.store.location,
             code_commit=self.code_commit,
@@ -243,7 +228,7 @@ class _Loop:
         found = self.runtimes.get(at)
         if found is None:
             found = self.runtimes[at] = self.plan.spec.runtime_of(name, coords)
-        times = self.out_of_memory_count.get(number, 0)
+        times = self.tries.get(number, FRESH).out_of_memory
         return _with_more_memory(found, times) if times else found
 
     # --- ended bundles
@@ -259,20 +244,22 @@ class _Loop:
             self.breaker.succeeded(attempt.entry)
             self.ready.commit(number)
             return
-        if self._may_retry(number, attempt, shared_failure):
-            # A damaged input that cannot be set aside now is found again by its next reader.
-            with contextlib.suppress(StoreError):
-                for damaged in attempt.damaged:
-                    self._recompute(self._number(damaged))
-            if neighbours > 1:
-                self.isolated.add(number)
-            if attempt.outcome is Outcome.OUT_OF_MEMORY:
-                self.out_of_memory_count[number] += 1
-            self._requeue(number, attempt)
-            return
+        allowed = self._runtime(number).attempts
+        decision = decide(self.tries[number], attempt, allowed, neighbours, shared_failure)
+        self.tries[number] = decision.tries
+        match decision:
+            case Wait(_, pause):
+                self._wait_for_other(number, attempt.holder or "", pause)
+            case Again(_, pause):
+                self._try_again(number, attempt, pause)
+            case StopSweep(_, reason):
+                self.schedule.stopped = reason
+                self._fail(number, attempt)
+            case Failed():
+                self._fail(number, attempt)
+
+    def _fail(self, number: int, attempt: Attempt) -> None:
         self.failures += 1
-        if attempt.outcome is Outcome.STORE_ERROR or attempt.error_class == CodeChangedError.__name__:
-            self.schedule.stopped = f"{attempt.error}"
         reason = self.breaker.failed(attempt)
         if reason:
             self._stop_entry(attempt.entry, reason)
@@ -289,36 +276,24 @@ class _Loop:
                 self.schedule.states[number] = State.BLOCKED
                 self.ready.block(number)
 
-    def _may_retry(self, number: int, attempt: Attempt, shared_failure: bool) -> bool:
-        if attempt.outcome is Outcome.LOST or shared_failure:
-            self.tries[number] -= 1
-            self.earlier[attempt.address] += 1
-            self.lost[number] += 1
-            return self.lost[number] < _LOST_LIMIT
-        return attempt.outcome in _RETRIED and self.tries[number] < self._runtime(number).attempts
-
-    def _requeue(self, number: int, attempt: Attempt | None = None) -> None:
-        """Queue a step again: at once if it was not begun or its inputs are recomputed, else after a pause."""
+    def _try_again(self, number: int, attempt: Attempt, pause: float) -> None:
+        """Queue a step again: at once if its damaged inputs are recomputed, else after a pause."""
+        # A damaged input that cannot be set aside now is found again by its next reader.
+        with contextlib.suppress(StoreError):
+            for damaged in attempt.damaged:
+                self._recompute(self._number(damaged))
         self.schedule.states[number] = State.PENDING
-        if attempt is None:
-            self.tries[number] -= 1
-            self.ready.add(number)
-            return
         if attempt.outcome is Outcome.DAMAGED_INPUT and not self._any_committed(attempt.damaged):
             self.ready.add(number)
-            return
-        times = max(self.tries[number], self.lost[number])
-        pause = min(_BACKOFF * 2 ** (times - 1), _BACKOFF_LIMIT)
-        heapq.heappush(self.backoff, (time.monotonic() + pause, number))
+        else:
+            heapq.heappush(self.backoff, (time.monotonic() + pause, number))
 
-    def _wait_for_other(self, attempt: Attempt) -> None:
+    def _wait_for_other(self, number: int, holder: str, pause: float) -> None:
         """Look again later at a step that another driver computes, and remember since when its claim is unchanged."""
-        number, holder = self._number(attempt.address), attempt.holder or ""
         if self.claims.get(number, ("", 0.0))[0] != holder:
             self.claims[number] = (holder, time.monotonic())
         self.schedule.states[number] = State.ELSEWHERE
-        self.tries[number] -= 1
-        heapq.heappush(self.backoff, (time.monotonic() + _POLL_CLAIMED, number))
+        heapq.heappush(self.backoff, (time.monotonic() + pause, number))
 
     def _stale_claim(self, number: int) -> str | None:
         """Return the claim of a step that its holder has not renewed for `PATIENCE` seconds, if there is one."""

@@ -78,7 +78,7 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
         (held,) = (tmp_path / "out" / "store" / "claims").rglob("*/*")
         taken = Artifact(held.parent.name, held.name)
         monkeypatch.setattr("orchestrator.run.loop.PATIENCE", 1.0)
-        monkeypatch.setattr("orchestrator.run.loop._POLL_CLAIMED", 0.2)
+        monkeypatch.setattr("orchestrator.run.retry._POLL_CLAIMED", 0.2)
         session = open_session(path, outputs=str(tmp_path / "out"))
         assert run_and_show(session, None, True, None) == 0
         # All but what the other had finished, and the step that it holds.

@@ -83,7 +83,7 @@ def test_a_table_that_cannot_be_written_ends_the_run_with_its_place_and_the_reme
 def test_an_input_that_cannot_be_set_aside_costs_its_readers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.run.loop._BACKOFF", 0.01)
+    monkeypatch.setattr("orchestrator.run.retry._BACKOFF", 0.01)
     _, session = run_inline(tmp_path)
     artifacts = Path(session.outputs.store) / "artifacts"
     for stage in ("toy_double", "toy_total"):

@@ -189,7 +189,7 @@ def test_two_sweeps_that_share_steps_compute_them_once(tmp_path: Path) -> None:
 @pytest.mark.faults
 def test_a_driver_that_shows_no_life_is_replaced_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.run.loop.PATIENCE", 1.0)
-    monkeypatch.setattr("orchestrator.run.loop._POLL_CLAIMED", 0.2)
+    monkeypatch.setattr("orchestrator.run.retry._POLL_CLAIMED", 0.2)
     session = open_session(toy_sweep.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
     session.store.prepare()
     session.store.claim(session.plan.address(0), holder(space="a-node-that-is-gone").to_text())
