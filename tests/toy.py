@@ -274,6 +274,7 @@ ODD: Mapping[str, tuple[Callable[[Path], object], str, str]] = {
         "/proc/x",
     ),
     "no_streams": (_new_streams, "succeeded", ""),
+    "elsewhere": (os.chdir, "succeeded", ""),
 }
 
 #: Metrics that are none, and what the error speaks of.

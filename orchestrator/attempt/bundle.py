@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.attempt import signals
 from orchestrator.attempt.attempt import commit, run_attempt, store_at
+from orchestrator.attempt.folder import same_folder
 from orchestrator.attempt.outcome import RejectedError, store_outcome, successful_attempt
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request, shares_work
@@ -93,14 +94,15 @@ def _run_together(
             function = prepared_function(requests[0].step.definition.together, requests[0])
             PROCESS.begin_log(requests[0])
             clock = time.perf_counter()
-            with guard(_with_timeout_of(requests[0], len(requests))):
+            with guard(_with_timeout_of(requests[0], len(requests))), same_folder():
                 results = function([call for _, call in begun])
             shared = (time.perf_counter() - clock) / len(begun)
             for request, call in begun:
                 PROCESS.begin_log(request)
                 clock = time.perf_counter()
                 with guard(request), contextlib.suppress(RejectedError):
-                    metrics = next(results)
+                    with same_folder():
+                        metrics = next(results)
                     if metrics is not None:
                         seconds = shared + time.perf_counter() - clock
                         checked = check_metrics(metrics, call.config.declared(), request.step)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.attempt.folder import same_folder
 from orchestrator.attempt.outcome import DamagedInputsError, RejectedError, describe_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
@@ -46,7 +47,8 @@ def call_stage(
     definition, batch_size = request.step.definition, request.runtime.batch_size
     options = {"batch_size": batch_size} if definition.batches and batch_size else {}
     function = prepared_function(definition.function, request)
-    returned = definition.call(function, config, out, {**inputs, **options})
+    with same_folder():
+        returned = definition.call(function, config, out, {**inputs, **options})
     metrics = check_metrics(returned, config.declared(), request.step)
     keep_declared_files(out, definition.files)
     return metrics

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from orchestrator.store.posix import PosixStore
 from orchestrator.study.modules import study_at
 from orchestrator.study.source import modules_of, source_digest
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Step
-from workers.stage import Origin, Stage
+from workers.stage import Call, Origin, Stage
 
 RECEIVED: list[int | None] = []
 
@@ -39,6 +42,44 @@ def test_a_stage_that_makes_batches_receives_the_size_that_is_asked_for(
     (attempt,) = run_bundle([request])
     assert attempt.metrics == {"value": 1.0}, attempt.error
     assert RECEIVED.pop() == received
+
+
+def wander(config: toy.SourceConfig, out: Path) -> dict[str, float]:
+    Path("relative.txt").write_text("written where the process was started")
+    os.chdir(out)
+    if config.value == 2:
+        shutil.rmtree(out)
+    return {"value": config.value}
+
+
+def wanderers(calls: Sequence[Call]) -> Iterator[dict[str, float]]:
+    os.chdir(calls[0].out)
+    return (wander(call.config, call.out) for call in calls)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_stage_that_goes_elsewhere_leaves_the_next_one_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = PosixStore(tmp_path / "store")
+    store.prepare()
+    definition = replace(
+        toy.STAGES["toy_source"], function=f"{__name__}:wander", together=f"{__name__}:wanderers" if together else ""
+    )
+    requests = [
+        Request(
+            Step(Artifact("toy_source", key * 32), "source", definition, {"value": value}, "{}", {}, {}),
+            1, Runtime(), store.location, "abc", "driver",
+        )
+        for key, value in zip("abc", (1.0, 2.0, 3.0), strict=True)
+    ]  # fmt: skip
+    attempts = run_bundle(requests)
+    # The second one removed the folder that it was in.
+    assert [each.metrics is not None for each in attempts] == [True, False, True], attempts
+    assert Path.cwd() == tmp_path
+    assert (tmp_path / "relative.txt").exists()
+    assert not list((tmp_path / "store").rglob("relative.txt"))
 
 
 def test_a_module_of_stages_that_is_edited_after_it_was_planned_is_noticed(tmp_path: Path) -> None:
