@@ -14,6 +14,8 @@ from orchestrator.types import Artifact
 
 #: Python's output streams, names in `sys`.
 _STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
+#: Bytes that a log may have, and those that are kept of the beginning and of the end of a longer one.
+LOG_LIMIT, _KEPT = 16 * 2**20, 4 * 2**20
 
 
 class Capture:
@@ -91,6 +93,7 @@ class Capture:
             self._point(1, 2)
             if path and path.stat().st_size:
                 self._path = None
+                _shorten(path)
                 path.rename(self._store.log_path(address, number))
                 return self._store.keep_log(address, number)
         return None
@@ -132,6 +135,19 @@ def _open(stream: TextIO) -> bool:
         return False
 
 
+def _shorten(path: Path) -> None:
+    """Cut the middle out of a log that is too long: a loop that prints must not fill the store."""
+    size = path.stat().st_size
+    if size <= LOG_LIMIT:
+        return
+    with path.open("r+b") as log:
+        log.seek(size - _KEPT)
+        end = log.read(_KEPT)
+        log.seek(_KEPT)
+        log.write(f"\n\n[{size - 2 * _KEPT:,} bytes were left out here]\n\n".encode() + end)
+        log.truncate()
+
+
 def rescue_log(store: Store, steps: Sequence[tuple[Artifact, int]]) -> str | None:
     """Keep the log of the last of the steps that a dead process has begun; return its path, None if there is none.
 
@@ -146,6 +162,7 @@ def rescue_log(store: Store, steps: Sequence[tuple[Artifact, int]]) -> str | Non
         for address, number in reversed(steps):
             path = store.log_path(address, number)
             if path.exists():
+                _shorten(path)
                 path.rename(store.log_path(*last))
                 break
         return store.keep_log(*last)
