@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -27,16 +27,25 @@ def watched() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        if callable(handler):
-            signal.signal(number, _remembering(handler))
     try:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, _remembering(handler))
         yield
     finally:
-        for number, handler in before.items():
-            # None is a handler that was not set by Python, and cannot be restored.
-            if handler is not None:
-                signal.signal(number, handler)
+        try:
+            _restore(before)
+        except BaseException:
+            # Ctrl-C came between two of them.
+            _restore(before)
+            raise
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        # None is a handler that was not set by Python, and cannot be restored.
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 def reraise() -> None:

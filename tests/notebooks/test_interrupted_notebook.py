@@ -45,6 +45,7 @@ def check(facts: dict[str, Any], folder: Path) -> None:
     assert facts["rows"] == calm.table().select(list(facts["rows"][0])).to_pylist()
 
 
+@pytest.mark.faults
 def test_a_notebook_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     facts = interrupted(tmp_path, "inline")
     # At most the step that was in flight ran twice.
@@ -54,5 +55,6 @@ def test_a_notebook_goes_on_after_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.mlflow
+@pytest.mark.long
 def test_a_notebook_goes_on_after_ctrl_c_over_ray(tmp_path: Path) -> None:
     check(interrupted(tmp_path), tmp_path)

@@ -86,9 +86,10 @@ def _alarm(request: Request) -> Iterator[None]:
     def ring(_signal: int, _frame: FrameType | None) -> None:
         raise timeout_error(request)
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.getsignal(signal.SIGALRM)
     try:
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
