@@ -97,7 +97,7 @@ def drive(
         UnreachableError: no cluster answers at the address; nothing was run.
         StoreError: the store cannot be used, or the table could not be written; then all else is done.
     """
-    refuse_edited_stages(session)
+    _refuse_edited_stages(session)
     session.store.prepare()
     results = Results(session.plan, session.store, session.schedule)
     for damage in results.set_damaged_aside():
@@ -155,7 +155,7 @@ def _drive(
     return code
 
 
-def refuse_edited_stages(session: Session) -> None:
+def _refuse_edited_stages(session: Session) -> None:
     """Make sure that the stages that are not this package's are still what the sweep was planned with.
 
     Raises:

@@ -217,7 +217,10 @@ def use_copy(copy: Path, original: Path) -> None:
     """Take a copy of a study for the study, in a worker of another machine or one that must not see edits."""
     study = study_at(copy)
     study.is_copy = True
-    _COPIES[study_at(original).folder] = study
+    # As the driver names it: here the path may be a link, or lead nowhere.
+    _COPIES[original] = study
+    # What Ray put on the path of this worker is not the study.
+    study_at(original)
     study.activate()
 
 

@@ -63,9 +63,6 @@ class StageTable:
             raise StageError(f"the table of module {module!r} cannot be used: {error}") from error
         self._homes |= dict.fromkeys(checked, module)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.named
-
     def stage(
         self,
         name: str,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.study import StageError
-from orchestrator.study.modules import Study, study_at
+from orchestrator.study.modules import Study, study_at, study_of, use_copy
 from orchestrator.study.source import source_digest
+from workers.stage import Origin
 
 
 def study(folder: Path, files: dict[str, str]) -> Study:
@@ -38,6 +39,14 @@ def test_two_studies_with_modules_of_one_name_take_turns_in_one_process(tmp_path
     studies[0].activate()
     assert sys.modules["help_it"].VALUE == "one"
     assert str(tmp_path / "other") not in sys.path
+
+
+def test_a_worker_has_the_copy_also_where_the_path_of_the_driver_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "elsewhere")
+    copy = study(tmp_path / "copy", {"copied_here.py": "X = 1\n"})
+    use_copy(tmp_path / "copy", tmp_path / "home")
+    assert study_of(Origin("", "", str(tmp_path / "home"))) is copy
 
 
 def test_an_edited_module_is_imported_anew_with_those_that_use_it(
