@@ -56,8 +56,7 @@ from orchestrator.run.shutdown import Shutdown
 from orchestrator.run.trouble import Troubles
 from orchestrator.session import Session
 from orchestrator.store import StoreError
-from orchestrator.store.claims import PATIENCE
-from orchestrator.store.scratch import BEAT
+from orchestrator.store.lease import BEAT
 from orchestrator.study import StageError
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.tracking.publisher import Publisher
@@ -98,7 +97,9 @@ def drive(
         StoreError: the store cannot be used, or the table could not be written; then all else is done.
     """
     _refuse_edited_stages(session)
-    session.store.prepare()
+    warning = session.store.prepare()
+    if warning:
+        on_event(Troubled(warning))
     results = Results(session.plan, session.store, session.schedule)
     for damage in results.set_damaged_aside():
         on_event(DamageFound(damage))
@@ -334,7 +335,7 @@ class _Run:
     def _sweep_scratch(self, ended: str | None = None) -> None:
         """Delete abandoned unfinished work; a failure of that does not end the run."""
         with contextlib.suppress(StoreError):
-            self._session.store.sweep(PATIENCE, ended)
+            self._session.store.sweep(ended)
 
 
 class _Snapshot:

@@ -106,7 +106,8 @@ class Outcome(StrEnum):
     CLAIMED = "claimed"
     """Another driver was computing the step; it was not tried."""
     LOST = "lost"
-    """The node or the whole cluster under the step went away, which is not the step's fault."""
+    """The node or the whole cluster under the step went away, or its process stood still for so long that another
+    driver took the step over; neither is the step's fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,15 @@ from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.stage_call import call_stage
 from orchestrator.store import (
+    ClaimedError,
     DamagedArtifactError,
+    Lease,
     Store,
     StoreError,
     UnfitError,
     list_files,
     open_store,
-    output_folder,
 )
-from orchestrator.store.claims import ClaimedError, claimed
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 from workers.metric import Undefined
 
@@ -58,13 +58,13 @@ def run_attempt(
     clock = time.perf_counter()
     try:
         store = store_at(request.store)
-        with claimed(store, request.step.address, request.driver, request.stale_claim):
+        with store.lease(request.step.address, request.driver, request.stale_claim) as lease:
             # Another driver may have finished it since ours listed the store.
             known = store.manifests([request.step.address])[request.step.address]
             if isinstance(known, Manifest):
                 return successful_attempt(known, request.step.entry)
             with guard(request):
-                manifest = _try_step(request, store, {} if fetched is None else fetched, started, clock)
+                manifest = _try_step(request, store, lease, {} if fetched is None else fetched, started, clock)
         return successful_attempt(manifest, request.step.entry)
     except BaseException as caught:
         error = caught
@@ -83,29 +83,30 @@ def run_attempt(
     return attempt
 
 
-def _try_step(request: Request, store: Store, fetched: dict[Artifact, Path], started: float, clock: float) -> Manifest:
+def _try_step(
+    request: Request, store: Store, lease: Lease, fetched: dict[Artifact, Path], started: float, clock: float
+) -> Manifest:
     """Call the stage and commit its output."""
-    with output_folder(store, request.step.address, request.driver) as out:
-        PROCESS.begin_log(request)
-        try:
-            metrics = call_stage(request, store, out, fetched)
-        except BaseException:
-            PROCESS.log_error()
-            raise
-        # A stage that swallowed Ctrl-C has not finished.
-        signals.reraise()
-        return commit(request, store, out, metrics, started, time.perf_counter() - clock)
+    PROCESS.begin_log(request)
+    try:
+        metrics = call_stage(request, store, lease.folder, fetched)
+    except BaseException:
+        PROCESS.log_error()
+        raise
+    # A stage that swallowed Ctrl-C has not finished.
+    signals.reraise()
+    return commit(request, store, lease, metrics, started, time.perf_counter() - clock)
 
 
 def commit(
-    request: Request, store: Store, out: Path, metrics: dict[str, float | Undefined], started: float, seconds: float
+    request: Request, store: Store, lease: Lease, metrics: dict[str, float | Undefined], started: float, seconds: float
 ) -> Manifest:
     """Publish the output of a stage; return the manifest of what the store has then.
 
     Args:
         request: the step.
         store: where to publish.
-        out: the folder that the stage wrote into.
+        lease: the lease on the step, with the folder that the stage wrote into.
         metrics: checked metrics of the stage.
         started: Unix time in seconds.
         seconds: how long the stage took.
@@ -117,7 +118,7 @@ def commit(
     """
     address = request.step.address
     try:
-        files = list_files(out)
+        files = list_files(lease.folder)
     except UnfitError as error:
         raise RejectedError(str(error)) from error
     manifest = Manifest(
@@ -135,7 +136,7 @@ def commit(
         versions=PROCESS.versions(),
         source=request.step.definition.origin.source if request.step.definition.origin else None,
     )
-    if store.commit(out, manifest):
+    if lease.commit(manifest):
         return manifest
     # Another process published first, and its artifact is what everybody will read.
     published = store.manifests([address])[address]

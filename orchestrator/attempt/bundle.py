@@ -22,8 +22,7 @@ from orchestrator.attempt.stage_call import (
     keep_declared_files,
     prepared_function,
 )
-from orchestrator.store import StoreError, output_folder
-from orchestrator.store.claims import ClaimedError, claimed
+from orchestrator.store import ClaimedError, StoreError
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 from workers.stage import Call
 
@@ -86,18 +85,18 @@ def _run_together(
                 if isinstance(known[address], Manifest):
                     continue
                 with contextlib.suppress(ClaimedError):
-                    stack.enter_context(claimed(store, address, request.driver, request.stale_claim))
-                    out = stack.enter_context(output_folder(store, address, request.driver))
-                    begun.append((request, Call(config_of(request), out, input_folders(request, store, fetched))))
+                    lease = stack.enter_context(store.lease(address, request.driver, request.stale_claim))
+                    call = Call(config_of(request), lease.folder, input_folders(request, store, fetched))
+                    begun.append((request, lease, call))
             if len(begun) < 2:
                 return
             function = prepared_function(requests[0].step.definition.together, requests[0])
             PROCESS.begin_log(requests[0])
             clock = time.perf_counter()
             with guard(_with_timeout_of(requests[0], len(requests))), same_folder():
-                results = function([call for _, call in begun])
+                results = function([call for _, _, call in begun])
             shared = (time.perf_counter() - clock) / len(begun)
-            for request, call in begun:
+            for request, lease, call in begun:
                 PROCESS.begin_log(request)
                 clock = time.perf_counter()
                 with guard(request), contextlib.suppress(RejectedError):
@@ -107,7 +106,7 @@ def _run_together(
                         seconds = shared + time.perf_counter() - clock
                         checked = check_metrics(metrics, call.config.declared(), request.step)
                         keep_declared_files(call.out, request.step.definition.files)
-                        manifest = commit(request, store, call.out, checked, time.time() - seconds, seconds)
+                        manifest = commit(request, store, lease, checked, time.time() - seconds, seconds)
                         yield successful_attempt(manifest, request.step.entry)
         except BaseException:
             signals.reraise()

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from orchestrator.attempt.request import Request
 from orchestrator.redact import redact
-from orchestrator.store import FULL, DamagedArtifactError, LostOutputError, StoreError, legible, remedy
+from orchestrator.store import FULL, ClaimedError, DamagedArtifactError, LostOutputError, StoreError, legible, remedy
 from orchestrator.store.cache import cache_folder
-from orchestrator.store.claims import ClaimedError
 from orchestrator.store.errors import passes
 from orchestrator.texts import plain_text
 from orchestrator.types import Attempt, Manifest, Outcome
@@ -49,7 +48,7 @@ def classify(error: BaseException, request: Request) -> Outcome:
     if isinstance(error, StoreError):
         return store_outcome(error)
     if isinstance(error, LostOutputError):
-        return Outcome.IO_ERROR
+        return Outcome.LOST if error.evicted else Outcome.IO_ERROR
     try:
         return Outcome.FAILED if _names_another_disk(error, request) else _kind(error)
     except BaseException:

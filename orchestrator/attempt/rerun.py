@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from orchestrator.attempt.stage_call import call_stage
 from orchestrator.code import code_commit
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.texts import plain_text
-from orchestrator.types import Manifest, Runtime, Scalar, Step
+from orchestrator.types import Artifact, Manifest, Runtime, Scalar, Step
 from workers.metric import Undefined
 
 
@@ -69,15 +70,18 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
     Raises:
         StoreError: the store cannot be read, or its scratch cannot be written.
     """
-    out = store.scratch(step.address, "rerun")
+    # A name that nobody else has: the rerun competes with no driver for the step.
+    name, driver = Artifact("rerun", secrets.token_hex(16)), secrets.token_hex(8)
     metrics: Mapping[str, float | Undefined] = {}
     files: Mapping[str, tuple[int, str]] = {}
     error = None
     try:
-        with signals.watched(), Capture(store) as capture:
-            capture.begin(step.address, 0)
-            metrics = call_stage(Request(step, 0, runtime, store.location, code_commit(), "rerun"), store, out)
-        files = list_files(out)
+        with store.lease(name, driver) as lease:
+            with signals.watched(), Capture(store) as capture:
+                capture.begin(step.address, 0)
+                request = Request(step, 0, runtime, store.location, code_commit(), driver)
+                metrics = call_stage(request, store, lease.folder)
+            files = list_files(lease.folder)
     except StoreError:
         raise
     except BaseException as caught:  # Any error is a finding here: the first run raised none.
@@ -85,8 +89,6 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
         ours = type(caught).__module__.startswith("orchestrator.")
         message = describe_error(caught)
         error = plain_text(message if ours else f"{type(caught).__name__}: {message}", 2000)
-    finally:
-        store.drop(out)
     now = {name: value for name, value in metrics.items() if not isinstance(value, Undefined)}
     names = sorted({*now, *manifest.metrics})
     differing = {

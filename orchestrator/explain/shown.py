@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ class _Look:
     session: Session
     artifacts: CellArtifacts
     failures: Mapping[int, Attempt]
-    claims: Mapping[Artifact, str]
+    claims: Collection[Artifact]
 
     def entry(self, name: str, group: Sequence[Artifact], asked: bool, telling: bool) -> dict[str, Any]:
         """Describe an entry, a step or all shards of it: with all views if it was asked for or is telling."""

@@ -19,7 +19,6 @@ from orchestrator.plan.needed import needed_steps
 from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.session import Session
 from orchestrator.store import Store, StoreError
-from orchestrator.store.claims import PATIENCE, parse_holder
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
 from orchestrator.types import Artifact, Manifest
@@ -179,14 +178,12 @@ def delete(found: Survey, store: Store, progress: Progress = ignore) -> None:
     done = 0
     for batch in _batches(found.division.doomed):
         store.remove(batch)
-        store.sweep(PATIENCE)
+        store.sweep()
         done += len(batch)
         progress(done, len(found.division.doomed))
     store.forget(found.records)
     store.clear(found.remains.keys())
-    for address, holder in store.claims().items():
-        if _is_gone(holder):
-            store.release(address, holder)
+    store.sweep(everywhere=True)
 
 
 def refuse_if_a_driver_runs(session: Session) -> None:
@@ -199,15 +196,13 @@ def refuse_if_a_driver_runs(session: Session) -> None:
         StoreError: there is one, with the remedy.
     """
     store = session.store
-    for address, text in store.claims().items():
-        if not _is_gone(text):
-            holder = parse_holder(text)
-            who = f"process {holder.process.pid} on {holder.host}" if holder else "a process"
+    for address, claim in store.claims().items():
+        if not claim.process.gone():
             place = f"{store.location}/claims/{address.stage}/{address.key}"
             raise StoreError(
-                f"{who} works on {address.stage}/{address.key}: a driver is running, so nothing was deleted; wait for "
-                f"it and give the same command again. If that process is dead, `sweep run` of its sweep takes the step "
-                f"over; or delete {place} yourself"
+                f"{claim} works on {address.stage}/{address.key}: a driver is running, so nothing was deleted; wait "
+                f"for it and give the same command again. If that process is dead, `sweep run` of its sweep takes the "
+                f"step over; or delete {place} yourself"
             )
     for name in _sweeps_under_way(session):
         raise StoreError(
@@ -220,11 +215,6 @@ def _sweeps_under_way(session: Session) -> list[str]:
     """The sweeps of this output root that have a living driver."""
     folder = session.outputs.root / "sweeps"
     return [path.name for path in folder.iterdir() if read_heartbeat(path)] if folder.is_dir() else []
-
-
-def _is_gone(text: str) -> bool:
-    holder = parse_holder(text)
-    return holder is not None and holder.gone()
 
 
 def _batches(addresses: Collection[Artifact]) -> Iterator[list[Artifact]]:

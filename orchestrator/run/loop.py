@@ -22,7 +22,7 @@ from orchestrator.run.ready import ReadySteps
 from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, not_begun
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
-from orchestrator.store.claims import PATIENCE
+from orchestrator.store.lease import TERM, Stillness
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
 #: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
@@ -79,8 +79,9 @@ class _Loop:
         self.runtimes: dict[tuple[Scalar | None, ...], Runtime] = {}
         """Cache of `_runtime`, by entry and its coordinates on the axes that its rules name."""
         self.driver = driver
-        self.claims: dict[int, tuple[str, float]] = {}
-        """Step that another driver computes -> (its claim, monotonic time since which that is unchanged)."""
+        self.stillness = Stillness()
+        self.stale: dict[int, str] = {}
+        """Step that another driver computed -> its claim, which has expired."""
         self.running = 0
         self.failures = 0
         self.started = time.monotonic()
@@ -215,7 +216,7 @@ class _Loop:
             store=self.store.location,
             code_commit=self.code_commit,
             driver=self.driver,
-            stale_claim=self._stale_claim(number),
+            stale_claim=self.stale.pop(number, None),
             code=self.code,
             account=f"{self.plan.spec.name}/{step.entry}",
         )
@@ -289,16 +290,11 @@ class _Loop:
             heapq.heappush(self.backoff, (time.monotonic() + pause, number))
 
     def _wait_for_other(self, number: int, holder: str, pause: float) -> None:
-        """Look again later at a step that another driver computes, and remember since when its claim is unchanged."""
-        if self.claims.get(number, ("", 0.0))[0] != holder:
-            self.claims[number] = (holder, time.monotonic())
+        """Look again later at a step that another driver computes; if its claim has expired, it is evicted then."""
+        if self.stillness.seconds(number, holder) >= TERM:
+            self.stale[number] = holder
         self.schedule.states[number] = State.ELSEWHERE
         heapq.heappush(self.backoff, (time.monotonic() + pause, number))
-
-    def _stale_claim(self, number: int) -> str | None:
-        """Return the claim of a step that its holder has not renewed for `PATIENCE` seconds, if there is one."""
-        holder, since = self.claims.get(number, ("", 0.0))
-        return holder if holder and time.monotonic() - since > PATIENCE else None
 
     def _recompute(self, number: int) -> None:
         """Set a damaged artifact aside and run its step again, with all missing steps that this one reads."""

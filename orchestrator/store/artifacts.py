@@ -6,15 +6,15 @@ folder, `objects` in an object store; one contract suite tests both.
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from orchestrator.store.errors import DamagedArtifactError
+from orchestrator.store.lease import Claim, Claims, Lease, taken
 from orchestrator.store.medium import Medium
 from orchestrator.store.records import attempt_to_json, name_of_record, parse_attempt, parse_pin
-from orchestrator.store.scratch import Scratch
 from orchestrator.types import Artifact, Attempt, Manifest
 
 
@@ -24,21 +24,25 @@ class Store(ABC):
     location: str
     """Folder or URI, enough to open the store in another process (`open_store`)."""
 
-    def __init__(self, location: str, medium: Medium, scratch: Scratch) -> None:
+    def __init__(self, location: str, medium: Medium, claims: Claims) -> None:
         """Address the store; nothing is read or written yet.
 
         Args:
             location: folder or URI.
             medium: where its small files are.
-            scratch: local folders that artifacts are written into.
+            claims: who makes its artifacts.
         """
         self.location = location
         self._medium = medium
-        self._scratch = scratch
+        self._claims = claims
 
     @abstractmethod
-    def prepare(self) -> None:
-        """Make ready for writing. Raises StoreError when that is impossible."""
+    def prepare(self) -> str | None:
+        """Make ready for writing; return a warning if only one driver may use this store at a time.
+
+        Raises:
+            StoreError: that is impossible, or another driver is using such a store.
+        """
 
     @abstractmethod
     def stages(self) -> set[str]:
@@ -72,41 +76,19 @@ class Store(ABC):
 
     # --- making artifacts
 
-    @abstractmethod
-    def scratch(self, address: Artifact, driver: str) -> Path:
-        """Make a local folder to write an artifact into for a driver; it shows life until it is dropped."""
-
-    def confirm(self, scratch: Path) -> None:
-        """Make sure that a scratch folder is still the one that was made, unless it was published or dropped.
-
-        Raises:
-            LostOutputError: it was deleted, or replaced by another one.
-        """
-        with self._medium.translate_errors():
-            self._scratch.confirm(scratch)
-
-    @abstractmethod
-    def commit(self, scratch: Path, manifest: Manifest) -> bool:
-        """Publish a scratch folder; False if there is such an artifact already, which stays, and ours is dropped.
-
-        Raises:
-            LostOutputError: it was deleted, or replaced by another one. Nothing was published.
-            UnfitError: a file cannot have its name.
-        """
-
-    def drop(self, scratch: Path) -> None:
-        """Delete a scratch folder, if it was not published."""
-        self._scratch.drop(scratch)
-
-    def sweep(self, patience: float, ended: str | None = None) -> None:
-        """Drop scratch folders that nobody writes into any more, of all machines that share their place.
+    def lease(self, address: Artifact, driver: str, stale: str | None = None) -> AbstractContextManager[Lease]:
+        """Take the lease on a step, and give it back in the end unless it was committed.
 
         Args:
-            patience: seconds for which one must have been seen without a sign of life; seldom less than four looks.
-            ended: a driver whose run is over: all of its folders go.
+            address: the step.
+            driver: the driver that it is computed for; a claim of this driver's is that of an attempt that has ended.
+            stale: text of a claim that its observer saw unchanged for `lease.TERM` seconds; it is evicted.
+
+        Raises:
+            ClaimedError: another driver holds it.
+            LostOutputError: in place of whatever went wrong, where the lease or its folder was lost.
         """
-        with self._medium.translate_errors():
-            self._scratch.sweep(patience, ended)
+        return taken(self._claims, address, driver, stale)
 
     @abstractmethod
     def flush(self, addresses: Collection[Artifact]) -> None:
@@ -122,21 +104,27 @@ class Store(ABC):
 
     # --- claims
 
-    @abstractmethod
-    def claim(self, address: Artifact, holder: str) -> str | None:
-        """Mark a step as being worked on; returns the holder who marked it before, None if it is ours now."""
-
-    @abstractmethod
-    def renew(self, address: Artifact, holder: str) -> None:
-        """Mark a step, whoever holds it."""
-
-    @abstractmethod
-    def release(self, address: Artifact, holder: str | None = None) -> None:
-        """Remove the mark of a step, if there is one and it is this holder's; None for any holder's."""
-
-    @abstractmethod
-    def claims(self) -> Mapping[Artifact, str]:
+    def claims(self) -> Mapping[Artifact, Claim]:
         """List the steps that are worked on now, with their holders."""
+        with self._medium.translate_errors():
+            return self._claims.all()
+
+    def sweep(self, driver: str | None = None, everywhere: bool = False) -> None:
+        """Evict claims whose holders work no more, and delete their unfinished work.
+
+        Args:
+            driver: a driver whose run is over: all of its claims go.
+            everywhere: look at all claims, where that takes many requests.
+        """
+        with self._medium.translate_errors():
+            self._claims.sweep(driver, everywhere)
+
+    def end_claim(self, address: Artifact, driver: str) -> None:
+        """Evict a claim of a driver, whose worker is known to be dead."""
+        with self._medium.translate_errors():
+            for claim in self._claims.look(address):
+                if claim.driver == driver:
+                    self._claims.evict(address, claim)
 
     # --- attempts
 
@@ -223,20 +211,3 @@ class Store(ABC):
         there = name in self._medium.names("pins")
         self._medium.delete([f"pins/{name}"])
         return there
-
-
-@contextlib.contextmanager
-def output_folder(store: Store, address: Artifact, driver: str) -> Iterator[Path]:
-    """Make a scratch folder, and drop it in the end.
-
-    Raises:
-        LostOutputError: in place of whatever went wrong, where the folder had been taken away.
-    """
-    out = store.scratch(address, driver)
-    try:
-        yield out
-    except Exception:
-        store.confirm(out)
-        raise
-    finally:
-        store.drop(out)

@@ -9,6 +9,10 @@ from orchestrator.types import Artifact
 
 #: Errors of a file system that nobody can write to.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+#: Errors that mean that a path, or a folder on the way to it, is not there.
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+#: Errors of deleting what others delete too, or what NFS keeps under another name while somebody has it open.
+TOLERABLE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.ESTALE})
 #: Errors of the network, of a file server, and of too many open files.
 _PASSING = frozenset(
     {
@@ -65,15 +69,28 @@ class DamagedArtifactError(Exception):
         self.address = address
 
 
+class ClaimedError(Exception):
+    """Another driver works on the step."""
+
+    def __init__(self, who: str, holder: str) -> None:
+        super().__init__(f"is being computed by another driver ({who})")
+        self.holder = holder
+        """The text of its claim."""
+
+
 class LostOutputError(Exception):
     """The folder that a step wrote into was deleted or replaced, so its output is not complete."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, evicted: bool = False) -> None:
         super().__init__(
-            f"the output folder {folder} was deleted or replaced while the step ran, so nothing of it was committed. "
-            "Either it was swept away while this process stood still, and another try will do; or the stage removes "
-            "the folder that it is given, which it must not"
+            "this process stood still for so long that its lease on the step was given to another; nothing of it was "
+            "committed"
+            if evicted
+            else f"the output folder {folder} was deleted or replaced while the step ran, so nothing of it was "
+            "committed. The stage must write into the folder that it is given, and leave it there"
         )
+        self.evicted = evicted
+        """Whether its claim was certainly evicted, so that the step is or was in other hands."""
 
 
 def remedy(error: BaseException) -> str:

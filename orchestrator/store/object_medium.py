@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import fsspec.asyn
 
 from orchestrator.extras import lacking
 from orchestrator.redact import redact
-from orchestrator.store.errors import DamagedArtifactError, LostOutputError, StoreError
+from orchestrator.store.errors import ClaimedError, DamagedArtifactError, LostOutputError, StoreError
 from orchestrator.store.medium import K
 
 #: Requests that are under way at once when many small objects are read.
@@ -46,6 +49,7 @@ class ObjectMedium:
         try:
             # Listings must show what other processes wrote a moment ago.
             self.fs, self._root = fsspec.core.url_to_fs(location, use_listings_cache=False)
+            self._is_s3 = hasattr(self.fs, "_call_s3")
         except (ImportError, ValueError) as error:
             reason = lacking("s3") if location.startswith("s3") else None
             raise StoreError(f"the store {location} cannot be opened: {reason or error}") from error
@@ -55,7 +59,7 @@ class ObjectMedium:
         """Turn whatever the network or the service raises into StoreError, with a remedy."""
         try:
             yield
-        except (DamagedArtifactError, LostOutputError, StoreError):
+        except (ClaimedError, DamagedArtifactError, LostOutputError, StoreError):
             raise
         except Exception as error:  # Each service has exceptions of its own; none is an OSError for sure.
             reason = redact(str(error).strip()) or type(error).__name__
@@ -102,29 +106,87 @@ class ObjectMedium:
 
     def create(self, path: str, content: bytes) -> bool:
         """See `Medium.create`."""
-        return self.create_or_read(path, content) is None
+        return self.put(path, content, None) is not None
 
-    def create_or_read(self, path: str, content: bytes) -> bytes | None:
-        """Write an object unless there is one; returns what somebody else wrote there, None if this wrote it."""
+    def state(self, path: str) -> tuple[bytes, str] | None:
+        """Read an object, and the etag of what was read; None if there is none."""
+        with self.translate_errors():
+            try:
+                if not self._is_s3:
+                    content = bytes(self.fs.cat_file(self.path(path)))
+                    return content, hashlib.md5(content, usedforsecurity=False).hexdigest()
+                return fsspec.asyn.sync(self.fs.loop, self._get, self.path(path))  # type: ignore[no-any-return]
+            except FileNotFoundError:
+                return None
+
+    async def _get(self, path: str) -> tuple[bytes, str]:
+        bucket, key, _ = self.fs.split_path(path)
+        found = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
+        async with found["Body"] as body:
+            return await body.read(), found["ETag"]
+
+    def put(self, path: str, content: bytes, etag: str | None) -> str | None:
+        """Write an object on a condition.
+
+        Args:
+            path: the object.
+            content: what to write; no other writer may write the same.
+            etag: the state that it must be in; None if there must be no such object.
+
+        Returns:
+            The state that it is in now; None if the condition did not hold.
+        """
         pauses = iter(_PAUSES)
         with self.translate_errors():
             while True:
                 try:
-                    self.fs.pipe_file(self.path(path), content, mode="create")
-                    return None
+                    return self._put(self.path(path), content, etag)
                 except Exception as error:
-                    if not isinstance(error, FileExistsError) and _code(error) not in _REFUSED:
+                    gone = etag is not None and isinstance(error, FileNotFoundError)
+                    if not isinstance(error, FileExistsError) and _code(error) not in _REFUSED and not gone:
                         raise
-                    # The answer to a write may be lost on its way; the library then asks again, and finds what it
-                    # wrote.
-                    there = self.read({path: path})[path]
-                    if there is not None:
-                        return None if there == content else there
+                    # The answer to a write may be lost on its way; the library then asks again, and is refused because
+                    # of what it wrote.
+                    found = self.state(path)
+                    if found and found[0] == content:
+                        return found[1]
+                    if (found and found[1]) != etag:
+                        return None
                     # It met another write that is not to be seen yet, or what it met is gone by now.
                     pause = next(pauses, None)
                     if pause is None:
                         raise
                     time.sleep(random.uniform(0.5, 1.5) * pause)
+
+    def _put(self, path: str, content: bytes, etag: str | None) -> str:
+        if self._is_s3:
+            condition = {"mode": "create"} if etag is None else {"IfMatch": etag}
+            return str(self.fs.pipe_file(path, content, **condition)["ETag"])
+        if etag is None:
+            self.fs.pipe_file(path, content, mode="create")
+        else:
+            # Enough for one driver, and `conditional` says that there may be no other.
+            found = bytes(self.fs.cat_file(path))
+            if hashlib.md5(found, usedforsecurity=False).hexdigest() != etag:
+                raise FileExistsError(path)
+            self.fs.pipe_file(path, content)
+        return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+    def conditional(self) -> bool:
+        """Find out whether the service refuses writes whose condition does not hold, without which leases mean nothing.
+
+        Of the kinds that fsspec knows, only S3 has both conditions.
+        """
+        if not self._is_s3:
+            return False
+        probe = f"scratch/probe-{secrets.token_hex(8)}"
+        try:
+            first = self.put(probe, b"1", None)
+            refused = self.put(probe, b"2", None) is None
+            second = first and self.put(probe, b"3", first)
+            return refused and second is not None and self.put(probe, b"4", first) is None
+        finally:
+            self.delete([probe])
 
     def replace(self, path: str, content: bytes) -> None:
         """Write an object, whether or not there is one."""

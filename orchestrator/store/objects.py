@@ -4,7 +4,7 @@
 manifests/<stage>/<key>.json                    uploaded last; presence is completion, one listing per stage finds all
 artifacts/<stage>/<key>/<upload>/files…         each upload has a folder of its own, which its manifest names
 attempts/<stage>/<key>.<number>.{json,log}      append-only history of what failed, and what was printed
-claims/<stage>/<key>                            who works on a step
+claims/<stage>/<key>                            who works on a step; empty if nobody does; see `object_lease`
 pins/<name>                                     artifacts that must not be deleted
 damaged/<stage>-<key>-<upload>.json             manifests of torn or altered artifacts, set aside
 ```
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import secrets
 import shutil
 import tempfile
@@ -28,11 +27,11 @@ from pathlib import Path
 from orchestrator.keys import digest
 from orchestrator.store.artifacts import Store
 from orchestrator.store.cache import cache_folder
-from orchestrator.store.errors import DamagedArtifactError
-from orchestrator.store.files import Signature, check_name, verify_content, verify_files
+from orchestrator.store.errors import DamagedArtifactError, StoreError
+from orchestrator.store.files import Signature, verify_content, verify_files
+from orchestrator.store.object_lease import ObjectClaims, claim_path, files_path, manifest_path
 from orchestrator.store.object_medium import ObjectMedium
 from orchestrator.store.records import manifest_to_json, parse_manifest, pin_to_json
-from orchestrator.store.scratch import Scratch
 from orchestrator.types import Artifact, Manifest
 
 #: Bytes that are read at once from a file that is only looked at.
@@ -43,6 +42,7 @@ class ObjectStore(Store):
     """A store at a URI."""
 
     _medium: ObjectMedium
+    _claims: ObjectClaims
 
     def __init__(self, location: str) -> None:
         """Address the store; nothing is read or written yet.
@@ -52,20 +52,31 @@ class ObjectStore(Store):
         """
         location = location.rstrip("/")
         self._cache = cache_folder() / "stores" / digest(location)
-        super().__init__(location, ObjectMedium(location), Scratch(self._cache))
+        medium = ObjectMedium(location)
+        super().__init__(location, medium, ObjectClaims(medium, self._cache))
         self._verified: set[Signature] = set()
-        self._swept = False
 
-    def prepare(self) -> None:
-        """Prove that the place can be written, listed and read."""
+    def prepare(self) -> str | None:
+        """Prove that the place can be written, listed and read, and find out whether it keeps leases."""
         probe = f"scratch/probe-{secrets.token_hex(8)}"
         self._medium.replace(probe, b"probe")
         with self._medium.translate_errors():
             if self._medium.read({probe: probe})[probe] != b"probe":
                 raise OSError("what was written does not read back")
         self._medium.delete([probe])
-        self._sweep_claims()
-        self.sweep(math.inf)
+        self.sweep(everywhere=True)
+        if self._medium.conditional():
+            return None
+        for address, claim in self.claims().items():
+            raise StoreError(
+                f"the store {self.location} does not refuse conditional writes, so only one driver may use it at a "
+                f"time, and {claim} works on {address.stage}/{address.key}: wait for it; if it is dead, delete "
+                f"{self._medium.path(claim_path(address))} and give the same command again"
+            )
+        return (
+            f"the store {self.location} does not refuse conditional writes, so nothing keeps two drivers from doing "
+            "the same work: start no second one before this one has ended"
+        )
 
     def stages(self) -> set[str]:
         """List all stages that manifests, attempts or uploads speak of."""
@@ -84,7 +95,7 @@ class ObjectStore(Store):
     def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
         """Read manifests, many at once, and check each against its own digest."""
         found: dict[Artifact, Manifest | DamagedArtifactError] = {}
-        for address, content in self._medium.read({each: _manifest_path(each) for each in addresses}).items():
+        for address, content in self._medium.read({each: manifest_path(each) for each in addresses}).items():
             try:
                 found[address] = _parse(address, content)
             except DamagedArtifactError as error:
@@ -92,7 +103,7 @@ class ObjectStore(Store):
         return found
 
     def _manifest(self, address: Artifact) -> Manifest:
-        return _parse(address, self._medium.read({address: _manifest_path(address)})[address])
+        return _parse(address, self._medium.read({address: manifest_path(address)})[address])
 
     def fetch(self, address: Artifact) -> Path:
         """Copy the artifact to this node; a copy that was altered here is replaced."""
@@ -111,7 +122,7 @@ class ObjectStore(Store):
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
             with self._medium.translate_errors():
                 try:
-                    self._medium.download(_files_path(address, upload), part, list(manifest.files))
+                    self._medium.download(files_path(address, upload), part, list(manifest.files))
                 except FileNotFoundError as error:
                     raise DamagedArtifactError(address, f"a file is missing ({error})") from error
             verify_files(str(part), manifest, self._verified)
@@ -126,7 +137,7 @@ class ObjectStore(Store):
 
     def read(self, manifest: Manifest, name: str) -> bytes:
         """Read one small file of an artifact, and verify it; the others stay where they are."""
-        path = f"{_files_path(manifest.address, manifest.upload or '')}/{name}"
+        path = f"{files_path(manifest.address, manifest.upload or '')}/{name}"
         content = self._medium.read({name: path})[name]
         if content is None:
             raise DamagedArtifactError(manifest.address, f"{name} is missing")
@@ -134,7 +145,7 @@ class ObjectStore(Store):
 
     def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
         """Read all files in the object store, and keep none of them."""
-        folder = self._medium.path(_files_path(manifest.address, manifest.upload or ""))
+        folder = self._medium.path(files_path(manifest.address, manifest.upload or ""))
         with self._medium.translate_errors():
             for name, (size, sha256) in manifest.files.items():
                 path = f"{folder}/{name}"
@@ -155,38 +166,12 @@ class ObjectStore(Store):
 
     def discard(self, address: Artifact) -> None:
         """Move the manifest of a damaged artifact out of the way; no file is deleted."""
-        path, aside = _manifest_path(address), f"{address.stage}-{address.key}-{secrets.token_hex(4)}.json"
+        path, aside = manifest_path(address), f"{address.stage}-{address.key}-{secrets.token_hex(4)}.json"
         with self._medium.translate_errors(), contextlib.suppress(FileNotFoundError):
             self._medium.fs.copy(self._medium.path(path), self._medium.path(f"damaged/{aside}"))
             self._medium.delete([path])
 
     # --- making artifacts
-
-    def scratch(self, address: Artifact, driver: str) -> Path:
-        """Make a folder on this node."""
-        if not self._swept:
-            # No driver may ever have been prepared on this node.
-            self._swept = True
-            self.sweep(math.inf)
-        with self._medium.translate_errors():
-            (self._cache / "scratch").mkdir(parents=True, exist_ok=True)
-            return self._scratch.make(f"{address.stage}-{address.key}", driver)
-
-    def commit(self, scratch: Path, manifest: Manifest) -> bool:
-        """Upload the files into a folder of their own, then the manifest, unless there is one already."""
-        for name in manifest.files:
-            check_name(name)
-        self._scratch.descriptor(scratch)
-        self.confirm(scratch)
-        upload = secrets.token_hex(8)
-        with self._medium.translate_errors():
-            if manifest.files:
-                self._medium.upload(scratch, _files_path(manifest.address, upload), list(manifest.files))
-            # It never comes back once it was moved away, so it was there all the time.
-            self._scratch.confirm(scratch)
-        published = self._publish(manifest, upload)
-        self._scratch.drop(scratch)
-        return published
 
     def flush(self, addresses: Collection[Artifact]) -> None:
         """Do nothing: an object store answers when it has stored."""
@@ -195,52 +180,14 @@ class ObjectStore(Store):
         """Have the object store copy the files into a new upload, then publish its manifest."""
         known, upload = self._manifest(old), secrets.token_hex(8)
         if manifest.files:
-            source, target = _files_path(old, known.upload or ""), _files_path(manifest.address, upload)
+            source, target = files_path(old, known.upload or ""), files_path(manifest.address, upload)
             with self._medium.translate_errors():
                 try:
                     self._medium.copy(source, target, list(manifest.files))
                 except FileNotFoundError as error:
                     raise DamagedArtifactError(old, f"a file is missing ({error})") from error
-        self._publish(manifest, upload)
-
-    def _publish(self, manifest: Manifest, upload: str) -> bool:
-        """Write the manifest of an upload; where there is one, both are the same work, and ours is dropped."""
-        if self._medium.create(_manifest_path(manifest.address), manifest_to_json(replace(manifest, upload=upload))):
-            return True
-        if manifest.files:
-            self._medium.delete_trees([_files_path(manifest.address, upload)])
-        return False
-
-    # --- claims
-
-    def claim(self, address: Artifact, holder: str) -> str | None:
-        """Create the claim unless there is one."""
-        held = self._medium.create_or_read(_claim_path(address), holder.encode())
-        return None if held is None else held.decode(errors="replace")
-
-    def renew(self, address: Artifact, holder: str) -> None:
-        """Overwrite the claim."""
-        self._medium.replace(_claim_path(address), holder.encode())
-
-    def release(self, address: Artifact, holder: str | None = None) -> None:
-        """Delete the claim."""
-        path = _claim_path(address)
-        if holder is None or self._medium.read({path: path})[path] == holder.encode():
-            self._medium.delete([path])
-
-    def claims(self) -> Mapping[Artifact, str]:
-        """Read all claims, many at once."""
-        found = self._medium.read(self._claim_paths())
-        return {address: text.decode(errors="replace") for address, text in found.items() if text is not None}
-
-    def _claim_paths(self) -> dict[Artifact, str]:
-        return {Artifact(*path.split("/")[-2:]): path for path in self._medium.sizes("claims")}
-
-    def _sweep_claims(self) -> None:
-        """Drop claims on what is committed: their holders died between publishing a step and giving it back."""
-        claims = self._claim_paths()
-        manifests = self._medium.read({address: _manifest_path(address) for address in claims})
-        self._medium.delete([claims[address] for address, content in manifests.items() if content is not None])
+        manifest = replace(manifest, upload=upload)
+        self._claims.publish(manifest.address, manifest_to_json(manifest), manifest)
 
     # --- attempts
 
@@ -266,7 +213,9 @@ class ObjectStore(Store):
 
     def remove(self, addresses: Collection[Artifact]) -> None:
         """Delete the manifests, then the files; files that a crash leaves behind are among the `remains`."""
-        self._medium.delete([_manifest_path(address) for address in addresses])
+        self._medium.delete([manifest_path(address) for address in addresses])
+        # Empty objects: nobody makes what is removed.
+        self._medium.delete([claim_path(address) for address in addresses])
         self._medium.delete_trees([f"artifacts/{stage}/{key}" for stage, key in addresses])
         for stage, key in addresses:
             shutil.rmtree(self._cache / "artifacts" / stage / key, ignore_errors=True)
@@ -286,7 +235,7 @@ class ObjectStore(Store):
             manifest = known.get(address)
             # What belongs to a damaged manifest that still lies in its place is not known.
             if manifest is None or (isinstance(manifest, Manifest) and manifest.upload != upload):
-                found[self._medium.path(_files_path(address, upload))] = size
+                found[self._medium.path(files_path(address, upload))] = size
         return found
 
     def clear(self, places: Collection[str]) -> None:
@@ -305,15 +254,3 @@ def _parse(address: Artifact, content: bytes | None) -> Manifest:
     if manifest.upload is None:
         raise DamagedArtifactError(address, "its manifest does not say where its files are")
     return manifest
-
-
-def _manifest_path(address: Artifact) -> str:
-    return f"manifests/{address.stage}/{address.key}.json"
-
-
-def _claim_path(address: Artifact) -> str:
-    return f"claims/{address.stage}/{address.key}"
-
-
-def _files_path(address: Artifact, upload: str) -> str:
-    return f"artifacts/{address.stage}/{address.key}/{upload}"

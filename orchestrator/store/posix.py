@@ -4,9 +4,8 @@
 artifacts/<stage>/<key>/{files…, manifest.json}      committed: never changed again
 attempts/<stage>/<key>.<number>.{json,log}           append-only history of what failed, and what was printed
 damaged/<stage>-<key>-<n>/                            torn or altered artifacts, set aside
-claims/<stage>/<key>                                 who works on a step, as a link that leads nowhere
+claims/<stage>/<key>/<claim>/                         unfinished work, and whose it is; see `posix_lease`
 pins/<name>                                          artifacts that must not be deleted
-scratch/                                             unfinished work; see `scratch`
 trash/                                               what is being deleted
 ```
 """
@@ -14,7 +13,6 @@ trash/                                               what is being deleted
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
 import shutil
@@ -23,11 +21,12 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.store.artifacts import Store
-from orchestrator.store.errors import DamagedArtifactError, LostOutputError, StoreError
-from orchestrator.store.files import MANIFEST, Signature, check_name, unchanged, verify_content, verify_files
-from orchestrator.store.posix_medium import PosixMedium, create_file, flush, flush_file_system, read_file
-from orchestrator.store.records import manifest_to_json, parse_manifest, pin_to_json
-from orchestrator.store.scratch import Scratch
+from orchestrator.store.errors import ClaimedError, DamagedArtifactError, LostOutputError, StoreError
+from orchestrator.store.files import MANIFEST, Signature, unchanged, verify_content, verify_files
+from orchestrator.store.posix_lease import PosixClaims
+from orchestrator.store.posix_medium import PosixMedium, flush, flush_file_system, read_file
+from orchestrator.store.records import parse_manifest, pin_to_json
+from orchestrator.store.trash import Trash
 from orchestrator.types import Artifact, Manifest
 
 #: From so many artifacts on the whole file system is flushed at once: that takes a third of the time of flushing files.
@@ -42,19 +41,20 @@ class PosixStore(Store):
     def __init__(self, root: Path) -> None:
         """Address the store; nothing is read or written yet."""
         self.root = root.absolute()
-        super().__init__(str(self.root), PosixMedium(self.root), Scratch(self.root))
+        self._trash = Trash(f"{self.root}/trash")
+        medium = PosixMedium(self.root)
+        super().__init__(str(self.root), medium, PosixClaims(medium))
         self._verified: set[Signature] = set()
         self._fetched: dict[Artifact, tuple[Path, list[Signature]]] = {}
 
     def prepare(self) -> None:
         """Make the folders, prove that they can be written, and drop unfinished work that is certainly nobody's."""
         with self._medium.translate_errors():
-            for name in ("artifacts", "attempts", "scratch"):
+            for name in ("artifacts", "attempts", "claims"):
                 self._medium.make_folder(name)
-            with tempfile.TemporaryFile(dir=self.root / "scratch") as probe:
+            with tempfile.TemporaryFile(dir=self.root / "claims") as probe:
                 probe.write(b"\0" * 4096)
-        self.sweep(math.inf)
-        self._sweep_claims()
+        self.sweep(everywhere=True)
 
     def stages(self) -> set[str]:
         """List all stages that have a folder."""
@@ -128,42 +128,6 @@ class PosixStore(Store):
 
     # --- making artifacts
 
-    def scratch(self, address: Artifact, driver: str) -> Path:
-        """Make a folder on the store's own file system, so that publishing is one rename."""
-        with self._medium.translate_errors():
-            return self._scratch.make(f"{address.stage}-{address.key}", driver)
-
-    def commit(self, scratch: Path, manifest: Manifest) -> bool:
-        """Write the manifest last and rename the folder into place; `flush` makes it safe against a power failure."""
-        for name in manifest.files:
-            check_name(name)
-        stage, key = manifest.address
-        target = f"{self.location}/artifacts/{stage}/{key}"
-        folder = self._scratch.descriptor(scratch)
-        with self._medium.translate_errors():
-            try:
-                self._scratch.confirm(scratch)
-                # Through the descriptor: a folder that takes this one's place from here on has no manifest.
-                create_file(MANIFEST, manifest_to_json(manifest), folder)
-                try:
-                    try:
-                        os.rename(scratch, target)  # noqa: PTH104
-                    except FileNotFoundError:
-                        self._medium.make_folder(f"artifacts/{stage}")
-                        os.rename(scratch, target)  # noqa: PTH104
-                    self._scratch.forget(scratch)
-                    return True
-                except OSError:
-                    if not os.path.isdir(target):  # noqa: PTH112
-                        raise
-                    # Another driver published the same key first; both are the same work, so ours is dropped.
-                    self._scratch.drop(scratch)
-                    return False
-            except OSError:
-                # Where the folder is lost, that is the reason.
-                self._scratch.confirm(scratch)
-                raise
-
     def flush(self, addresses: Collection[Artifact]) -> None:
         """Wait until the bytes of artifacts, and their names, are on the disk."""
         with self._medium.translate_errors():
@@ -179,71 +143,20 @@ class PosixStore(Store):
 
     def adopt(self, old: Artifact, manifest: Manifest) -> None:
         """Publish hard links to the files; copies where the file system has no links."""
-        scratch, folder = self.scratch(manifest.address, "adopt"), self.folder(old)
+        folder = self.folder(old)
         try:
-            with self._medium.translate_errors():
+            with self.lease(manifest.address, secrets.token_hex(8)) as lease:
                 for name in manifest.files:
-                    (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+                    (lease.folder / name).parent.mkdir(parents=True, exist_ok=True)
                     try:
-                        os.link(folder / name, scratch / name)
+                        os.link(folder / name, lease.folder / name)
                     except FileNotFoundError as error:
                         raise DamagedArtifactError(old, f"{folder / name} is missing") from error
                     except OSError:
-                        shutil.copy2(folder / name, scratch / name)
-                self.commit(scratch, manifest)
-        except LostOutputError as error:
-            raise StoreError(f"{error}; give the same command again") from error
-        finally:
-            self.drop(scratch)
-
-    # --- claims
-
-    def claim(self, address: Artifact, holder: str) -> str | None:
-        """Make a dangling symbolic link: with its text, in one atomic operation, on every file system."""
-        path = f"{self.location}/claims/{address.stage}/{address.key}"
-        with self._medium.translate_errors():
-            while True:
-                try:
-                    os.symlink(holder, path)  # noqa: PTH211
-                    return None
-                except FileExistsError:
-                    with contextlib.suppress(FileNotFoundError):
-                        return os.readlink(path)  # noqa: PTH115
-                except FileNotFoundError:
-                    self._medium.make_folder(f"claims/{address.stage}")
-
-    def renew(self, address: Artifact, holder: str) -> None:
-        """Replace the link at once."""
-        path = f"{self.location}/claims/{address.stage}/{address.key}"
-        part = f"{path}.{secrets.token_hex(8)}"
-        with self._medium.translate_errors():
-            self._medium.make_folder(f"claims/{address.stage}")
-            os.symlink(holder, part)  # noqa: PTH211
-            os.replace(part, path)  # noqa: PTH105
-
-    def release(self, address: Artifact, holder: str | None = None) -> None:
-        """Remove the link."""
-        path = f"{self.location}/claims/{address.stage}/{address.key}"
-        with self._medium.translate_errors(), contextlib.suppress(FileNotFoundError):
-            if holder is None or os.readlink(path) == holder:  # noqa: PTH115
-                os.unlink(path)  # noqa: PTH108
-
-    def claims(self) -> Mapping[Artifact, str]:
-        """Read all links."""
-        found: dict[Artifact, str] = {}
-        for stage in self._medium.names("claims"):
-            for key in self._medium.names(f"claims/{stage}"):
-                # A claim may be given back at any moment; one with a dot is half renewed.
-                with contextlib.suppress(FileNotFoundError):
-                    if "." not in key:
-                        found[Artifact(stage, key)] = os.readlink(f"{self.location}/claims/{stage}/{key}")  # noqa: PTH115
-        return found
-
-    def _sweep_claims(self) -> None:
-        """Drop claims on what is committed: their holders died between publishing a step and giving it back."""
-        for path in (self.root / "claims").glob("*/*"):
-            if self.folder(Artifact(path.parent.name, path.name)).is_dir():
-                path.unlink(missing_ok=True)
+                        shutil.copy2(folder / name, lease.folder / name)
+                lease.commit(manifest)
+        except (ClaimedError, LostOutputError) as error:
+            raise StoreError(f"{old.stage}/{old.key}: {error}; give the same command again") from error
 
     # --- attempts
 
@@ -268,7 +181,7 @@ class PosixStore(Store):
         for address in addresses:
             self._fetched.pop(address, None)
             with self._medium.translate_errors():
-                self._scratch.throw_away(self.folder(address))
+                self._trash.throw_away(self.folder(address))
 
     def remains(self) -> Mapping[str, int]:
         """List what was set aside as damaged."""
@@ -287,9 +200,9 @@ class PosixStore(Store):
 
     def pin(self, name: str, addresses: Collection[Artifact]) -> None:
         """Replace the file at once."""
-        part = Path(self._scratch.name(f"pin-{name}", "pin"))
         with self._medium.translate_errors():
             folder = self._medium.make_folder("pins")
+            part = folder / f".{secrets.token_hex(8)}"
             with part.open("wb") as stream:
                 stream.write(pin_to_json(addresses))
                 stream.flush()

@@ -30,7 +30,7 @@ from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.session import open_session
 from orchestrator.store import Store, list_files
 from orchestrator.store.posix import PosixStore
-from orchestrator.store.scratch import delete
+from orchestrator.store.trash import delete
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 from workers.metric import Undefined
 
@@ -62,7 +62,6 @@ def test_what_a_stage_does_is_the_outcome_of_its_own_step_alone(
         assert store.histories([odd.address]) == {odd.address: [odd]}
         assert odd.error_class == (words if words.endswith(("Error", "Exit")) else odd.error_class)
     # Everything is tidy, and the next bundle speaks where this one did.
-    assert not list((Path(store.location) / "scratch").iterdir())
     assert not list((Path(store.location) / "claims").rglob("*/*"))
     print("still heard")
     os.write(1, b"by its number too\n")
@@ -240,7 +239,7 @@ def test_ctrl_c_is_no_outcome_of_the_stage_that_it_interrupts(
     assert signal.getsignal(signal.SIGINT) is before
     assert store.committed(["toy_odd"]) == set()
     assert store.histories([request.step.address]) == {}
-    assert not list((Path(store.location) / "scratch").iterdir())
+    assert not list((Path(store.location) / "claims").glob("*/*"))
 
 
 def test_a_handler_that_a_stage_set_is_gone_with_its_bundle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

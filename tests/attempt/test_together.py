@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 import toy_sweep
+from holders import hold
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
@@ -17,9 +18,7 @@ from orchestrator.drive import drive
 from orchestrator.keys import digest
 from orchestrator.session import open_session
 from orchestrator.store import Store
-from orchestrator.store.claims import Holder
 from orchestrator.store.posix import PosixStore
-from orchestrator.store.process import Process
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 
 
@@ -54,7 +53,6 @@ def test_steps_that_work_are_done_in_one_call_and_committed_each_by_itself(tmp_p
     assert traced(tmp_path) == ["together 3"]
     for value, request in enumerate(requests):
         assert (store.fetch(request.step.address) / "answer.txt").read_text() == f"{value}.0"
-    assert not list((tmp_path / "store" / "scratch").iterdir())
     assert not list((tmp_path / "store" / "claims").rglob("*/*"))
 
 
@@ -83,7 +81,7 @@ def test_when_nothing_works_together_every_step_is_tried_by_itself(tmp_path: Pat
 def test_steps_that_others_hold_or_have_committed_stay_out_of_it(tmp_path: Path, store: Store) -> None:
     held, there, *rest = requests_for(store, "work", "work", "work", "work")
     run_bundle([there])
-    assert store.claim(held.step.address, Holder("another", "elsewhere", Process("elsewhere", 1, 0)).to_text()) is None
+    hold(store, held.step.address, space="elsewhere")
     attempts = {attempt.address: attempt for attempt in run_bundle([held, there, *rest])}
     assert traced(tmp_path) == ["work", "together 2"]
     outcomes = {Outcome.CLAIMED: 1, Outcome.SUCCEEDED: 3}

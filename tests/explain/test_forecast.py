@@ -235,10 +235,10 @@ def finish(session: Session, wanted: Callable[[Step], bool], seconds: float) -> 
     for number in range(len(session.plan)):
         step = session.plan.step(number)
         if wanted(step):
-            out = session.store.scratch(step.address, "driver")
-            (out / "made").write_text("up")
-            manifest = Manifest(step.address, step.identity, list_files(out), {}, 1, seconds, 0.0, "host", "code")
-            session.store.commit(out, manifest)
+            with session.store.lease(step.address, "driver") as lease:
+                (lease.folder / "made").write_text("up")
+                files = list_files(lease.folder)
+                lease.commit(Manifest(step.address, step.identity, files, {}, 1, seconds, 0.0, "host", "code"))
 
 
 def test_a_tiny_model_tells_nothing_of_a_large_one_and_a_sum_says_what_it_lacks(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
         late.send_signal(signal.SIGSTOP)
         assert late.poll() is None
         stopped = calls(tmp_path)
-        (held,) = (tmp_path / "out" / "store" / "claims").rglob("*/*")
-        taken = Artifact(held.parent.name, held.name)
-        monkeypatch.setattr("orchestrator.run.loop.PATIENCE", 1.0)
+        (held,) = (tmp_path / "out" / "store" / "claims").glob("*/*/*")
+        taken = Artifact(held.parents[1].name, held.parent.name)
+        monkeypatch.setattr("orchestrator.run.loop.TERM", 1.0)
         monkeypatch.setattr("orchestrator.run.retry._POLL_CLAIMED", 0.2)
         session = open_session(path, outputs=str(tmp_path / "out"))
         assert run_and_show(session, None, True, None) == 0

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 import toy_sweep
 from command_server import sweep
+from holders import dead_pid, hold
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_runs import environment
@@ -25,8 +25,6 @@ from orchestrator.maintenance.pins import list_pins, pin, unpin
 from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store, StoreError, list_files
-from orchestrator.store.claims import Holder
-from orchestrator.store.process import Process, this_process
 from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Artifact, Manifest
 
@@ -129,7 +127,7 @@ def test_what_only_an_unnamed_sweep_has_is_deleted_and_nothing_else(
 
 def test_a_dry_run_changes_not_a_byte(tmp_path: Path, outputs: str) -> None:
     one, _ = run(tmp_path, outputs, ONE), run(tmp_path, outputs, OTHER)
-    one.store.claim(Artifact("toy_source", "f" * 32), "a driver")
+    hold(one.store, Artifact("toy_source", "f" * 32))
     before = everything(outputs)
     report = collect([one], ["double"], False)
     assert sum(row["delete"] for row in report["stages"].values()) == 6 + 4
@@ -253,18 +251,15 @@ def test_a_pin_that_cannot_be_read_stops_everything(tmp_path: Path) -> None:
 def test_nothing_is_deleted_while_a_driver_runs(tmp_path: Path, outputs: str) -> None:
     one, other = run(tmp_path, outputs, ONE), run(tmp_path, outputs, OTHER)
     free = Artifact("toy_source", "f" * 32)
-    elsewhere = Holder("driver", "another-host", Process("elsewhere", 12, 34))
-    one.store.claim(free, elsewhere.to_text())
+    claim = hold(one.store, free, host="another-host", space="elsewhere", pid=12)
     with pytest.raises(StoreError, match=r"process 12 on another-host works on toy_source/f+: .* or delete .*claims"):
         collect([one], [], True)
+    one.store.end_claim(free, claim.driver)
     # A living process of this machine; then one that is gone.
-    one.store.renew(free, Holder("driver", "here", this_process()).to_text())
+    claim = hold(one.store, free)
     with pytest.raises(StoreError, match="a driver is running"):
         collect([one], [], True)
-    one.store.renew(free, "torn")
-    with pytest.raises(StoreError, match="a process works on"):
-        collect([one], [], True)
-    one.store.release(free)
+    one.store.end_claim(free, claim.driver)
     # Between two steps a driver holds no claim, but it has a pulse.
     pulse = other.outputs.folder / "running.json"
     pulse.write_text(json.dumps({"time": time.time()}))
@@ -272,9 +267,7 @@ def test_nothing_is_deleted_while_a_driver_runs(tmp_path: Path, outputs: str) ->
         collect([one], [], True)
     pulse.write_text(json.dumps({"time": time.time() - 60}))
     assert there(one.store) == steps(one) | steps(other)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    one.store.claim(free, Holder("driver", "here", replace(this_process(), pid=dead.pid)).to_text())
+    hold(one.store, free, pid=dead_pid())
     collect([one], [], True)
     assert there(one.store) == steps(one)
     assert one.store.claims() == {}
@@ -308,10 +301,10 @@ def test_whatever_is_left_of_a_killed_collection_is_whole_and_the_same_command_g
     garbage = {Artifact("old_stage", f"{number:032x}") for number in range(100 if "://" in outputs else 300)}
 
     def publish(address: Artifact) -> None:
-        scratch = one.store.scratch(address, "driver")
-        (scratch / "file.txt").write_text("a few bytes")
-        manifest = Manifest(address, "{}", list_files(scratch), {"m": 1.0}, 1, 0.5, 100.0, "host", "abc")
-        one.store.commit(scratch, manifest)
+        with one.store.lease(address, "driver") as lease:
+            (lease.folder / "file.txt").write_text("a few bytes")
+            files = list_files(lease.folder)
+            lease.commit(Manifest(address, "{}", files, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc"))
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(publish, garbage))

@@ -180,11 +180,11 @@ def test_a_step_whose_output_folder_was_swept_away_is_tried_again_and_its_half_i
     tmp_path: Path,
 ) -> None:
     text = toy_sweep.PIECES.replace("FOLDER", str(tmp_path)).replace("[7]", "[7, 8]")
-    scratch = tmp_path / "out" / "store" / "scratch"
+    claims = tmp_path / "out" / "store" / "claims"
 
     def sweep() -> None:
         toy.wait(tmp_path / "begun")
-        for folder in scratch.iterdir():
+        for folder in claims.glob("*/*/*"):
             folder.rename(tmp_path / folder.name)
         (tmp_path / "go").touch()
 
@@ -202,7 +202,7 @@ def test_a_step_whose_output_folder_was_swept_away_is_tried_again_and_its_half_i
     for number in range(len(plan)):
         folder = session.store.fetch(plan.address(number))
         assert sorted(path.name for path in folder.iterdir()) == ["0.txt", "1.txt", "2.txt", "manifest.json"]
-    assert not list(scratch.iterdir())
+    assert not list(claims.glob("*/*"))
 
 
 @pytest.mark.faults
@@ -225,7 +225,7 @@ def test_a_driver_killed_at_any_moment_is_finished_by_the_same_command_with_the_
     assert pq.read_table(session.outputs.results, columns=columns).equals(
         pq.read_table(calm.outputs.results, columns=columns)
     )
-    assert not list((Path(session.outputs.store) / "scratch").iterdir())
+    assert not list((Path(session.outputs.store) / "claims").glob("*/*"))
 
 
 @pytest.mark.faults
@@ -260,4 +260,4 @@ def test_a_step_whose_ray_worker_dies_is_tried_again_and_the_driver_survives(tmp
     assert session.schedule.committed.sum() == len(plan) == 18
     assert {row["total"] for row in rows(session)} == {4 * x + 2 + y for x in (1, 2, 3) for y in (10, 20)}
     # What the dead worker wrote is its driver's, whose run has ended.
-    assert not list((Path(session.outputs.store) / "scratch").iterdir())
+    assert not list((Path(session.outputs.store) / "claims").glob("*/*"))

@@ -80,7 +80,7 @@ def test_each_failure_has_its_outcome_class_and_message_and_commits_nothing(
     assert words in (attempt.error or "")
     assert store.committed(["toy_source"]) == set()
     assert store.histories([request.step.address]) == {request.step.address: [attempt]}
-    assert not list((Path(store.location) / "scratch").iterdir())
+    assert not list((Path(store.location) / "claims").glob("*/*"))
 
 
 def test_the_traceback_and_all_output_are_in_the_log(executor: Executor, store: Store) -> None:

@@ -50,13 +50,13 @@ def manifest_of(store: Store, address: Artifact = ADDRESS) -> Manifest | Damaged
 
 
 def commit(store: Store, address: Artifact = ADDRESS, text: str = "hello", metric: float = 1.5) -> Manifest:
-    scratch = store.scratch(address, "driver")
-    (scratch / "sub").mkdir()
-    (scratch / "sub" / "file.txt").write_text(text)
-    manifest = Manifest(
-        address, "{}", list_files(scratch), {"m": metric}, 1, 0.5, 100.0, "host", "abc", None, {"numpy": "2"}
-    )
-    store.commit(scratch, manifest)
+    with store.lease(address, "driver") as lease:
+        (lease.folder / "sub").mkdir()
+        (lease.folder / "sub" / "file.txt").write_text(text)
+        manifest = Manifest(
+            address, "{}", list_files(lease.folder), {"m": metric}, 1, 0.5, 100.0, "host", "abc", None, {"numpy": "2"}
+        )
+        lease.commit(manifest)
     return manifest
 
 

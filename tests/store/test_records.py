@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,48 +41,6 @@ def test_a_torn_attempt_record_is_left_out_of_the_history(store: Store) -> None:
     inside = Inside(store)
     inside.write(f"{inside.root}/attempts/toy_source/{ADDRESS.key}.2.json", json.dumps({"number": 2})[:5])
     assert len(store.histories([ADDRESS])[ADDRESS]) == 1
-
-
-def test_a_step_is_claimed_by_one_holder_at_a_time(store: Store) -> None:
-    assert store.claim(ADDRESS, "one 1") is None
-    assert store.claim(ADDRESS, "two 2") == "one 1"
-    assert store.claim(OTHER, "two 2") is None
-    store.renew(ADDRESS, "two 3")
-    assert store.claim(ADDRESS, "one 1") == "two 3"
-    # Who does not hold it takes it away from nobody.
-    store.release(ADDRESS, "one 1")
-    store.release(ADDRESS, "two 2")
-    assert store.claim(ADDRESS, "one 1") == "two 3"
-    store.release(ADDRESS, "two 3")
-    store.release(ADDRESS, "two 3")
-    assert store.claim(ADDRESS, "three 1") is None
-    store.release(ADDRESS)
-    store.release(ADDRESS)
-    assert store.claim(ADDRESS, "four 1") is None
-
-
-def test_a_claim_on_what_is_committed_is_swept_and_one_on_work_in_progress_stays(store: Store) -> None:
-    commit(store)
-    store.claim(ADDRESS, "died before it gave it back")
-    store.claim(OTHER, "at work")
-    again = open_store(store.location)
-    again.prepare()
-    assert again.claim(ADDRESS, "next") is None
-    assert again.claim(OTHER, "next") == "at work"
-
-
-def test_of_many_who_claim_a_step_at_once_one_gets_it(store: Store) -> None:
-    answers: list[str | None] = []
-    threads = [
-        threading.Thread(target=lambda name=name: answers.append(store.claim(ADDRESS, f"holder {name}")))
-        for name in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers.count(None) == 1
-    assert len(set(answers)) == 2
 
 
 def test_the_output_of_an_attempt_is_kept_where_the_store_is_and_an_empty_one_is_not(store: Store) -> None:
@@ -153,14 +110,6 @@ def test_the_records_and_logs_of_forgotten_steps_are_gone_and_those_of_others_st
     assert store.tried(["toy_source"]) == {OTHER}
     assert len(Inside(store).all("attempts")) == 2
     assert store.histories([ADDRESS, OTHER]).keys() == {OTHER}
-
-
-def test_claims_are_listed_with_their_holders(store: Store) -> None:
-    assert store.claims() == {}
-    store.claim(ADDRESS, "one 1")
-    store.claim(Artifact("toy_total", OTHER.key), "two 2")
-    store.renew(ADDRESS, "one 2")
-    assert store.claims() == {ADDRESS: "one 2", Artifact("toy_total", OTHER.key): "two 2"}
 
 
 def test_a_pin_stands_for_artifacts_until_it_is_dropped(store: Store) -> None:

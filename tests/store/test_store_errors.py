@@ -12,6 +12,7 @@ import pytest
 from store_samples import ADDRESS, attempt, commit
 
 from orchestrator.store import (
+    ClaimedError,
     StoreError,
     open_store,
     remedy,
@@ -96,22 +97,37 @@ def test_an_attempt_whose_answer_is_lost_on_its_way_is_recorded_once(s3: str) ->
 def test_a_claim_whose_answer_is_lost_on_its_way_is_ours(s3: str) -> None:
     store = open_store(s3)
     spoil(f"{s3}/claims", "lost answer")
-    assert store.claim(ADDRESS, "one 1") is None
-    assert store.claim(ADDRESS, "two 1") == "one 1"
+    with store.lease(ADDRESS, "one"):
+        with pytest.raises(ClaimedError), store.lease(ADDRESS, "two"):
+            pass
+        spoil(f"{s3}/claims", "lost answer")
+    # Given back, although that answer was lost as well.
+    with store.lease(ADDRESS, "two"):
+        pass
+
+
+def test_a_decision_whose_answer_is_lost_on_its_way_is_ours(s3: str) -> None:
+    store = open_store(s3)
+    with store.lease(ADDRESS, "one") as lease:
+        spoil(f"{s3}/claims", "lost answer")
+        assert lease.commit(Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc"))
+    assert store.committed(["toy_source"]) == {ADDRESS}
+    assert store.claims() == {}
 
 
 def test_a_write_that_meets_another_one_is_tried_again(s3: str) -> None:
     store = open_store(s3)
     spoil(f"{s3}/claims", "conflict", times=3)
-    assert store.claim(ADDRESS, "one 1") is None
-    assert store.claim(ADDRESS, "two 1") == "one 1"
+    with store.lease(ADDRESS, "one"), pytest.raises(ClaimedError), store.lease(ADDRESS, "two"):
+        pass
 
 
 def test_a_service_that_does_not_name_the_failed_condition_is_understood(s3: str) -> None:
     store = open_store(s3)
-    assert store.claim(ADDRESS, "one 1") is None
-    spoil(s3, "plain 412", times=100)
-    assert store.claim(ADDRESS, "two 1") == "one 1"
+    with store.lease(ADDRESS, "one"):
+        spoil(s3, "plain 412", times=100)
+        with pytest.raises(ClaimedError), store.lease(ADDRESS, "two"):
+            pass
     commit(store, text="hello")
     commit(store, text="later")
     assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "hello"

@@ -15,7 +15,6 @@ from orchestrator.store import (
     UnfitError,
     list_files,
     open_store,
-    output_folder,
 )
 from orchestrator.store.posix import PosixStore
 from orchestrator.store.records import manifest_to_json
@@ -62,24 +61,25 @@ def test_a_manifest_whose_upload_lies_elsewhere_is_damaged(s3: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["manifest.json", "sub\\file", "\udc80"])
 def test_a_file_that_could_not_be_read_back_is_refused_before_anything_is_published(store: Store, name: str) -> None:
-    out = store.scratch(ADDRESS, "driver")
-    (out / name).write_text("x")
     shown = re.escape(name if name.isprintable() else repr(name))
-    with pytest.raises(UnfitError, match=shown):
-        list_files(out)
     manifest = Manifest(ADDRESS, "{}", {name: (1, "0" * 64)}, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc")
-    with pytest.raises(UnfitError, match=shown):
-        store.commit(out, manifest)
+    with store.lease(ADDRESS, "driver") as lease:
+        (lease.folder / name).write_text("x")
+        with pytest.raises(UnfitError, match=shown):
+            list_files(lease.folder)
+        with pytest.raises(UnfitError, match=shown):
+            lease.commit(manifest)
     assert store.committed(["toy_source"]) == set()
 
 
 def test_unusual_names_that_are_fine_are_kept(store: Store) -> None:
     names = ["..a", "a..", ".hidden", "sub/..b/c", "sub/manifest.json", "a b", "ä", "-x", "C:"]
-    with output_folder(store, ADDRESS, "driver") as out:
+    with store.lease(ADDRESS, "driver") as lease:
+        out = lease.folder
         for name in names:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_text(name)
-        store.commit(out, Manifest(ADDRESS, "{}", list_files(out), {"m": 1.0}, 1, 0.5, 100.0, "host", "abc"))
+        lease.commit(Manifest(ADDRESS, "{}", list_files(out), {"m": 1.0}, 1, 0.5, 100.0, "host", "abc"))
     folder = open_store(store.location).fetch(ADDRESS)
     assert {name: (folder / name).read_text() for name in names} == {name: name for name in names}
 

@@ -42,9 +42,9 @@ def recovered_attempts(
         # The worker's own watchdog also records how a step ended before it kills the process.
         recorded = [each for each in histories.get(request.step.address, ()) if each.number >= request.number]
         if isinstance(manifest, Manifest):
-            # It may have died between publishing the artifact and releasing the claim.
+            # It may have died between publishing the artifact and ending the claim.
             with contextlib.suppress(StoreError):
-                store.release(request.step.address)
+                store.end_claim(request.step.address, request.driver)
             yield successful_attempt(manifest, request.step.entry)
         elif recorded:
             yield recorded[-1]
