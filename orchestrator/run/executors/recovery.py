@@ -59,11 +59,10 @@ def recovered_attempts(
 def record_failure(
     request: Request, outcome: Outcome, error: Exception, submitted: float, log: str | None = None
 ) -> Attempt:
-    """Record and return the failed attempt of a step whose worker could not record it."""
+    """Record and return the failed attempt of a step whose worker died before it did."""
     seconds = time.time() - submitted
     attempt = failed_attempt(request, outcome, error, submitted, seconds, _message(outcome, error), log)
-    record_attempt(attempt, request.store)
-    return attempt
+    return record_attempt(attempt, request.store)
 
 
 def _message(outcome: Outcome, error: Exception) -> str:
