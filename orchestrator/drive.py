@@ -146,11 +146,11 @@ def _drive(
         signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
     # Whoever sent a signal does not wait for the store.
-    wait = OUTAGE.endure if signalled is None else _at_once
+    wait = _at_once if signalled else OUTAGE.endure
     try:
-        table = wait(results.table)
+        table = wait(results.table, proof=False)
     except StoreError as error:
-        raise _table_error(session, error) from error
+        raise _joined(store_error, _table_error(session, error)) from error
     try:
         wait(lambda: write_results(table, session.outputs.results))
     except StoreError as error:
@@ -167,14 +167,16 @@ def _drive(
     facts = {"sweep": session.spec.name, "exit_code": 2 if write_error else code}
     facts |= {"cells": Counter(table["status"].to_pylist()), "table": str(session.outputs.results)}
     _call_hook(session.spec.hooks.finish, "finish", facts, on_event)
-    if write_error:
-        raise write_error
-    if store_error:
-        raise store_error
+    if store_error or write_error:
+        raise _joined(store_error, write_error)
     return code
 
 
-def _at_once(action: Callable[[], T]) -> T:
+def _joined(*errors: StoreError | None) -> StoreError:
+    return StoreError("\n".join(str(error) for error in errors if error))
+
+
+def _at_once(action: Callable[[], T], proof: bool = True) -> T:
     return action()
 
 

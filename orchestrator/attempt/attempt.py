@@ -84,7 +84,7 @@ def run_attempt(
     if outcome is Outcome.CLAIMED or isinstance(error, StoreAwayError):
         # The step has not failed.
         return attempt
-    return record_attempt(attempt, request.store)
+    return replace(attempt, unrecorded=not record_attempt(attempt, request.store))
 
 
 def _try_step(
@@ -97,7 +97,7 @@ def _try_step(
 ) -> Manifest:
     """Call the stage and commit its output."""
     with OUTAGE.entered(lambda: output_folder(store, request.step.address, request.driver)) as out:
-        OUTAGE.endure(lambda: PROCESS.begin_log(request))
+        OUTAGE.endure(lambda: PROCESS.begin_log(request), proof=False)
         try:
             metrics = call_stage(request, store, out, fetched, guard)
         except BaseException:
@@ -128,7 +128,7 @@ def commit(
     """
     address = request.step.address
     try:
-        files = OUTAGE.endure(lambda: list_files(out))
+        files = OUTAGE.endure(lambda: list_files(out), proof=False)
     except UnfitError as error:
         raise RejectedError(str(error)) from error
     manifest = Manifest(
@@ -156,16 +156,16 @@ def commit(
     return published
 
 
-def record_attempt(attempt: Attempt, location: str) -> Attempt:
-    """Append an attempt to the history; return it, marked as unrecorded if the store cannot be written now.
+def record_attempt(attempt: Attempt, location: str) -> bool:
+    """Append an attempt to the history; return whether the store can be written now.
 
     A full disk must not hide how the attempt ended, and a worker need not wait: the driver records it later.
     """
     try:
         store_at(location).record(attempt)
     except StoreError:
-        return replace(attempt, unrecorded=True)
-    return attempt
+        return False
+    return True
 
 
 def record_once(attempt: Attempt, store: Store) -> None:

@@ -50,7 +50,7 @@ def run_bundle(
         BaseException: what a signal handler raised to end this process; never what a stage raised.
     """
     fetched: dict[Artifact, Path] = {}
-    with signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
+    with OUTAGE.deferring(), signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
         together = _run_together(requests, guard, fetched) if shares_work(requests) else ()
         done = {attempt.address: attempt for attempt in together}
         attempts = []
@@ -62,7 +62,7 @@ def run_bundle(
     committed = {attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED}
     try:
         if committed:
-            OUTAGE.endure(lambda: store_at(requests[0].store).flush(committed))
+            OUTAGE.endure(lambda: store_at(requests[0].store).flush(committed), proof=False)
     except StoreError as error:
         kind = store_outcome(error)
         name = error_class_of(error, kind)
@@ -96,13 +96,13 @@ def _run_together(
             if len(begun) < 2:
                 return
             function = prepared_function(requests[0].step.definition.together, requests[0])
-            OUTAGE.endure(lambda: PROCESS.begin_log(requests[0]))
+            OUTAGE.endure(lambda: PROCESS.begin_log(requests[0]), proof=False)
             clock = time.perf_counter()
             with guard(_with_timeout_of(requests[0], len(requests))), same_folder():
                 results = function([call for _, call in begun])
             shared = (time.perf_counter() - clock) / len(begun)
             for request, call in begun:
-                OUTAGE.endure(partial(PROCESS.begin_log, request))
+                OUTAGE.endure(partial(PROCESS.begin_log, request), proof=False)
                 clock = time.perf_counter()
                 with contextlib.suppress(RejectedError):
                     with guard(request):

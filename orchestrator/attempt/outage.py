@@ -67,13 +67,27 @@ class Outage:
         finally:
             self._tell = before
 
-    def endure(self, action: Callable[[], T]) -> T:
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Have what is told in this context told at its end: whoever tells it in the midst of a step tells its log."""
+        tell, deferred = self._tell, list[str]()
+        self._tell = deferred.append if tell else None
+        try:
+            yield
+        finally:
+            self._tell = tell
+            if tell:
+                for message in deferred:
+                    tell(message)
+
+    def endure(self, action: Callable[[], T], proof: bool = True) -> T:
         """Do something with the store, and do it again for as long as the store is away.
 
         A signal handler that raises ends the wait at once.
 
         Args:
             action: may be called several times; the store may have done it, and the answer was lost.
+            proof: whether it shows that the store answers if it succeeds at once; False where it may need no store.
 
         Raises:
             StoreAwayError: the store has been away for `PATIENCE` seconds.
@@ -90,7 +104,8 @@ class Outage:
                 if lasted >= PATIENCE:
                     raise StoreAwayError(f"{error} (waited for {_format(lasted)})") from error
             else:
-                self._succeed()
+                if proof or pause > _FIRST_PAUSE:
+                    self._succeed()
                 return done
             time.sleep(min(PATIENCE - lasted, pause * random.uniform(0.5, 1.5)))
             self._waited += time.monotonic() - begun
