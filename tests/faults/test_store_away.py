@@ -70,11 +70,11 @@ def check_calm(session: Session, outputs: str, calm: pa.Table, computed: int = S
 @pytest.mark.parametrize(
     ("mode", "path", "after", "times"),
     [
-        pytest.param("drop", "/claims/toy_source", 0, 4, id="claim"),
+        pytest.param("drop", "/claims/toy_source", 0, 4, id="claim", marks=pytest.mark.long),
         # The look whether a step is committed already.
         pytest.param("drop", "/manifests/toy_double", 0, 4, id="look", marks=pytest.mark.long),
         pytest.param("drop", "/artifacts/toy_source", 0, 4, id="upload", marks=pytest.mark.long),
-        pytest.param("error500", "/artifacts/toy_total", 0, 4, id="upload_500"),
+        pytest.param("error500", "/artifacts/toy_total", 0, 4, id="upload_500", marks=pytest.mark.long),
         # It is written, and nobody hears of it, also when the library asks again by itself.
         pytest.param("drop_answer", "/manifests/toy_total", 1, 2, id="publish"),
     ],
@@ -135,6 +135,37 @@ def test_an_object_store_that_is_away_for_longer_stops_the_sweep_and_the_same_co
     check_calm(session, s3, calm_toy, calls(tmp_path))
 
 
+@pytest.mark.ray
+@pytest.mark.long
+def test_on_ray_the_driver_tells_of_the_outage_that_its_workers_wait_out(
+    s3: str, tmp_path: Path, proxy: Proxy, calm_toy: pa.Table
+) -> None:
+    path = toy_sweep.write_sweep(tmp_path)
+    code = (
+        "import s3fs, toy; from orchestrator.attempt import outage; from orchestrator.cli import main; "
+        "s3fs.S3FileSystem.retries = 1; outage.TOLD_AFTER = 0.5; toy.connect(); main()"
+    )
+    line = [sys.executable, "-c", code, "run", str(path), "--outputs", s3]
+    driver = subprocess.Popen(
+        line, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while calls(tmp_path) < 4 and driver.poll() is None:
+        time.sleep(0.005)
+    proxy.tell("drop")
+    # Longer than the libraries try by themselves.
+    time.sleep(15)
+    proxy.tell("forward")
+    printed, errors = driver.communicate(timeout=400)
+    assert driver.returncode == 0, printed + errors
+    assert read_results(f"{s3}/sweeps/toy").select(calm_toy.column_names).equals(calm_toy)
+    assert calls(tmp_path) == 18
+    said = printed.replace("\n", " ")
+    assert said.count("the store has been away for") == 1
+    assert said.count("the store is back after") == 1
+    assert "fails for now" not in said
+
+
+@pytest.mark.long
 def test_attempts_that_failed_while_the_store_was_away_are_recorded_later_and_once(
     s3: str, tmp_path: Path, proxy: Proxy, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +251,7 @@ def test_a_file_server_that_is_away_for_a_while_is_waited_for(
     assert said.count("the store is back after") == 1
 
 
+@pytest.mark.long
 def test_a_time_limit_does_not_count_the_wait_and_neither_do_the_seconds_of_the_step(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
