@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 import pyarrow as pa
 
 # Imported here, so that the import does not count as time that the first table takes.
 import pyarrow.parquet
 
+from orchestrator.attempt.outage import OUTAGE
 from orchestrator.code import code_commit
 from orchestrator.events import (
     DamageFound,
@@ -42,14 +41,15 @@ from orchestrator.events import (
 )
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.other_code import made_by_other_code
-from orchestrator.results.heartbeat import HEARTBEAT_EVERY, pack_codes, remove_heartbeat, write_heartbeat
+from orchestrator.pulse import Pulse
+from orchestrator.results.heartbeat import HEARTBEAT_EVERY, remove_heartbeat, write_heartbeat
 from orchestrator.results.parquet import write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.summary import summarise
 from orchestrator.results.table import Results
-from orchestrator.run.executors import Executor, ExecutorLostError, Snapshot
-from orchestrator.run.failures import error_groups
+from orchestrator.run.executors import Executor, ExecutorLostError
 from orchestrator.run.hooks import call_hook
+from orchestrator.run.late_records import LateRecords
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
 from orchestrator.run.shutdown import Shutdown
@@ -62,10 +62,10 @@ from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.tracking.publisher import Publisher
 from orchestrator.types import Attempt
 
-#: The share of wall time that rewriting the table during the run may take, and likewise counting cells by status.
+T = TypeVar("T")
+
+#: The share of wall time that rewriting the table during the run may take.
 _SHARE = 0.01
-#: Maximal number of error groups in the heartbeat.
-_ERROR_GROUPS = 50
 
 
 class UnreachableError(Exception):
@@ -94,17 +94,30 @@ def drive(
     Raises:
         SweepError: a stage that is not this package's was edited since the sweep was opened; nothing was run.
         UnreachableError: no cluster answers at the address; nothing was run.
-        StoreError: the store cannot be used, or the table could not be written; then all else is done.
+        StoreError: the store cannot be used; or it was away for too long, takes no writes any more, or the table could
+            not be written: then all else is done.
     """
     _refuse_edited_stages(session)
+    # Not waited for: where nothing was reached yet, a wrong address is likelier than an outage.
     warning = session.store.prepare()
     if warning:
         on_event(Troubled(warning))
+    with OUTAGE.telling(lambda message: on_event(Troubled(message))):
+        return _drive_prepared(session, address, inline, tracking_uri, on_event)
+
+
+def _drive_prepared(
+    session: Session,
+    address: str | None,
+    inline: bool,
+    tracking_uri: str | None,
+    on_event: Callable[[Event], None],
+) -> int:
     results = Results(session.plan, session.store, session.schedule)
-    for damage in results.set_damaged_aside():
+    for damage in OUTAGE.endure(results.set_damaged_aside):
         on_event(DamageFound(damage))
-    results.read_failures()
-    for found in made_by_other_code(session):
+    OUTAGE.endure(results.read_failures)
+    for found in OUTAGE.endure(lambda: made_by_other_code(session)):
         on_event(MadeByOtherCode(found))
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
@@ -122,22 +135,26 @@ def _drive(
     on_event: Callable[[Event], None],
 ) -> int:
     signalled: int | None = None
+    # Two errors that are raised when all else is done.
+    store_error: StoreError | None = None
     if session.schedule.done:
         # If all cells were chosen, there are no others to count.
         others = session.cells is not None
         on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        signalled = _Run(session, results, _executor(session, address, inline), publisher, on_event).run()
+        run = _Run(session, results, _executor(session, address, inline), publisher, on_event)
+        signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
+    # Whoever sent a signal does not wait for the store.
+    wait = _at_once if signalled else OUTAGE.endure
     try:
-        table = results.table()
+        table = wait(results.table, proof=False)
     except StoreError as error:
-        raise _table_error(session, error) from error
+        raise _joined(store_error, _table_error(session, error)) from error
     try:
-        write_results(table, session.outputs.results)
+        wait(lambda: write_results(table, session.outputs.results))
     except StoreError as error:
-        # Raised when all else is done.
         write_error = _table_error(session, error)
     summary = summary_of(session, table)
     if publisher:
@@ -146,14 +163,22 @@ def _drive(
             table, summary, signalled is not None, lambda done, total: on_event(Publishing(done, total))
         )
         on_event(Published(delivered, len(publisher.outbox.digests)))
-    code = signalled or _exit_code(session, table)
+    code = signalled or (2 if store_error else _exit_code(session, table))
     on_event(Finished(table, summary, write_error is None, code, signalled is not None))
     facts = {"sweep": session.spec.name, "exit_code": 2 if write_error else code}
     facts |= {"cells": Counter(table["status"].to_pylist()), "table": str(session.outputs.results)}
     _call_hook(session.spec.hooks.finish, "finish", facts, on_event)
-    if write_error:
-        raise write_error
+    if store_error or write_error:
+        raise _joined(store_error, write_error)
     return code
+
+
+def _joined(*errors: StoreError | None) -> StoreError:
+    return StoreError("\n".join(str(error) for error in errors if error))
+
+
+def _at_once(action: Callable[[], T], proof: bool = True) -> T:
+    return action()
 
 
 def _refuse_edited_stages(session: Session) -> None:
@@ -239,11 +264,14 @@ class _Run:
         self._publisher = publisher
         self._on_event = on_event
         self._driver = secrets.token_hex(8)
-        self._troubles = Troubles(lambda message: on_event(Troubled(message)))
+        self._troubles = Troubles(lambda message: on_event(Troubled(message)), self._store_answers)
+        self._late_records = LateRecords(session.store)
+        self.store_error: StoreError | None = None
+        """Why no step can be committed any more, so that the loop ended."""
         self._reported: set[str] = set()
         """Broken entries and other events that are reported once only."""
         self._estimator: Estimator
-        self._snapshot = _Snapshot(session, results, executor)
+        self._pulse = Pulse(session, results, executor)
 
     def run(self) -> int | None:
         """Run the loop; return the exit code if a signal ended it early, else None."""
@@ -259,13 +287,20 @@ class _Run:
             self._estimator = Estimator(schedule, self._executor.slots)
             with self._troubles.contained("reading how long steps took before"):
                 self._estimator.read_finished(store)
+            # Before SIGTERM is listened to: this may wait for the store.
+            attempts = run_plan(schedule, store, self._executor, code_commit(), self._driver)
             with shutdown:
                 self._on_event(LoopStarted(self._estimator))
-                for attempt in run_plan(schedule, store, self._executor, code_commit(), self._driver):
+                for attempt in attempts:
                     self._note(attempt)
                     shutdown.check()
                     self._report_broken_stages()
                     now = time.monotonic()
+                    if now >= min(heartbeat_due, scratch_due, table_due) and not self._store_answers():
+                        # What goes on beside the steps would fail one by one.
+                        heartbeat_due = scratch_due = time.monotonic() + HEARTBEAT_EVERY
+                        table_due = max(table_due, heartbeat_due)
+                        continue
                     if now >= heartbeat_due:
                         self._write_heartbeat()
                         # If writing blocks for long, pause as long: steps come first.
@@ -281,10 +316,14 @@ class _Run:
             self._on_event(LoopEnded("interrupted"))
         except ExecutorLostError as error:
             self._on_event(LoopEnded("lost", str(error)))
+        except StoreError as error:
+            self.store_error = error
+            self._on_event(LoopEnded("stopped", str(error)))
         finally:
             schedule.codes[np.isin(schedule.codes, (State.RUNNING, State.ELSEWHERE))] = State.PENDING
             # All of it, whoever interrupts once more meanwhile.
             with contextlib.ExitStack() as ending:
+                ending.callback(self._write_late_records)
                 ending.callback(remove_heartbeat, self._session.outputs.folder)
                 ending.callback(self._sweep_scratch, self._driver)
                 ending.callback(self._executor.stop)
@@ -293,10 +332,19 @@ class _Run:
     def _note(self, attempt: Attempt | None) -> None:
         if attempt:
             self._results.note(attempt)
+            self._late_records.keep(attempt)
             if self._publisher:
                 self._publisher.note(attempt)
             self._estimator.note(attempt)
         self._on_event(Progressed(attempt))
+
+    def _store_answers(self) -> bool:
+        """Tell whether the store can be reached now; that it cannot is told once, also where only workers need it."""
+        return OUTAGE.look(lambda: self._session.store.manifests([self._session.plan.address(0)]))
+
+    def _write_late_records(self) -> None:
+        with self._troubles.contained("recording the attempts that failed"):
+            self._late_records.write()
 
     def _report_broken_stages(self) -> None:
         for name in self._schedule.broken.keys() - self._reported:
@@ -309,8 +357,9 @@ class _Run:
     def _write_heartbeat(self) -> None:
         """Write the heartbeat, publish the cells that ended, and report steps that no node can run."""
         self._estimator.read_logs(self._session.store)
+        self._write_late_records()
         with self._troubles.contained("writing the heartbeat (running.json)"):
-            content = {"plan": self._session.plan.digest, **self._snapshot.take(), **self._estimator.to_json()}
+            content = {"plan": self._session.plan.digest, **self._pulse.take(), **self._estimator.to_json()}
             write_heartbeat(self._session.outputs.folder, content)
         if self._publisher:
             with self._troubles.contained("writing the outbox (runs for MLflow)"):
@@ -336,43 +385,3 @@ class _Run:
         """Delete abandoned unfinished work; a failure of that does not end the run."""
         with contextlib.suppress(StoreError):
             self._session.store.sweep(ended)
-
-
-class _Snapshot:
-    """The state of a run, for its heartbeat and for the cluster's monitoring."""
-
-    def __init__(self, session: Session, results: Results, executor: Executor) -> None:
-        self._session = session
-        self._results = results
-        self._executor = executor
-        self._cells: Mapping[str, int] = {}
-        self._packed: str | None = None
-        self._errors: list[dict[str, Any]] = []
-        self._cells_due = time.monotonic()
-
-    def take(self) -> dict[str, Any]:
-        """Return the state as JSON, and publish it to the cluster.
-
-        Counting cells by status takes at most 1 % of wall time, so these numbers may be older than the others.
-        """
-        now = time.monotonic()
-        if now >= self._cells_due:
-            self._count_cells()
-            self._cells_due = time.monotonic() + (time.monotonic() - now) / _SHARE
-        counts = self._session.schedule.counts()
-        steps = {name: {str(state): each[state] for state in each} for name, each in counts.items()}
-        failures = Counter((each.entry, each.error_class or "") for each in self._results.failures.values())
-        self._executor.publish(self._session.spec.name, Snapshot(steps, self._cells, failures))
-        memory = psutil.virtual_memory()
-        machine = {"host": socket.gethostname(), "cpus": psutil.cpu_count() or 1, "cpu_percent": psutil.cpu_percent()}
-        machine |= {"memory_used": memory.total - memory.available, "memory": memory.total}
-        usage = {"cluster": self._executor.usage(), "machine": machine}
-        return {"steps": steps, "cells": self._packed, "errors": self._errors, "usage": usage}
-
-    def _count_cells(self) -> None:
-        codes = self._results.codes()
-        counts = np.bincount(codes, minlength=len(STATUSES)).tolist()
-        self._cells, self._packed = dict(zip(STATUSES, counts, strict=True)), pack_codes(codes)
-        statuses = self._results.statuses() if self._results.failures else []
-        ended = ((status, each.error_class, each.error, each.log) for status, each in statuses if each)
-        self._errors = [group._asdict() for group in error_groups(ended)[:_ERROR_GROUPS]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.attempt import signals
+from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import (
     DamagedInputsError,
     RejectedError,
@@ -33,6 +33,7 @@ from orchestrator.store import (
     list_files,
     open_store,
 )
+from orchestrator.store.errors import StoreAwayError
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 from workers.metric import Undefined
 
@@ -44,58 +45,67 @@ def run_attempt(
 ) -> Attempt:
     """Try a step and return how it ended, whatever the stage raises, `sys.exit` and its like included.
 
-    A success is recorded by the committed manifest, everything else by a record of the attempt.
+    A success is recorded by the committed manifest, everything else by a record of the attempt. While the store is
+    away, it is waited for, with what the step has made in its folder.
 
     Args:
         request: the step, and how to run it.
         fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
-        guard: context manager entered around the work, for time limits.
+        guard: context manager entered around the work of the stage, for time limits; what the store takes is no fault
+            of the step.
 
     Raises:
         BaseException: what a signal handler raised to end this process.
     """
     started = time.time()
-    clock = time.perf_counter()
+    clock = OUTAGE.clock()
     try:
         store = store_at(request.store)
-        with store.lease(request.step.address, request.driver, request.stale_claim) as lease:
+        address = request.step.address
+        with OUTAGE.entered(lambda: store.lease(address, request.driver, request.stale_claim)) as lease:
             # Another driver may have finished it since ours listed the store.
-            known = store.manifests([request.step.address])[request.step.address]
+            known = OUTAGE.endure(lambda: store.manifests([address])[address])
             if isinstance(known, Manifest):
                 return successful_attempt(known, request.step.entry)
-            with guard(request):
-                manifest = _try_step(request, store, lease, {} if fetched is None else fetched, started, clock)
+            manifest = _try_step(request, store, lease, {} if fetched is None else fetched, guard, started, clock)
         return successful_attempt(manifest, request.step.entry)
     except BaseException as caught:
         error = caught
     outcome = classify(error, request)
     message = explain(error, outcome)
     signals.reraise()
-    seconds = time.perf_counter() - clock
+    seconds = OUTAGE.clock() - clock
     attempt = failed_attempt(request, outcome, error, started, seconds, message, PROCESS.end_log(request))
     attempt = replace(
         attempt,
         damaged=error.addresses if isinstance(error, DamagedInputsError) else (),
         holder=error.holder if isinstance(error, ClaimedError) else None,
     )
-    if outcome is not Outcome.CLAIMED:
-        record_attempt(attempt, request.store)
-    return attempt
+    if outcome is Outcome.CLAIMED or isinstance(error, StoreAwayError):
+        # The step has not failed.
+        return attempt
+    return replace(attempt, unrecorded=not record_attempt(attempt, request.store))
 
 
 def _try_step(
-    request: Request, store: Store, lease: Lease, fetched: dict[Artifact, Path], started: float, clock: float
+    request: Request,
+    store: Store,
+    lease: Lease,
+    fetched: dict[Artifact, Path],
+    guard: Callable[[Request], AbstractContextManager[object]],
+    started: float,
+    clock: float,
 ) -> Manifest:
     """Call the stage and commit its output."""
-    PROCESS.begin_log(request)
+    OUTAGE.endure(lambda: PROCESS.begin_log(request), proof=False)
     try:
-        metrics = call_stage(request, store, lease.folder, fetched)
+        metrics = call_stage(request, store, lease.folder, fetched, guard)
     except BaseException:
         PROCESS.log_error()
         raise
     # A stage that swallowed Ctrl-C has not finished.
     signals.reraise()
-    return commit(request, store, lease, metrics, started, time.perf_counter() - clock)
+    return commit(request, store, lease, metrics, started, OUTAGE.clock() - clock)
 
 
 def commit(
@@ -114,11 +124,11 @@ def commit(
     Raises:
         RejectedError: the folder has something other than regular files.
         DamagedInputsError: another process published the artifact first, and it is damaged.
-        StoreError: the store cannot be written.
+        StoreError: the store cannot be written; StoreAwayError: it was waited for.
     """
     address = request.step.address
     try:
-        files = list_files(lease.folder)
+        files = OUTAGE.endure(lambda: list_files(lease.folder), proof=False)
     except UnfitError as error:
         raise RejectedError(str(error)) from error
     manifest = Manifest(
@@ -136,20 +146,37 @@ def commit(
         versions=PROCESS.versions(),
         source=request.step.definition.origin.source if request.step.definition.origin else None,
     )
-    if lease.commit(manifest):
+    if OUTAGE.endure(lambda: lease.commit(manifest)):
         return manifest
-    # Another process published first, and its artifact is what everybody will read.
-    published = store.manifests([address])[address]
+    # Another process published first, and its artifact is what everybody will read; or we did, and the answer was lost.
+    published = OUTAGE.endure(lambda: store.manifests([address])[address])
     if isinstance(published, DamagedArtifactError):
-        store.discard(address)
+        OUTAGE.endure(lambda: store.discard(address))
         raise DamagedInputsError([published])
     return published
 
 
-def record_attempt(attempt: Attempt, location: str) -> None:
-    """Append an attempt to the history if the store can be written: a full disk must not hide how the attempt ended."""
-    with contextlib.suppress(StoreError):
+def record_attempt(attempt: Attempt, location: str) -> bool:
+    """Append an attempt to the history; return whether the store can be written now.
+
+    A full disk must not hide how the attempt ended, and a worker need not wait: the driver records it later.
+    """
+    try:
         store_at(location).record(attempt)
+    except StoreError:
+        return False
+    return True
+
+
+def record_once(attempt: Attempt, store: Store) -> None:
+    """Append an attempt to the history, unless an earlier try did and only its answer was lost.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    attempt = replace(attempt, unrecorded=False)
+    if attempt not in store.histories([attempt.address]).get(attempt.address, ()):
+        store.record(attempt)
 
 
 @cache

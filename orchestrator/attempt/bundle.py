@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from orchestrator.attempt import signals
 from orchestrator.attempt.attempt import commit, run_attempt, store_at
 from orchestrator.attempt.folder import same_folder
-from orchestrator.attempt.outcome import RejectedError, store_outcome, successful_attempt
+from orchestrator.attempt.outage import OUTAGE
+from orchestrator.attempt.outcome import RejectedError, error_class_of, store_outcome, successful_attempt
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.attempt.stage_call import (
@@ -47,7 +49,7 @@ def run_bundle(
         BaseException: what a signal handler raised to end this process; never what a stage raised.
     """
     fetched: dict[Artifact, Path] = {}
-    with signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
+    with OUTAGE.deferring(), signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
         together = _run_together(requests, guard, fetched) if shares_work(requests) else ()
         done = {attempt.address: attempt for attempt in together}
         attempts = []
@@ -59,11 +61,12 @@ def run_bundle(
     committed = {attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED}
     try:
         if committed:
-            store_at(requests[0].store).flush(committed)
+            OUTAGE.endure(lambda: store_at(requests[0].store).flush(committed), proof=False)
     except StoreError as error:
         kind = store_outcome(error)
+        name = error_class_of(error, kind)
         return [
-            replace(each, outcome=kind, error_class=kind.value, error=str(error)) if each.address in committed else each
+            replace(each, outcome=kind, error_class=name, error=str(error)) if each.address in committed else each
             for each in attempts
         ]
     return attempts
@@ -78,36 +81,39 @@ def _run_together(
     store = store_at(requests[0].store)
     with contextlib.ExitStack() as stack:
         try:
-            known = store.manifests([request.step.address for request in requests])
+            known = OUTAGE.endure(lambda: store.manifests([request.step.address for request in requests]))
             begun = []
             for request in requests:
                 address = request.step.address
                 if isinstance(known[address], Manifest):
                     continue
                 with contextlib.suppress(ClaimedError):
-                    lease = stack.enter_context(store.lease(address, request.driver, request.stale_claim))
+                    taking = partial(store.lease, address, request.driver, request.stale_claim)
+                    lease = stack.enter_context(OUTAGE.entered(taking))
                     call = Call(config_of(request), lease.folder, input_folders(request, store, fetched))
                     begun.append((request, lease, call))
             if len(begun) < 2:
                 return
             function = prepared_function(requests[0].step.definition.together, requests[0])
-            PROCESS.begin_log(requests[0])
+            OUTAGE.endure(lambda: PROCESS.begin_log(requests[0]), proof=False)
             clock = time.perf_counter()
             with guard(_with_timeout_of(requests[0], len(requests))), same_folder():
                 results = function([call for _, _, call in begun])
             shared = (time.perf_counter() - clock) / len(begun)
             for request, lease, call in begun:
-                PROCESS.begin_log(request)
+                OUTAGE.endure(partial(PROCESS.begin_log, request), proof=False)
                 clock = time.perf_counter()
-                with guard(request), contextlib.suppress(RejectedError):
-                    with same_folder():
-                        metrics = next(results)
-                    if metrics is not None:
+                with contextlib.suppress(RejectedError):
+                    with guard(request):
+                        with same_folder():
+                            metrics = next(results)
+                        if metrics is None:
+                            continue
                         seconds = shared + time.perf_counter() - clock
                         checked = check_metrics(metrics, call.config.declared(), request.step)
                         keep_declared_files(call.out, request.step.definition.files)
-                        manifest = commit(request, store, lease, checked, time.time() - seconds, seconds)
-                        yield successful_attempt(manifest, request.step.entry)
+                    manifest = commit(request, store, lease, checked, time.time() - seconds, seconds)
+                    yield successful_attempt(manifest, request.step.entry)
         except BaseException:
             signals.reraise()
             # The steps are tried one by one next, which shows what is wrong with each.

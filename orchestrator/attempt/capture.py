@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from orchestrator.attempt.outage import OUTAGE
 from orchestrator.store import Store, StoreError, remedy
 from orchestrator.types import Artifact
 
@@ -95,7 +96,7 @@ class Capture:
                 self._path = None
                 _shorten(path)
                 path.rename(self._store.log_path(address, number))
-                return self._store.keep_log(address, number)
+                return OUTAGE.endure(lambda: self._store.keep_log(address, number))
         return None
 
     def _redirect(self) -> None:

@@ -12,7 +12,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.redact import redact
 from orchestrator.store import FULL, ClaimedError, DamagedArtifactError, LostOutputError, StoreError, legible, remedy
 from orchestrator.store.cache import cache_folder
-from orchestrator.store.errors import passes
+from orchestrator.store.errors import StoreAwayError, passes
 from orchestrator.texts import plain_text
 from orchestrator.types import Attempt, Manifest, Outcome
 from workers.device import NoGpuError
@@ -60,6 +60,12 @@ def store_outcome(error: StoreError) -> Outcome:
     if error.stops:
         return Outcome.STORE_ERROR
     return Outcome.IO_ERROR if error.passes else Outcome.FAILED
+
+
+def error_class_of(error: BaseException, outcome: Outcome) -> str:
+    """Return the error class of an attempt: its outcome, where that says enough."""
+    named = outcome is Outcome.FAILED or isinstance(error, StoreAwayError)
+    return type(error).__name__ if named else outcome.value
 
 
 def explain(error: BaseException, outcome: Outcome) -> str:
@@ -121,7 +127,7 @@ def failed_attempt(
         started=started,
         host=socket.gethostname(),
         code_commit=request.code_commit,
-        error_class=type(error).__name__ if outcome is Outcome.FAILED else outcome.value,
+        error_class=error_class_of(error, outcome),
         error=redact(f"{message} ({_memory_advice(request)})" if outcome is Outcome.OUT_OF_MEMORY else message),
         log=log,
     )

@@ -7,10 +7,13 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.attempt.folder import same_folder
+from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import DamagedInputsError, RejectedError, describe_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
@@ -24,7 +27,11 @@ from workers.stage import Origin
 
 
 def call_stage(
-    request: Request, store: Store, out: Path, fetched: dict[Artifact, Path] | None = None
+    request: Request,
+    store: Store,
+    out: Path,
+    fetched: dict[Artifact, Path] | None = None,
+    guard: Callable[[Request], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, float | Undefined]:
     """Call the stage function on verified inputs and check its metrics.
 
@@ -33,6 +40,7 @@ def call_stage(
         store: where its inputs are.
         out: the folder that the stage writes into.
         fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
+        guard: context manager entered around the work of the stage, for time limits.
 
     Returns:
         metric -> its value, of all declared metrics.
@@ -46,11 +54,12 @@ def call_stage(
     inputs = input_folders(request, store, {} if fetched is None else fetched)
     definition, batch_size = request.step.definition, request.runtime.batch_size
     options = {"batch_size": batch_size} if definition.batches and batch_size else {}
-    function = prepared_function(definition.function, request)
-    with same_folder():
-        returned = definition.call(function, config, out, {**inputs, **options})
-    metrics = check_metrics(returned, config.declared(), request.step)
-    keep_declared_files(out, definition.files)
+    with guard(request):
+        function = prepared_function(definition.function, request)
+        with same_folder():
+            returned = definition.call(function, config, out, {**inputs, **options})
+        metrics = check_metrics(returned, config.declared(), request.step)
+        keep_declared_files(out, definition.files)
     return metrics
 
 
@@ -79,7 +88,7 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
             folder = fetched.get(artifact)
             if folder is None:
                 try:
-                    folder = fetched[artifact] = store.fetch(artifact)
+                    folder = fetched[artifact] = OUTAGE.endure(partial(store.fetch, artifact))
                 except DamagedArtifactError as error:
                     damage.append(error)
                     continue

@@ -45,13 +45,16 @@ class Results:
         self.schedule = schedule
         self.failures: dict[int, Attempt] = {}
         """Step -> its last attempt, which failed."""
+        self._damage: list[str] = []
+        """What was found damaged, and is not told yet."""
         self._finished: dict[int, _Finished] = {}
         self._found: dict[str, None] = {}
         """Metrics that were returned by entries that do not declare any."""
 
     def set_damaged_aside(self) -> list[str]:
         """Read the manifests of finished cells; return what was found damaged and will be made again."""
-        damage = self._read_manifests()
+        self._read_manifests()
+        damage, self._damage = self._damage, []
         if damage:
             self.schedule.derive(self.schedule.committed)
         return damage
@@ -162,23 +165,25 @@ class Results:
             return shards[0].metrics
         return over_shards(self._declared[entry], [shard.metrics for shard in shards])
 
-    def _read_manifests(self) -> list[str]:
-        """Read what was committed since the last time; set aside what is damaged, and return what it is."""
+    def _read_manifests(self) -> None:
+        """Read what was committed since the last time, and set aside what is damaged; may be called again if it fails.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
         unread = np.flatnonzero(self._of_interest & self.schedule.committed).tolist()
         numbers = {self.plan.address(number): number for number in unread if number not in self._finished}
-        damage = []
         for address, found in self.store.manifests(numbers.keys()).items():
             number = numbers[address]
             if isinstance(found, DamagedArtifactError):
                 self.store.discard(address)
                 self.schedule.states[number] = State.PENDING
-                damage.append(str(found))
+                self._damage.append(str(found))
             else:
                 self._finish(
                     number,
                     _Finished(found.metrics, found.undefined, found.attempt, found.seconds, found.code_commit),
                 )
-        return damage
 
     def _finish(self, number: int, finished: _Finished) -> None:
         self._finished[number] = finished

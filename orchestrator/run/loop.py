@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import this_code
 from orchestrator.plan.needed import heights
@@ -22,6 +23,7 @@ from orchestrator.run.ready import ReadySteps
 from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, not_begun
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
+from orchestrator.store.errors import StoreAwayError
 from orchestrator.store.lease import TERM, Stillness
 from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
 
@@ -50,7 +52,8 @@ def run_plan(
 
     Raises:
         ExecutorLostError: the executor can run nothing any more.
-        StoreError: the histories of earlier attempts cannot be read.
+        StoreError: the histories of earlier attempts cannot be read; or, when all running steps have ended, the store
+            was away for too long or takes no writes.
     """
     return _Loop(schedule, store, executor, code_commit, driver or secrets.token_hex(8)).run()
 
@@ -70,7 +73,7 @@ class _Loop:
         self.tries: dict[int, Tries] = {}
         """Step -> the attempts of this command at it, where there are any."""
         numbers = np.flatnonzero(schedule.needed).tolist()
-        histories = store.histories([self.plan.address(number) for number in numbers])
+        histories = OUTAGE.endure(lambda: store.histories([self.plan.address(number) for number in numbers]))
         self.earlier = Counter({address: len(history) for address, history in histories.items()})
         """Artifact -> attempts on record that `tries` does not count, for numbering the next one."""
         self.mean_seconds: dict[str, float] = {}
@@ -84,6 +87,8 @@ class _Loop:
         """Step that another driver computed -> its claim, which has expired."""
         self.running = 0
         self.failures = 0
+        self.store_error: str | None = None
+        """Why no step can be committed any more."""
         self.started = time.monotonic()
         self.gpu_seconds = 0.0
         self.order = self._entries_in_order(numbers)
@@ -96,7 +101,7 @@ class _Loop:
             self._submit()
             if not self.running:
                 if not self.backoff or self.schedule.stopped:
-                    return
+                    break
                 time.sleep(max(0.0, min(0.5, self.backoff[0][0] - time.monotonic())))
                 yield None
                 continue
@@ -111,13 +116,15 @@ class _Loop:
                         self.tries[number] = not_begun(self.tries[number], shared)
                         self.schedule.states[number] = State.PENDING
                         self.ready.add(number)
-                for attempt in each.attempts:
+                for attempt in map(self._judge, each.attempts):
                     shared_failure = shared and attempt.outcome in _DEADLY and len(tried) < len(each.requests)
                     self._settle(attempt, len(each.requests), shared_failure)
-                    if attempt.outcome is not Outcome.CLAIMED:
+                    if attempt.outcome is not Outcome.CLAIMED and not _met_outage(attempt):
                         yield attempt
             if not ended:
                 yield None
+        if self.store_error:
+            raise StoreError(self.store_error)
 
     def _requeue_due(self) -> None:
         while self.backoff and self.backoff[0][0] <= time.monotonic():
@@ -234,6 +241,12 @@ class _Loop:
 
     # --- ended bundles
 
+    def _judge(self, attempt: Attempt) -> Attempt:
+        """Where the store answers, what gave up waiting for it met a fault of its own machine: others may do better."""
+        if _met_outage(attempt) and OUTAGE.look(lambda: self.store.manifests([attempt.address])):
+            return replace(attempt, outcome=Outcome.IO_ERROR, error_class=Outcome.IO_ERROR.value, unrecorded=True)
+        return attempt
+
     def _settle(self, attempt: Attempt, neighbours: int, shared_failure: bool) -> None:
         """Decide what follows from an attempt; in a shared failure, another step of the bundle may be the cause."""
         number = self._number(attempt.address)
@@ -255,7 +268,12 @@ class _Loop:
                 self._try_again(number, attempt, pause)
             case StopSweep(_, reason):
                 self.schedule.stopped = reason
-                self._fail(number, attempt)
+                if attempt.outcome is Outcome.STORE_ERROR:
+                    self.store_error = reason
+                if _met_outage(attempt):
+                    self.schedule.states[number] = State.PENDING
+                else:
+                    self._fail(number, attempt)
             case Failed():
                 self._fail(number, attempt)
 
@@ -328,6 +346,11 @@ class _Loop:
         number = self.plan.number(address)
         assert number is not None, "only steps of this plan are run"
         return number
+
+
+def _met_outage(attempt: Attempt) -> bool:
+    """Tell whether an attempt gave up because the store was away for too long; then the step has not failed."""
+    return attempt.outcome is Outcome.STORE_ERROR and attempt.error_class == StoreAwayError.__name__
 
 
 def _with_more_memory(runtime: Runtime, times: int) -> Runtime:

@@ -12,13 +12,15 @@ from orchestrator.texts import plain_text
 class Troubles:
     """The side tasks of a run that fail at the moment; each is reported once, and again when it recovers."""
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, report: Callable[[str], None], store_answers: Callable[[], bool] = lambda: True) -> None:
         """Start without failures.
 
         Args:
             report: called with a line for people.
+            store_answers: whether a failure is one of its own, and not one of many for which the store is away.
         """
         self._report = report
+        self._store_answers = store_answers
         self._failing: set[str] = set()
 
     @contextlib.contextmanager
@@ -31,7 +33,7 @@ class Troubles:
         try:
             yield
         except (StoreError, OSError) as error:
-            if what not in self._failing:
+            if what not in self._failing and self._store_answers():
                 self._failing.add(what)
                 self._report(f"{what} fails for now, the sweep goes on: {plain_text(str(error))}")
         else:

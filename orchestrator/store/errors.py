@@ -21,6 +21,8 @@ _PASSING = frozenset(
         errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH, errno.EREMOTEIO, errno.EMFILE, errno.ENFILE,
     }
 )  # fmt: skip
+#: Errors that are this process's own, or this machine's: the store may well answer others.
+_OWN = frozenset({errno.EMFILE, errno.ENFILE})
 #: Errors of the network in requests, urllib3, httpx, aiohttp and botocore, by name: their classes share no base.
 _NETWORK = frozenset(
     {
@@ -45,7 +47,8 @@ class StoreError(Exception):
     @property
     def passes(self) -> bool:
         """Whether its cause is over after a while (`passes`)."""
-        return passes(self.__cause__)
+        # s3fs has no number for a request that took too long.
+        return isinstance(self.__cause__, TimeoutError) or passes(self.__cause__)
 
     @property
     def stops(self) -> bool:
@@ -55,6 +58,28 @@ class StoreError(Exception):
             # A file system gives a number. This is a service's answer: no access, no such bucket.
             return True
         return isinstance(cause, OSError) and cause.errno in FULL
+
+
+class StoreAwayError(StoreError):
+    """The store was away for longer than it is waited for."""
+
+    @property
+    def passes(self) -> bool:
+        """False: it was waited for."""
+        return False
+
+    @property
+    def stops(self) -> bool:
+        """True: whatever is computed next could not be committed either."""
+        return True
+
+
+def away(error: StoreError | OSError) -> bool:
+    """Whether an error of a store says that nobody on this machine can reach it for now, so that waiting helps."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    if isinstance(cause, OSError) and cause.errno in _OWN:
+        return False
+    return error.passes if isinstance(error, StoreError) else passes(error)
 
 
 class UnfitError(Exception):

@@ -316,6 +316,7 @@ def taken(claims: Claims, address: Artifact, driver: str, stale: str | None = No
     finally:
         left = _held.get(token)
         if left:
-            # A claim that stays behind is evicted later; the outcome of the step matters more.
+            # A claim that stays behind shows no life and is evicted later; the outcome of the step matters more.
             with contextlib.suppress(Exception):
                 left.release()
+            left.close()

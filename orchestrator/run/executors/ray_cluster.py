@@ -5,6 +5,7 @@ Retries, time limits and classification are ours and not Ray's, so every task is
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
@@ -30,8 +31,9 @@ from ray.exceptions import (
 )
 from ray.util.metrics import Gauge
 
-from orchestrator.attempt.attempt import record_attempt
+from orchestrator.attempt.attempt import record_once, store_at
 from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import failed_attempt, timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
@@ -39,6 +41,7 @@ from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
 from orchestrator.run.executors.warm import WarmWorkers, Worker
+from orchestrator.store import StoreError
 from orchestrator.store.cache import cache_folder
 from orchestrator.study.copy import CodeCopy, unpack
 from orchestrator.study.modules import study_of, use_copy
@@ -353,7 +356,9 @@ class _Watchdog:
         attempt = failed_attempt(
             request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), PROCESS.end_log(request)
         )
-        record_attempt(attempt, request.store)
+        # The driver learns it from the store alone. Where it cannot, the step counts as crashed.
+        with contextlib.suppress(StoreError):
+            OUTAGE.endure(lambda: record_once(attempt, store_at(request.store)))
         for child in psutil.Process().children(recursive=True):
             child.kill()
         os._exit(1)

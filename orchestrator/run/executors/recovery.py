@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from orchestrator.attempt.attempt import record_attempt
 from orchestrator.attempt.capture import rescue_log
@@ -59,11 +60,10 @@ def recovered_attempts(
 def record_failure(
     request: Request, outcome: Outcome, error: Exception, submitted: float, log: str | None = None
 ) -> Attempt:
-    """Record and return the failed attempt of a step whose worker could not record it."""
+    """Record and return the failed attempt of a step whose worker died before it did."""
     seconds = time.time() - submitted
     attempt = failed_attempt(request, outcome, error, submitted, seconds, _message(outcome, error), log)
-    record_attempt(attempt, request.store)
-    return attempt
+    return replace(attempt, unrecorded=not record_attempt(attempt, request.store))
 
 
 def _message(outcome: Outcome, error: Exception) -> str:
