@@ -140,7 +140,7 @@ class ObjectMedium:
         with self.translate_errors():
             while True:
                 try:
-                    return self._put(self.path(path), content, etag)
+                    return self._put(path, content, etag)
                 except Exception as error:
                     gone = etag is not None and isinstance(error, FileNotFoundError)
                     if not isinstance(error, FileExistsError) and _code(error) not in _REFUSED and not gone:
@@ -159,6 +159,7 @@ class ObjectMedium:
                     time.sleep(random.uniform(0.5, 1.5) * pause)
 
     def _put(self, path: str, content: bytes, etag: str | None) -> str:
+        path = self.path(path)
         if self._is_s3:
             condition = {"mode": "create"} if etag is None else {"IfMatch": etag}
             return str(self.fs.pipe_file(path, content, **condition)["ETag"])

@@ -124,7 +124,7 @@ class PosixClaims(Claims):
         super().__init__(medium.translate_errors)
         self.root = medium.root
         self.system = system
-        self.trash = Trash(f"{self.root}/trash")
+        self.trash = Trash(f"{self.root}/trash", system)
 
     def place(self, address: Artifact) -> str:
         """Return the folder that holds the claim on a step."""

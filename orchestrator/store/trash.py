@@ -8,6 +8,7 @@ import secrets
 import shutil
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from orchestrator.store.errors import NOT_THERE, TOLERABLE
 
@@ -15,16 +16,17 @@ from orchestrator.store.errors import NOT_THERE, TOLERABLE
 class Trash:
     """A folder for what is being deleted; whoever comes next deletes what a crash left there."""
 
-    def __init__(self, folder: str) -> None:
-        """Remember the folder, which need not exist yet."""
+    def __init__(self, folder: str, system: Any = os) -> None:
+        """Remember the folder, which need not exist yet; `system` has `rename` as `os` has it."""
         self._folder = folder
+        self._system = system
 
     def take(self, path: str) -> str | None:
         """Move something here; return its place, None if it was not there any more. Raises OSError."""
         place = f"{self._folder}/{secrets.token_hex(8)}"
         for _ in range(2):
             try:
-                os.rename(path, place)  # noqa: PTH104 (thousands of times a second)
+                self._system.rename(path, place)
                 return place
             except OSError as error:
                 if error.errno not in NOT_THERE:
