@@ -1,0 +1,235 @@
+"""Seals an attempt: what a stage does to its process ends with the step, or the process ends.
+
+Whatever can be put back is put back after every step (`surroundings`), and costs nobody anything. Threads cannot be
+ended from outside, and a program may have lost more than a child process of it that is killed; so a step that leaves
+something behind keeps its own outcome, and this process is `spoilt`: it runs no further step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from orchestrator.attempt.process import PROCESS
+from orchestrator.attempt.surroundings import PARTS
+from workers.model_cache import kept
+
+#: Seconds that threads and children which are about to end get for it. Only where there are any.
+_GRACE = 0.2
+#: Seconds within which killed children disappear.
+_PATIENCE = 2.0
+#: A share of the files that this process may have open, above which there may be too few for the next bundle.
+_FILES = 0.5
+
+#: Threads that libraries keep for all their callers, by the module of their class or function …
+_KEPT_MODULES = (
+    "orchestrator.",  # heartbeats of claims and scratch folders
+    "fsspec.", "grpc.", "mlflow.", "ray.", "torch.",  # input and output, and the queues of data loaders
+    "tqdm.",  # the monitor of progress bars
+    "transformers.",  # converts a model in the Hub's cache
+)  # fmt: skip
+#: … or by their name: event loops of fsspec, and what these loops give to threads. A loop of the stage's own is told
+#: by the thread that it runs in.
+_KEPT_NAMES = ("fsspecIO", "asyncio_")
+
+
+class sealed:  # noqa: N801 (a context manager, as those of contextlib)
+    """Put this process back as it was, whatever was done to it meanwhile; what cannot be put back makes it spoilt.
+
+    What a model needs that was loaded meanwhile and is cached stays with the model. Threads that are not Python's never
+    matter: those of OpenMP, BLAS and Arrow are there for good.
+    """
+
+    def __enter__(self) -> None:
+        self._process = os.getpid()
+        _adopt_orphans(self._process)
+        self._model = kept()
+        self._threads = threading.enumerate()
+        self._children = _children(self._threads)
+        self._before = [part.read() for part in PARTS.values()]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._process:
+            # A child that a stage forked has returned from the stage, too: two processes would go on from here.
+            os._exit(0)
+        try:
+            self._put_back()
+        except BaseException:
+            # Ctrl-C, or a time limit.
+            _spoil("it was interrupted while a step was cleared away")
+            raise
+
+    def _put_back(self) -> None:
+        for (name, part), before in zip(PARTS.items(), self._before, strict=True):
+            try:
+                if part.read() != before:
+                    part.restore(before)
+            except Exception as failure:  # What a stage put there may raise anything.
+                _spoil(f"a step changed {name}, which cannot be restored ({type(failure).__name__})")
+        deadline = time.monotonic() + _GRACE
+        threads = self._left_threads(deadline)
+        children = self._left_children(deadline)
+        if kept() is not self._model:
+            return
+        if threads:
+            _spoil(f"a step left {_counted(threads, 'a thread', 'threads')} running: {', '.join(threads)}")
+        if children:
+            left = _counted(children, "a child process", "child processes")
+            _spoil(f"a step left {left} running: {', '.join(children)}; killed")
+
+    def _left_threads(self, deadline: float) -> list[str]:
+        """Return the names of the threads that do not end."""
+        known = {id(thread) for thread in self._threads}
+        new = [thread for thread in threading.enumerate() if id(thread) not in known and not _is_kept(thread)]
+        for thread in new:
+            threading.Thread.join(thread, max(0.0, deadline - time.monotonic()))
+        return [ascii(thread.name) for thread in new if threading.Thread.is_alive(thread)]
+
+    def _left_children(self, deadline: float) -> list[str]:
+        """Kill the child processes that do not end, with all that they started; return their names."""
+        left: dict[int, str] = {}
+        giving_up = deadline + _PATIENCE
+        while new := _children(self._threads) - self._children:
+            running = {child for child in new if not _reaped(child)}
+            if kept() is not self._model or time.monotonic() > giving_up:
+                break
+            if running and time.monotonic() > deadline:
+                # What they have started becomes our child next.
+                for child in running:
+                    left.setdefault(child, _name_of(child))
+                    with contextlib.suppress(OSError):
+                        os.kill(child, signal.SIGKILL)
+            if running:
+                time.sleep(0.005)
+        return list(left.values())
+
+
+@contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """Go back to the working directory in the end, within work that is sealed as a whole."""
+    part = PARTS["the working directory"]
+    before = part.read()
+    try:
+        yield
+    finally:
+        if part.read() != before:
+            # Where somebody removed it, there is none to go back to.
+            with contextlib.suppress(OSError):
+                part.restore(before)
+
+
+def check_open_files() -> None:
+    """Spoil this process if a bundle left so many files open that another may get none."""
+    try:
+        count = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (for each bundle)
+    except OSError:
+        return
+    if count > _FILES * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        _spoil(f"steps left {count:,} files open")
+
+
+def make_read_only(folder: Path, names: Collection[str]) -> None:
+    """Take everybody's right to write from the files of an artifact, and give it to their owner for its folders.
+
+    A folder that cannot be written could not be deleted. No program is stopped by it that has a file open already, or
+    runs as root; what such a one writes is noticed, since every reader compares digests.
+    """
+    folders = {str(folder)}
+    for name in names:
+        while "/" in name:
+            name = name.rpartition("/")[0]
+            folders.add(f"{folder}/{name}")
+    for path in folders:
+        _change_mode(path, taken=0, given=0o700)
+    for name in names:
+        _change_mode(f"{folder}/{name}", taken=0o222, given=0o400)
+
+
+def _change_mode(path: str, taken: int, given: int) -> None:
+    mode = os.stat(path).st_mode & 0o7777  # noqa: PTH116 (thousands of times a second)
+    wanted = mode & ~taken | given
+    if mode != wanted:
+        os.chmod(path, wanted)  # noqa: PTH101
+
+
+def _spoil(reason: str) -> None:
+    PROCESS.spoil(reason)
+
+
+def _counted(names: Collection[str], one: str, several: str) -> str:
+    return one if len(names) == 1 else f"{len(names)} {several}"
+
+
+# --- threads
+
+
+def _is_kept(thread: threading.Thread) -> bool:
+    home = type(thread).__module__
+    if home == "threading":
+        # A thread of C that has once called Python is a dummy.
+        home = getattr(getattr(thread, "_target", None), "__module__", None) or ""
+    dummy = isinstance(thread, threading._DummyThread)
+    return dummy or f"{home}.".startswith(_KEPT_MODULES) or str(thread.name).startswith(_KEPT_NAMES)
+
+
+# --- child processes
+
+#: `PR_SET_CHILD_SUBREAPER` of prctl(2).
+_SUBREAPER = 36
+#: The process that adopts orphans; a fork does not inherit it.
+_adopting: int | None = None
+#: Modules whose `_resource_tracker` runs a program for all their callers.
+_TRACKERS = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
+
+
+def _adopt_orphans(process: int) -> None:
+    """Make children of children ours when their parent ends, so that no daemon gets away."""
+    global _adopting
+    if _adopting != process and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        _adopting = process
+
+
+def _children(threads: Collection[threading.Thread]) -> set[int]:
+    """List the child processes, but not those of other threads of ours that were there before the step."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, AttributeError):
+        # There is none: a microsecond. Or the platform does not say.
+        return set()
+    ours = threading.current_thread(), threading.main_thread()
+    others = {str(thread.native_id) for thread in threads if thread not in ours}
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for number in set(os.listdir("/proc/self/task")) - others:  # noqa: PTH208
+            # A thread may end meanwhile.
+            with contextlib.suppress(OSError):
+                found.update(map(int, Path(f"/proc/self/task/{number}/children").read_bytes().split()))
+    trackers = (getattr(sys.modules.get(name), "_resource_tracker", None) for name in _TRACKERS)
+    return found - {getattr(tracker, "_pid", None) for tracker in trackers}
+
+
+def _reaped(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        # Somebody else has.
+        return True
+
+
+def _name_of(child: int) -> str:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        return f"{child} ({words[:60]!a})"
+    return str(child)
