@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import misdeeds
+
 import workers
 from workers import config as configs
 from workers.device import device
@@ -74,7 +76,7 @@ class OddConfig(configs.Config):
 
     value: float
     behaviour: str = "work"
-    """"work", or one of ODD."""
+    """"work", or one of ODD or COSTLY."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return (Metric("value", nullable=True),)
@@ -275,7 +277,11 @@ ODD: Mapping[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "no_streams": (_new_streams, "succeeded", ""),
     "elsewhere": (os.chdir, "succeeded", ""),
+    **misdeeds.SAID,
+    **{name: (deed, "succeeded", "") for name, deed in {**misdeeds.PUT_BACK, **misdeeds.ENDED}.items()},
 }
+#: The same, of those that cost them their process.
+COSTLY = {**misdeeds.WRITERS, **misdeeds.LEFT, **misdeeds.DEADLY}
 
 #: Metrics that are none, and what the error speaks of.
 ODD_METRICS: Mapping[str, tuple[object, str]] = {
@@ -293,6 +299,8 @@ def odd(config: OddConfig, out: Path) -> object:
     (out / "number.txt").write_text(str(config.value))
     if config.behaviour in ODD:
         ODD[config.behaviour][0](out)
+    if config.behaviour in COSTLY:
+        COSTLY[config.behaviour](out)
     return ODD_METRICS[config.behaviour][0] if config.behaviour in ODD_METRICS else {"value": config.value}
 
 

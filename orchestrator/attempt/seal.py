@@ -51,32 +51,38 @@ class sealed:  # noqa: N801 (a context manager, as those of contextlib)
 
     def __enter__(self) -> None:
         self._process = os.getpid()
-        _adopt_orphans(self._process)
+        self._adopting = _adopt_orphans(True)
         self._model = kept()
         self._threads = threading.enumerate()
         self._children = _children(self._threads)
-        self._before = [part.read() for part in PARTS.values()]
+        self._before = [(name, part, part.read()) for name, part in PARTS.items()]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if os.getpid() != self._process:
-            # A child that a stage forked has returned from the stage, too: two processes would go on from here.
-            os._exit(0)
         try:
             self._put_back()
+            if os.getpid() != self._process:
+                # A child that a stage forked has returned from the stage, too: two processes would go on from here.
+                os._exit(0)
+            self._clear_away()
         except BaseException:
             # Ctrl-C, or a time limit.
-            _spoil("it was interrupted while a step was cleared away")
+            _spoil("it was interrupted while it cleared away what a step had left")
             raise
+        finally:
+            _adopt_orphans(self._adopting)
 
     def _put_back(self) -> None:
-        for (name, part), before in zip(PARTS.items(), self._before, strict=True):
+        # Functions of Python may have been replaced: none is used before those of `builtins` are back.
+        for name, part, before in self._before:
             try:
                 if part.read() != before:
                     part.restore(before)
             except Exception as failure:  # What a stage put there may raise anything.
                 _spoil(f"a step changed {name}, which cannot be restored ({type(failure).__name__})")
+
+    def _clear_away(self) -> None:
         deadline = time.monotonic() + _GRACE
         threads = self._left_threads(deadline)
         children = self._left_children(deadline)
@@ -185,20 +191,26 @@ def _is_kept(thread: threading.Thread) -> bool:
 
 # --- child processes
 
-#: `PR_SET_CHILD_SUBREAPER` of prctl(2).
-_SUBREAPER = 36
-#: The process that adopts orphans; a fork does not inherit it.
-_adopting: int | None = None
 #: Modules whose `_resource_tracker` runs a program for all their callers.
 _TRACKERS = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
 
 
-def _adopt_orphans(process: int) -> None:
-    """Make children of children ours when their parent ends, so that no daemon gets away."""
-    global _adopting
-    if _adopting != process and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-        _adopting = process
+#: `PR_SET_CHILD_SUBREAPER` and `PR_GET_CHILD_SUBREAPER` of prctl(2).
+_SET_SUBREAPER, _GET_SUBREAPER = 36, 37
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def _adopt_orphans(wanted: bool) -> bool:
+    """Have children of our children become ours when their parent ends, or no longer; return how it was before.
+
+    So no daemon gets away.
+    """
+    before = ctypes.c_int(0)
+    if _prctl:
+        _prctl(_GET_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+        if bool(before.value) != wanted:
+            _prctl(_SET_SUBREAPER, int(wanted), 0, 0, 0)
+    return bool(before.value)
 
 
 def _children(threads: Collection[threading.Thread]) -> set[int]:

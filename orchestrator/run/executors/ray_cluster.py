@@ -279,13 +279,19 @@ _ShippedCode = tuple[str, str, tuple[Any]]
 _CALLS = 2**30
 
 
-def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
+def _run_once(requests: bytes, code: _ShippedCode | None) -> bytes:
+    """Run a bundle; return its attempts, and whether this process may run no other."""
     _take_code(code)
     attempts = run_bundle(pickle.loads(requests), _Watchdog)
-    ending = _must_end(attempts)
-    if ending:
+    return pickle.dumps((attempts, _must_end(attempts)), pickle.HIGHEST_PROTOCOL)
+
+
+def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
+    """Run a bundle in a process that is there for the next one too, if it may."""
+    ended = _run_once(requests, code)
+    if PROCESS.spoilt:
         _retire()
-    return pickle.dumps((attempts, ending), pickle.HIGHEST_PROTOCOL)
+    return ended
 
 
 def _retire() -> None:
@@ -293,7 +299,7 @@ def _retire() -> None:
 
     Ray has no public way: what ends a process by itself loses the result of the task, or the next task.
     """
-    calls = global_worker.function_actor_manager._num_task_executions
+    calls: dict[Any, Any] = global_worker.function_actor_manager._num_task_executions
     for function in calls:
         calls[function] = _CALLS - 1
 
@@ -320,7 +326,7 @@ def _must_end(attempts: Sequence[Attempt]) -> bool:
 
 _run = ray.remote(max_retries=0, max_calls=_CALLS, runtime_env=_WITHOUT_GPUS)(_run_pickled)
 #: Only a process that ends gives back all GPU memory, and is rid of what a failed GPU left in it.
-_run_on_gpu = ray.remote(max_retries=0, max_calls=1)(_run_pickled)
+_run_on_gpu = ray.remote(max_retries=0, max_calls=1)(_run_once)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
