@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import ctypes
 import gc
 import locale
@@ -59,17 +60,11 @@ def _numpy(out: Path) -> None:
 
 
 def _no_input(out: Path) -> None:
-    assert sys.stdin
-    sys.stdin.close()
-    os.close(0) if _is_open(0) else None
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-        return True
-    except OSError:
-        return False
+    # A worker of Ray has none.
+    if sys.stdin:
+        sys.stdin.close()
+    with contextlib.suppress(OSError):
+        os.close(0)
 
 
 def _few_files(out: Path) -> None:

@@ -300,6 +300,7 @@ def odd(config: OddConfig, out: Path) -> object:
     if config.behaviour in ODD:
         ODD[config.behaviour][0](out)
     if config.behaviour in COSTLY:
+        print(os.getpid(), flush=True)
         COSTLY[config.behaviour](out)
     return ODD_METRICS[config.behaviour][0] if config.behaviour in ODD_METRICS else {"value": config.value}
 

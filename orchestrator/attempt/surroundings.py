@@ -194,15 +194,16 @@ def _restore_mask(before: set[Any]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _read_timers() -> list[bool]:
-    return [signal.getitimer(each)[0] > 0 for each in _TIMERS]
+def _read_timers() -> list[tuple[float, float]]:
+    """When each timer rings, by the monotonic clock, and how often then; 0 for one that is off."""
+    timers = [signal.getitimer(each) for each in _TIMERS]
+    return [(time.monotonic() + left if left else 0.0, interval) for left, interval in timers]
 
 
-def _restore_timers(before: list[bool]) -> None:
-    for each, set_before in zip(_TIMERS, before, strict=True):
-        # A time limit of ours that was tampered with is over now; whoever set it ends it.
-        if not set_before:
-            signal.setitimer(each, 0)
+def _restore_timers(before: list[tuple[float, float]]) -> None:
+    for each, (rings, interval) in zip(_TIMERS, before, strict=True):
+        # One that has rung meanwhile has done so for whoever set it.
+        signal.setitimer(each, max(0.0, rings - time.monotonic()) if rings else 0.0, interval)
 
 
 # --- libraries, if they are loaded

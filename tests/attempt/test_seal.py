@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.attempt.seal import sealed
 from orchestrator.attempt.surroundings import PARTS
 from orchestrator.keys import digest
+from orchestrator.run.executors import Ended
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
@@ -106,6 +109,24 @@ def test_what_ends_by_itself_costs_nothing(store: Store, misdeed: str) -> None:
     assert [attempt.outcome for attempt in run_bundle(requests)] == [Outcome.SUCCEEDED] * 2
     assert PROCESS.spoilt is None
     check_bytes(store, requests)
+
+
+def test_a_time_limit_that_a_step_tampers_with_rings_as_it_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    rung = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with sealed():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        assert rung.wait(60)
+        # And not once more.
+        with sealed():
+            signal.setitimer(signal.ITIMER_REAL, 60)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_step_that_fails_pays_for_what_it_leaves_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,20 +282,38 @@ for key in {[request.step.key for request in requests]!r}:
 
 
 @pytest.mark.ray
-def test_a_worker_that_is_spoilt_reports_and_runs_nothing_more(local_ray: None, store: Store) -> None:
-    from toy_requests import make_request, run_all, run_one
+@pytest.mark.parametrize("keeps_a_model", [False, True])
+@pytest.mark.parametrize("misdeed", ["program", "thread"])
+def test_a_worker_that_is_spoilt_tells_its_attempts_runs_nothing_more_and_ends(
+    local_ray: None, store: Store, misdeed: str, keeps_a_model: bool
+) -> None:
+    import ray
 
     from orchestrator.run.executors.ray_cluster import RayExecutor
 
     executor = RayExecutor()
-    pids = [Path(run_one(executor, make_request(store, "look", value=value)).log or "").read_text() for value in (1, 2)]
-    assert pids
-    for misdeed in ("program", *misdeeds.WRITERS):
-        requests = requests_for(store, "work", misdeed, "work", "work")
-        ended = run_all(executor, requests)
-        made = {attempt.address for attempt in ended.attempts}
-        assert {attempt.outcome for attempt in ended.attempts} == {Outcome.SUCCEEDED}
-        assert requests[1].step.address in made
-        store.remove([requests[0].step.address])
-    time.sleep(misdeeds.LATER)
-    check_bytes(store, requests[1:2])
+    requests = requests_for(store, "work", misdeed, *["work"] * 8)
+    # The others wait behind it.
+    bundles = [requests[:4], *([each] for each in requests[4:])]
+    ended: list[Ended] = []
+    for bundle in bundles:
+        while (slot := executor.find_slot(Runtime(), {"model": 9} if keeps_a_model else {})) is None:
+            ended += executor.wait(1)
+        executor.submit(bundle, slot)
+    deadline = time.monotonic() + 100
+    while len(ended) < len(bundles):
+        assert time.monotonic() < deadline
+        ended += executor.wait(1)
+    attempts = {each.requests[0].step.address: each.attempts for each in ended}
+    first = attempts.pop(requests[0].step.address)
+    assert [attempt.address for attempt in first] == [request.step.address for request in requests[:2]]
+    others = [attempt for each in attempts.values() for attempt in each]
+    assert {attempt.outcome for attempt in (*first, *others)} == {Outcome.SUCCEEDED}
+    if not keeps_a_model:
+        assert len(others) == len(bundles) - 1
+    process = int(Path(first[1].log or "").read_text().split()[0])
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(process).wait(100)
+    check_bytes(store, requests[:2])
+    for worker in executor._warm.workers:
+        ray.kill(worker.process)

@@ -302,6 +302,8 @@ def _retire() -> None:
     calls: dict[Any, Any] = global_worker.function_actor_manager._num_task_executions
     for function in calls:
         calls[function] = _CALLS - 1
+    # A thread that a stage left is not waited for: it may write into what is committed, or never end.
+    threading._register_atexit(os._exit, 0)  # type: ignore[attr-defined]
 
 
 def _take_code(code: _ShippedCode | None) -> None:
