@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import gc
 import os
 import resource
 import signal
@@ -55,7 +57,13 @@ class sealed:  # noqa: N801 (a context manager, as those of contextlib)
         self._model = kept()
         self._threads = threading.enumerate()
         self._children = _children(self._threads)
-        self._before = [(name, part, part.read()) for name, part in PARTS.items()]
+        self._before = []
+        for name, part in PARTS.items():
+            try:
+                self._before.append((name, part, part.read()))
+            except Exception:
+                # A library may refuse to tell, if somebody has used two ways of setting one thing.
+                continue
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -83,6 +91,9 @@ class sealed:  # noqa: N801 (a context manager, as those of contextlib)
                 _spoil(f"a step changed {name}, which cannot be restored ({type(failure).__name__})")
 
     def _clear_away(self) -> None:
+        if self._new_threads() or self._new_children():
+            # Pools and data loaders end what they started when they are dropped.
+            gc.collect()
         deadline = time.monotonic() + _GRACE
         threads = self._left_threads(deadline)
         children = self._left_children(deadline)
@@ -94,19 +105,27 @@ class sealed:  # noqa: N801 (a context manager, as those of contextlib)
             left = _counted(children, "a child process", "child processes")
             _spoil(f"a step left {left} running: {', '.join(children)}; killed")
 
+    def _new_threads(self) -> list[threading.Thread]:
+        threads = threading.enumerate()
+        if threads == self._threads:
+            return []
+        return [thread for thread in threads if thread not in self._threads and not _is_kept(thread)]
+
     def _left_threads(self, deadline: float) -> list[str]:
         """Return the names of the threads that do not end."""
-        known = {id(thread) for thread in self._threads}
-        new = [thread for thread in threading.enumerate() if id(thread) not in known and not _is_kept(thread)]
+        new = self._new_threads()
         for thread in new:
             threading.Thread.join(thread, max(0.0, deadline - time.monotonic()))
         return [ascii(thread.name) for thread in new if threading.Thread.is_alive(thread)]
+
+    def _new_children(self) -> set[int]:
+        return _children(self._threads) - self._children
 
     def _left_children(self, deadline: float) -> list[str]:
         """Kill the child processes that do not end, with all that they started; return their names."""
         left: dict[int, str] = {}
         giving_up = deadline + _PATIENCE
-        while new := _children(self._threads) - self._children:
+        while new := self._new_children():
             running = {child for child in new if not _reaped(child)}
             if kept() is not self._model or time.monotonic() > giving_up:
                 break
@@ -166,7 +185,12 @@ def _change_mode(path: str, taken: int, given: int) -> None:
     mode = os.stat(path).st_mode & 0o7777  # noqa: PTH116 (thousands of times a second)
     wanted = mode & ~taken | given
     if mode != wanted:
-        os.chmod(path, wanted)  # noqa: PTH101
+        try:
+            os.chmod(path, wanted)  # noqa: PTH101
+        except OSError as error:
+            # Some file systems have no modes, or only one.
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
 
 
 def _spoil(reason: str) -> None:
@@ -192,7 +216,11 @@ def _is_kept(thread: threading.Thread) -> bool:
 # --- child processes
 
 #: Modules whose `_resource_tracker` runs a program for all their callers.
-_TRACKERS = ("multiprocessing.resource_tracker", "joblib.externals.loky.backend.resource_tracker")
+_TRACKERS = (
+    "multiprocessing.resource_tracker",
+    "multiprocess.resource_tracker",  # of Hugging Face's datasets
+    "joblib.externals.loky.backend.resource_tracker",
+)
 
 
 #: `PR_SET_CHILD_SUBREAPER` and `PR_GET_CHILD_SUBREAPER` of prctl(2).

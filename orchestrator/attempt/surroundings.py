@@ -65,7 +65,7 @@ def _restore_path(before: list[str]) -> None:
 
 
 #: Modules of Python that any step may need; another copy of one has other classes.
-_MODULES = {name: sys.modules[name] for name in sys.stdlib_module_names if name in sys.modules}
+_MODULES = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in sys.stdlib_module_names}
 
 
 def _restore_modules(_before: int) -> None:
@@ -133,6 +133,8 @@ def _restore_input(before: tuple[Any, tuple[int, int] | None]) -> None:
         if nothing:
             os.dup2(nothing, 0)
             os.close(nothing)
+        # Where 0 was free, Python keeps it from child processes.
+        os.set_inheritable(0, True)
     sys.stdin = open(0, closefd=False) if stream is not None and stream.closed else stream  # noqa: SIM115
 
 

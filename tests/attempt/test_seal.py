@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import stat
@@ -80,6 +81,9 @@ def test_what_a_step_changed_is_as_it_was_for_the_next(store: Store, misdeed: st
     requests = requests_for(store, "again", misdeed, "work")
     attempts = run_bundle(requests)
     assert [attempt.outcome for attempt in attempts] == [Outcome.SUCCEEDED] * 3
+    # C code finds what it raises among the modules, too.
+    with pytest.raises(json.JSONDecodeError):
+        json.loads("{")
     now = {name: part.read() for name, part in PARTS.items()}
     # What is needed by what was imported meanwhile stays.
     path = before.pop("the import path")
@@ -109,6 +113,17 @@ def test_what_ends_by_itself_costs_nothing(store: Store, misdeed: str) -> None:
     assert [attempt.outcome for attempt in run_bundle(requests)] == [Outcome.SUCCEEDED] * 2
     assert PROCESS.spoilt is None
     check_bytes(store, requests)
+
+
+def test_a_program_has_an_input_after_a_step_that_closed_it(store: Store) -> None:
+    run_bundle(requests_for(store, "no_input"))
+    assert subprocess.run(["cat"], check=True, capture_output=True).stdout == b""
+    before = sys.stdin
+    with sealed():
+        os.close(0)
+        os.open(store.location, os.O_RDONLY)
+    assert sys.stdin is before
+    assert subprocess.run(["cat"], check=True, capture_output=True).stdout == b""
 
 
 def test_a_time_limit_that_a_step_tampers_with_rings_as_it_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +250,6 @@ def test_committed_files_are_read_only_and_folders_are_not(store: Store, monkeyp
     (request,) = requests_for(store, "work")
     (attempt,) = run_bundle([request])
     if attempt.outcome is Outcome.REJECTED:
-        assert os.geteuid()
         assert "nobody cannot be read back" in (attempt.error or "")
         return
     folder = Path(store.location) / "artifacts" / "toy_odd" / request.step.key
@@ -314,6 +328,8 @@ def test_a_worker_that_is_spoilt_tells_its_attempts_runs_nothing_more_and_ends(
     process = int(Path(first[1].log or "").read_text().split()[0])
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(process).wait(100)
-    check_bytes(store, requests[:2])
+    # The driver ends the process of a model, a moment later.
+    if misdeed != "thread" or not keeps_a_model:
+        check_bytes(store, requests[:2])
     for worker in executor._warm.workers:
         ray.kill(worker.process)

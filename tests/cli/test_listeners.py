@@ -17,7 +17,7 @@ import pytest
 def test_a_local_ray_listens_on_loopback_only_and_tells_a_stranger_nothing_but_its_metrics() -> None:
     # As a person starts it: with neither a mode nor a token.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    script = Path(__file__).parents[1] / "listeners.py"
+    script = Path(__file__).with_name("listeners.py")
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     listeners = json.loads(done.stdout.splitlines()[-1])
