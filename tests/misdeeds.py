@@ -256,3 +256,16 @@ SAID: Mapping[str, tuple[Misdeed, str, str]] = {
     "locked_folder": (_locked, "succeeded", ""),
     "locked": (lambda out: out.chmod(0o555), "succeeded", ""),
 }
+
+
+def _with_process(misdeed: Misdeed) -> Misdeed:
+    """The log says which process it was."""
+    return lambda out: (print(os.getpid(), flush=True), misdeed(out))
+
+
+#: Those that cost them their process.
+COSTLY = {name: _with_process(misdeed) for name, misdeed in {**WRITERS, **LEFT, **DEADLY}.items()}
+#: All others, as `SAID`.
+CHEAP = {**SAID, **{name: (misdeed, "succeeded", "") for name, misdeed in {**PUT_BACK, **ENDED}.items()}}
+#: Name -> what a stage does.
+ALL: Mapping[str, Misdeed] = {**{name: misdeed for name, (misdeed, *_) in CHEAP.items()}, **COSTLY}

@@ -75,7 +75,7 @@ class OddConfig(configs.Config):
 
     value: float
     behaviour: str = "work"
-    """"work", or one of ODD or COSTLY."""
+    """"work", or one of ODD, ODD_METRICS or `misdeeds.ALL`."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return (Metric("value", nullable=True),)
@@ -240,9 +240,6 @@ def _closed(out: Path) -> None:
     raise ValueError("after")
 
 
-#: Not by an `import`, which would make it code of every toy stage.
-misdeeds: Any = importlib.import_module("misdeeds")
-
 #: What a stage may do that nobody expects: what it does, how its attempt ends, and what its error speaks of.
 ODD: Mapping[str, tuple[Callable[[Path], object], str, str]] = {
     "link": (lambda out: (out / "link").symlink_to("nowhere"), "rejected", "link is a symbolic link to 'nowhere'"),
@@ -279,11 +276,7 @@ ODD: Mapping[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "no_streams": (_new_streams, "succeeded", ""),
     "elsewhere": (os.chdir, "succeeded", ""),
-    **misdeeds.SAID,
-    **{name: (deed, "succeeded", "") for name, deed in {**misdeeds.PUT_BACK, **misdeeds.ENDED}.items()},
 }
-#: The same, of those that cost them their process.
-COSTLY = {**misdeeds.WRITERS, **misdeeds.LEFT, **misdeeds.DEADLY}
 
 #: Metrics that are none, and what the error speaks of.
 ODD_METRICS: Mapping[str, tuple[object, str]] = {
@@ -301,9 +294,9 @@ def odd(config: OddConfig, out: Path) -> object:
     (out / "number.txt").write_text(str(config.value))
     if config.behaviour in ODD:
         ODD[config.behaviour][0](out)
-    if config.behaviour in COSTLY:
-        print(os.getpid(), flush=True)
-        COSTLY[config.behaviour](out)
+    elif config.behaviour != "work" and config.behaviour not in ODD_METRICS:
+        # Not by an `import`, which would make it code of every toy stage.
+        importlib.import_module("misdeeds").ALL[config.behaviour](out)
     return ODD_METRICS[config.behaviour][0] if config.behaviour in ODD_METRICS else {"value": config.value}
 
 

@@ -78,7 +78,7 @@ def test_what_a_step_changed_is_as_it_was_for_the_next(store: Store, misdeed: st
     # What a process is given before its first step stays, too.
     run_bundle(requests_for(store, "work"))
     before = {name: part.read() for name, part in PARTS.items()}
-    requests = requests_for(store, "again", misdeed, "work")
+    requests = requests_for(store, "shallow", misdeed, "work")
     attempts = run_bundle(requests)
     assert [attempt.outcome for attempt in attempts] == [Outcome.SUCCEEDED] * 3
     # C code finds what it raises among the modules, too.
