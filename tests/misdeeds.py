@@ -115,7 +115,8 @@ PUT_BACK: Mapping[str, Misdeed] = {
     "numpy": _numpy,
     "no_input": _no_input,
     "few_files": _few_files,
-    "nice": lambda out: os.nice(5),
+    # Only root may take it back.
+    **({"nice": lambda out: os.nice(5)} if os.geteuid() == 0 else {}),
     "one_core": lambda out: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
     "without_json": _without_json,
     "no_path": _no_path,
@@ -204,6 +205,7 @@ ENDED: Mapping[str, Misdeed] = {
 DEADLY: Mapping[str, Misdeed] = {
     "os_exit": lambda out: os._exit(0),
     "segfault": lambda out: ctypes.string_at(0),
+    "closes": lambda out: os.closerange(3, 4096),
     "killed": lambda out: os.kill(os.getpid(), signal.SIGKILL),
 }
 
