@@ -14,7 +14,7 @@ from orchestrator.attempt.attempt import commit, run_attempt, store_at
 from orchestrator.attempt.outcome import RejectedError, store_outcome, successful_attempt
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request, shares_work
-from orchestrator.attempt.seal import check_open_files, same_folder, sealed
+from orchestrator.attempt.seal import same_folder, sealed, sealed_bundle
 from orchestrator.attempt.stage_call import (
     check_metrics,
     config_of,
@@ -49,7 +49,7 @@ def run_bundle(
         BaseException: what a signal handler raised to end this process; never what a stage raised.
     """
     fetched: dict[Artifact, Path] = {}
-    with signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
+    with signals.watched(), PROCESS.capturing(store_at(requests[0].store)), sealed_bundle():
         together = _run_together(requests, guard, fetched) if shares_work(requests) else ()
         done = {attempt.address: attempt for attempt in together}
         attempts: list[Attempt] = []
@@ -59,7 +59,6 @@ def run_bundle(
                 attempt = run_attempt(request, fetched, guard)
             if attempt is not None:
                 attempts.append(attempt)
-        check_open_files()
     committed = {attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED}
     try:
         if committed:

@@ -20,9 +20,10 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from orchestrator.attempt.process import PROCESS
-from orchestrator.attempt.surroundings import PARTS
+from orchestrator.attempt.surroundings import CHANGING, PARTS, STEADY, Part
 from workers.model_cache import kept
 
 #: Seconds that threads and children which are about to end get for it. Only where there are any.
@@ -44,6 +45,10 @@ _KEPT_MODULES = (
 _KEPT_NAMES = ("fsspecIO", "asyncio_")
 
 
+#: Number of loaded modules -> the steady parts as they were then; None between bundles, when everybody may change them.
+_known: dict[int, list[tuple[str, Part, Any]]] | None = None
+
+
 class sealed:  # noqa: N801 (a context manager, as those of contextlib)
     """Put this process back as it was, whatever was done to it meanwhile; what cannot be put back makes it spoilt.
 
@@ -57,13 +62,13 @@ class sealed:  # noqa: N801 (a context manager, as those of contextlib)
         self._model = kept()
         self._threads = threading.enumerate()
         self._children = _children(self._threads)
-        self._before = []
-        for name, part in PARTS.items():
-            try:
-                self._before.append((name, part, part.read()))
-            except Exception:
-                # A library may refuse to tell, if somebody has used two ways of setting one thing.
-                continue
+        number = len(sys.modules)
+        steady = _known.get(number) if _known is not None else None
+        if steady is None:
+            steady = _read(STEADY)
+            if _known is not None:
+                _known[number] = steady
+        self._before = [*steady, *_read(CHANGING)]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -154,14 +159,22 @@ def same_folder() -> Iterator[None]:
                 part.restore(before)
 
 
-def check_open_files() -> None:
-    """Spoil this process if a bundle left so many files open that another may get none."""
+@contextlib.contextmanager
+def sealed_bundle() -> Iterator[None]:
+    """Seal the steps of a bundle at a lower cost; spoil this process if it has so many files open in the end that there
+    may be too few for another.
+    """
+    global _known
+    _known = {}
     try:
+        yield
+    finally:
+        _known = None
+    # Not on every platform.
+    with contextlib.suppress(OSError):
         count = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (for each bundle)
-    except OSError:
-        return
-    if count > _FILES * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
-        _spoil(f"steps left {count:,} files open")
+        if count > _FILES * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            _spoil(f"steps left {count:,} files open")
 
 
 def make_read_only(folder: Path, names: Collection[str]) -> None:
@@ -191,6 +204,17 @@ def _change_mode(path: str, taken: int, given: int) -> None:
             # Some file systems have no modes, or only one.
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                 raise
+
+
+def _read(parts: dict[str, Part]) -> list[tuple[str, Part, Any]]:
+    found = []
+    for name, part in parts.items():
+        try:
+            found.append((name, part, part.read()))
+        except Exception:
+            # A library may refuse to tell, if somebody has used two ways of setting one thing.
+            continue
+    return found
 
 
 def _spoil(reason: str) -> None:

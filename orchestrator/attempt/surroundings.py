@@ -254,30 +254,35 @@ def _restore_torch(before: Any) -> None:
     cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = flags
 
 
-#: All parts. First what everything else here needs.
-PARTS: Mapping[str, Part] = {
+#: Parts that nothing of ours changes between two steps of a bundle, unless it imports something. First what everything
+#: else here needs.
+STEADY: dict[str, Part] = {
     "the recursion limit": Part(sys.getrecursionlimit, sys.setrecursionlimit),
     "tracing": Part(_read_hooks, _restore_hooks),
     "builtins": _dictionary(vars(builtins)),
     "os": _dictionary(vars(os)),
     "time": _dictionary(vars(time)),
-    "the environment": Part(_read_environment, _restore_environment),
     "the working directory": Part(_read_folder, _restore_folder),
     "the umask": Part(_read_umask, os.umask),
     "standard input": Part(_read_input, _restore_input),
     "resource limits": Part(_read_limits, _restore_limits),
     "the priority": Part(_read_priority, _restore_priority),
-    "signal handlers": Part(_read_handlers, _restore_handlers),
     "blocked signals": Part(_read_mask, _restore_mask),
+    "the garbage collector": Part(gc.isenabled, _restore_collector),
+    "the locale": Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
+    "how processes are started": Part(lambda: multiprocessing.get_start_method(allow_none=True), _restore_start_method),
+    "the timeout of sockets": Part(socket.getdefaulttimeout, socket.setdefaulttimeout),
+}
+#: The others, which are read before every step.
+CHANGING: dict[str, Part] = {
+    "the environment": Part(_read_environment, _restore_environment),
+    "signal handlers": Part(_read_handlers, _restore_handlers),
     "timers": Part(_read_timers, _restore_timers),
     # One that is taken out while another is imported goes unnoticed: to look for each of them takes 10 µs.
     "loaded modules": Part(lambda: len(sys.modules), _restore_modules),
     "the import path": Part(sys.path.copy, _restore_path),
-    "the garbage collector": Part(gc.isenabled, _restore_collector),
     "filters of warnings": Part(lambda: list(warnings.filters), _restore_filters),
-    "the locale": Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
-    "how processes are started": Part(lambda: multiprocessing.get_start_method(allow_none=True), _restore_start_method),
-    "the timeout of sockets": Part(socket.getdefaulttimeout, socket.setdefaulttimeout),
     "numpy's errors": Part(_read_numpy, _restore_numpy),
     "torch's settings": Part(_read_torch, _restore_torch),
 }
+PARTS: dict[str, Part] = {**STEADY, **CHANGING}

@@ -24,7 +24,7 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.seal import sealed
-from orchestrator.attempt.surroundings import PARTS
+from orchestrator.attempt.surroundings import PARTS, STEADY
 from orchestrator.keys import digest
 from orchestrator.run.executors import Ended
 from orchestrator.store import Store
@@ -207,7 +207,7 @@ def test_what_cannot_be_put_back_spoils_the_process(fault: type[Exception], monk
     def refuse(before: object) -> None:
         raise fault("not permitted")
 
-    monkeypatch.setitem(PARTS, "resource limits", part._replace(restore=refuse))  # type: ignore[arg-type]
+    monkeypatch.setitem(STEADY, "resource limits", part._replace(restore=refuse))  # type: ignore[arg-type]
     before = part.read()
     with sealed():
         misdeeds.PUT_BACK["few_files"](Path())
