@@ -72,6 +72,7 @@ CATCHES_ALL = {
     "orchestrator/attempt/bundle.py": "a stage that does several steps together",
     "orchestrator/attempt/outcome.py": "the error of a stage, whose attributes may raise too",
     "orchestrator/attempt/rerun.py": "a stage that is run again: what it raises is a finding",
+    "orchestrator/attempt/seal.py": "what a stage put in the place of parts of its process",
     "orchestrator/attempt/stage_call.py": "what a stage returned",
     "orchestrator/notebook.py": "what the caller's own function raises: it is raised again once the run has ended",
     "orchestrator/run/executors/ray_start.py": "Ray",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -74,7 +75,7 @@ class OddConfig(configs.Config):
 
     value: float
     behaviour: str = "work"
-    """"work", or one of ODD."""
+    """"work", or one of ODD, ODD_METRICS or `misdeeds.ALL`."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return (Metric("value", nullable=True),)
@@ -293,6 +294,9 @@ def odd(config: OddConfig, out: Path) -> object:
     (out / "number.txt").write_text(str(config.value))
     if config.behaviour in ODD:
         ODD[config.behaviour][0](out)
+    elif config.behaviour != "work" and config.behaviour not in ODD_METRICS:
+        # Not by an `import`, which would make it code of every toy stage.
+        importlib.import_module("misdeeds").ALL[config.behaviour](out)
     return ODD_METRICS[config.behaviour][0] if config.behaviour in ODD_METRICS else {"value": config.value}
 
 

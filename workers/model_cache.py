@@ -38,3 +38,8 @@ def cached_model(identity: Hashable, load: Callable[[], T]) -> T:
         _kept = (identity, load())
     loaded: T = _kept[1]
     return loaded
+
+
+def kept() -> object:
+    """Return what is cached now; it is another object after another model was loaded."""
+    return _kept

@@ -22,6 +22,7 @@ from orchestrator.attempt.outcome import (
 )
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
+from orchestrator.attempt.seal import make_read_only
 from orchestrator.attempt.stage_call import call_stage
 from orchestrator.store import (
     ClaimedError,
@@ -111,7 +112,7 @@ def _try_step(
 def commit(
     request: Request, store: Store, lease: Lease, metrics: dict[str, float | Undefined], started: float, seconds: float
 ) -> Manifest:
-    """Publish the output of a stage; return the manifest of what the store has then.
+    """Publish the output of a stage, read-only from now on; return the manifest of what the store has then.
 
     Args:
         request: the step.
@@ -129,6 +130,7 @@ def commit(
     address = request.step.address
     try:
         files = OUTAGE.endure(lambda: list_files(lease.folder), proof=False)
+        make_read_only(lease.folder, files)
     except UnfitError as error:
         raise RejectedError(str(error)) from error
     manifest = Manifest(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from orchestrator.attempt import signals
 from orchestrator.attempt.attempt import commit, run_attempt, store_at
-from orchestrator.attempt.folder import same_folder
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import RejectedError, error_class_of, store_outcome, successful_attempt
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request, shares_work
+from orchestrator.attempt.seal import same_folder, sealed, sealed_bundle
 from orchestrator.attempt.stage_call import (
     check_metrics,
     config_of,
@@ -42,22 +42,25 @@ def run_bundle(
         guard: context manager entered around each attempt, for time limits.
 
     Returns:
-        The attempts that were made. If the GPU failed or is missing, the last one is `CRASHED`: then this process may
-        run no further step, and the rest of the bundle was not begun.
+        The attempts that were made, at least one. If the GPU failed or is missing, the last one is `CRASHED`: then this
+        process may run no further step, and the rest of the bundle was not begun. The same is true where
+        `PROCESS.spoilt` is set afterwards.
 
     Raises:
         BaseException: what a signal handler raised to end this process; never what a stage raised.
     """
     fetched: dict[Artifact, Path] = {}
-    with OUTAGE.deferring(), signals.watched(), PROCESS.capturing(store_at(requests[0].store)):
+    store = store_at(requests[0].store)
+    with OUTAGE.deferring(), signals.watched(), PROCESS.capturing(store), sealed_bundle():
         together = _run_together(requests, guard, fetched) if shares_work(requests) else ()
         done = {attempt.address: attempt for attempt in together}
-        attempts = []
+        attempts: list[Attempt] = []
         for request in requests:
-            attempt = done.get(request.step.address) or run_attempt(request, fetched, guard)
-            attempts.append(attempt)
-            if attempt.outcome is Outcome.CRASHED:
-                break
+            attempt = done.get(request.step.address)
+            if attempt is None and not (attempts and _must_end(attempts)):
+                attempt = run_attempt(request, fetched, guard)
+            if attempt is not None:
+                attempts.append(attempt)
     committed = {attempt.address for attempt in attempts if attempt.outcome is Outcome.SUCCEEDED}
     try:
         if committed:
@@ -70,6 +73,10 @@ def run_bundle(
             for each in attempts
         ]
     return attempts
+
+
+def _must_end(attempts: Sequence[Attempt]) -> bool:
+    return PROCESS.spoilt is not None or any(attempt.outcome is Outcome.CRASHED for attempt in attempts)
 
 
 def _run_together(
@@ -96,6 +103,8 @@ def _run_together(
                 return
             function = prepared_function(requests[0].step.definition.together, requests[0])
             OUTAGE.endure(lambda: PROCESS.begin_log(requests[0]), proof=False)
+            # Between two results the stage has not ended.
+            stack.enter_context(sealed())
             clock = time.perf_counter()
             with guard(_with_timeout_of(requests[0], len(requests))), same_folder():
                 results = function([call for _, _, call in begun])

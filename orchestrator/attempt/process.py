@@ -35,6 +35,8 @@ class Process:
         """(code and source that were found here, number of loaded modules at that time)."""
         self._threads = (0, 0)
         """(number of threads that the libraries were limited to, number of loaded modules at that time)."""
+        self.spoilt: str | None = None
+        """What a step left behind in this process that cannot be put back; then it may run no further bundle."""
 
     def prepare(self, request: Request) -> None:
         """Prepare the process for a request: check its code, limit its threads, allow GPUs or not.
@@ -84,6 +86,14 @@ class Process:
         if self._capture:
             with contextlib.suppress(BaseException):
                 self._capture.write(redact(traceback.format_exc()))
+
+    # --- what steps leave behind
+
+    def spoil(self, reason: str) -> None:
+        """Note that this process may run no further bundle; the reason is told in the log of the step."""
+        self.spoilt = self.spoilt or reason
+        if self._capture:
+            self._capture.write(f"{reason}; this process runs no further step\n")
 
     # --- code and threads
 

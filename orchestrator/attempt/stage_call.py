@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.attempt.folder import same_folder
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import DamagedInputsError, RejectedError, describe_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
+from orchestrator.attempt.seal import sealed
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
@@ -56,7 +56,7 @@ def call_stage(
     options = {"batch_size": batch_size} if definition.batches and batch_size else {}
     with guard(request):
         function = prepared_function(definition.function, request)
-        with same_folder():
+        with sealed():
             returned = definition.call(function, config, out, {**inputs, **options})
         metrics = check_metrics(returned, config.declared(), request.step)
         keep_declared_files(out, definition.files)

@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import misdeeds
 import pyarrow.parquet as pq
 import pytest
 import toy
@@ -26,6 +28,7 @@ from orchestrator.explain.preview import preview
 from orchestrator.explain.status import status
 from orchestrator.explain.why import explain
 from orchestrator.keys import digest
+from orchestrator.maintenance.verify import verify
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.session import open_session
 from orchestrator.store import Store, list_files
@@ -33,6 +36,8 @@ from orchestrator.store.posix import PosixStore
 from orchestrator.store.trash import delete
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 from workers.metric import Undefined
+
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
 
 @pytest.fixture
@@ -48,11 +53,15 @@ def request_for(store: Store, behaviour: str, value: int, stage: str = "toy_odd"
     return Request(step, 1, Runtime(), store.location, "abc", "driver")
 
 
-@pytest.mark.parametrize("behaviour", [*toy.ODD, *toy.ODD_METRICS])
+#: What costs no process: what it does, how its attempt ends, and what its error speaks of.
+CHEAP = {**toy.ODD, **misdeeds.CHEAP}
+
+
+@pytest.mark.parametrize("behaviour", [*CHEAP, *toy.ODD_METRICS])
 def test_what_a_stage_does_is_the_outcome_of_its_own_step_alone(
     store: Store, behaviour: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    outcome, words = toy.ODD[behaviour][1:] if behaviour in toy.ODD else ("rejected", toy.ODD_METRICS[behaviour][1])
+    outcome, words = CHEAP[behaviour][1:] if behaviour in CHEAP else ("rejected", toy.ODD_METRICS[behaviour][1])
     requests = [request_for(store, each, value) for value, each in enumerate(["work", behaviour, "work"])]
     before, odd, after = run_bundle(requests)
     assert (before.outcome, after.outcome) == (Outcome.SUCCEEDED, Outcome.SUCCEEDED)
@@ -128,14 +137,27 @@ def test_what_one_of_many_raises_costs_the_others_nothing(tmp_path: Path, store:
 
 # --- a sweep
 
-_GOOD = "".join(f"    good{number}: {{value: {number}}}\n" for number in range(30))
-_ODD = "".join(f"    {name}: {{value: {30 + place}, behaviour: {name}}}\n" for place, name in enumerate(toy.ODD))
-SWEEP = f"""\
+GOOD = 60
+#: What ends its process, or cannot be ended without it, has no place in the process of `--inline`.
+INLINE = (*CHEAP, *misdeeds.LEFT)
+#: All of them.
+EVERY = (*CHEAP, *misdeeds.COSTLY)
+BAD = [*(name for name, (_, outcome, _) in CHEAP.items() if outcome != "succeeded"), *misdeeds.DEADLY]
+
+
+def odd_sweep(kinds: Sequence[str]) -> str:
+    """Odd stages among good ones."""
+    good = [f"good{number}: {{value: {number}}}" for number in range(GOOD)]
+    odd = [f"{name}: {{value: {GOOD + place}, behaviour: {name}}}" for place, name in enumerate(kinds)]
+    every = max(1, GOOD // len(odd))
+    mixed = [line for place, each in enumerate(odd) for line in (*good[place * every : (place + 1) * every], each)]
+    lines = "".join(f"    {line}\n" for line in (*mixed, *good[len(odd) * every :]))
+    return f"""\
 name: odd
 question: Who takes the others along?
 axes:
   kind:
-{_GOOD}{_ODD}\
+{lines}\
 stages:
   odd: {{stage: toy_odd, config: $kind}}
 runtime: {{default: {{attempts: 1}}}}
@@ -143,15 +165,14 @@ tracking: false
 uses: [toy]
 namespace: toy
 """
-ODD = [name for name, (_, outcome, _) in toy.ODD.items() if outcome != "succeeded"]
 
 
-def check_table(folder: Path) -> None:
+def check_table(folder: Path, kinds: Sequence[str]) -> None:
     """All are good but those that are not."""
     rows = pq.read_table(folder / "out" / "sweeps" / "odd" / "results.parquet").to_pylist()
     assert {row["kind"]: row["status"] for row in rows} == {
-        **{f"good{number}": "succeeded" for number in range(30)},
-        **{name: "failed" if name in ODD else "succeeded" for name in toy.ODD},
+        **{f"good{number}": "succeeded" for number in range(GOOD)},
+        **{name: "failed" if name in BAD else "succeeded" for name in kinds},
     }
 
 
@@ -171,14 +192,17 @@ def check_commands(folder: Path) -> None:
 
 
 def test_steps_beside_odd_ones_all_succeed_inline_and_every_command_works_afterwards(tmp_path: Path) -> None:
-    toy_sweep.write_sweep(tmp_path, SWEEP, "odd.yaml")
+    toy_sweep.write_sweep(tmp_path, odd_sweep(INLINE), "odd.yaml")
     done = sweep(tmp_path, "run", "odd.yaml", "--inline", "--outputs", "out")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "\x1b" not in done.stdout
-    assert f"{len(ODD)} of {30 + len(toy.ODD)} cells are missing" in done.stdout
-    check_table(tmp_path)
+    missing = len(set(BAD) & set(INLINE))
+    assert f"{missing} of {GOOD + len(INLINE)} cells are missing" in done.stdout
+    check_table(tmp_path, INLINE)
     check_commands(tmp_path)
+    done = sweep(tmp_path, "verify", "odd.yaml", "--outputs", "out")
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.ray
@@ -195,12 +219,16 @@ def test_steps_beside_odd_ones_all_succeed_on_ray(
             pass
 
     monkeypatch.setattr(module, "_executor", lambda session, address, inline: Staying(address))
-    session = open_session(toy_sweep.write_sweep(tmp_path, SWEEP, "odd.yaml"), outputs=str(tmp_path / "out"))
+    session = open_session(toy_sweep.write_sweep(tmp_path, odd_sweep(EVERY), "odd.yaml"), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
-    check_table(tmp_path)
+    check_table(tmp_path, EVERY)
     for told in (status(session), explain(session, "kind=shady"), preview(session)):
         json.dumps(told, ensure_ascii=False).encode()
     assert session.results().table().equals(pq.read_table(session.outputs.results))
+    # What was left behind has had the time to do harm.
+    time.sleep(misdeeds.LATER)
+    found = verify(session, 0, 0, True, 0, False)
+    assert (found.checked, found.damaged) == (GOOD + len(EVERY) - len(BAD), {})
 
 
 # --- who told us to end

@@ -26,6 +26,7 @@ BELOW = {"toy_source": ["toy_double", "toy_total"], "toy_double": ["toy_total"],
 
 
 def truncate(path: Path, chance: random.Random) -> None:
+    path.chmod(0o644)
     path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
 
 
@@ -34,6 +35,7 @@ def flip(path: Path, chance: random.Random) -> None:
     stat = path.stat()
     content = bytearray(path.read_bytes())
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.chmod(0o644)
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 

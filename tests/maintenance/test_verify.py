@@ -63,6 +63,8 @@ def flip(session: Session, number: int) -> None:
     text = bytearray(files.cat_file(path))
     text[0] ^= 1
     before = Path(path).stat() if Path(path).exists() else None
+    if before:
+        Path(path).chmod(0o644)
     files.pipe_file(path, bytes(text))
     if before:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -62,6 +62,7 @@ def test_what_a_cell_made_is_read_when_somebody_asks_and_again_when_a_step_chang
     names = ("source\\: committed\\, 2 shards", "double\\: committed\\, 2 shards", "total\\: committed")
     assert tuple(each.label for each in app.expander) == names
     torn = Path(session.outputs.store, "artifacts", *session.plan.cell(0).steps["total"][0], "number.txt")
+    torn.chmod(0o644)
     torn.write_text("23")
     app.selectbox(key="made_by").select("total").run()
     assert not app.exception

@@ -166,6 +166,7 @@ def test_a_damaged_artifact_is_reported_set_aside_and_made_again(
             folder.rename(tmp_path / folder.name)
     victim = sorted((artifacts / stage).iterdir())[0]
     if below:
+        (victim / "number.txt").chmod(0o644)
         (victim / "number.txt").write_text("999")
     else:
         (victim / "manifest.json").write_text("{")

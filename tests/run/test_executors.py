@@ -102,7 +102,9 @@ def test_a_step_that_hangs_is_timed_out(executor: Executor, store: Store) -> Non
 def test_a_damaged_input_is_reported_by_its_address(executor: Executor, store: Store) -> None:
     source = make_request(store)
     run_one(executor, source)
-    (Path(store.location) / "artifacts" / "toy_source" / source.step.key / "number.txt").write_text("4.0")
+    number = Path(store.location) / "artifacts" / "toy_source" / source.step.key / "number.txt"
+    number.chmod(0o644)
+    number.write_text("4.0")
     address = source.step.address
     step = Step(
         Artifact("toy_double", "d" * 32), "double", toy.STAGES["toy_double"], {}, "{}", {"number": (address,)}, {}

@@ -89,7 +89,9 @@ def test_an_input_that_cannot_be_set_aside_costs_its_readers_alone(
     for stage in ("toy_double", "toy_total"):
         for folder in (artifacts / stage).iterdir():
             folder.rename(tmp_path / folder.name)
-    next((artifacts / "toy_source").iterdir()).joinpath("number.txt").write_text("999")
+    number = next((artifacts / "toy_source").iterdir()).joinpath("number.txt")
+    number.chmod(0o644)
+    number.write_text("999")
     aside = Path(session.outputs.store) / "damaged"
     aside.touch()
     code, session = run_inline(tmp_path)

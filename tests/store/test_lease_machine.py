@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from lease_world import Driver, MemoryMedium, ObjectWorld, PosixWorld, ServedWorld, World
+from lease_objects import MemoryMedium, ObjectWorld, ServedWorld
+from lease_world import Driver, PosixWorld, World
 from store_samples import ADDRESS
 
 from orchestrator.store import lease as lease_module

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import ray
+from ray._private.worker import global_worker
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -246,9 +247,9 @@ class RayExecutor:
         else:
             self._shapes[bundle.shape] -= 1
         try:
-            attempts: list[Attempt] = pickle.loads(ray.get(task))
+            attempts, ending = pickle.loads(ray.get(task))
             ended = [Ended(requests, tuple(attempts))]
-            if bundle.worker and _must_end(attempts):
+            if bundle.worker and ending:
                 _end_worker(bundle.worker.process)
                 ended += self._abandon(bundle.worker)
             return ended
@@ -277,9 +278,35 @@ class RayExecutor:
 _ShippedCode = tuple[str, str, tuple[Any]]
 
 
-def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
+#: Calls after which Ray ends a process, having reported the last. None makes so many: see `_retire`.
+_CALLS = 2**30
+
+
+def _run_once(requests: bytes, code: _ShippedCode | None) -> bytes:
+    """Run a bundle; return its attempts, and whether this process may run no other."""
     _take_code(code)
-    return pickle.dumps(run_bundle(pickle.loads(requests), _Watchdog), pickle.HIGHEST_PROTOCOL)
+    attempts = run_bundle(pickle.loads(requests), _Watchdog)
+    return pickle.dumps((attempts, _must_end(attempts)), pickle.HIGHEST_PROTOCOL)
+
+
+def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
+    """Run a bundle in a process that is there for the next one too, if it may."""
+    ended = _run_once(requests, code)
+    if PROCESS.spoilt:
+        _retire()
+    return ended
+
+
+def _retire() -> None:
+    """Have Ray end this process when it has reported the running task, as if it had made all its calls.
+
+    Ray has no public way: what ends a process by itself loses the result of the task, or the next task.
+    """
+    calls: dict[Any, Any] = global_worker.function_actor_manager._num_task_executions
+    for function in calls:
+        calls[function] = _CALLS - 1
+    # A thread that a stage left is not waited for: it may write into what is committed, or never end.
+    threading._register_atexit(os._exit, 0)  # type: ignore[attr-defined]
 
 
 def _take_code(code: _ShippedCode | None) -> None:
@@ -298,13 +325,13 @@ _taken: dict[str, str] = {}
 
 
 def _must_end(attempts: Sequence[Attempt]) -> bool:
-    """Tell whether the process that made these attempts may run nothing more; see `run_bundle`."""
-    return any(each.outcome is Outcome.CRASHED for each in attempts)
+    """Tell whether this process, which made these attempts, may run nothing more; see `run_bundle`."""
+    return PROCESS.spoilt is not None or any(each.outcome is Outcome.CRASHED for each in attempts)
 
 
-_run = ray.remote(max_retries=0, runtime_env=_WITHOUT_GPUS)(_run_pickled)
+_run = ray.remote(max_retries=0, max_calls=_CALLS, runtime_env=_WITHOUT_GPUS)(_run_pickled)
 #: Only a process that ends gives back all GPU memory, and is rid of what a failed GPU left in it.
-_run_on_gpu = ray.remote(max_retries=0, max_calls=1)(_run_pickled)
+_run_on_gpu = ray.remote(max_retries=0, max_calls=1)(_run_once)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -319,7 +346,7 @@ class _WarmWorker:
         # The next bundle may arrive before the driver has the result of the last.
         attempts = [] if self._ending else run_bundle(pickle.loads(requests), _Watchdog)
         self._ending = self._ending or _must_end(attempts)
-        return pickle.dumps(attempts, pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((attempts, self._ending), pickle.HIGHEST_PROTOCOL)
 
 
 def _start_worker(shape: _Shape) -> Any:

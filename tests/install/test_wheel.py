@@ -15,7 +15,7 @@ from servers import put_mlflow_database
 
 from orchestrator.sweep.new_study import TEMPLATE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("orchestrator", "workers", "dashboards")
 
 
