@@ -79,15 +79,17 @@ def drive(
     inline: bool = False,
     tracking_uri: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    apart: bool = False,
 ) -> int:
     """Run the missing steps of a sweep, and keep its table, its heartbeat and MLflow up to date meanwhile.
 
     Args:
         session: the sweep; its schedule is updated during the run.
         address: address of the Ray cluster; None takes RAY_ADDRESS, or else starts Ray on this machine.
-        inline: run the steps one by one in this process, without Ray.
+        inline: run the steps one by one, without Ray.
         tracking_uri: MLflow's tracking URI; None takes that of the sweep.
         on_event: called with every event, in this thread; may raise KeyboardInterrupt while the loop runs.
+        apart: with `inline`, run the steps in a child process, whose death is a step's outcome; else in this process.
 
     Returns:
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
@@ -109,15 +111,14 @@ def drive(
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
     with contextlib.closing(publisher) if publisher else contextlib.nullcontext():
-        return _drive(session, results, publisher, address, inline, on_event)
+        return _drive(session, results, publisher, lambda: _executor(session, address, inline, apart), on_event)
 
 
 def _drive(
     session: Session,
     results: Results,
     publisher: Publisher | None,
-    address: str | None,
-    inline: bool,
+    executor: Callable[[], Executor],
     on_event: Callable[[Event], None],
 ) -> int:
     signalled: int | None = None
@@ -127,7 +128,7 @@ def _drive(
         on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        signalled = _Run(session, results, _executor(session, address, inline), publisher, on_event).run()
+        signalled = _Run(session, results, executor(), publisher, on_event).run()
     write_error: StoreError | None = None
     try:
         table = results.table()
@@ -189,7 +190,11 @@ def _exit_code(session: Session, table: pa.Table) -> int:
     return int(any(statuses[index] != "succeeded" for index in session.chosen))
 
 
-def _executor(session: Session, address: str | None, inline: bool) -> Executor:
+def _executor(session: Session, address: str | None, inline: bool, apart: bool) -> Executor:
+    if inline and apart:
+        from orchestrator.run.executors.child import ChildExecutor
+
+        return ChildExecutor()
     if inline:
         from orchestrator.run.executors.inline import InlineExecutor
 

@@ -74,6 +74,7 @@ CATCHES_ALL = {
     "orchestrator/attempt/rerun.py": "a stage that is run again: what it raises is a finding",
     "orchestrator/attempt/stage_call.py": "what a stage returned",
     "orchestrator/notebook.py": "what the caller's own function raises: it is raised again once the run has ended",
+    "orchestrator/run/executors/child_main.py": "a module of stages that is not ours",
     "orchestrator/run/executors/ray_start.py": "Ray",
     "orchestrator/store/atomic.py": "a file system or an object store",
     "orchestrator/store/object_medium.py": "an object store",

@@ -35,6 +35,8 @@ class Process:
         """(code and source that were found here, number of loaded modules at that time)."""
         self._threads = (0, 0)
         """(number of threads that the libraries were limited to, number of loaded modules at that time)."""
+        self.spoilt: str | None = None
+        """Why this process may run no further bundle; None if it may."""
 
     def prepare(self, request: Request) -> None:
         """Prepare the process for a request: check its code, limit its threads, allow GPUs or not.

@@ -1,4 +1,4 @@
-"""One contract for both executors: every attempt is classified, recorded and logged in the same way."""
+"""One contract for all executors: every attempt is classified, recorded and logged in the same way."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ from toy_requests import make_request, run_all, run_one
 from orchestrator.attempt.outcome import successful_attempt
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Executor, ray_start
+from orchestrator.run.executors.child import ChildExecutor
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 
 
-@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(scope="module")
+def _child() -> Iterator[Executor]:
+    executor = ChildExecutor()
+    yield executor
+    executor.stop()
+
+
+@pytest.fixture(params=["inline", "child", pytest.param("ray", marks=pytest.mark.ray)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "inline":
         yield InlineExecutor()
+    elif request.param == "child":
+        yield request.getfixturevalue("_child")
     else:
         request.getfixturevalue("local_ray")
         from orchestrator.run.executors.ray_cluster import RayExecutor

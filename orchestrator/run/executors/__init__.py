@@ -1,4 +1,4 @@
-"""Executors run steps: `inline` in this process, `ray_cluster` on Ray; one contract suite tests both."""
+"""Executors run steps: `inline` in this process, `child` in one beside it, `ray_cluster` on Ray; one suite for all."""
 
 from __future__ import annotations
 

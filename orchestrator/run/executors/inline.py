@@ -1,4 +1,4 @@
-"""Runs steps one after another in this process: for tests, `--inline` and debuggers."""
+"""Runs steps one after another in this process: for notebooks and tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.types import Outcome, Runtime
 
 
 class InlineExecutor:
-    """An executor without Ray; a step that crashes takes the whole process with it."""
+    """An executor without Ray, in this process, which a step that crashes takes with it; `child` is safe from that."""
 
     def __init__(self) -> None:
         self.cpus = 1.0
@@ -53,7 +53,7 @@ class InlineExecutor:
         if not self._queue:
             return []
         requests = self._queue.popleft()
-        attempts = tuple(run_bundle(requests, _alarm))
+        attempts = tuple(run_bundle(requests, alarm))
         for attempt in attempts:
             if attempt.outcome is Outcome.CRASHED:
                 self._gpu_failure = f"no step can run in this process after {attempt.entry}: {attempt.error}"
@@ -76,7 +76,7 @@ class InlineExecutor:
 
 
 @contextlib.contextmanager
-def _alarm(request: Request) -> Iterator[None]:
+def alarm(request: Request) -> Iterator[None]:
     """Raise TimeoutError in the main thread after the timeout; other threads have none, and steps run on."""
     seconds = request.runtime.timeout
     if seconds is None or threading.current_thread() is not threading.main_thread():
