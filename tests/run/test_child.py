@@ -190,7 +190,9 @@ def test_the_process_of_a_driver_that_is_killed_dies_with_it(tmp_path: Path) -> 
 def test_a_process_ends_when_its_driver_has_nothing_more_for_it(store: Store) -> None:
     executor = ChildExecutor()
     assert run_one(executor, make_request(store)).outcome is Outcome.SUCCEEDED
-    (process,) = psutil.Process().children()
+    assert executor._child
+    process = psutil.Process(executor._child._process.pid)
+    assert not is_gone(process)
     executor.stop()
     assert is_gone(process)
 

@@ -213,6 +213,11 @@ def test_the_claim_of_a_killed_driver_holds_up_nobody_on_its_host(tmp_path: Path
     driver.wait()
     (left,) = claims.rglob("*/*")
     session = open_session(path, ["stages.source.config.behaviour=work"], outputs=str(tmp_path / "out"))
-    store = session.store
-    with claimed(store, Artifact("toy_source", left.name), "next", None):
+    store, address = session.store, Artifact("toy_source", left.name)
+    found = parse_holder(store.claim(address, "x") or "")
+    assert found
+    # The process of the step dies with its driver, and a moment later.
+    while not found.gone():
+        time.sleep(0.05)
+    with claimed(store, address, "next", None):
         pass
