@@ -19,7 +19,7 @@ import toy_sweep
 from toy_requests import make_request, run_all, run_one
 from toy_runs import command, environment
 
-from orchestrator.run.executors import ExecutorLostError, child
+from orchestrator.run.executors import Ended, ExecutorLostError, child
 from orchestrator.run.executors.child import ChildExecutor
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store
@@ -219,6 +219,23 @@ def test_a_gpu_that_fails_costs_its_step_a_try_and_the_process(executor: ChildEx
     assert [each.outcome for each in again.attempts] == [Outcome.SUCCEEDED]
     logs = [Path(each.log or "").read_text() for each in (ended.attempts[0], again.attempts[0])]
     assert logs[0] != logs[1]
+
+
+@pytest.mark.faults
+def test_what_waits_for_a_process_that_dies_is_not_begun(executor: ChildExecutor, store: Store) -> None:
+    crash, behind = make_request(store, "crash"), make_request(store, "work")
+    for request in (crash, behind):
+        slot = executor.find_slot(request.runtime, {})
+        assert slot is not None
+        executor.submit([request], slot)
+    # It has one to run and the next one, and no more.
+    assert executor.find_slot(Runtime(), {}) is None
+    ended: list[Ended] = []
+    while not ended:
+        ended = executor.wait(1)
+    assert [[each.outcome for each in one.attempts] for one in ended] == [[Outcome.CRASHED], []]
+    assert ended[1].requests == (behind,)
+    assert run_one(executor, behind).outcome is Outcome.SUCCEEDED
 
 
 def test_a_bundle_that_names_what_cannot_be_imported_fails_and_the_next_one_runs(

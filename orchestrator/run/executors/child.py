@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from typing import Any
 
@@ -20,8 +20,10 @@ from orchestrator.run.executors.child_main import Done, Limited, Listening, Orde
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.run.executors.recovery import UnreadableError, record_failure, recovered_attempts
 from orchestrator.study.modules import study_of
-from orchestrator.types import Outcome
+from orchestrator.types import Outcome, Runtime
 
+#: Bundles that the process has: the one that it runs, and the next, so that neither waits while the driver thinks.
+_BUNDLES = 2
 #: Seconds that a step may run beyond its time limit: within it ends itself, unless C code keeps it from hearing.
 GRACE = 10.0
 #: Seconds that a process has to end, and its step to clean up, before it is killed.
@@ -39,19 +41,24 @@ class ChildExecutor(InlineExecutor):
         """Start the process; its imports go on beside whatever this one does next."""
         super().__init__()
         self._child: _Child | None = _Child()
-        self._submitted = 0.0
-        """When the queued bundle was sent, Unix time in seconds."""
+        self._begun = 0.0
+        """When the process may have begun the first bundle of the queue, Unix time in seconds."""
+
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+        """Return a slot if at most one bundle is queued, for the model that was loaded last if it has ready steps."""
+        return self._slot(ready) if len(self._queue) < _BUNDLES else None
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
         """Send a bundle to the process; start another one if it is gone."""
-        super().submit(requests, slot)
-        if self._child is None or not self._child.alive():
+        if self._child is None or not (self._queue or self._child.alive()):
             self._child = _Child()
-        self._submitted = time.time()
+        if not self._queue:
+            self._begun = time.time()
+        super().submit(requests, slot)
         self._child.send(requests)
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Wait for the bundle. The death of the process is an attempt that crashed, or that took too long.
+        """Wait for a bundle. The death of the process is an attempt that crashed, or that took too long.
 
         Raises:
             ExecutorLostError: no such process can be started.
@@ -72,20 +79,26 @@ class ChildExecutor(InlineExecutor):
         if answer is None:
             return []
         self._queue.popleft()
+        begun, self._begun = self._begun, time.time()
         if isinstance(answer, Unreadable):
             unread = UnreadableError(f"the process of the steps cannot import what they name: {answer.reason}")
-            failed = [record_failure(each, Outcome.FAILED, unread, self._submitted) for each in requests]
-            return [Ended(requests, tuple(failed))]
+            return [Ended(requests, tuple(record_failure(each, Outcome.FAILED, unread, begun) for each in requests))]
         if answer.last:
             child.end()
-            self._child = None
+            return [Ended(requests, answer.attempts), *self._abandon()]
         return [Ended(requests, answer.attempts)]
 
     def _lost(self, error: Exception, outcome: Outcome) -> list[Ended]:
-        """Return the bundle whose process died; the next one gets another."""
-        self._child = None
+        """Return what the process had that died while it ran the first bundle."""
         requests = self._queue.popleft()
-        return [Ended(requests, tuple(recovered_attempts(requests, error, outcome, self._submitted)))]
+        return [Ended(requests, tuple(recovered_attempts(requests, error, outcome, self._begun))), *self._abandon()]
+
+    def _abandon(self) -> list[Ended]:
+        """Give up a process that has ended; return what it had not begun. The next bundle gets another process."""
+        self._child = None
+        waiting = [Ended(requests, ()) for requests in self._queue]
+        self._queue.clear()
+        return waiting
 
     def stop(self) -> None:
         """End the process; a step that is running is interrupted, as Ctrl-C would, and has a while to clean up."""

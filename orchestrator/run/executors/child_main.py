@@ -23,6 +23,9 @@ from orchestrator.run.executors.inline import alarm
 from orchestrator.study.modules import study_at
 from orchestrator.types import Attempt, Outcome
 
+#: Outcomes after which nothing more is begun here: with this process something is wrong, or with the store.
+_LAST = frozenset({Outcome.CRASHED, Outcome.STORE_ERROR})
+
 
 class Listening(NamedTuple):
     """The process is there: from now on an interrupt lets its step clean up."""
@@ -39,7 +42,7 @@ class Done(NamedTuple):
 
     attempts: tuple[Attempt, ...]
     last: bool
-    """Whether the process ends now, because a step left it unfit for others."""
+    """Whether the process ends now, and begins nothing more of what it was sent."""
 
 
 class Unreadable(NamedTuple):
@@ -110,7 +113,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
             connection.send(Unreadable(f"{type(error).__name__}: {error}"))
             continue
         attempts = tuple(run_bundle(requests, limited))
-        last = PROCESS.spoilt is not None or any(each.outcome is Outcome.CRASHED for each in attempts)
+        last = PROCESS.spoilt is not None or any(each.outcome in _LAST for each in attempts)
         connection.send(Done(attempts, last))
 
 

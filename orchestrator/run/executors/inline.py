@@ -11,6 +11,7 @@ from types import FrameType
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import timeout_error
+from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
@@ -33,8 +34,9 @@ class InlineExecutor:
 
     def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         """Return a slot if no bundle is queued, for the model that was loaded last if it has ready steps."""
-        if self._queue:
-            return None
+        return None if self._queue else self._slot(ready)
+
+    def _slot(self, ready: Mapping[str, int]) -> Slot:
         return Slot(self._model if self._model in ready else next(iter(ready), None))
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
@@ -54,6 +56,8 @@ class InlineExecutor:
             return []
         requests = self._queue.popleft()
         attempts = tuple(run_bundle(requests, alarm))
+        # There is no other process.
+        PROCESS.spoilt = None
         for attempt in attempts:
             if attempt.outcome is Outcome.CRASHED:
                 self._gpu_failure = f"no step can run in this process after {attempt.entry}: {attempt.error}"
