@@ -322,6 +322,8 @@ class _Run:
             if self._publisher.trouble and "MLflow" not in self._reported:
                 self._reported.add("MLflow")
                 self._on_event(MlflowDelayed(self._publisher.trouble))
+        for sentence in self._executor.silent():
+            self._on_event(Troubled(sentence))
         resources = self._executor.unschedulable()
         if resources and resources not in self._reported:
             self._reported.add(resources)

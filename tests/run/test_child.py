@@ -19,6 +19,8 @@ import toy_sweep
 from toy_requests import make_request, run_all, run_one
 from toy_runs import command, environment
 
+from orchestrator.drive import drive
+from orchestrator.events import Event, Troubled
 from orchestrator.run.executors import Ended, ExecutorLostError, child
 from orchestrator.run.executors.child import ChildExecutor
 from orchestrator.session import Session, open_session
@@ -49,6 +51,8 @@ def odd(what: str, marker: str, out: Path) -> dict[str, float]:
             os._exit(0)
         case "reads":
             assert sys.stdin.read() == ""
+        case "fifo":
+            assert Path(marker, "fifo").read_text() == "go on"
         case "wait":
             while True:
                 time.sleep(0.05)
@@ -219,6 +223,27 @@ def test_a_gpu_that_fails_costs_its_step_a_try_and_the_process(executor: ChildEx
     assert [each.outcome for each in again.attempts] == [Outcome.SUCCEEDED]
     logs = [Path(each.log or "").read_text() for each in (ended.attempts[0], again.attempts[0])]
     assert logs[0] != logs[1]
+
+
+@pytest.mark.faults
+def test_a_step_that_waits_for_a_fifo_is_told_once_with_the_remedy_and_may_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
+    os.mkfifo(tmp_path / "fifo")
+    session = open_session(write(tmp_path, "fifo"), ["runtime.odd.silent=1s"], outputs=str(tmp_path / "out"))
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Troubled):
+            told.append(event.message)
+            (tmp_path / "fifo").write_text("go on")
+
+    assert drive(session, inline=True, on_event=listen, apart=True) == 0
+    (sentence,) = told
+    assert sentence.startswith("odd ")
+    assert "seems to hang: no output, no computing and no I/O for " in sentence
+    assert "runtime.odd.silent_ends: true" in sentence
 
 
 @pytest.mark.faults

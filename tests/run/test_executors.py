@@ -109,6 +109,16 @@ def test_a_step_that_hangs_is_timed_out(executor: Executor, store: Store) -> Non
     assert store.committed(["toy_source"]) == set()
 
 
+@pytest.mark.parametrize("executor", ["child", pytest.param("ray", marks=pytest.mark.ray)], indirect=True)
+def test_a_step_that_is_silent_for_too_long_is_ended_where_the_sweep_says_so(executor: Executor, store: Store) -> None:
+    request = make_request(store, "hang", silent=1.0, silent_ends=True)
+    attempt = run_one(executor, request)
+    assert attempt.outcome is Outcome.TIMED_OUT
+    assert "no output, no computing, no I/O; its limit is 1 s (runtime.silent)" in (attempt.error or "")
+    assert store.histories([request.step.address]) == {request.step.address: [attempt]}
+    assert run_one(executor, make_request(store, silent=1.0, silent_ends=True)).outcome is Outcome.SUCCEEDED
+
+
 def test_a_damaged_input_is_reported_by_its_address(executor: Executor, store: Store) -> None:
     source = make_request(store)
     run_one(executor, source)

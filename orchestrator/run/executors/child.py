@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -10,17 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from typing import Any
 
 from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.request import Request
+from orchestrator.attempt.silence import Silence, describe_silence, silence_limit, silent_error
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot
-from orchestrator.run.executors.child_main import Done, Limited, Listening, Ordered, Unreadable
+from orchestrator.run.executors.child_main import Done, Listening, Ordered, Unreadable, Watched
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.run.executors.recovery import UnreadableError, record_failure, recovered_attempts
 from orchestrator.study.modules import study_of
-from orchestrator.types import Outcome, Runtime
+from orchestrator.types import Artifact, Outcome, Runtime
 
 #: Bundles that the process has: the one that it runs, and the next, so that neither waits while the driver thinks.
 _BUNDLES = 2
@@ -34,6 +37,15 @@ class EndedError(Exception):
     """The child process is no longer there."""
 
 
+@dataclass(slots=True)
+class _Watch:
+    """The watch over the step that runs."""
+
+    address: Artifact
+    silence: Silence
+    told: bool = False
+
+
 class ChildExecutor(InlineExecutor):
     """An executor without Ray whose steps run in one process, which is replaced when it dies or is unfit."""
 
@@ -43,6 +55,9 @@ class ChildExecutor(InlineExecutor):
         self._child: _Child | None = _Child()
         self._begun = 0.0
         """When the process may have begun the first bundle of the queue, Unix time in seconds."""
+        self._watch: _Watch | None = None
+        self._silent: list[str] = []
+        """Sentences on steps that seem to hang, which were not told yet."""
 
     def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         """Return a slot if at most one bundle is queued, for the model that was loaded last if it has ready steps."""
@@ -73,11 +88,12 @@ class ChildExecutor(InlineExecutor):
             if not child.listening:
                 raise ExecutorLostError(f"the process for the steps did not start: {error}") from error
             return self._lost(error, Outcome.CRASHED)
-        if answer is None and child.overdue():
-            child.kill()
-            return self._lost(timeout_error(requests[0]), Outcome.TIMED_OUT)
         if answer is None:
-            return []
+            overdue = timeout_error(requests[0]) if child.overdue() else self._hangs(requests, child)
+            if overdue is None:
+                return []
+            child.kill()
+            return self._lost(overdue, Outcome.TIMED_OUT)
         self._queue.popleft()
         begun, self._begun = self._begun, time.time()
         if isinstance(answer, Unreadable):
@@ -88,6 +104,30 @@ class ChildExecutor(InlineExecutor):
             return [Ended(requests, answer.attempts), *self._abandon()]
         return [Ended(requests, answer.attempts)]
 
+    def _hangs(self, requests: Sequence[Request], child: _Child) -> TimeoutError | None:
+        """Note a step that seems to hang, for `silent`; return the error that is to end it, None if it may go on."""
+        running = next((each for each in requests if each.step.address == child.step), None)
+        limit = silence_limit(running.runtime) if running else None
+        if running is None or limit is None:
+            self._watch = None
+            return None
+        if self._watch is None or self._watch.address != running.step.address:
+            self._watch = _Watch(running.step.address, Silence(child.pid, limit))
+        seconds = self._watch.silence.look()
+        if seconds is None:
+            return None
+        if running.runtime.silent_ends:
+            return silent_error(running, seconds)
+        if not self._watch.told:
+            self._watch.told = True
+            self._silent.append(describe_silence(running, child.pid, seconds))
+        return None
+
+    def silent(self) -> list[str]:
+        """Return a sentence on each step that was found to hang since the last call."""
+        found, self._silent = self._silent, []
+        return found
+
     def _lost(self, error: Exception, outcome: Outcome) -> list[Ended]:
         """Return what the process had that died while it ran the first bundle."""
         requests = self._queue.popleft()
@@ -95,7 +135,7 @@ class ChildExecutor(InlineExecutor):
 
     def _abandon(self) -> list[Ended]:
         """Give up a process that has ended; return what it had not begun. The next bundle gets another process."""
-        self._child = None
+        self._child = self._watch = None
         waiting = [Ended(requests, ()) for requests in self._queue]
         self._queue.clear()
         return waiting
@@ -124,9 +164,11 @@ class _Child:
         self._connection, theirs = Pipe()
         self.listening = False
         """Whether it is there, so that an interrupt lets its step clean up."""
-        self._deadline: float | None = None
-        """Monotonic time at which its step has run too long."""
-        code = _CODE.format(path=ascii(sys.path), end=theirs.fileno(), pid=os.getpid())
+        self.step: Artifact | None = None
+        """The step that runs, if it is to be watched."""
+        self._deadline = math.inf
+        """Monotonic time at which that step has run too long."""
+        code = _CODE.format(path=ascii([str(each) for each in sys.path]), end=theirs.fileno(), pid=os.getpid())
         options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with theirs:
             # A step that reads its standard input finds nothing there.
@@ -134,6 +176,10 @@ class _Child:
                 [sys.executable, *options, "-c", code],
                 stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0,
             )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -168,14 +214,15 @@ class _Child:
             match message:
                 case Listening():
                     self.listening = True
-                case Limited(limit):
-                    self._deadline = None if limit is None else time.monotonic() + limit + GRACE
+                case Watched(address, timeout):
+                    self.step = address
+                    self._deadline = math.inf if timeout is None else time.monotonic() + timeout + GRACE
                 case Done() | Unreadable():
                     return message
 
     def overdue(self) -> bool:
         """Tell whether the step has run on for long after its time limit."""
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return time.monotonic() > self._deadline
 
     def _how_it_ended(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -199,7 +246,9 @@ class _Child:
             interrupt: whether a step is running.
         """
         try:
-            if interrupt and self.listening:
+            # Its first word may not have been read yet.
+            if interrupt and (self.listening or self._connection.poll(0)):
+                self.listening = True
                 self._signal(signal.SIGINT)
             self._connection.close()
             if self.listening:
@@ -211,7 +260,9 @@ class _Child:
     def kill(self) -> None:
         """Kill it, with all that its steps have started."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        # One that waits for a dead mount does not even die.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE)
         self._connection.close()
 
     def _signal(self, number: signal.Signals) -> None:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
+from orchestrator.attempt.silence import silence_limit
 from orchestrator.run.executors.inline import alarm
 from orchestrator.study.modules import study_at
-from orchestrator.types import Attempt, Outcome
+from orchestrator.types import Artifact, Attempt, Outcome
 
 #: Outcomes after which nothing more is begun here: with this process something is wrong, or with the store.
 _LAST = frozenset({Outcome.CRASHED, Outcome.STORE_ERROR})
@@ -31,10 +32,11 @@ class Listening(NamedTuple):
     """The process is there: from now on an interrupt lets its step clean up."""
 
 
-class Limited(NamedTuple):
-    """The running step has a time limit from now on, or none any more."""
+class Watched(NamedTuple):
+    """A step runs from now on that the driver has to watch; without an address it does so no more."""
 
-    seconds: float | None
+    address: Artifact | None
+    timeout: float | None = None
 
 
 class Done(NamedTuple):
@@ -87,18 +89,18 @@ def main(descriptor: int, driver: int) -> None:
 
 def _serve(connection: Connection[Any, Any]) -> None:
     @contextlib.contextmanager
-    def limited(request: Request) -> Iterator[None]:
-        """Tell the driver of the time limit, too: while C code keeps hold of this process, no alarm is heard."""
-        if request.runtime.timeout is None:
+    def watched(request: Request) -> Iterator[None]:
+        """Have the driver watch, too: while C code keeps hold of this process, no alarm is heard."""
+        if request.runtime.timeout is None and silence_limit(request.runtime) is None:
             yield
             return
-        connection.send(Limited(request.runtime.timeout))
+        connection.send(Watched(request.step.address, request.runtime.timeout))
         try:
             with alarm(request):
                 yield
         finally:
             with contextlib.suppress(OSError):
-                connection.send(Limited(None))
+                connection.send(Watched(None))
 
     connection.send(Listening())
     last = False
@@ -112,7 +114,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
         except (Exception, SystemExit) as error:
             connection.send(Unreadable(f"{type(error).__name__}: {error}"))
             continue
-        attempts = tuple(run_bundle(requests, limited))
+        attempts = tuple(run_bundle(requests, watched))
         last = PROCESS.spoilt is not None or any(each.outcome in _LAST for each in attempts)
         connection.send(Done(attempts, last))
 

@@ -67,6 +67,10 @@ class InlineExecutor:
         """Return None: this process runs every step."""
         return None
 
+    def silent(self) -> list[str]:
+        """Return []: nobody watches this process."""
+        return []
+
     def usage(self) -> Mapping[str, tuple[float, float]]:
         """Return {}: nothing is reserved in one process."""
         return {}

@@ -35,6 +35,7 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import failed_attempt, timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
+from orchestrator.attempt.silence import Silence, describe_silence, silence_limit, silent_error
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
@@ -199,6 +200,10 @@ class RayExecutor:
                 return f"{shape.cpus:g} CPUs, {shape.gpus:g} GPUs{memory}"
         return None
 
+    def silent(self) -> list[str]:
+        """Return []: a step that seems to hang is told in its log."""
+        return []
+
     def usage(self) -> dict[str, tuple[float, float]]:
         """Return what tasks reserve, as Ray's scheduler counts; they may use less or more."""
         try:
@@ -334,21 +339,32 @@ class _Watchdog:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._started = time.time()
-        self._timer: threading.Timer | None = None
+        self._over = threading.Event()
 
     def __enter__(self) -> None:
-        if self._request.runtime.timeout:
-            self._timer = threading.Timer(self._request.runtime.timeout, self._kill)
-            self._timer.daemon = True
-            self._timer.start()
+        if self._request.runtime.timeout or silence_limit(self._request.runtime):
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
-        if self._timer:
-            self._timer.cancel()
+        self._over.set()
 
-    def _kill(self) -> None:
+    def _watch(self) -> None:
+        request, told = self._request, False
+        limit = silence_limit(request.runtime)
+        silence = Silence(os.getpid(), limit) if limit else None
+        deadline = time.monotonic() + (request.runtime.timeout or math.inf)
+        while not self._over.wait(min(deadline - time.monotonic(), silence.pause if silence else math.inf)):
+            if time.monotonic() >= deadline:
+                self._kill(timeout_error(request))
+            seconds = silence.look() if silence else None
+            if seconds is not None and request.runtime.silent_ends:
+                self._kill(silent_error(request, seconds))
+            if seconds is not None and not told:
+                told = True
+                PROCESS.log(describe_silence(request, os.getpid(), seconds) + "\n")
+
+    def _kill(self, error: TimeoutError) -> None:
         request = self._request
-        error = timeout_error(request)
         seconds = time.time() - self._started
         attempt = failed_attempt(
             request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), PROCESS.end_log(request)
