@@ -33,10 +33,8 @@ def running(code: str, folder: Path) -> Iterator[int]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", f"open('begun', 'w').close()\n{code}"],
-            stdout=log,
-            cwd=folder,
-            start_new_session=True,
-        )
+            stdout=log, cwd=folder, start_new_session=True,
+        )  # fmt: skip
     try:
         while not (folder / "begun").exists():
             assert process.poll() is None
@@ -60,11 +58,17 @@ def test_a_process_that_does_something_is_not_silent(tmp_path: Path, what: str) 
     with running(LIVELY[what], tmp_path) as process:
         # By a clock on which what happens between two looks took a second.
         now = 0.0
-        silence = Silence(process, 3.0, lambda: now)
-        for _ in range(6):
+        silence = Silence(process, 2.0, lambda: now)
+        for _ in range(3):
             time.sleep(0.2)
             now += 1.0
             assert silence.look() is None
+
+
+def test_a_thread_that_watches_its_own_process_is_no_sign_of_life(tmp_path: Path) -> None:
+    code = "import os, time\nfrom orchestrator.attempt.silence import Silence\nsilence = Silence(os.getpid(), 1.0)\n"
+    code += "while silence.look() is None: time.sleep(0.02)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=400)
 
 
 def test_a_process_that_cannot_be_seen_is_not_taken_for_silent() -> None:
@@ -80,3 +84,4 @@ def test_steps_with_gpus_are_watched_and_others_where_the_sweep_says_so() -> Non
     assert silence_limit(Runtime(gpus=0.5)) == 1800
     assert silence_limit(Runtime(gpus=1, silent=60)) == 60
     assert silence_limit(Runtime(silent=60)) == 60
+    assert silence_limit(Runtime(silent_ends=True)) == 1800

@@ -164,7 +164,9 @@ def test_what_ends_the_process_is_the_outcome_of_its_step_and_the_others_succeed
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_signal_to_the_driver_interrupts_the_step_which_leaves_nothing_behind(
     tmp_path: Path, number: int, code: int
 ) -> None:

@@ -247,8 +247,8 @@ class _Child:
         """
         try:
             # Its first word may not have been read yet.
-            if interrupt and (self.listening or self._connection.poll(0)):
-                self.listening = True
+            self.listening = self.listening or (not self._connection.closed and self._connection.poll(0))
+            if interrupt and self.listening:
                 self._signal(signal.SIGINT)
             self._connection.close()
             if self.listening:
