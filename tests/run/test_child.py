@@ -32,6 +32,7 @@ from orchestrator.types import Attempt, Outcome, Runtime
 STUDY = """\
 import ctypes, os, signal, subprocess, sys, threading, time
 from pathlib import Path
+from orchestrator.attempt.process import PROCESS
 
 def odd(what: str, marker: str, out: Path) -> dict[str, float]:
     Path(marker, f"{what}-{os.getpid()}").touch()
@@ -58,7 +59,8 @@ def odd(what: str, marker: str, out: Path) -> dict[str, float]:
                 time.sleep(0.05)
         case "closes":
             os.closerange(3, 1000)
-        case "thread":
+        case "spoils":
+            PROCESS.spoilt = "it said so"
             threading.Thread(target=time.sleep, args=(1000,)).start()
     (out / "process").write_text(str(os.getpid()))
     return {"value": 1.0}
@@ -119,11 +121,11 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def process_of(folder: Path, what: str) -> psutil.Process:
-    """The process of the step, once that is running."""
+def process_of(folder: Path, what: str) -> int:
+    """The number of the step's process, once that is running."""
     wait_for(lambda: list(folder.glob(f"{what}-*")))
     (found,) = folder.glob(f"{what}-*")
-    return psutil.Process(int(found.name.rpartition("-")[2]))
+    return int(found.name.rpartition("-")[2])
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -156,9 +158,6 @@ def test_what_ends_the_process_is_the_outcome_of_its_step_and_the_others_succeed
     # What a step started goes with its process.
     group = int((tmp_path / "orphan").read_text())
     assert all(is_gone(each) or os.getpgid(each.pid) != group for each in psutil.process_iter())
-    # The process of the others is one as long as nothing ends it.
-    (a,), (b,) = tmp_path.glob("a-*"), tmp_path.glob("b-*")
-    assert a.name != b.name
     store = Path(session.outputs.store)
     assert not list((store / "scratch").iterdir())
 
@@ -171,7 +170,7 @@ def test_a_signal_to_the_driver_interrupts_the_step_which_leaves_nothing_behind(
     tmp_path: Path, number: int, code: int
 ) -> None:
     driver = start(tmp_path, write(tmp_path, "wait"))
-    process = process_of(tmp_path, "wait")
+    process = psutil.Process(process_of(tmp_path, "wait"))
     driver.send_signal(number)
     printed, _ = driver.communicate(timeout=400)
     assert driver.returncode == code, printed
@@ -184,10 +183,18 @@ def test_a_signal_to_the_driver_interrupts_the_step_which_leaves_nothing_behind(
     assert not list((store / "attempts").rglob("*.json"))
 
 
+def test_a_process_runs_one_step_after_another_until_one_of_them_spoils_it(tmp_path: Path) -> None:
+    session = open_session(write(tmp_path, "a", "spoils", "z"), outputs=str(tmp_path / "out"))
+    assert drive(session, inline=True, apart=True) == 0
+    a, spoils, z = (process_of(tmp_path, what) for what in ("a", "spoils", "z"))
+    assert a == spoils != z
+    assert os.getpid() not in (a, z)
+
+
 @pytest.mark.faults
 def test_the_process_of_a_driver_that_is_killed_dies_with_it(tmp_path: Path) -> None:
     driver = start(tmp_path, write(tmp_path, "wait"))
-    process = process_of(tmp_path, "wait")
+    process = psutil.Process(process_of(tmp_path, "wait"))
     driver.kill()
     driver.communicate()
     wait_for(lambda: is_gone(process))
