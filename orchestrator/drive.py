@@ -78,15 +78,17 @@ def drive(
     inline: bool = False,
     tracking_uri: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    apart: bool = False,
 ) -> int:
     """Run the missing steps of a sweep, and keep its table, its heartbeat and MLflow up to date meanwhile.
 
     Args:
         session: the sweep; its schedule is updated during the run.
         address: address of the Ray cluster; None takes RAY_ADDRESS, or else starts Ray on this machine.
-        inline: run the steps one by one in this process, without Ray.
+        inline: run the steps one by one, without Ray.
         tracking_uri: MLflow's tracking URI; None takes that of the sweep.
         on_event: called with every event, in this thread; may raise KeyboardInterrupt while the loop runs.
+        apart: with `inline`, run the steps in a child process, whose death is a step's outcome; else in this process.
 
     Returns:
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
@@ -103,13 +105,12 @@ def drive(
     if warning:
         on_event(Troubled(warning))
     with OUTAGE.telling(lambda message: on_event(Troubled(message))):
-        return _drive_prepared(session, address, inline, tracking_uri, on_event)
+        return _drive_prepared(session, lambda: _executor(session, address, inline, apart), tracking_uri, on_event)
 
 
 def _drive_prepared(
     session: Session,
-    address: str | None,
-    inline: bool,
+    executor: Callable[[], Executor],
     tracking_uri: str | None,
     on_event: Callable[[Event], None],
 ) -> int:
@@ -123,15 +124,14 @@ def _drive_prepared(
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
     with contextlib.closing(publisher) if publisher else contextlib.nullcontext():
-        return _drive(session, results, publisher, address, inline, on_event)
+        return _drive(session, results, publisher, executor, on_event)
 
 
 def _drive(
     session: Session,
     results: Results,
     publisher: Publisher | None,
-    address: str | None,
-    inline: bool,
+    executor: Callable[[], Executor],
     on_event: Callable[[Event], None],
 ) -> int:
     signalled: int | None = None
@@ -143,7 +143,7 @@ def _drive(
         on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        run = _Run(session, results, _executor(session, address, inline), publisher, on_event)
+        run = _Run(session, results, executor(), publisher, on_event)
         signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
     # Whoever sent a signal does not wait for the store.
@@ -215,7 +215,11 @@ def _exit_code(session: Session, table: pa.Table) -> int:
     return int(any(statuses[index] != "succeeded" for index in session.chosen))
 
 
-def _executor(session: Session, address: str | None, inline: bool) -> Executor:
+def _executor(session: Session, address: str | None, inline: bool, apart: bool) -> Executor:
+    if inline and apart:
+        from orchestrator.run.executors.child import ChildExecutor
+
+        return ChildExecutor()
     if inline:
         from orchestrator.run.executors.inline import InlineExecutor
 
@@ -367,6 +371,8 @@ class _Run:
             if self._publisher.trouble and "MLflow" not in self._reported:
                 self._reported.add("MLflow")
                 self._on_event(MlflowDelayed(self._publisher.trouble))
+        for sentence in self._executor.silent():
+            self._on_event(Troubled(sentence))
         resources = self._executor.unschedulable()
         if resources and resources not in self._reported:
             self._reported.add(resources)

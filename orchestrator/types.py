@@ -154,6 +154,11 @@ class Runtime:
     """Sequences per forward pass, for stages that take it; None leaves it to the stage."""
     timeout: float | None = None
     """Seconds after which the step is stopped; None sets no limit."""
+    silent: float | None = None
+    """Seconds without output, computing and I/O after which the step counts as hanging, and is told; None means half an
+    hour for steps that use GPUs or have `silent_ends`, and no limit for others."""
+    silent_ends: bool = False
+    """Whether a step that counts as hanging is stopped."""
     attempts: int = 3
     """Tries before a step fails whose worker died, ran out of memory, or met an I/O error or damaged input."""
     whole_node: bool = False

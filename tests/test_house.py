@@ -75,6 +75,7 @@ CATCHES_ALL = {
     "orchestrator/attempt/seal.py": "what a stage put in the place of parts of its process",
     "orchestrator/attempt/stage_call.py": "what a stage returned",
     "orchestrator/notebook.py": "what the caller's own function raises: it is raised again once the run has ended",
+    "orchestrator/run/executors/child_main.py": "a module of stages that is not ours",
     "orchestrator/run/executors/ray_start.py": "Ray",
     "orchestrator/store/atomic.py": "a file system or an object store",
     "orchestrator/store/object_medium.py": "an object store",

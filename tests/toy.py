@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import importlib
 import json
@@ -26,7 +27,7 @@ from workers.stage import Call, Input, Stage
 Behaviour = Literal[
     "work", "raise", "crash", "crash_once", "hang", "no_metric", "extra_metric", "nan", "memory", "disk_full",
     "print", "slow", "tell", "nap", "exit", "gobble", "markup", "undefined", "look", "compute", "sick", "sick_once",
-    "account", "cancel_together", "cancel_later", "odd_file",
+    "account", "cancel_together", "cancel_later", "odd_file", "stuck",
 ]  # fmt: skip
 
 Metrics = Mapping[str, float | Undefined]
@@ -329,6 +330,11 @@ def _behave(behaviour: Behaviour, marker: str, metrics: dict[str, float]) -> Met
         raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
     if behaviour == "hang":
         time.sleep(600)
+    if behaviour == "stuck":
+        # Waits in C, deaf to signals, and no thread gets its turn.
+        mutex = ctypes.create_string_buffer(64)
+        for _ in range(2):
+            ctypes.PyDLL(None).pthread_mutex_lock(mutex)
     if behaviour == "nap":
         time.sleep(0.02)
     if behaviour == "slow":

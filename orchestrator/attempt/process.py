@@ -83,9 +83,13 @@ class Process:
 
     def log_error(self) -> None:
         """Write the current exception to the log of the step, whatever the step did to `sys.stderr`."""
+        with contextlib.suppress(BaseException):
+            self.log(redact(traceback.format_exc()))
+
+    def log(self, text: str) -> None:
+        """Write to the log of the step."""
         if self._capture:
-            with contextlib.suppress(BaseException):
-                self._capture.write(redact(traceback.format_exc()))
+            self._capture.write(text)
 
     # --- what steps leave behind
 

@@ -28,7 +28,7 @@ def run(
     address: Annotated[
         str | None, typer.Option("--address", metavar="ADDRESS", help="Ray cluster; default: RAY_ADDRESS, else local.")
     ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Run the steps one by one in this process, no Ray.")] = False,
+    inline: Annotated[bool, typer.Option("--inline", help="Run the steps one by one on this machine, no Ray.")] = False,
     error: ErrorClass = None,
     max_cells: MaxCells = None,
 ) -> None:
@@ -44,4 +44,4 @@ def run(
     places = {"--address": address, "--inline": inline, "--tracking-uri": tracking_uri}
     chosen = {"--stage": session.entry, "--error": error, "--max-cells": max_cells}
     session = replace(session, options=tuple(repeat_options({**places, **chosen})))
-    raise typer.Exit(run_and_show(session, address, inline, tracking_uri))
+    raise typer.Exit(run_and_show(session, address, inline, tracking_uri, apart=True))

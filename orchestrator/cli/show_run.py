@@ -40,7 +40,11 @@ from orchestrator.session import Session
 
 
 def run_and_show(
-    session: Session, address: str | None = None, inline: bool = False, tracking_uri: str | None = None
+    session: Session,
+    address: str | None = None,
+    inline: bool = False,
+    tracking_uri: str | None = None,
+    apart: bool = False,
 ) -> int:
     """Run what a sweep lacks, and print what happens; arguments and exit code as those of `drive`.
 
@@ -54,7 +58,7 @@ def run_and_show(
     connecting = "" if inline else "starting Ray" if local else "connecting to Ray"
     printer = _Printer(session, tracking_uri, connecting)
     try:
-        code = drive(session, address, inline, tracking_uri, printer)
+        code = drive(session, address, inline, tracking_uri, printer, apart)
     except UnreachableError as error:
         printer.close()
         console.say(str(error), style="red")

@@ -63,9 +63,11 @@ os.register_at_fork(after_in_child=this_process.cache_clear)
 
 
 def _started(pid: int) -> int | None:
-    """Read field 22 of `/proc/<pid>/stat` (proc(5)); None if there is no such process, or it is hidden from us."""
+    """Read field 22 of `/proc/<pid>/stat` (proc(5)); None if there is no such process, or it is hidden."""
     try:
         # The name of the program, in parentheses, may hold anything.
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # A zombie has ended, and waits for its parent to hear of it.
+        return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, IndexError):
         return None

@@ -109,6 +109,10 @@ class _RuntimeValues(_Part):
     memory_limit: Annotated[int | None, _Size, Field(gt=0)] = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
+    silent: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
+    """Say so when a step seems to hang: so many seconds (30m, 2h) without output, computing and I/O; 30m with GPUs."""
+    silent_ends: bool | None = None
+    """End a step that seems to hang."""
     attempts: Annotated[int, Field(ge=1)] | None = None
 
 

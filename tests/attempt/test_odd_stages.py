@@ -138,10 +138,7 @@ def test_what_one_of_many_raises_costs_the_others_nothing(tmp_path: Path, store:
 # --- a sweep
 
 GOOD = 60
-#: What ends its process, or cannot be ended without it, has no place in the process of `--inline`.
-INLINE = (*CHEAP, *misdeeds.LEFT)
-#: All of them.
-EVERY = (*CHEAP, *misdeeds.COSTLY)
+KINDS = (*CHEAP, *misdeeds.COSTLY)
 BAD = [*(name for name, (_, outcome, _) in CHEAP.items() if outcome != "succeeded"), *misdeeds.DEADLY]
 
 
@@ -192,14 +189,14 @@ def check_commands(folder: Path) -> None:
 
 
 def test_steps_beside_odd_ones_all_succeed_inline_and_every_command_works_afterwards(tmp_path: Path) -> None:
-    toy_sweep.write_sweep(tmp_path, odd_sweep(INLINE), "odd.yaml")
+    toy_sweep.write_sweep(tmp_path, odd_sweep(KINDS), "odd.yaml")
     done = sweep(tmp_path, "run", "odd.yaml", "--inline", "--outputs", "out")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "\x1b" not in done.stdout
-    missing = len(set(BAD) & set(INLINE))
-    assert f"{missing} of {GOOD + len(INLINE)} cells are missing" in done.stdout
-    check_table(tmp_path, INLINE)
+    missing = len(set(BAD) & set(KINDS))
+    assert f"{missing} of {GOOD + len(KINDS)} cells are missing" in done.stdout
+    check_table(tmp_path, KINDS)
     check_commands(tmp_path)
     done = sweep(tmp_path, "verify", "odd.yaml", "--outputs", "out")
     assert done.returncode == 0, done.stdout
@@ -218,17 +215,17 @@ def test_steps_beside_odd_ones_all_succeed_on_ray(
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr(module, "_executor", lambda session, address, inline: Staying(address))
-    session = open_session(toy_sweep.write_sweep(tmp_path, odd_sweep(EVERY), "odd.yaml"), outputs=str(tmp_path / "out"))
+    monkeypatch.setattr(module, "_executor", lambda session, address, inline, apart: Staying(address))
+    session = open_session(toy_sweep.write_sweep(tmp_path, odd_sweep(KINDS), "odd.yaml"), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
-    check_table(tmp_path, EVERY)
+    check_table(tmp_path, KINDS)
     for told in (status(session), explain(session, "kind=shady"), preview(session)):
         json.dumps(told, ensure_ascii=False).encode()
     assert session.results().table().equals(pq.read_table(session.outputs.results))
     # What was left behind has had the time to do harm.
     time.sleep(misdeeds.LATER)
     found = verify(session, 0, 0, True, 0, False)
-    assert (found.checked, found.damaged) == (GOOD + len(EVERY) - len(BAD), {})
+    assert (found.checked, found.damaged) == (GOOD + len(KINDS) - len(BAD), {})
 
 
 # --- who told us to end

@@ -81,6 +81,9 @@ def test_the_claim_of_a_killed_driver_holds_up_nobody_on_its_host(tmp_path: Path
     driver.wait()
     (left,) = claims.glob("*/*/*")
     session = open_session(path, ["stages.source.config.behaviour=work"], outputs=str(tmp_path / "out"))
-    store = session.store
-    with store.lease(Artifact("toy_source", left.parent.name), "next"):
+    store, address = session.store, Artifact("toy_source", left.parent.name)
+    # The process of the step dies with its driver, and a moment later.
+    while not store.claims()[address].process.gone():
+        time.sleep(0.05)
+    with store.lease(address, "next"):
         assert not left.exists()

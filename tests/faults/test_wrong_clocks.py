@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 import toy_sweep
@@ -69,11 +69,15 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
 ) -> None:
     path = toy_sweep.write_sweep(tmp_path, SLOW)
     late = start(command(tmp_path, path, "--inline"), **shifted(tmp_path, hours))
+    sleepers: list[psutil.Process] = []
     try:
         # It sleeps inside a step: its claim is held, nothing is published.
         wait_for(lambda: "slow" in (tmp_path / "toy-trace").read_text() if calls(tmp_path) else False, late)
-        late.send_signal(signal.SIGSTOP)
         assert late.poll() is None
+        # The process of its steps first.
+        sleepers += [*psutil.Process(late.pid).children(), psutil.Process(late.pid)]
+        for each in sleepers:
+            each.suspend()
         stopped = calls(tmp_path)
         (held,) = (tmp_path / "out" / "store" / "claims").glob("*/*/*")
         taken = Artifact(held.parents[1].name, held.parent.name)
@@ -87,7 +91,8 @@ def test_a_stopped_writer_whose_step_was_taken_over_wakes_up_late_and_changes_no
         folder = Path(session.outputs.store) / "artifacts" / taken.stage / taken.key
         published = {each.name: each.read_bytes() for each in folder.iterdir()}
     finally:
-        late.send_signal(signal.SIGCONT)
+        for each in sleepers:
+            each.resume()
     printed, _ = late.communicate(timeout=400)
     assert late.returncode == 0, printed
     # What was published first stays, to the byte.

@@ -1,4 +1,4 @@
-"""One contract for both executors: every attempt is classified, recorded and logged in the same way."""
+"""One contract for all executors: every attempt is classified, recorded and logged in the same way."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ from toy_requests import make_request, run_all, run_one
 from orchestrator.attempt.outcome import successful_attempt
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Executor, ray_start
+from orchestrator.run.executors.child import ChildExecutor
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 
 
-@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(scope="module")
+def _child() -> Iterator[Executor]:
+    executor = ChildExecutor()
+    yield executor
+    executor.stop()
+
+
+@pytest.fixture(params=["inline", "child", pytest.param("ray", marks=pytest.mark.ray)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "inline":
         yield InlineExecutor()
+    elif request.param == "child":
+        yield request.getfixturevalue("_child")
     else:
         request.getfixturevalue("local_ray")
         from orchestrator.run.executors.ray_cluster import RayExecutor
@@ -97,6 +107,16 @@ def test_a_step_that_hangs_is_timed_out(executor: Executor, store: Store) -> Non
     assert attempt.outcome is Outcome.TIMED_OUT
     assert "runtime.timeout" in (attempt.error or "")
     assert store.committed(["toy_source"]) == set()
+
+
+@pytest.mark.parametrize("executor", ["child", pytest.param("ray", marks=pytest.mark.ray)], indirect=True)
+def test_a_step_that_is_silent_for_too_long_is_ended_where_the_sweep_says_so(executor: Executor, store: Store) -> None:
+    request = make_request(store, "hang", silent=1.0, silent_ends=True)
+    attempt = run_one(executor, request)
+    assert attempt.outcome is Outcome.TIMED_OUT
+    assert "no output, no computing, no I/O; its limit is 1 s (runtime.silent)" in (attempt.error or "")
+    assert store.histories([request.step.address]) == {request.step.address: [attempt]}
+    assert run_one(executor, make_request(store, silent=1.0, silent_ends=True)).outcome is Outcome.SUCCEEDED
 
 
 def test_a_damaged_input_is_reported_by_its_address(executor: Executor, store: Store) -> None:

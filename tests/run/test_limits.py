@@ -223,6 +223,9 @@ class Flaky:
         # Only the first was begun.
         return [Ended(tuple(requests), (failed,))]
 
+    def silent(self) -> list[str]:
+        return []
+
     def unschedulable(self) -> str | None:
         return None
 

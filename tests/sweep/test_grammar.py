@@ -52,11 +52,13 @@ def test_an_override_that_fits_nowhere_is_an_error_that_repeats_it(tmp_path: Pat
 
 def test_durations_sizes_and_rules_become_runtime(tmp_path: Path) -> None:
     text = toy_sweep.SWEEP + (
-        "runtime:\n  default: {timeout: 30m}\n  total:\n    memory: 2GiB\n    rules:\n"
+        "runtime:\n  default: {timeout: 30m, silent: 10m}\n"
+        "  total:\n    memory: 2GiB\n    silent_ends: true\n    rules:\n"
         "      - {at: {x: [1, 2]}, cpus: 4}\n      - {at: {x: 2}, gpus: 1, timeout: 90s}\n"
     )
     spec = load(toy_sweep.write_sweep(tmp_path, text))
     assert spec.runtime_of("total", {"x": 3}).timeout == 1800
+    assert (spec.runtime_of("total", {"x": 3}).silent, spec.runtime_of("total", {"x": 3}).silent_ends) == (600, True)
     two = spec.runtime_of("total", {"x": 2})
     assert (two.cpus, two.gpus, two.memory, two.timeout) == (4, 1, 2 * 2**30, 90)
     assert spec.runtime_of("source", {"x": 2}).cpus == 1

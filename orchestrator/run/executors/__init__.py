@@ -1,4 +1,4 @@
-"""Executors run steps: `inline` in this process, `ray_cluster` on Ray; one contract suite tests both."""
+"""Executors run steps: `inline` in this process, `child` in one beside it, `ray_cluster` on Ray; one suite for all."""
 
 from __future__ import annotations
 
@@ -76,6 +76,9 @@ class Executor(Protocol):
 
     def unschedulable(self) -> str | None:
         """Return the resources that submitted steps request and no machine has; None if all can be scheduled."""
+
+    def silent(self) -> list[str]:
+        """Return a sentence on each step that was found to hang since the last call."""
 
     def usage(self) -> Mapping[str, tuple[float, float]]:
         """Return the reserved resources: CPU, GPU, memory (bytes) -> (in use, total); empty if unknown."""

@@ -1,4 +1,4 @@
-"""Runs steps one after another in this process: for tests, `--inline` and debuggers."""
+"""Runs steps one after another in this process: for notebooks and tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from types import FrameType
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import timeout_error
+from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
 
 
 class InlineExecutor:
-    """An executor without Ray; a step that crashes takes the whole process with it."""
+    """An executor without Ray, in this process, which a step that crashes takes with it; `child` is safe from that."""
 
     def __init__(self) -> None:
         self.cpus = 1.0
@@ -33,8 +34,9 @@ class InlineExecutor:
 
     def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
         """Return a slot if no bundle is queued, for the model that was loaded last if it has ready steps."""
-        if self._queue:
-            return None
+        return None if self._queue else self._slot(ready)
+
+    def _slot(self, ready: Mapping[str, int]) -> Slot:
         return Slot(self._model if self._model in ready else next(iter(ready), None))
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
@@ -53,7 +55,9 @@ class InlineExecutor:
         if not self._queue:
             return []
         requests = self._queue.popleft()
-        attempts = tuple(run_bundle(requests, _alarm))
+        attempts = tuple(run_bundle(requests, alarm))
+        # There is no other process.
+        PROCESS.spoilt = None
         for attempt in attempts:
             if attempt.outcome is Outcome.CRASHED:
                 self._gpu_failure = f"no step can run in this process after {attempt.entry}: {attempt.error}"
@@ -62,6 +66,10 @@ class InlineExecutor:
     def unschedulable(self) -> str | None:
         """Return None: this process runs every step."""
         return None
+
+    def silent(self) -> list[str]:
+        """Return []: nobody watches this process."""
+        return []
 
     def usage(self) -> Mapping[str, tuple[float, float]]:
         """Return {}: nothing is reserved in one process."""
@@ -76,7 +84,7 @@ class InlineExecutor:
 
 
 @contextlib.contextmanager
-def _alarm(request: Request) -> Iterator[None]:
+def alarm(request: Request) -> Iterator[None]:
     """Raise TimeoutError in the main thread after the timeout; other threads have none, and steps run on."""
     seconds = request.runtime.timeout
     if seconds is None or threading.current_thread() is not threading.main_thread():

@@ -5,7 +5,6 @@ Retries, time limits and classification are ours and not Ray's, so every task is
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import pickle
@@ -16,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import ray
 from ray._private.worker import global_worker
 from ray.exceptions import (
@@ -32,17 +30,14 @@ from ray.exceptions import (
 )
 from ray.util.metrics import Gauge
 
-from orchestrator.attempt.attempt import record_once, store_at
 from orchestrator.attempt.bundle import run_bundle
-from orchestrator.attempt.outage import OUTAGE
-from orchestrator.attempt.outcome import failed_attempt, timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
 from orchestrator.run.executors.warm import WarmWorkers, Worker
-from orchestrator.store import StoreError
+from orchestrator.run.executors.watchdog import Watchdog
 from orchestrator.store.cache import cache_folder
 from orchestrator.study.copy import CodeCopy, unpack
 from orchestrator.study.modules import study_of, use_copy
@@ -203,6 +198,10 @@ class RayExecutor:
                 return f"{shape.cpus:g} CPUs, {shape.gpus:g} GPUs{memory}"
         return None
 
+    def silent(self) -> list[str]:
+        """Return []: a step that seems to hang is told in its log."""
+        return []
+
     def usage(self) -> dict[str, tuple[float, float]]:
         """Return what tasks reserve, as Ray's scheduler counts; they may use less or more."""
         try:
@@ -285,7 +284,7 @@ _CALLS = 2**30
 def _run_once(requests: bytes, code: _ShippedCode | None) -> bytes:
     """Run a bundle; return its attempts, and whether this process may run no other."""
     _take_code(code)
-    attempts = run_bundle(pickle.loads(requests), _Watchdog)
+    attempts = run_bundle(pickle.loads(requests), Watchdog)
     return pickle.dumps((attempts, _must_end(attempts)), pickle.HIGHEST_PROTOCOL)
 
 
@@ -344,7 +343,7 @@ class _WarmWorker:
     def run(self, requests: bytes, code: _ShippedCode | None) -> bytes:
         _take_code(code)
         # The next bundle may arrive before the driver has the result of the last.
-        attempts = [] if self._ending else run_bundle(pickle.loads(requests), _Watchdog)
+        attempts = [] if self._ending else run_bundle(pickle.loads(requests), Watchdog)
         self._ending = self._ending or _must_end(attempts)
         return pickle.dumps((attempts, self._ending), pickle.HIGHEST_PROTOCOL)
 
@@ -356,39 +355,6 @@ def _start_worker(shape: _Shape) -> Any:
 
 def _end_worker(process: Any) -> None:
     ray.kill(process)
-
-
-class _Watchdog:
-    """A time limit: it kills this worker and its children, since a hang inside C code ends in no other way."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._started = time.time()
-        self._timer: threading.Timer | None = None
-
-    def __enter__(self) -> None:
-        if self._request.runtime.timeout:
-            self._timer = threading.Timer(self._request.runtime.timeout, self._kill)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def _kill(self) -> None:
-        request = self._request
-        error = timeout_error(request)
-        seconds = time.time() - self._started
-        attempt = failed_attempt(
-            request, Outcome.TIMED_OUT, error, self._started, seconds, str(error), PROCESS.end_log(request)
-        )
-        # The driver learns it from the store alone. Where it cannot, the step counts as crashed.
-        with contextlib.suppress(StoreError):
-            OUTAGE.endure(lambda: record_once(attempt, store_at(request.store)))
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
-        os._exit(1)
 
 
 def _outcome(error: Exception) -> Outcome:

@@ -15,6 +15,10 @@ from orchestrator.store import StoreError, open_store
 from orchestrator.types import Attempt, Manifest, Outcome
 
 
+class UnreadableError(Exception):
+    """The process that was to run steps cannot import what they name."""
+
+
 def recovered_attempts(
     requests: Sequence[Request], error: Exception, outcome: Outcome, submitted: float
 ) -> Iterator[Attempt]:
@@ -71,6 +75,8 @@ def _message(outcome: Outcome, error: Exception) -> str:
     first, last = lines[0], lines[-1]
     if outcome is Outcome.OUT_OF_MEMORY:
         return f"the node ran out of memory: {first}"
+    if outcome is Outcome.TIMED_OUT or isinstance(error, UnreadableError):
+        return str(error)
     if outcome is Outcome.FAILED:
         # Ray's text is a traceback.
         return f"a Ray worker could not start the step: {last}; are the packages installed on its node?\n{error}"
