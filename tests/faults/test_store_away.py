@@ -106,14 +106,17 @@ def test_an_object_store_that_is_away_for_longer_stops_the_sweep_and_the_same_co
     s3: str, tmp_path: Path, proxy: Proxy, calm_toy: pa.Table
 ) -> None:
     path = toy_sweep.write_sweep(tmp_path, SWEEP)
-    code = (
-        "import s3fs, toy; from orchestrator.attempt import outage; from orchestrator.cli import main; "
-        "s3fs.S3FileSystem.retries = 1; outage.PATIENCE = 1.0; outage._FIRST_PAUSE = 0.1; outage.TOLD_AFTER = 0.5; "
-        "main()"
+    # Of the driver, and of the process of its steps.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import s3fs; from orchestrator.attempt import outage; "
+        "s3fs.S3FileSystem.retries = 1; outage.PATIENCE = 1.0; outage._FIRST_PAUSE = 0.1; outage.TOLD_AFTER = 0.5"
     )
+    variables = environment()
+    variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables.get("PYTHONPATH", "")])
+    code = "import toy; from orchestrator.cli import main; main()"
     line = [sys.executable, "-c", code, "run", str(path), "--outputs", s3, "--inline"]
     driver = subprocess.Popen(
-        line, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        line, env=variables, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while calls(tmp_path) < 2 and driver.poll() is None:
         time.sleep(0.005)
