@@ -36,6 +36,7 @@ class ObjectLease(Lease):
         self._upload: str | None = None
         """The upload that has all files, if there is one."""
         self._decided: Manifest | None = None
+        """The manifest that is decided and not published yet."""
 
     def renew(self) -> None:
         """Replace the claim by one with another beat."""
@@ -70,6 +71,7 @@ class ObjectLease(Lease):
                     raise LostOutputError(self.folder, evicted=True)
                 self._decided = decided
             published = self._claims.publish(self.address, content, self._decided)
+            self._decided = None
             self._give_back()
             return published
 
@@ -83,7 +85,9 @@ class ObjectLease(Lease):
             return
         self._claims.trash.throw_away(self.folder)
         self.close()
-        self._swap(b"")
+        # Whoever meets a decided claim publishes its manifest.
+        if self._decided is None:
+            self._swap(b"")
 
 
 class ObjectClaims(Claims):

@@ -53,7 +53,8 @@ class PosixLease(Lease):
         except LostOutputError as error:
             # Linux tells where an open folder is; what a stage deletes was never in the trash.
             with contextlib.suppress(OSError):
-                error.evicted = "/trash/" in os.readlink(f"/proc/self/fd/{self.descriptor}")  # noqa: PTH115
+                if "/trash/" in os.readlink(f"/proc/self/fd/{self.descriptor}"):  # noqa: PTH115
+                    raise LostOutputError(self.folder, evicted=True) from error
             raise
 
     def _commit(self, manifest: Manifest) -> bool:
@@ -172,12 +173,14 @@ class PosixClaims(Claims):
         """See `Claims.look`."""
         place = self.place(address)
         found = []
+        # Nothing else belongs here, and it would be in the way for ever.
+        if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112
+            self.trash.throw_away(place)
         for name in _names(place):
             claim = parse_claim(name, _beat(f"{place}/{name}"))
             if claim:
                 found.append(claim)
             else:
-                # Nothing else belongs here, and it would be in the way for ever.
                 self.trash.throw_away(f"{place}/{name}")
         return found
 

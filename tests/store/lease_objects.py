@@ -100,13 +100,17 @@ class JudgedMedium(ObjectMedium):
 
     def _put(self, path: str, content: bytes, etag: str | None) -> str:
         self.world.stop()
+        if self.driver.cut_off:
+            self.driver.cut_off = False
+            raise TimeoutError("no answer, however often it was asked")
         before = self.world.content(path)
+        if path == manifest_path(ADDRESS):
+            maker = f"{int(parse_manifest(ADDRESS, content).metrics['m']):016x}"
+            self.world.demand(maker in self.world.out, "a manifest of which nobody decided")
+            self.world.published.add(maker)
         etag = self.write(path, content, etag)
         if path == claim_path(ADDRESS):
             self._judge(before or b"", content)
-        elif path == manifest_path(ADDRESS):
-            maker = f"{int(parse_manifest(ADDRESS, content).metrics['m']):016x}"
-            self.world.demand(maker in self.world.out, "a manifest of which nobody decided")
         if self.driver.lost_answer:
             self.driver.lost_answer = False
             raise FileExistsError(path)
@@ -121,7 +125,9 @@ class JudgedMedium(ObjectMedium):
             self.world.changed[new.token] = self.world.time
             self.world.demand(new.token in self.driver.tokens, "a claim in the name of another driver")
             self.world.demand(old is None or old.token == new.token, "a claim of another driver was overwritten")
-        elif old and old.beat != "decided":
+        elif old and old.beat == "decided":
+            self.world.demand(old.token in self.world.published, "a decision is forgotten")
+        elif old:
             self.world.may_end(old.token, "release" if old.token in self.driver.tokens else "evict")
 
     def upload(self, source: Path, target: str, names: Sequence[str]) -> None:

@@ -48,6 +48,7 @@ class Driver:
         self.lease: Lease | None = None
         self.doing: greenlet | None = None
         self.lost_answer = False
+        self.cut_off = False
 
     # --- what it does
 
@@ -141,6 +142,8 @@ class World:
         """Token -> when its claim showed life last."""
         self.broken: list[str] = []
         """What was done that nobody may do."""
+        self.published: set[str] = set()
+        """Tokens of claims whose manifests were written, or met another one."""
         self.decided: list[str] = []
         """Tokens of claims that were committed."""
         self.found: dict[str, str] | None = None
@@ -344,6 +347,9 @@ class System:
 
     def _do(self, lost: int | None, path: str | Path, change: Callable[[], None]) -> None:
         self.world.stop()
+        if self.driver.cut_off:
+            self.driver.cut_off = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         change()
         if self.driver.lost_answer and lost is not None:
             self.driver.lost_answer = False

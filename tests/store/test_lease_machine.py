@@ -127,6 +127,12 @@ class Machine(RuleBasedStateMachine):
         self.do(number, Driver.commit)
         self.goes_on(number, changes)
 
+    @rule(number=WHICH, changes=st.integers(0, 12))
+    def is_cut_off_while_it_commits(self, number: int, changes: int) -> None:
+        self.falls_asleep_while_it_commits(number, changes)
+        self.driver(number).cut_off = True
+        self.do(number, Driver.give_up)
+
     @rule(number=WHICH)
     def comes_back_and_commits(self, number: int) -> None:
         self.do(number, lambda driver: driver.write(True), Driver.commit)
@@ -138,6 +144,10 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def the_artifact_is_found_damaged(self) -> None:
         self.world.discard()
+
+    @rule(number=WHICH)
+    def is_cut_off_for_a_moment(self, number: int) -> None:
+        self.driver(number).cut_off = True
 
     @rule(number=WHICH)
     def crashes(self, number: int) -> None:
@@ -168,6 +178,8 @@ class Machine(RuleBasedStateMachine):
 
     def the_step_can_be_finished(self) -> None:
         """Whoever comes last finds the step committed, or takes it over from all that show no life, and commits."""
+        for driver in self.world.drivers:
+            driver.cut_off = driver.lost_answer = False
         last = self.world.add()
         for _ in range(20):
             if self.world.artifact():
@@ -286,6 +298,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_the_protocol_is_found(name: str) -> None:
     machine, where, attribute, instead = FAULTS[name]

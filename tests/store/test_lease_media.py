@@ -18,7 +18,7 @@ from orchestrator.store.lease import BEAT, TERM, Stillness, held_here
 from orchestrator.store.object_lease import claim_path
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.posix import PosixStore
-from orchestrator.types import Manifest
+from orchestrator.types import Artifact, Manifest
 
 EMPTY = Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc")
 
@@ -86,14 +86,23 @@ def test_files_of_others_among_the_claims_are_in_nobodys_way(posix: PosixStore, 
     assert posix.committed([ADDRESS.stage]) == {ADDRESS}
 
 
-def test_a_file_in_the_place_of_a_claim_costs_its_step_only(posix: PosixStore) -> None:
+def test_a_file_or_link_in_the_place_of_a_claim_is_in_nobodys_way(posix: PosixStore) -> None:
     place = posix.root / "claims" / ADDRESS.stage
     place.mkdir(parents=True)
     (place / ADDRESS.key).touch()
-    with pytest.raises(StoreError, match=f"{ADDRESS.key} can be neither taken nor read"), posix.lease(ADDRESS, "mine"):
+    (place / OTHER.key).symlink_to("nowhere")
+    assert posix.claims() == {}
+    commit(posix)
+    commit(posix, OTHER)
+
+
+def test_a_claim_that_cannot_be_made_costs_its_step_only(posix: PosixStore) -> None:
+    elsewhere = Artifact("toy_total", ADDRESS.key)
+    (posix.root / "claims" / elsewhere.stage).touch()
+    with pytest.raises(StoreError, match="can be neither taken nor read"), posix.lease(elsewhere, "mine"):
         pass
     assert posix.claims() == {}
-    commit(posix, OTHER)
+    commit(posix)
 
 
 class LostAnswers:
