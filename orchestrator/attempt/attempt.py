@@ -22,7 +22,7 @@ from orchestrator.attempt.outcome import (
 )
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
-from orchestrator.attempt.seal import make_read_only
+from orchestrator.attempt.seal import detach, make_read_only
 from orchestrator.attempt.stage_call import call_stage
 from orchestrator.store import (
     ClaimedError,
@@ -130,6 +130,9 @@ def commit(
     address = request.step.address
     try:
         files = OUTAGE.endure(lambda: list_files(lease.folder), proof=False)
+        if PROCESS.spoilt:
+            detach(lease.folder, files)
+            files = OUTAGE.endure(lambda: list_files(lease.folder), proof=False)
         make_read_only(lease.folder, files)
     except UnfitError as error:
         raise RejectedError(str(error)) from error

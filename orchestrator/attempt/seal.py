@@ -13,6 +13,8 @@ import errno
 import gc
 import os
 import resource
+import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -175,6 +177,14 @@ def sealed_bundle() -> Iterator[None]:
         count = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (for each bundle)
         if count > _FILES * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             _spoil(f"steps left {count:,} files open")
+
+
+def detach(folder: Path, names: Collection[str]) -> None:
+    """Put copies in the place of files, so that what a step left running has none of them open."""
+    for name in names:
+        copy = f"{folder}/.{secrets.token_hex(8)}"
+        shutil.copy2(f"{folder}/{name}", copy)
+        os.replace(copy, f"{folder}/{name}")  # noqa: PTH105
 
 
 def make_read_only(folder: Path, names: Collection[str]) -> None:

@@ -235,6 +235,38 @@ def test_open_files_are_few_when_a_bundle_ends_or_it_is_the_last(store: Store, m
 # --- committed files
 
 
+def test_what_a_thread_has_open_that_a_step_left_is_not_what_is_committed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    threads = []
+
+    def leave(config: toy.OddConfig, out: Path) -> dict[str, float]:
+        (out / "sub").mkdir()
+        streams = [(out / name).open("a") for name in ("one", "sub/two")]
+
+        def write() -> None:
+            go_on.wait()
+            for stream in streams:
+                stream.write("later")
+                stream.close()
+
+        threads.append(threading.Thread(target=write, name="late"))
+        threads[0].start()
+        return {"value": 1.0}
+
+    monkeypatch.setattr(toy, "odd", leave)
+    (request,) = requests_for(store, "work")
+    run_bundle([request])
+    assert "'late'" in (PROCESS.spoilt or "")
+    go_on.set()
+    threads[0].join()
+    manifest = store.manifests([request.step.address])[request.step.address]
+    assert isinstance(manifest, Manifest)
+    assert store.inspect(manifest) is None
+    assert manifest.files.keys() == {"one", "sub/two"}
+
+
 def test_committed_files_are_read_only_and_folders_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(config: toy.OddConfig, out: Path) -> dict[str, float]:
         (out / "a" / "b").mkdir(parents=True)
