@@ -12,9 +12,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from orchestrator.store.errors import DamagedArtifactError
+from orchestrator.store.files import MANIFEST, verify_content
 from orchestrator.store.lease import Claim, Claims, Lease, taken
 from orchestrator.store.medium import Medium
-from orchestrator.store.records import attempt_to_json, name_of_record, parse_attempt, parse_pin
+from orchestrator.store.records import (
+    attempt_to_json,
+    name_of_record,
+    parse_attempt,
+    parse_manifest,
+    parse_pin,
+    pin_to_json,
+)
 from orchestrator.types import Artifact, Attempt, Manifest
 
 
@@ -44,27 +52,61 @@ class Store(ABC):
             StoreError: that is impossible, or another driver is using such a store.
         """
 
+    # --- where things are
+
+    #: Folders in which every stage has one of its own.
+    _folders: tuple[str, ...]
+
     @abstractmethod
+    def _manifest_path(self, address: Artifact) -> str:
+        """Return the path of the manifest of an artifact, which is there as soon as it is finished."""
+
+    @abstractmethod
+    def _files_path(self, manifest: Manifest) -> str:
+        """Return the folder of the files of an artifact."""
+
+    @abstractmethod
+    def _committed(self, stage: str) -> Iterable[str]:
+        """List the keys of the finished artifacts of a stage."""
+
     def stages(self) -> set[str]:
         """List all stages that have artifacts or records of attempts."""
+        return {name for folder in self._folders for name in self._medium.names(folder)}
 
     # --- artifacts
 
-    @abstractmethod
     def committed(self, stages: Iterable[str]) -> set[Artifact]:
         """List all finished artifacts of some stages, by one listing per stage."""
+        return {Artifact(stage, key) for stage in stages for key in self._committed(stage)}
 
-    @abstractmethod
     def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
         """Read the records of artifacts; an error in the place of one that is missing, torn or altered."""
+        found: dict[Artifact, Manifest | DamagedArtifactError] = {}
+        for address, content in self._medium.read({each: self._manifest_path(each) for each in addresses}).items():
+            try:
+                found[address] = self._parse(address, content)
+            except DamagedArtifactError as error:
+                found[address] = error
+        return found
+
+    def _manifest(self, address: Artifact) -> Manifest:
+        return self._parse(address, self._medium.read({address: self._manifest_path(address)})[address])
+
+    def _parse(self, address: Artifact, content: bytes | None) -> Manifest:
+        if content is None:
+            raise DamagedArtifactError(address, f"{MANIFEST} is missing")
+        return parse_manifest(address, content)
 
     @abstractmethod
     def fetch(self, address: Artifact) -> Path:
         """Make the files of an artifact available, verified, in a local folder. Raises DamagedArtifactError."""
 
-    @abstractmethod
     def read(self, manifest: Manifest, name: str) -> bytes:
         """Read one small file of an artifact, and verify it. Raises DamagedArtifactError."""
+        content = self._medium.read({name: f"{self._files_path(manifest)}/{name}"})[name]
+        if content is None:
+            raise DamagedArtifactError(manifest.address, f"{name} is missing")
+        return verify_content(content, manifest, name)
 
     @abstractmethod
     def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
@@ -193,9 +235,9 @@ class Store(ABC):
     def clear(self, places: Collection[str]) -> None:
         """Delete some of what `remains` named."""
 
-    @abstractmethod
     def pin(self, name: str, addresses: Collection[Artifact]) -> None:
         """Write down artifacts that must not be deleted, in place of those that the name stood for."""
+        self._medium.replace(f"pins/{name}", pin_to_json(addresses))
 
     def pins(self) -> Mapping[str, frozenset[Artifact]]:
         """Read the artifacts that each name stands for. Raises StoreError when one cannot be read."""

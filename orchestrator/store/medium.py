@@ -24,5 +24,8 @@ class Medium(Protocol):
     def create(self, path: str, content: bytes) -> bool:
         """Write a file unless there is one; returns whether this wrote it."""
 
+    def replace(self, path: str, content: bytes) -> None:
+        """Write a file, in place of what is there: a reader finds the old content or the new one."""
+
     def delete(self, paths: Collection[str]) -> None:
         """Delete files; those that are missing are skipped."""

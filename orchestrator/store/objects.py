@@ -28,10 +28,10 @@ from orchestrator.keys import digest
 from orchestrator.store.artifacts import Store
 from orchestrator.store.cache import cache_folder
 from orchestrator.store.errors import DamagedArtifactError, StoreError
-from orchestrator.store.files import Signature, verify_content, verify_files
+from orchestrator.store.files import Signature, verify_files
 from orchestrator.store.object_lease import ObjectClaims, claim_path, files_path, manifest_path
 from orchestrator.store.object_medium import ObjectMedium
-from orchestrator.store.records import manifest_to_json, parse_manifest, pin_to_json
+from orchestrator.store.records import manifest_to_json
 from orchestrator.types import Artifact, Manifest
 
 #: Bytes that are read at once from a file that is only looked at.
@@ -78,32 +78,24 @@ class ObjectStore(Store):
             "the same work: start no second one before this one has ended"
         )
 
-    def stages(self) -> set[str]:
-        """List all stages that manifests, attempts or uploads speak of."""
-        return {name for folder in ("manifests", "attempts", "artifacts") for name in self._medium.names(folder)}
+    _folders = ("manifests", "attempts", "artifacts")
+
+    def _manifest_path(self, address: Artifact) -> str:
+        return manifest_path(address)
+
+    def _files_path(self, manifest: Manifest) -> str:
+        return files_path(manifest.address, manifest.upload or "")
+
+    def _committed(self, stage: str) -> Iterable[str]:
+        return (name.removesuffix(".json") for name in self._medium.names(f"manifests/{stage}"))
+
+    def _parse(self, address: Artifact, content: bytes | None) -> Manifest:
+        manifest = super()._parse(address, content)
+        if manifest.upload is None:
+            raise DamagedArtifactError(address, "its manifest does not say where its files are")
+        return manifest
 
     # --- artifacts
-
-    def committed(self, stages: Iterable[str]) -> set[Artifact]:
-        """List the manifests of some stages."""
-        return {
-            Artifact(stage, name.removesuffix(".json"))
-            for stage in stages
-            for name in self._medium.names(f"manifests/{stage}")
-        }
-
-    def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
-        """Read manifests, many at once, and check each against its own digest."""
-        found: dict[Artifact, Manifest | DamagedArtifactError] = {}
-        for address, content in self._medium.read({each: manifest_path(each) for each in addresses}).items():
-            try:
-                found[address] = _parse(address, content)
-            except DamagedArtifactError as error:
-                found[address] = error
-        return found
-
-    def _manifest(self, address: Artifact) -> Manifest:
-        return _parse(address, self._medium.read({address: manifest_path(address)})[address])
 
     def fetch(self, address: Artifact) -> Path:
         """Copy the artifact to this node; a copy that was altered here is replaced."""
@@ -134,14 +126,6 @@ class ObjectStore(Store):
             shutil.rmtree(part, ignore_errors=True)
         verify_files(str(copy), manifest, self._verified)
         return copy
-
-    def read(self, manifest: Manifest, name: str) -> bytes:
-        """Read one small file of an artifact, and verify it; the others stay where they are."""
-        path = f"{files_path(manifest.address, manifest.upload or '')}/{name}"
-        content = self._medium.read({name: path})[name]
-        if content is None:
-            raise DamagedArtifactError(manifest.address, f"{name} is missing")
-        return verify_content(content, manifest, name)
 
     def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
         """Read all files in the object store, and keep none of them."""
@@ -241,16 +225,3 @@ class ObjectStore(Store):
     def clear(self, places: Collection[str]) -> None:
         """Delete some of what `remains` named."""
         self._medium.delete_trees([place.removeprefix(self._medium.path("")) for place in places])
-
-    def pin(self, name: str, addresses: Collection[Artifact]) -> None:
-        """Overwrite the object."""
-        self._medium.replace(f"pins/{name}", pin_to_json(addresses))
-
-
-def _parse(address: Artifact, content: bytes | None) -> Manifest:
-    if content is None:
-        raise DamagedArtifactError(address, "its manifest is missing")
-    manifest = parse_manifest(address, content)
-    if manifest.upload is None:
-        raise DamagedArtifactError(address, "its manifest does not say where its files are")
-    return manifest

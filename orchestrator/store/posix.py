@@ -22,10 +22,9 @@ from pathlib import Path
 
 from orchestrator.store.artifacts import Store
 from orchestrator.store.errors import ClaimedError, DamagedArtifactError, LostOutputError, StoreError
-from orchestrator.store.files import MANIFEST, Signature, unchanged, verify_content, verify_files
+from orchestrator.store.files import MANIFEST, Signature, unchanged, verify_files
 from orchestrator.store.posix_lease import PosixClaims
-from orchestrator.store.posix_medium import PosixMedium, flush, flush_file_system, read_file
-from orchestrator.store.records import parse_manifest, pin_to_json
+from orchestrator.store.posix_medium import PosixMedium, flush, flush_file_system
 from orchestrator.store.trash import Trash
 from orchestrator.types import Artifact, Manifest
 
@@ -56,37 +55,22 @@ class PosixStore(Store):
                 probe.write(b"\0" * 4096)
         self.sweep(everywhere=True)
 
-    def stages(self) -> set[str]:
-        """List all stages that have a folder."""
-        return {*self._medium.names("artifacts"), *self._medium.names("attempts")}
+    _folders = ("artifacts", "attempts")
+
+    def _manifest_path(self, address: Artifact) -> str:
+        return f"artifacts/{address.stage}/{address.key}/{MANIFEST}"
+
+    def _files_path(self, manifest: Manifest) -> str:
+        return f"artifacts/{manifest.address.stage}/{manifest.address.key}"
+
+    def _committed(self, stage: str) -> Iterable[str]:
+        return self._medium.names(f"artifacts/{stage}")
 
     def folder(self, address: Artifact) -> Path:
         """The place of an artifact, committed or not."""
         return Path(f"{self.location}/artifacts/{address.stage}/{address.key}")
 
     # --- artifacts
-
-    def committed(self, stages: Iterable[str]) -> set[Artifact]:
-        """List the folders of some stages."""
-        return {Artifact(stage, name) for stage in stages for name in self._medium.names(f"artifacts/{stage}")}
-
-    def manifests(self, addresses: Collection[Artifact]) -> dict[Artifact, Manifest | DamagedArtifactError]:
-        """Read manifests, and check each against its own digest."""
-        found: dict[Artifact, Manifest | DamagedArtifactError] = {}
-        with self._medium.translate_errors("read"):
-            for address in addresses:
-                try:
-                    found[address] = self._manifest(address)
-                except DamagedArtifactError as error:
-                    found[address] = error
-        return found
-
-    def _manifest(self, address: Artifact) -> Manifest:
-        try:
-            content = read_file(f"{self.location}/artifacts/{address.stage}/{address.key}/{MANIFEST}")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise DamagedArtifactError(address, f"{MANIFEST} is missing") from error
-        return parse_manifest(address, content)
 
     def fetch(self, address: Artifact) -> Path:
         """Name the artifact's own folder, after its files were checked against the manifest."""
@@ -99,14 +83,6 @@ class PosixStore(Store):
         signature = (str(folder / MANIFEST), stat.st_size, stat.st_mtime_ns)
         self._fetched[address] = (folder, [signature, *verify_files(str(folder), manifest, self._verified)])
         return folder
-
-    def read(self, manifest: Manifest, name: str) -> bytes:
-        """Read one small file of an artifact, and verify it."""
-        try:
-            content = (self.folder(manifest.address) / name).read_bytes()
-        except OSError as error:
-            raise DamagedArtifactError(manifest.address, f"{name} cannot be read ({error.strerror})") from error
-        return verify_content(content, manifest, name)
 
     def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
         """Read all files, also those that this process has read before."""
@@ -197,15 +173,3 @@ class PosixStore(Store):
             for place in places:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.rmtree(place)
-
-    def pin(self, name: str, addresses: Collection[Artifact]) -> None:
-        """Replace the file at once."""
-        with self._medium.translate_errors():
-            folder = self._medium.make_folder("pins")
-            part = folder / f".{secrets.token_hex(8)}"
-            with part.open("wb") as stream:
-                stream.write(pin_to_json(addresses))
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(folder / name)
-            flush(str(folder))

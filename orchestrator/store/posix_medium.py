@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class PosixMedium:
             for name, path in paths.items():
                 try:
                     found[name] = read_file(f"{self.root}/{path}")
-                except (FileNotFoundError, IsADirectoryError):
+                except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                     found[name] = None
         return found
 
@@ -59,6 +60,19 @@ class PosixMedium:
                 self.make_folder(path.rpartition("/")[0])
                 return self.create(path, content)
         return True
+
+    def replace(self, path: str, content: bytes) -> None:
+        """See `Medium.replace`; safe against a power failure."""
+        with self.translate_errors():
+            folder, _, name = path.rpartition("/")
+            place = self.make_folder(folder)
+            part = place / f".{secrets.token_hex(8)}"
+            with part.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(place / name)
+            flush(str(place))
 
     def delete(self, paths: Collection[str]) -> None:
         """See `Medium.delete`."""
