@@ -390,4 +390,4 @@ class _Run:
     def _sweep_scratch(self, ended: str | None = None) -> None:
         """Delete abandoned unfinished work; a failure of that does not end the run."""
         with contextlib.suppress(StoreError):
-            self._session.store.sweep(ended)
+            self._session.store.sweep(ended, running=self._driver)

@@ -184,6 +184,7 @@ def delete(found: Survey, store: Store, progress: Progress = ignore) -> None:
     store.forget(found.records)
     store.clear(found.remains.keys())
     store.sweep(everywhere=True)
+    store.tidy()
 
 
 def refuse_if_a_driver_runs(session: Session) -> None:

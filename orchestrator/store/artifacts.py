@@ -151,15 +151,22 @@ class Store(ABC):
         with self._medium.translate_errors():
             return self._claims.all()
 
-    def sweep(self, driver: str | None = None, everywhere: bool = False) -> None:
+    def sweep(self, ended: str | None = None, running: str | None = None, everywhere: bool = False) -> None:
         """Evict claims whose holders work no more, and delete their unfinished work.
 
         Args:
-            driver: a driver whose run is over: all of its claims go.
+            ended: a driver whose run is over: all of its claims go.
+            running: a driver that knows by itself which of its workers are alive: a claim of one that shows no life,
+                because C code keeps its heartbeat from running, is left alone.
             everywhere: look at all claims, where that takes many requests.
         """
         with self._medium.translate_errors():
-            self._claims.sweep(driver, everywhere)
+            self._claims.sweep(ended, running, everywhere)
+
+    def tidy(self) -> None:
+        """Delete what claims leave that were given back; only while no driver runs."""
+        with self._medium.translate_errors():
+            self._claims.tidy()
 
     def end_claim(self, address: Artifact, driver: str) -> None:
         """Evict a claim of a driver, whose worker is known to be dead."""

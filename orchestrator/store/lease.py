@@ -247,13 +247,18 @@ class Claims(ABC):
         """Return all claims."""
 
     @abstractmethod
-    def sweep(self, driver: str | None, everywhere: bool) -> None:
+    def sweep(self, ended: str | None, running: str | None, everywhere: bool) -> None:
         """Evict claims whose holders work no more, and delete what is left of their folders.
 
         Args:
-            driver: a driver whose run is over; None for none.
+            ended: a driver whose run is over; None for none.
+            running: a driver that knows by itself which of its workers are alive; None for none.
             everywhere: whether to look at all claims, however many requests that takes.
         """
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Delete what claims leave that were given back, while no driver runs."""
 
     def take(self, address: Artifact, driver: str, stale: str | None, token: str) -> Lease:
         """Take the lease on a step.

@@ -165,22 +165,26 @@ class ObjectClaims(Claims):
         found = {address: _parse(content or b"") for address, content in self.medium.read(paths).items()}
         return {address: claim for address, claim in found.items() if claim}
 
-    def sweep(self, driver: str | None, everywhere: bool) -> None:
+    def sweep(self, ended: str | None, running: str | None, everywhere: bool) -> None:
         """See `Claims.sweep`. Claims of dead drivers of other nodes stay until somebody needs their steps."""
         folders = [path for path in _paths(self._scratch) if not held_here(_split(path.name)[1])]
-        if everywhere or driver:
+        if everywhere or ended:
             claims = self.all()
         else:
             addresses = {_split(path.name)[0] for path in folders}
             claims = {address: claim for address in addresses for claim in self.look(address)}
         for address, claim in claims.items():
-            if not held_here(claim.token) and self.over(claim, driver):
+            if not held_here(claim.token) and self.over(claim, ended):
                 self.evict(address, claim)
-        current = {claim.token for claim in claims.values() if not self.over(claim, driver)}
+        current = {claim.token for claim in claims.values() if not self.over(claim, ended)}
         for path in folders:
             if _split(path.name)[1] not in current:
                 self.trash.throw_away(path)
         self.trash.empty()
+
+    def tidy(self) -> None:
+        """See `Claims.tidy`: the objects of claims that were given back are empty."""
+        self.medium.delete([path for path, size in self.medium.sizes("claims").items() if not size])
 
 
 def _paths(folder: Path) -> list[Path]:

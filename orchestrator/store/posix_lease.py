@@ -211,7 +211,7 @@ class PosixClaims(Claims):
                     with contextlib.suppress(OSError):
                         self.system.rmdir(place)
 
-    def sweep(self, driver: str | None, everywhere: bool) -> None:
+    def sweep(self, ended: str | None, running: str | None, everywhere: bool) -> None:
         """See `Claims.sweep`."""
         seen = set()
         for address, claim, path in list(self._found()):
@@ -219,7 +219,7 @@ class PosixClaims(Claims):
                 continue
             seen.add(path)
             still = self._stillness.seconds(path, claim.beat if claim else _beat(path))
-            if claim and (self.over(claim, driver) or still >= TERM):
+            if claim and (self.over(claim, ended) or (still >= TERM and claim.driver != running)):
                 self.evict(address, claim)
                 with contextlib.suppress(OSError):
                     self.system.rmdir(self.place(address))
@@ -227,6 +227,9 @@ class PosixClaims(Claims):
                 self.trash.throw_away(path)
         self._stillness.keep(seen)
         self.trash.empty()
+
+    def tidy(self) -> None:
+        """See `Claims.tidy`; there is nothing."""
 
 
 def _beat(path: str) -> str:

@@ -115,7 +115,7 @@ class Driver:
             lease.close()
 
     def sweep(self) -> None:
-        self.claims.sweep(None, everywhere=True)
+        self.claims.sweep(None, None, everywhere=True)
 
     def look(self) -> None:
         self.told = next(iter(self.claims.look(ADDRESS)), None)

@@ -68,6 +68,21 @@ def test_claims_without_a_sign_of_life_are_swept_after_the_term_and_a_beating_on
     assert still.token not in str(list(posix.root.rglob("*")))
 
 
+def test_a_driver_sweeps_no_claim_of_its_own_workers_that_only_show_no_life(
+    posix: PosixStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(posix, ADDRESS, "mine", space="elsewhere")
+    hold(posix, OTHER, "mine", pid=dead_pid())
+    now = 0.0
+    monkeypatch.setattr(posix._claims, "_stillness", Stillness(lambda: now))
+    for _ in range(int(2 * TERM / BEAT)):
+        posix.sweep(running="mine")
+        now += BEAT
+    assert posix.claims().keys() == {ADDRESS}
+    posix.sweep("mine")
+    assert posix.claims() == {}
+
+
 def test_a_pause_of_our_own_is_no_sign_of_anybodys_death(posix: PosixStore, monkeypatch: pytest.MonkeyPatch) -> None:
     hold(posix, ADDRESS, space="elsewhere")
     at_a_later(posix, monkeypatch, int(TERM / BEAT), 3600.0)
@@ -180,6 +195,10 @@ def test_what_was_given_back_leaves_an_empty_object_and_no_second_request_for_it
     inside = Inside(objects)
     assert inside.read(f"{inside.root}/{claim_path(ADDRESS)}") == ""
     commit(objects)
+    with objects.lease(OTHER, "mine"):
+        assert objects.claims().keys() == {OTHER}
+        objects.tidy()
+        assert [path for path in inside.all("claims") if "claims" in path] == [f"{inside.root}/{claim_path(OTHER)}"]
     assert objects.claims() == {}
 
 
