@@ -69,13 +69,13 @@ class ObjectStore(Store):
             return None
         for address, claim in self.claims().items():
             raise StoreError(
-                f"the store {self.location} does not refuse conditional writes, so only one driver may use it at a "
-                f"time, and {claim} works on {address.stage}/{address.key}: wait for it; if it is dead, delete "
-                f"{self._medium.path(claim_path(address))} and give the same command again"
+                f"the store {self.location} ignores conditions on writes, so only one driver may use it at a time, and "
+                f"{claim} works on {address.stage}/{address.key}: wait for it; if it is dead, delete all of "
+                f"{self._medium.path('claims')} and give the same command again"
             )
         return (
-            f"the store {self.location} does not refuse conditional writes, so nothing keeps two drivers from doing "
-            "the same work: start no second one before this one has ended"
+            f"the store {self.location} ignores conditions on writes, so nothing keeps two drivers from doing the same "
+            "work: start no second one before this one has ended"
         )
 
     _folders = ("manifests", "attempts", "artifacts")

@@ -225,7 +225,7 @@ def test_no_history_breaks_an_invariant(machine: type[Machine]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("machine", [PosixMachine, ObjectMachine])
 def test_no_long_history_breaks_an_invariant(machine: type[Machine]) -> None:
-    search(machine, 3000, 60)
+    search(machine, 1000, 60)
 
 
 @pytest.mark.long
@@ -236,7 +236,7 @@ def test_no_history_breaks_an_invariant_on_a_server(s3: str) -> None:
     class ServedMachine(Machine):
         world_class = Served
 
-    search(ServedMachine, 60)
+    search(ServedMachine, 40)
 
 
 # --- faults, of which each is found
