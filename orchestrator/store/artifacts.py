@@ -202,6 +202,15 @@ class Store(ABC):
                 histories.setdefault(address, []).append(attempt)
         return histories
 
+    def leave_notice(self, address: Artifact, number: int, text: str) -> None:
+        """Tell the driver something of an attempt that goes on; the first notice stays."""
+        self._medium.create(_notice_path(address, number), text.encode())
+
+    def notices(self, attempts: Collection[tuple[Artifact, int]]) -> dict[tuple[Artifact, int], str]:
+        """Read what attempts have to tell while they go on, by one request for each."""
+        found = self._medium.read({each: _notice_path(*each) for each in attempts})
+        return {each: content.decode() for each, content in found.items() if content is not None}
+
     @abstractmethod
     def log_path(self, address: Artifact, number: int) -> Path:
         """Name a local file for the output of an attempt while it runs."""
@@ -260,3 +269,7 @@ class Store(ABC):
         there = name in self._medium.names("pins")
         self._medium.delete([f"pins/{name}"])
         return there
+
+
+def _notice_path(address: Artifact, number: int) -> str:
+    return f"attempts/{address.stage}/{address.key}.{number}.notice"

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,31 @@ def test_a_step_that_hangs_is_timed_out(executor: Executor, store: Store) -> Non
     assert attempt.outcome is Outcome.TIMED_OUT
     assert "runtime.timeout" in (attempt.error or "")
     assert store.committed(["toy_source"]) == set()
+
+
+@pytest.mark.ray
+def test_a_step_on_ray_that_seems_to_hang_is_told_once_while_it_goes_on(local_ray: None, store: Store) -> None:
+    import ray
+
+    from orchestrator.run.executors.ray_cluster import RayExecutor
+
+    executor = RayExecutor()
+    request = make_request(store, "hang", silent=0.5)
+    slot = executor.find_slot(request.runtime, {})
+    assert slot
+    executor.submit([request], slot)
+    until = time.monotonic() + 400
+    while not (told := executor.silent()):
+        assert executor.wait(0.1) == []
+        assert time.monotonic() < until
+    (sentence,) = told
+    assert "seems to hang" in sentence
+    executor._notices_due = 0.0
+    assert executor.silent() == []
+    for task in executor._running:
+        ray.cancel(task, force=True)
+    while not executor.wait(1.0):
+        assert time.monotonic() < until
 
 
 @pytest.mark.parametrize("executor", ["child", pytest.param("ray", marks=pytest.mark.ray)], indirect=True)

@@ -30,18 +30,21 @@ from ray.exceptions import (
 )
 from ray.util.metrics import Gauge
 
+from orchestrator.attempt.attempt import store_at
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
+from orchestrator.attempt.silence import silence_limit
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
 from orchestrator.run.executors.warm import WarmWorkers, Worker
 from orchestrator.run.executors.watchdog import Watchdog
+from orchestrator.store import StoreError
 from orchestrator.store.cache import cache_folder
 from orchestrator.study.copy import CodeCopy, unpack
 from orchestrator.study.modules import study_of, use_copy
-from orchestrator.types import Attempt, Outcome, Runtime
+from orchestrator.types import Artifact, Attempt, Outcome, Runtime
 
 #: Tasks per resource shape in Ray's queue beyond those that can run, so that no core waits for the driver.
 _QUEUED_AHEAD = 4
@@ -107,6 +110,10 @@ class RayExecutor:
         self._steps = Gauge("sweep_steps", "Steps of a sweep in each state", ("Sweep", "Stage", "State"))
         self._cells = Gauge("sweep_cells", "Cells of a sweep with each status", ("Sweep", "Status"))
         self._failures = Gauge("sweep_failures", "Failed steps by error class", ("Sweep", "Stage", "Class"))
+        self._notices_due = 0.0
+        """Unix time in seconds at which notices are looked for again."""
+        self._noticed: set[tuple[Artifact, int]] = set()
+        """(Step, number) of the attempts whose notices were told."""
         self._kinds: dict[tuple[str, str], None] = {}
         """(Entry, error class) of all failures published so far: a gauge must fall to 0 when they are resolved."""
 
@@ -199,8 +206,24 @@ class RayExecutor:
         return None
 
     def silent(self) -> list[str]:
-        """Return []: a step that seems to hang is told in its log."""
-        return []
+        """Return what workers left in the store on steps that seem to hang, each sentence once."""
+        now = time.time()
+        watched = [
+            request
+            for bundle in self._running.values()
+            for request in bundle.requests
+            if now >= self._notices_due and (limit := silence_limit(request.runtime)) and now - bundle.when >= limit
+        ]
+        if not watched:
+            return []
+        self._notices_due = now + _CHECK_EVERY
+        attempts = {(request.step.address, request.number) for request in watched} - self._noticed
+        try:
+            found = store_at(watched[0].store).notices(attempts)
+        except StoreError:
+            return []
+        self._noticed |= found.keys()
+        return list(found.values())
 
     def usage(self) -> dict[str, tuple[float, float]]:
         """Return what tasks reserve, as Ray's scheduler counts; they may use less or more."""

@@ -49,7 +49,11 @@ class Watchdog:
                 self._kill(silent_error(request, seconds))
             if seconds is not None and not told:
                 told = True
-                PROCESS.log(describe_silence(request, os.getpid(), seconds) + "\n")
+                sentence = describe_silence(request, os.getpid(), seconds)
+                PROCESS.log(f"{sentence}\n")
+                # For the driver, which may be on another machine.
+                with contextlib.suppress(StoreError):
+                    store_at(request.store).leave_notice(request.step.address, request.number, sentence)
 
     def _kill(self, error: TimeoutError) -> None:
         request = self._request
