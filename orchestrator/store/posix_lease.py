@@ -191,14 +191,18 @@ class PosixClaims(Claims):
 
     def all(self) -> Mapping[Artifact, Claim]:
         """See `Claims.all`."""
-        return {address: claim for address, claim, _ in self._found() if claim}
+        return {address: claim for address, claim, _ in self._found() if claim and address.stage}
 
     def _found(self) -> Iterator[tuple[Artifact, Claim | None, str]]:
-        """Yield all folders of claims: their step, what they claim, and their path."""
+        """Yield all folders of claims: their step, what they claim, and their path.
+
+        The private folder of a claim that is being made has no step.
+        """
         for stage in _names(f"{self.root}/claims"):
             if stage.startswith("."):
-                # The private folder of a claim that is being made.
-                yield Artifact("", stage[1:]), None, f"{self.root}/claims/{stage}"
+                path = f"{self.root}/claims/{stage}"
+                name = next(iter(_names(path)), "")
+                yield Artifact("", stage[1:]), parse_claim(name, _beat(f"{path}/{name}")), path
                 continue
             for key in _names(f"{self.root}/claims/{stage}"):
                 place = f"{self.root}/claims/{stage}/{key}"
@@ -219,11 +223,13 @@ class PosixClaims(Claims):
                 continue
             seen.add(path)
             still = self._stillness.seconds(path, claim.beat if claim else _beat(path))
-            if claim and (self.over(claim, ended) or (still >= TERM and claim.driver != running)):
+            if not (claim and self.over(claim, ended)) and (still < TERM or (claim and claim.driver == running)):
+                continue
+            if claim and address.stage:
                 self.evict(address, claim)
                 with contextlib.suppress(OSError):
                     self.system.rmdir(self.place(address))
-            elif claim is None and still >= TERM:
+            else:
                 self.trash.throw_away(path)
         self._stillness.keep(seen)
         self.trash.empty()

@@ -68,6 +68,19 @@ def test_claims_without_a_sign_of_life_are_swept_after_the_term_and_a_beating_on
     assert still.token not in str(list(posix.root.rglob("*")))
 
 
+def test_what_dies_while_it_makes_a_claim_is_swept_as_soon_as_it_is_known_to_be_dead(posix: PosixStore) -> None:
+    names = {}
+    for driver, pid in (("mine", os.getpid()), ("another", dead_pid()), ("third", os.getpid())):
+        claim = hold(posix, ADDRESS, driver, pid=pid)
+        place = posix.root / "claims" / ADDRESS.stage / ADDRESS.key
+        names[driver] = place.rename(posix.root / "claims" / f".{claim.token}")
+    assert posix.claims() == {}
+    posix.sweep("mine")
+    assert [driver for driver, path in names.items() if path.exists()] == ["third"]
+    posix.sweep("third")
+    assert not list((posix.root / "claims").glob(".*"))
+
+
 def test_a_driver_sweeps_no_claim_of_its_own_workers_that_only_show_no_life(
     posix: PosixStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
