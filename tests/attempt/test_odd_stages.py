@@ -188,6 +188,7 @@ def check_commands(folder: Path) -> None:
     assert "an \\udcff odd word" in (folder / "out" / "sweeps" / "odd" / "report" / "report.html").read_text()
 
 
+@pytest.mark.faults
 def test_steps_beside_odd_ones_all_succeed_inline_and_every_command_works_afterwards(tmp_path: Path) -> None:
     toy_sweep.write_sweep(tmp_path, odd_sweep(KINDS), "odd.yaml")
     done = sweep(tmp_path, "run", "odd.yaml", "--inline", "--outputs", "out")

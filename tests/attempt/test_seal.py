@@ -94,6 +94,7 @@ def test_what_a_step_changed_is_as_it_was_for_the_next(store: Store, misdeed: st
     check_bytes(store, requests)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("misdeed", [*misdeeds.LEFT, *misdeeds.WRITERS])
 def test_a_step_that_leaves_something_running_succeeds_and_pays_with_its_process(store: Store, misdeed: str) -> None:
     requests = requests_for(store, "work", misdeed, "work")
