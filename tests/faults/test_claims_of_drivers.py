@@ -17,6 +17,8 @@ from orchestrator.drive import drive
 from orchestrator.session import Session, open_session
 from orchestrator.types import Artifact
 
+pytestmark = pytest.mark.faults
+
 
 def calls(folder: Path) -> int:
     return len((folder / "toy-trace").read_text().splitlines())
