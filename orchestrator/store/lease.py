@@ -8,7 +8,7 @@ may be evicted, exactly as it was seen, by whoever knows that its holder works n
 - an observer saw the claim unchanged for `TERM` seconds of its own monotonic clock.
 
 A holder that was evicted may go on computing. It can neither commit, nor release or sweep what is another's, since
-each of these succeeds only on the claim that it made. `docs/decisions/0016-leases.md` has states and invariants.
+each of these succeeds only on the claim that it made. States and invariants: `orchestrator/decisions/0016-leases.md`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ BEAT = 20.0
 #: Seconds without a sign of life after which a claim has expired. NFS may show a folder as it was 60 s ago (nfs(5),
 #: acdirmax), and a holder may miss five beats: a pause of a busy node, or of its file server, is no death.
 TERM = 180.0
+#: Tries at a claim that is in the way and cannot be read, before its step fails.
 _ROUNDS = 100
 
 

@@ -32,19 +32,11 @@ from orchestrator.maintenance.verify import verify
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.session import open_session
 from orchestrator.store import Store, list_files
-from orchestrator.store.posix import PosixStore
 from orchestrator.store.trash import delete
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 from workers.metric import Undefined
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = PosixStore(tmp_path / "store")
-    store.prepare()
-    return store
 
 
 def request_for(store: Store, behaviour: str, value: int, stage: str = "toy_odd") -> Request:

@@ -28,18 +28,10 @@ from orchestrator.attempt.surroundings import PARTS, STEADY
 from orchestrator.keys import digest
 from orchestrator.run.executors import Ended
 from orchestrator.store import Store
-from orchestrator.store.posix import PosixStore
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
 from workers import model_cache
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = PosixStore(tmp_path / "store")
-    store.prepare()
-    return store
 
 
 @pytest.fixture(autouse=True)

@@ -18,15 +18,7 @@ from orchestrator.drive import drive
 from orchestrator.keys import digest
 from orchestrator.session import open_session
 from orchestrator.store import Store
-from orchestrator.store.posix import PosixStore
 from orchestrator.types import Artifact, Manifest, Outcome, Runtime, Step
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = PosixStore(tmp_path / "store")
-    store.prepare()
-    return store
 
 
 def requests_for(store: Store, *behaviours: str) -> list[Request]:

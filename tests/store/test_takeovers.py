@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import time
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from holders import dead_pid, hold
 
 from orchestrator.store import ClaimedError, LostOutputError, Store, list_files, open_store
 from orchestrator.types import Artifact, Manifest
-
-
-@pytest.fixture(params=["posix", pytest.param("objects", marks=pytest.mark.s3)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    place = str(tmp_path / "store") if request.param == "posix" else f"{request.getfixturevalue('s3')}/store"
-    store = open_store(place)
-    store.prepare()
-    return store
 
 
 def step(number: int) -> Artifact:
