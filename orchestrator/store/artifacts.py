@@ -118,19 +118,22 @@ class Store(ABC):
 
     # --- making artifacts
 
-    def lease(self, address: Artifact, driver: str, stale: str | None = None) -> AbstractContextManager[Lease]:
+    def lease(
+        self, address: Artifact, driver: str, stale: str | None = None, attempt: int = 1
+    ) -> AbstractContextManager[Lease]:
         """Take the lease on a step, and give it back in the end unless it was committed.
 
         Args:
             address: the step.
-            driver: the driver that it is computed for; a claim of this driver's is that of an attempt that has ended.
+            driver: the driver that it is computed for.
             stale: text of a claim that its observer saw unchanged for `lease.TERM` seconds; it is evicted.
+            attempt: the number of that driver's attempt; its earlier ones have ended, though their workers may not know.
 
         Raises:
-            ClaimedError: another driver holds it.
+            ClaimedError: another driver holds it, or a later attempt of this one.
             LostOutputError: in place of whatever went wrong, where the lease or its folder was lost.
         """
-        return taken(self._claims, address, driver, stale)
+        return taken(self._claims, address, driver, stale, attempt)
 
     @abstractmethod
     def flush(self, addresses: Collection[Artifact]) -> None:
