@@ -112,9 +112,20 @@ class Store(ABC):
     def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
         """Read all files of an artifact where they are kept, past every cache; returns what is wrong with them."""
 
+    def discard(self, address: Artifact, manifest: Manifest | None = None) -> None:
+        """Set a damaged artifact aside, so that it is made again, unless that has happened since it was seen.
+
+        Args:
+            address: the artifact.
+            manifest: its manifest as it was seen; None if that is what is torn.
+        """
+        found = self.manifests([address])[address]
+        if manifest == (found if isinstance(found, Manifest) else None):
+            self._set_aside(address)
+
     @abstractmethod
-    def discard(self, address: Artifact) -> None:
-        """Set a damaged artifact aside, so that it is made again."""
+    def _set_aside(self, address: Artifact) -> None:
+        """Move an artifact out of the way, if it is there."""
 
     # --- making artifacts
 
@@ -127,7 +138,7 @@ class Store(ABC):
             address: the step.
             driver: the driver that it is computed for.
             stale: text of a claim that its observer saw unchanged for `lease.TERM` seconds; it is evicted.
-            attempt: the number of that driver's attempt; its earlier ones have ended, though their workers may not know.
+            attempt: the number of that driver's attempt; it gave up the earlier ones, which their workers may not know.
 
         Raises:
             ClaimedError: another driver holds it, or a later attempt of this one.

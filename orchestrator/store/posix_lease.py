@@ -153,6 +153,10 @@ class PosixClaims(Claims):
                     self._undo(lease, private)
                     return None
             return lease
+        except FileNotFoundError:
+            # This process stood still for so long that the private folder was swept away; it tries again.
+            self._undo(lease, private)
+            return None
         except BaseException:
             self._undo(lease, private)
             raise

@@ -97,7 +97,6 @@ def write(sync: Sync, ending: threading.Event, report: Callable[..., None]) -> i
                 return 1
 
 
-
 def _experiment(line: str) -> Experiment:
     facts = json.loads(line)
     return Experiment(**{**facts, "datasets": tuple(facts["datasets"]), "files": tuple(facts["files"])})

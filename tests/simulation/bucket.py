@@ -61,7 +61,9 @@ class BucketMedium(ObjectMedium):
         with self.translate_errors():
             return self._act(
                 f"lists all of {folder}",
-                lambda: {path: len(content) for path, content in self._objects.items() if path.startswith(f"{folder}/")},
+                lambda: {
+                    path: len(content) for path, content in self._objects.items() if path.startswith(f"{folder}/")
+                },
             )
 
     def read(self, paths: Mapping[K, str]) -> dict[K, bytes | None]:

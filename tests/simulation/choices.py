@@ -21,7 +21,9 @@ _ALTERED = 0.03
 class Stream:
     """The choices of one process."""
 
-    def __init__(self, name: str, seed: Seed, kept: Mapping[Place, float] | None, effective: dict[Place, float]) -> None:
+    def __init__(
+        self, name: str, seed: Seed, kept: Mapping[Place, float] | None, effective: dict[Place, float]
+    ) -> None:
         """Start with none made; see `Choices`."""
         self.name = name
         self._draws = [random.Random(f"{number} {name}").random for number in seed]

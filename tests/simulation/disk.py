@@ -48,7 +48,13 @@ class Disk:
         return place if place in ("store", "outputs") else None
 
     def _do(
-        self, name: str, path: Any, do: Callable[[], Any], lost: int | None = None, critical: bool = False, what: str = ""
+        self,
+        name: str,
+        path: Any,
+        do: Callable[[], Any],
+        lost: int | None = None,
+        critical: bool = False,
+        what: str = "",
     ) -> Any:
         place = self._place(path)
         if place is None:

@@ -37,6 +37,9 @@ class Faults:
         chooses = world.choices.stream("faults")
         self.shares = {name: share for name, share in SHARES.items() if chooses.below(2)}
         self.share = sum(self.shares.values())
+        self.seen: set[tuple[str, ...]] = set()
+        """Pairs of faults that followed each other, with the kinds of operations that they met."""
+        self._last = ""
         self.away_until: dict[str, float] = {}
         """Place (`store`, `outputs`, `mlflow`) -> when it can be reached again."""
 
@@ -97,14 +100,20 @@ class Faults:
             world.kill(actor)
         else:
             world.sleep(0.002 * actor.pace)
+        if name:
+            meets = f"{name} {what.split()[0]}"
+            self.seen.add((self._last, meets))
+            self._last = meets
         if self.is_away(place):
             world.sleep(0.5)
+            actor.facts["hurt"] = world.now
             raise fails()
         if name == "fails":
             world.tell(f"fails when it {what}")
+            actor.facts["hurt"] = world.now
             raise fails()
         done = do()
-        if critical or "manifest" in what:
+        if critical or what.startswith("writes manifests"):
             world.tell(what)
         if name == "stops after":
             self._stop(badness, f"stops after it {what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from world import Actor, World
 
@@ -47,12 +48,17 @@ class Judge:
     running: dict[Artifact, Actor] = field(default_factory=dict)
     """(By executors) step -> the worker that one of them takes to be at it now."""
     last: dict[Artifact, str] = field(default_factory=dict)
+    """Step -> what happened to its claim last."""
+    debug: ClassVar[bool] = False
+    """Whether to stop in the debugger where something goes wrong."""
 
     def demand(self, holds: bool, otherwise: str) -> None:
         """Take down what must not happen: an error here would be taken for one of the store."""
         if not holds:
             self.broken.append(otherwise)
             self.world.tell(f"MUST NOT HAPPEN: {otherwise}")
+            if self.debug:
+                breakpoint()
 
     def _meet(self, address: Artifact, what: str, holder: Actor | None = None) -> None:
         state = "none"
