@@ -80,7 +80,7 @@ class BucketMedium(ObjectMedium):
             return None if content is None else (content, _etag(content))
 
         with self.translate_errors():
-            return self._act(f"reads {path}", do)
+            return self._act(f"reads {path}", do, critical=path.startswith("claims/"))
 
     def _put(self, path: str, content: bytes, etag: str | None) -> str:
         def do() -> str:
@@ -95,7 +95,7 @@ class BucketMedium(ObjectMedium):
         def lost(badness: float) -> Exception:
             return FileExistsError(path) if badness < 0.5 else ConnectionError("the connection broke")
 
-        return self._act(self._describe(path, content), do, lost, path.startswith("claims/"))
+        return self._act(self._describe(path, content), do, lost, path.startswith(("claims/", "manifests/")))
 
     def _describe(self, path: str, content: bytes) -> str:
         claim = _claim(content)

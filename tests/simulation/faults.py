@@ -24,8 +24,10 @@ SHARES = {
     "dies before": 0.001,
     "dies after": 0.001,
 }
-#: How much likelier these are where it matters most: right before and after a change of a claim.
+#: How much likelier these are where it matters most: around a look at a claim, and a change of one.
 _CRITICAL = 4
+#: Operations that change nothing of what the story is about.
+_LOOKS = frozenset({"reads", "lists", "opens", "listdirs", "scandirs", "mkdirs", "rmdirs", "unlinks", "shows"})
 
 
 class Faults:
@@ -113,7 +115,7 @@ class Faults:
             actor.facts["hurt"] = world.now
             raise fails()
         done = do()
-        if critical or what.startswith("writes manifests"):
+        if critical and what.split()[0] not in _LOOKS:
             world.tell(what)
         if name == "stops after":
             self._stop(badness, f"stops after it {what}")
