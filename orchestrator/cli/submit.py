@@ -21,6 +21,7 @@ from orchestrator.command import format_command, program, repeat_options
 from orchestrator.redact import redact
 from orchestrator.sweep.outputs import ENVIRONMENT, lost_in_a_job
 from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import plain_text
 
 if TYPE_CHECKING:
     from orchestrator.session import Session
@@ -110,7 +111,7 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
     try:
         client = start(job, command, {"working_dir": str(root), "excludes": patterns, "env_vars": variables})
     except JobServerError as error:
-        print(error, file=sys.stderr)
+        print(plain_text(str(error)), file=sys.stderr)
         return 2
     megabytes = sum(files.values()) / 1e6
     print(f"submitted {job.id}: {len(files)} files, {megabytes:.1f} MB", flush=True)
