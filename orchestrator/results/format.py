@@ -208,7 +208,7 @@ def _latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> st
     def line(values: list[str]) -> str:
         text = " & ".join("".join(_LATEX.get(each, each) for each in value) for value in values)
         # A bracket or star would be an argument of the \\ or rule before it.
-        return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\" + "\n"
+        return ("{}" if text.lstrip().startswith(("[", "*")) else "") + text + r" \\" + "\n"
 
     head = rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}" + "\n"
     body = "".join(map(line, rows))
