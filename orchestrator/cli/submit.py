@@ -18,7 +18,7 @@ import typer
 
 from orchestrator.cli.sweep_command import ErrorClass, MaxCells, TrackingUri, sweep_command
 from orchestrator.command import format_command, program, repeat_options
-from orchestrator.redact import redact
+from orchestrator.redact import redact_uris
 from orchestrator.sweep.outputs import ENVIRONMENT, lost_in_a_job
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import plain_text
@@ -134,7 +134,7 @@ def _check_places(session: Session, passed_on: Mapping[str, str], words: Sequenc
     for source, value in (root or ("", None), ("--store", given.get("--store"))):
         problems += lost_in_a_job(value, source)
     for source, value in [*passed_on.items(), *(("the options", word) for word in words)]:
-        if redact(value) != value:
+        if redact_uris(value) != value:
             message = (
                 "a password in a URI would be shown to everybody who reaches the job server; leave it out, and give "
                 "the credentials to the nodes, e.g. MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

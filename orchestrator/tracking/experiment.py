@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from orchestrator.code import code_commit
 from orchestrator.keys import digest
-from orchestrator.redact import redact
+from orchestrator.redact import redact_uris
 from orchestrator.results.format import Format, escape_markdown, export, markdown_code
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.results.parquet import column_type
@@ -52,7 +52,7 @@ class Experiment:
     @property
     def target(self) -> str:
         """The name of this experiment in this MLflow, whatever password opens it."""
-        return f"{redact(self.uri)} {self.name}"
+        return f"{redact_uris(self.uri)} {self.name}"
 
 
 def experiment_of(
