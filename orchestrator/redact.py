@@ -18,8 +18,10 @@ _TELLING = ("pass", "pwd", "token", "secret", "key", "sig", "cred", "auth", "odb
 _VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|APIKEY|(_|^)(KEY|PWD|PASS|PAT|CREDENTIALS))$", re.I)
 #: What is shorter is no secret, and could be any word ("test", "none").
 _SHORTEST = 8
-#: From so many characters on a secret is hidden also within a word: `repr` puts an n before the beginning of a line.
+#: From so many characters on a secret is hidden also within a word.
 _LONG = 16
+#: Before a word: no other letter, or one that is of an escape, as in `me%3Asecret` and repr's `\\nsecret`.
+_BEGIN = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 
 
 def redact(text: str, *uris: str) -> str:
@@ -36,7 +38,7 @@ def redact(text: str, *uris: str) -> str:
     text = redact_uris(text, *uris)
     for secret in sorted({form for each in _of_environment() for form in spellings(each)}, key=len, reverse=True):
         if secret in text:
-            whole = re.escape(secret) if len(secret) >= _LONG else rf"(?<!\w){re.escape(secret)}(?!\w)"
+            whole = re.escape(secret) if len(secret) >= _LONG else rf"{_BEGIN}{re.escape(secret)}(?!\w)"
             text = re.sub(whole, HIDDEN, text)
     return text
 

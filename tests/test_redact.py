@@ -106,6 +106,7 @@ def test_a_password_in_a_uri_of_the_environment_is_hidden_where_it_stands_alone(
 ) -> None:
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a.example/simple https://me:Qs3cretZ@b.example/simple")
     assert redact("401 for me with Qs3cretZ, not Qs3cretZone") == "401 for me with ***, not Qs3cretZone"
+    assert redact("at=https%3A%2F%2Fme%3AQs3cretZ%40b '\\nQs3cretZ'") == "at=https%3A%2F%2Fme%3A***%40b '\\n***'"
 
 
 def test_what_is_no_secret_of_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
