@@ -29,7 +29,7 @@ def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str 
     if not command:
         return None
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S602 (whoever writes a sweep file runs code: docs/security.md)
             command,
             shell=True,
             input=json.dumps({"event": event, **facts}),
