@@ -156,7 +156,7 @@ def export(table: pa.Table, form: Format) -> bytes:
     if form == Format.CSV:
         import pyarrow.csv
 
-        columns = [_without_formulas(column) if pa.types.is_string(column.type) else column for column in table.columns]
+        columns = [_without_formulas(column) if _is_text(column.type) else column for column in table.columns]
         buffer = pa.BufferOutputStream()
         pyarrow.csv.write_csv(pa.table(columns, list(map(_no_formula, table.column_names))), buffer)
         return buffer.getvalue().to_pybytes()  # type: ignore[no-any-return]
@@ -187,6 +187,14 @@ _FORMULA = re.compile(r"\s*([=@\uff1d\uff20]|[-+\uff0b\uff0d](?!(\d+\.?\d*|\.\d+
 def _no_formula(text: str) -> str:
     text = plain_text(text)
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column has texts, however a query's answer keeps them."""
+    import pyarrow as pa
+
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(of_kind(kind.value_type if pa.types.is_dictionary(kind) else kind) for of_kind in kinds)
 
 
 def _without_formulas(column: pa.ChunkedArray) -> pa.Array:

@@ -132,6 +132,9 @@ def test_a_spreadsheet_computes_nothing_of_an_export_and_numbers_are_read_back(t
     labels = cells["text"].tolist()[::2]
     assert labels[:4] == [f"'{label}" for label in FORMULAS[:4]]
     assert labels[len(FORMULAS) :][:5] == list(OTHERS)
+    plain = pa.array(["=a", "b", None])
+    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())):
+        assert export(pa.table({"x": plain.cast(kind)}), Format.CSV).decode() == '"x"\n"\'=a"\n"b"\n\n'
     assert export(pa.table({"=a": [-1.5]}), Format.CSV).decode() == '"\'=a"\n-1.5\n'
 
 
