@@ -136,7 +136,7 @@ def test_a_sweep_with_failed_cells_ends_with_the_exit_code_of_its_driver(
     code, output = submit(checkout, {**head_environment, **secrets}, "toy.yaml", *options)
     assert code == 1, output
     # What Ray's pages show of a job is nothing of who submitted it.
-    shown = JobSubmissionClient(head).get_job_info(job_of(output)).json()
+    shown = JobSubmissionClient(head).get_job_info(job_of(output)).model_dump_json()
     assert "RAY_JOB_STOP_WAIT_TIME_S" in shown
     assert "Qs3cret" not in shown + output
     assert "1 of 2 cells are missing" in output
