@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import math
@@ -18,7 +19,7 @@ from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.seal import sealed
 from orchestrator.redact import redact
-from orchestrator.store import DamagedArtifactError, Store
+from orchestrator.store import DamagedArtifactError, Store, StoreError
 from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
 from orchestrator.types import RESERVED_NAMES, Artifact, Step
@@ -70,7 +71,7 @@ def config_of(request: Request) -> Config:
 
 
 def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path]) -> dict[str, Path | list[Path]]:
-    """Fetch the artifacts that a step reads; return their verified folders by input.
+    """Fetch the artifacts that a step reads; return their verified folders by input. What is damaged is set aside.
 
     Args:
         request: the step.
@@ -96,6 +97,11 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
             folders.append(folder)
         inputs[name] = folders if step.definition.inputs[name].many else (folders or [Path()])[0]
     if damage:
+        # At once: another driver may make them again before ours hears of it. What cannot be set aside now is found
+        # again by its next reader.
+        for found in damage:
+            with contextlib.suppress(StoreError):
+                store.discard(found.address, found.manifest)
         # All of them, so that they are recomputed together.
         raise DamagedInputsError(damage)
     return inputs

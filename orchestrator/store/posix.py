@@ -94,13 +94,15 @@ class PosixStore(Store):
             return DamagedArtifactError(manifest.address, f"it cannot be read ({error})")
         return None
 
-    def discard(self, address: Artifact) -> None:
-        """Move a damaged artifact out of the way; nothing is deleted."""
+    def _set_aside(self, address: Artifact) -> None:
+        """Move the artifact out of the way; nothing is deleted."""
         with self._medium.translate_errors():
             place = self._medium.make_folder("damaged")
-            aside = tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=place)
-            with contextlib.suppress(FileNotFoundError):
-                self.folder(address).rename(Path(aside) / "artifact")
+            aside = Path(tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=place))
+            try:
+                self.folder(address).rename(aside / "artifact")
+            except FileNotFoundError:
+                aside.rmdir()
 
     # --- making artifacts
 
