@@ -18,6 +18,7 @@ from orchestrator.attempt.outcome import DamagedInputsError, RejectedError, desc
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.seal import sealed
+from orchestrator.redact import redact
 from orchestrator.store import DamagedArtifactError, Store, StoreError
 from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
@@ -170,7 +171,7 @@ def check_metrics(metrics: object, declared: Mapping[str, Metric] | None, step: 
         if metric.nullable and isinstance(value, Undefined):
             if not isinstance(value.reason, str):
                 raise RejectedError(f"metric {name!r} is undefined, but its reason is no text")
-            values[name] = Undefined(plain_text(value.reason, 2000))
+            values[name] = Undefined(plain_text(redact(value.reason), 2000))
             continue
         number = values[name] = _number(name, value)
         if not math.isfinite(number):
