@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -150,8 +151,7 @@ class Disk:
         """Write a file of an artifact as a stage does."""
 
         def do() -> None:
-            with open(f"{folder}/{name}", "w") as stream:
-                stream.write(content)
+            Path(folder, name).write_text(content)
             if self._place(folder) == "store":
                 self._stamp(folder)
                 assert self.judge

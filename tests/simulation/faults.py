@@ -56,7 +56,7 @@ class Faults:
         return "", 0.0
 
     def is_away(self, place: str) -> bool:
-        """Tell whether the acting process can not reach a place now."""
+        """Tell whether the acting process cannot reach a place now."""
         now = self.world.now
         if place == "store" and self.world.actor.node.cut_off_until > now:
             return True
@@ -77,9 +77,9 @@ class Faults:
             place: what it touches.
             what: the operation, for people.
             do: does it.
-            fails: makes the error where it can not be done.
-            lost: makes the error of one that is done, and whose answer is lost, from a number between 0 and 1; None where
-                that can not be.
+            fails: makes the error where it cannot be done.
+            lost: makes the error of one that is done, and whose answer is lost, from a number between 0 and 1; None
+                where that cannot be.
             critical: whether it is one at which faults matter most.
         """
         world = self.world

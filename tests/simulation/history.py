@@ -1,67 +1,43 @@
-"""One history: drivers on a cluster run one sweep, much goes wrong, then nothing does any more; what must hold holds."""
+"""One history: drivers run one sweep, much goes wrong, then nothing does any more; and what must hold is checked."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import random
 import re
-import secrets
-import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
-import arithmetic
-import pyarrow as pa
 import pyarrow.parquet as pq
 from bucket import Bucket, BucketMedium, BucketStore
 from choices import Choices, Place, Seed
-from cluster import ClusterExecutor, Nature, Worker, calm
-from disk import REAL, Disk
+from cluster import ClusterExecutor, Nature, calm
 from faults import Faults
 from judge import Judge
-from tracker import Tracker, WriterActor
-from world import Actor, Lock, Node, Thread, World
+from machine import BEAT, installed
+from setting import LIMITS, Setting
+from tracker import Tracker
+from world import Actor, Node, Thread, World
 
 from orchestrator import drive as drive_module
-from orchestrator import pulse
-from orchestrator.attempt import attempt as attempt_module
-from orchestrator.attempt import bundle as bundle_module
-from orchestrator.attempt import outage, stage_call
-from orchestrator.attempt.process import Process as StepProcess
 from orchestrator.attempt.request import Request
-from orchestrator.code import code_commit, this_code
 from orchestrator.events import Event, NothingToDo, Progressed
-from orchestrator.run import loop
-from orchestrator.run.executors import recovery
 from orchestrator.run.retry import RETRIED
 from orchestrator.run.schedule import State
-from orchestrator.run.shutdown import Shutdown
-from orchestrator.session import Session, open_session
-from orchestrator.store import Store, StoreError, object_lease, posix_lease
-from orchestrator.store import lease as lease_module
+from orchestrator.session import Session
+from orchestrator.store import Store, StoreError
 from orchestrator.store.errors import StoreAwayError
 from orchestrator.store.lease import _renew_all
 from orchestrator.store.posix import PosixStore
-from orchestrator.store.process import Process
 from orchestrator.store.records import parse_manifest
-from orchestrator.tracking import publisher
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.runs import CELL
 from orchestrator.types import Artifact, Attempt, Outcome
 
-#: The product's terms are as long as this share of what they are, so that less time need be simulated.
-SCALE = 0.2
-BEAT, TERM = SCALE * lease_module.BEAT, SCALE * lease_module.TERM
-PATIENCE = SCALE * outage.PATIENCE
 #: Seconds that the bad part of a history lasts at most, and that it may take from then on to end.
 _BAD, _END = 240.0, 4000.0
 
@@ -70,8 +46,6 @@ COLUMNS = ("cell_id", "x", "y", "status", "error_class", "value", "key")
 
 #: What a step does instead of its work, whoever computes it, and how it ends then.
 ODD = {"raises": Outcome.FAILED, "exits": Outcome.FAILED, "leaves a pipe": Outcome.REJECTED}
-#: The limits that a sweep may have.
-LIMITS: tuple[Mapping[str, Any], ...] = ({}, {"running": 2}, {"failures": 1}, {"breaker": 1})
 #: Keys of `ODD` by step, of which each history has one.
 _TROUBLES: tuple[Mapping[str, str], ...] = (
     {}, {}, {}, {"source of 2": "raises"}, {"source of 1": "exits"}, {"double of 2": "leaves a pipe"},
@@ -92,34 +66,6 @@ class Found:
     seen: set[tuple[object, ...]]
     counts: Counter[str]
     story: list[str] = field(default_factory=list)
-
-
-class Setting:
-    """What all histories of a real process share: the plans, and a folder in memory."""
-
-    def __init__(self) -> None:
-        self.root = f"/dev/shm/simulation-{os.getpid()}"
-        shutil.rmtree(self.root, ignore_errors=True)
-        os.makedirs(f"{self.root}/sweep")
-        file = Path(self.root, "sweep", "simulated.yaml")
-        file.write_text(arithmetic.SWEEP)
-        session = open_session(file, outputs=f"{self.root}/outputs", store=f"{self.root}/store")
-        self.sessions = []
-        for limits in LIMITS:
-            spec = session.spec.model_copy(update={"limits": session.spec.limits.model_copy(update=dict(limits))})
-            self.sessions.append(replace(session, spec=spec, plan=_with_spec(session.plan, spec)))
-        self.disk = Disk(self.root)
-        # Found out once per process, by way of other processes.
-        self.code, self.commit = this_code(), code_commit()
-        self.calm: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
-
-
-def _with_spec(plan: Any, spec: Any) -> Any:
-    import copy
-
-    changed = copy.copy(plan)
-    changed.spec = spec
-    return changed
 
 
 class History:
@@ -163,9 +109,8 @@ class History:
     # --- running
 
     def run(self) -> Found:
-        with self._installed():
-            with contextlib.suppress(_BrokenError):
-                self._live()
+        with installed(self), contextlib.suppress(_BrokenError):
+            self._live()
         judge = self.judge
         return Found(
             self.choices.seed, judge.broken, self.world.operations, self.world.now, self.choices.effective,
@@ -368,7 +313,7 @@ class History:
             return {name: self.bucket.objects.get(f"{folder}/{name}", b"") for name in manifest.files}
         place = Path(self.setting.root, "store", "artifacts", address.stage, address.key)
         try:
-            return {name: _slurp(f"{place}/{name}") for name in ("value", "again")}
+            return {name: (place / name).read_bytes() for name in ("value", "again")}
         except OSError:
             return None
 
@@ -382,11 +327,10 @@ class History:
             path = f"artifacts/{address.stage}/{address.key}/{manifest.upload}/value"
             self.bucket.objects[path] = b"rotten"
         else:
-            path = f"{self.setting.root}/store/artifacts/{address.stage}/{address.key}/value"
+            place = Path(self.setting.root, "store", "artifacts", address.stage, address.key, "value")
             with contextlib.suppress(OSError):
-                os.chmod(path, 0o644)
-                with open(path, "w") as stream:
-                    stream.write("rotten")
+                place.chmod(0o644)
+                place.write_text("rotten")
         self.judge.rotten.add(address)
         return True
 
@@ -396,9 +340,7 @@ class History:
         path = f"{self.setting.root}/outputs/sweeps/simulated/results.parquet"
         rows = [{name: row.get(name) for name in COLUMNS} for row in pq.read_table(path).to_pylist()]
         rotten = bool(self.judge.rotten)
-        expected = self.setting.calm.get(tuple(self.trouble.items()))
-        if expected is None:
-            self.setting.calm[tuple(self.trouble.items())] = expected = self._expected(rows)
+        expected = self._expected(rows)
         if rows != expected and not rotten:
             for row, right in zip(rows, expected, strict=True):
                 if row != right:
@@ -437,23 +379,6 @@ class History:
         cells = {id_ for id_ in outbox.digests if ":" not in id_}
         self.judge.demand(set(shown) == cells, f"MLflow has {len(shown)} cells of {len(cells)}")
 
-    # --- what takes the place of the machine
-
-    def lock(self, folder: Path) -> Any:
-        @contextlib.contextmanager
-        def locked() -> Iterator[None]:
-            name = str(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            while name in self.locks and self.locks[name].alive:
-                self.world.sleep(0.2)
-            self.locks[name] = self.world.actor
-            try:
-                yield
-            finally:
-                self.locks.pop(name, None)
-
-        return locked()
-
     def start_heartbeat(self, actor: Actor) -> None:
         def beat() -> None:
             while True:
@@ -464,66 +389,6 @@ class History:
         if actor not in self.actors:
             self.actors.append(actor)
 
-    @contextlib.contextmanager
-    def _installed(self) -> Iterator[None]:
-        world, setting = self.world, self.setting
-        for name in ("store", "outputs", "nodes"):
-            shutil.rmtree(f"{setting.root}/{name}", ignore_errors=True)
-        random.seed(self.choices.seed[0])
-        history = self
-
-        class ShutdownInSimulation(Shutdown):
-            def __enter__(self) -> Shutdown:
-                world.actor.facts["shutdown"] = self
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                world.actor.facts.pop("shutdown", None)
-
-        WriterActor.history = self
-        patch = mock.patch.object
-        patches = [
-            patch(time, "monotonic", world.monotonic), patch(time, "perf_counter", world.monotonic),
-            patch(time, "time", world.time), patch(time, "sleep", world.sleep),
-            patch(secrets, "token_hex", world.token_hex),
-            patch(lease_module, "threading", SimpleNamespace(Lock=lambda: Lock(world))),
-            patch(lease_module, "this_process", lambda: world.actor.identity),
-            patch(lease_module, "_host", lambda: world.actor.node.host),
-            patch(lease_module.heartbeat, "start"), patch(Process, "gone", lambda each: world.gone(each)),
-            patch(lease_module, "BEAT", BEAT), patch(posix_lease, "TERM", TERM), patch(lease_module, "TERM", TERM),
-            patch(loop, "this_code", lambda: setting.code), patch(drive_module, "code_commit", lambda: setting.commit),
-            patch(loop, "TERM", TERM), patch(drive_module, "BEAT", BEAT),
-            patch(drive_module, "HEARTBEAT_EVERY", 10.0), patch(outage, "PATIENCE", PATIENCE),
-            patch(attempt_module, "store_at", lambda _: history.store_of(world.actor)),
-            patch(bundle_module, "store_at", lambda _: history.store_of(world.actor)),
-            patch(recovery, "open_store", lambda _: history.store_of(world.actor)),
-            patch(bundle_module, "sealed_bundle", nullcontext), patch(bundle_module, "same_folder", nullcontext),
-            patch(bundle_module.signals, "watched", nullcontext), patch(stage_call, "sealed", nullcontext),
-            patch(StepProcess, "capturing", lambda *_: nullcontext()), patch(StepProcess, "prepare", lambda *_: None),
-            patch(drive_module, "_refuse_edited_stages", lambda _: None),
-            patch(drive_module, "Shutdown", ShutdownInSimulation),
-            patch(drive_module, "_executor", lambda *_: ClusterExecutor(history, world.actor)),
-            patch(publisher, "_WriterProcess", WriterActor),
-            patch(Outbox, "locked", lambda outbox: history.lock(outbox.folder)),
-            patch(pulse, "psutil", _PSUTIL), patch(arithmetic, "WORK", self.work),
-        ]  # fmt: skip
-        for each in patches:
-            each.start()
-        setting.disk.faults, setting.disk.judge = self.faults, self.judge
-        try:
-            yield
-        finally:
-            setting.disk.faults = setting.disk.judge = None
-            for each in reversed(patches):
-                each.stop()
-            for actor in self.actors:
-                for lease in list(actor.held.values()):
-                    if lease.descriptor is not None:
-                        with contextlib.suppress(OSError):
-                            os.close(lease.descriptor)
-            # Greenlets that are collected run their `finally`, of which nothing is left to be said.
-            GRAVEYARD.append([self.actors, self.threads, self.world])
-
 
 def _short(text: str) -> str:
     """Shorten the names of steps, and what is drawn at random, as far as people can tell them apart."""
@@ -531,17 +396,5 @@ def _short(text: str) -> str:
     return re.sub(r"([0-9a-f]{4})[0-9a-f]{12,28}", r"\1", text)
 
 
-#: What is kept for the rest of the real process.
-GRAVEYARD: list[object] = []
-_PSUTIL = SimpleNamespace(
-    virtual_memory=lambda: SimpleNamespace(total=1, available=1), cpu_count=lambda: 1, cpu_percent=lambda: 0.0
-)
-
-
 class _BrokenError(Exception):
     """What must not happen did."""
-
-
-def _slurp(path: str) -> bytes:
-    with open(path, "rb") as stream:
-        return stream.read()

@@ -58,7 +58,7 @@ class Judge:
             self.broken.append(otherwise)
             self.world.tell(f"MUST NOT HAPPEN: {otherwise}")
             if self.debug:
-                breakpoint()
+                breakpoint()  # noqa: T100
 
     def _meet(self, address: Artifact, what: str, holder: Actor | None = None) -> None:
         state = "none"

@@ -1,4 +1,4 @@
-"""Faults that were once in the product, or might be: each is put back into its source, and the simulator must find it."""
+"""Faults that were in the product, or might be: each is put back into its source, and the simulator must find it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,11 @@ def _altered(alteration: Alteration) -> Any:
     assert old in source, f"{alteration.name} has no {old!r} any more"
     scope: dict[str, Any] = {}
     # An altered copy of the product's own source, for tests.
-    exec(compile(f"from __future__ import annotations\n{source.replace(old, new)}", "<mutation>", "exec"), original.__globals__ | {}, scope)  # noqa: S102,E501
+    exec(
+        compile(f"from __future__ import annotations\n{source.replace(old, new)}", "<mutation>", "exec"),
+        original.__globals__ | {},
+        scope,
+    )
     made = scope[alteration.name]
     inner = inspect.unwrap(made)
     rebound = FunctionType(inner.__code__, original.__globals__, inner.__name__, inner.__defaults__, inner.__closure__)

@@ -1,9 +1,9 @@
 """Hunts for histories in which something goes wrong: `make simulate`.
 
-    python tests/simulation/simulate.py --seconds 600       # hunt for ten minutes, on all cores
-    python tests/simulation/simulate.py --seed 17.3         # tell the history of one seed, shrunk
-    python tests/simulation/simulate.py --seed 17.3 --debug # … and stop in the debugger where it goes wrong
-    python tests/simulation/simulate.py --mutations         # how soon each known fault is found, as a table
+python tests/simulation/simulate.py --seconds 600       # hunt for ten minutes, on all cores
+python tests/simulation/simulate.py --seed 17.3         # tell the history of one seed, shrunk
+python tests/simulation/simulate.py --seed 17.3 --debug # … and stop in the debugger where it goes wrong
+python tests/simulation/simulate.py --mutations         # how soon each known fault is found, as a table
 """
 
 from __future__ import annotations

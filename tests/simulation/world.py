@@ -1,7 +1,8 @@
 """Processes that live on one virtual clock in one real process, so that their history is one of the seed alone.
 
-The product's code runs in greenlets, unaltered. Wherever it waits, or touches the store, the outputs or MLflow, it stops
-and the world decides who goes on, when, and with what answer. Whatever a process keeps in globals is swapped with it.
+The product's code runs in greenlets, unaltered. Wherever it waits, or touches the store, the outputs or MLflow, it
+stops, and the world decides who goes on, when, and with what answer. Whatever a process keeps in globals is swapped
+with it.
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ class World:
     def sleep(self, seconds: float) -> None:
         """Let the acting thread stand still."""
         thread = self.current
-        assert thread and getcurrent() is thread.greenlet, "only simulated threads sleep"
+        assert thread, "only simulated threads sleep"
+        assert getcurrent() is thread.greenlet, "only simulated threads sleep"
         until = self.now + max(seconds, 0.0)
         if thread.actor.alive and not (self._queue and self._queue[0][0] <= until):
             # Nobody else comes before.
