@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ import toy_sweep
 from toy_requests import make_request
 from toy_runs import command, environment, run_inline
 
+from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.results.parquet import read_results
 from orchestrator.run.executors.recovery import recovered_attempts
@@ -112,6 +114,21 @@ def test_a_dead_worker_of_which_the_store_tells_nothing_is_lost_and_tried_again(
     found = list(recovered_attempts(requests, RuntimeError("it died"), Outcome.CRASHED, 0.0))
     assert [(each.address, each.outcome) for each in found] == [(each.step.address, Outcome.LOST) for each in requests]
     assert "its results cannot be read" in (found[0].error or "")
+
+
+def test_the_record_of_another_drivers_attempt_says_nothing_of_a_worker_that_died(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path / "store")
+    store.prepare()
+    request = make_request(store)
+    theirs = failed_attempt(replace(request, driver="other"), Outcome.FAILED, ValueError("no"), 0.0, 1.0, "no", None)
+    store.record(theirs)
+    for number in (1, 2):
+        found = list(recovered_attempts([request], RuntimeError("it died"), Outcome.CRASHED, 0.0))
+        assert [(each.outcome, each.driver) for each in found] == [(Outcome.CRASHED, "driver")], number
+    assert [each.outcome for each in store.histories([request.step.address])[request.step.address]] == [
+        Outcome.FAILED,
+        Outcome.CRASHED,
+    ]
 
 
 # --- an object store that is away for a while

@@ -60,11 +60,13 @@ def commit(store: Store, address: Artifact = ADDRESS, text: str = "hello", metri
     return manifest
 
 
-def set_aside(store: Store) -> None:
-    """Do what a reader does who finds bytes altered."""
-    manifest = manifest_of(store)
+def set_aside(store: Store) -> Manifest:
+    """Do what a reader does who finds bytes altered; return the manifest of what was there."""
+    manifest = store.manifests([ADDRESS])[ADDRESS]
     assert isinstance(manifest, Manifest)
     store.discard(ADDRESS, manifest)
+    assert store.committed([ADDRESS.stage]) == set()
+    return manifest
 
 
 def attempt(number: int, outcome: Outcome = Outcome.FAILED) -> Attempt:

@@ -266,7 +266,7 @@ def commit_by_name(self: PosixLease, manifest: Manifest) -> bool:
     return True
 
 
-def take_all_for_dead(self: Claims, claim: Claim, driver: str | None) -> bool:
+def take_all_for_dead(self: Claims, claim: Claim, driver: str | None, attempt: int | None = None) -> bool:
     return True
 
 
