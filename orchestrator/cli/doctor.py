@@ -26,7 +26,7 @@ def doctor(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[URI]",
+            metavar="URI",
             help="A sweep file, or an output root: a folder or the URI of one in an object store; default: "
             "SWEEP_OUTPUTS, else outputs/.",
             show_default=False,
@@ -41,8 +41,7 @@ def doctor(
 ) -> None:
     """Look at what sweeps rely on: store, this machine, services, and all nodes of a cluster; change nothing.
 
-    Each line is ok, warning or wrong, and says what was seen; below the last two is what to do about it. What is
-    written to find that out is deleted again.
+    Each line is ok, warning or wrong, and says what was seen; below the last two is what to do about it.
 
     Exit code: 0 nothing is wrong, 1 something is, 2 the sweep file or the place cannot be read.
     """

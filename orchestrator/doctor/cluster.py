@@ -43,7 +43,8 @@ def _medium(location: str) -> ObjectMedium | PosixMedium:
 class _Node:
     """Runs on a node."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str) -> None:
+        self._label = label
         self._held = contextlib.ExitStack()
 
     def facts(self, servers: Sequence[tuple[str, str | None]]) -> Facts:
@@ -55,15 +56,22 @@ class _Node:
     def gone(self, processes: Mapping[str, Process]) -> list[str]:
         return [label for label, process in processes.items() if process.gone()]
 
-    def exchange(self, location: str, name: str, asked: Sequence[str]) -> str:
-        """Read what others wrote, and write what they are to read; returns what is wrong."""
+    def exchange(self, location: str, asked: Sequence[str], names: Mapping[str, str]) -> str:
+        """Read what others wrote, and write what they are to read; returns what is wrong.
+
+        Args:
+            location: the folder or URI that all nodes are to share.
+            asked: what to read.
+            names: label of a node -> what it is to write.
+        """
         try:
             medium = _medium(location)
             found = medium.read({each: each for each in asked})
             missing = [each for each in asked if found[each] != each.encode()]
             if missing:
                 return f"does not see what {' and '.join(missing)} wrote"
-            if name:
+            # Not where nothing was seen: a folder would be made that nobody deletes.
+            if name := names.get(self._label):
                 medium.create(name, name.encode())
         except StoreError as error:
             return str(error)
@@ -146,7 +154,7 @@ class _Cluster:
         remote = ray.remote(_Node)
         for label, each in here.items():
             where = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
-            self._actors[label] = remote.options(num_cpus=0, scheduling_strategy=where).remote()
+            self._actors[label] = remote.options(num_cpus=0, scheduling_strategy=where).remote(label)
         self._facts, trouble = self._ask("facts", self._servers, seconds=_LOOK)
         self._actors = {label: self._actors[label] for label in self._facts}
         findings = [
@@ -183,19 +191,16 @@ class _Cluster:
         medium = _medium(self._exchange)
         self._written = True
         try:
-            medium.create("driver", b"driver")
+            medium.create("the driver", b"the driver")
         except StoreError as error:
             return [
                 wrong("store", f"the driver cannot write it: {redact(str(error))}", "see what is said of the store")
             ]
         names = {label: f"node-{number}" for number, label in enumerate(self._actors)}
-        said = {
-            label: ray.get(actor.exchange.remote(self._exchange, names[label], ["driver"]), timeout=_ASK)
-            for label, actor in self._actors.items()
-        }
-        sharing = [names[label] for label, wrongs in said.items() if not wrongs]
-        for label, actor in self._actors.items():
-            said[label] = said[label] or ray.get(actor.exchange.remote(self._exchange, "", sharing), timeout=_ASK)
+        said, trouble = self._ask("exchange", self._exchange, ["the driver"], names, seconds=_ASK)
+        sharing = [names[label] for label, reason in said.items() if not reason]
+        again, more = self._ask("exchange", self._exchange, sharing, {}, seconds=_ASK)
+        said = {label: said.get(label) or again.get(label, "") for label in names} | more | trouble
         found = medium.read({each: each for each in sharing})
         unseen = [label for label, name in names.items() if name in sharing and found[name] != name.encode()]
         bad = [f"{label} {reason}" for label, reason in said.items() if reason]
@@ -245,18 +250,20 @@ class _Cluster:
 
     def end(self) -> None:
         """End the processes on the nodes, delete what was written, and disconnect."""
-        if self._disconnect is None:
-            return
-        try:
-            for each in self._actors.values():
-                ray.kill(each)
+        with contextlib.ExitStack() as ending:
+            # The last one comes first; each comes although another fails.
+            if self._disconnect:
+                ending.callback(self._disconnect)
             if self._written:
-                if "://" in self._exchange:
-                    ObjectMedium(self._exchange).delete_trees([""])
-                else:
-                    shutil.rmtree(self._exchange, ignore_errors=True)
-        finally:
-            self._disconnect()
+                ending.callback(self._delete)
+            for each in self._actors.values():
+                ending.callback(ray.kill, each)
+
+    def _delete(self) -> None:
+        if "://" in self._exchange:
+            ObjectMedium(self._exchange).delete_trees([""])
+        else:
+            shutil.rmtree(self._exchange, ignore_errors=True)
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def room(name: str, folder: Path, few_bytes: int = _FEW_BYTES, few_files: int = 
     if total and free < min(few_bytes, total) // 20:
         return wrong(name, seen, more_bytes)
     if counted and inodes < few_files // 100:
-        return wrong(name, f"{seen}: no file can be made there", more_files)
+        return wrong(name, f"{seen}: soon no file can be made there", more_files)
     if total and free < few_bytes:
         return warning(name, seen, more_bytes)
     if counted and inodes < few_files:

@@ -9,11 +9,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.doctor.examination import Probe
 from orchestrator.doctor.file_system import existing, kind_of, room
-from orchestrator.doctor.finding import Finding, ok, warning, wrong
+from orchestrator.doctor.finding import Finding, State, ok, warning, wrong
 from orchestrator.doctor.race import RACERS, ROUNDS, race
 from orchestrator.store import remedy
 from orchestrator.store.lease import BEAT
@@ -41,7 +42,7 @@ def folder_probes(location: str) -> Iterator[Sequence[Probe]]:
         yield [
             Probe("place", lambda: [_place(root, base, work)]),
             Probe("file system", lambda: [kind_of(base)]),
-            Probe("room", lambda: [room("room", base)]),
+            Probe("room", lambda: [_room(base)]),
             Probe("rename", there(_rename)),
             Probe("rename, raced", there(_raced_renames)),
             Probe("exclusive create", there(_raced_creates)),
@@ -66,6 +67,12 @@ def _place(root: Path, base: Path, work: Path) -> Finding:
         seen = f"{base} cannot be written: {error.strerror or error}"
         return wrong("place", seen, remedy(error).partition(", then give")[0], last=True)
     return ok("place", f"{root} can be written" if base == root else f"{root} is not there yet; {base} can be written")
+
+
+def _room(base: Path) -> Finding:
+    found = room("room", base)
+    # Without room there is nothing to try.
+    return replace(found, last=found.state is State.WRONG)
 
 
 def _rename(work: Path) -> Finding:

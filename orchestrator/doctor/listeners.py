@@ -44,7 +44,7 @@ class Listener:
             return "Ray"
         if "streamlit" in words or "dashboards/live" in words or "dashboards.live" in words:
             return "the live page"
-        if "mlflow" in words:
+        if "mlflow" in words and "server" in words:
             return "MLflow"
         return None
 

@@ -6,12 +6,13 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.doctor.examination import Probe, Subject
 from orchestrator.doctor.finding import Finding, ok, warning
 from orchestrator.sweep.outputs import in_ray_job, resolve_outputs
+from orchestrator.sweep.problems import SweepError
 
 #: How the names of sweep files end.
 _SWEEPS = (".yaml", ".yml")
@@ -124,6 +125,9 @@ def admit(target: str | None, address: str | None, tracking_uri: str | None) -> 
     if target is not None and Path(target).name == "store":
         # It was said which one it is.
         store, target = target, target.rstrip("/").removesuffix("store").rstrip("/") or "."
-    outputs = resolve_outputs("doctor", None, target, store)
+    try:
+        outputs = resolve_outputs("doctor", None, target, store)
+    except SweepError as error:
+        raise SweepError([replace(each, place="URI" if target else each.place) for each in error.problems]) from error
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or outputs.tracking_uri
     return Patient(store or outputs.store, uri, (), address)
