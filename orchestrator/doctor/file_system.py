@@ -11,13 +11,15 @@ from orchestrator.doctor.finding import Finding, ok, warning, wrong
 #: Kinds that are gone with the machine's power, or with the container.
 _FLEETING = {"tmpfs": "the memory of this machine", "ramfs": "the memory of this machine", "overlay": "a container"}
 #: Kinds whose rules are not those of POSIX, or not for sure.
-_FOREIGN = frozenset({"cifs", "smb3", "smbfs", "9p", "vboxsf", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk"})
+_FOREIGN = frozenset({"cifs", "smb3", "smbfs", "9p", "vboxsf", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk", "sshfs"})
 #: Mounted buckets: a folder there is a prefix, and a rename copies.
-_BUCKETS = ("s3fs", "goofys", "mountpoint-s3", "gcsfuse", "blobfuse", "rclone", "geesefs", "juicefs")
+_BUCKETS = ("s3fs", "goofys", "mountpoint-s3", "gcsfuse", "blobfuse", "rclone", "geesefs")
 #: Bytes below which a sweep may soon stop.
 _FEW_BYTES = 2 * 2**30
 #: Files likewise: a step makes a folder, a manifest, a log and what its stage writes.
 _FEW_FILES = 10_000
+#: Seconds that NFS may show a folder as it was (its default): the term of a lease counts on that.
+_LATE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +57,44 @@ def _unescaped(word: str) -> str:
 
 def kind_of(path: Path) -> Finding:
     """Tell what kind of file system a store lies on, and what that means for it."""
-    name, mount = "file system", mount_of(path)
-    if mount is None:
-        return ok(name, "its kind is unknown: there is no /proc/self/mounts")
-    seen = f"{mount.kind}, mounted at {mount.place}"
+    mount = mount_of(path)
+    return judge(mount) if mount else ok("file system", "its kind is unknown: there is no /proc/self/mounts")
+
+
+def judge(mount: Mount) -> Finding:
+    """Tell what a kind of file system means for a store on it."""
+    name, seen = "file system", f"{mount.kind}, mounted at {mount.place}"
     program = mount.kind.removeprefix("fuse.")
     if mount.kind in _FLEETING:
-        return warning(
-            name,
-            f"{seen}: it is in {_FLEETING[mount.kind]}, and gone with it",
-            "choose a folder on a disk with --outputs or SWEEP_OUTPUTS",
-        )
+        remedy = "choose a folder on a disk with --outputs or SWEEP_OUTPUTS"
+        return warning(name, f"{seen}: it is in {_FLEETING[mount.kind]}, and gone with it", remedy)
     if program in _BUCKETS:
         return warning(
             name,
             f"{seen}: a mounted bucket renames by copying, so leases on it prove nothing",
             "give the bucket itself as the output root, e.g. --outputs s3://bucket/folder",
         )
-    if mount.kind in _FOREIGN:
+    if program in _FOREIGN:
         return warning(
             name,
             f"{seen}: not a POSIX file system; what is promised of leases was never tried on one",
             "use a local disk, NFS or an object store, or let only one driver use it",
         )
     if mount.kind.startswith("nfs"):
-        if "soft" in mount.options or "softerr" in mount.options:
-            return warning(
-                name,
-                f"{seen} with option soft: a server that is slow for a while makes writes fail",
-                "mount it with the option hard",
-            )
-        return ok(name, f"{seen}, of {mount.source}")
+        return _judge_nfs(mount, f"{seen}, of {mount.source}")
+    return ok(name, seen)
+
+
+def _judge_nfs(mount: Mount, seen: str) -> Finding:
+    name = "file system"
+    if mount.options & {"soft", "softerr"}:
+        seen += ", with the option soft: a server that is slow for a while makes writes fail"
+        return warning(name, seen, "mount it with the option hard")
+    given = dict(each.partition("=")[::2] for each in mount.options)
+    late = given.get("acdirmax") or given.get("actimeo") or ""
+    if late.isdecimal() and int(late) > _LATE:
+        seen += f": a folder may be shown as it was {late} s ago, and leases count on {_LATE}"
+        return warning(name, seen, f"mount it with acdirmax={_LATE}")
     return ok(name, seen)
 
 

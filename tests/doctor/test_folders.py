@@ -17,6 +17,7 @@ from command_server import sweep
 from small_disk import mounted
 
 from orchestrator.doctor.examination import Examination, Subject
+from orchestrator.doctor.file_system import Mount, judge, mount_of
 from orchestrator.doctor.finding import Finding
 from orchestrator.doctor.folder import folder_probes
 from orchestrator.doctor.patient import Patient, admit
@@ -96,6 +97,7 @@ def test_a_folder_on_a_disk_keeps_all_that_leases_rely_on(tmp_path: Path) -> Non
 @pytest.mark.faults
 def test_a_store_in_memory_is_a_warning_and_a_read_only_one_is_wrong(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "64m") as disk:
+        assert mount_of(disk / "store" / "deeper") == mount_of(disk)
         found = examined(disk / "store")
         assert states(found, "warning") == ["file system", "room"]
         assert "tmpfs" in found["file system"].seen
@@ -137,6 +139,26 @@ def test_a_container_s_own_layer_is_a_warning_also_when_a_run_starts(tmp_path: P
         assert "overlay" in found["file system"].seen
     finally:
         subprocess.run(["umount", "-l", str(merged)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("ext4", "rw", ""),
+        ("nfs4", "rw,hard,acdirmax=60", ""),
+        ("nfs4", "rw,soft", "with the option soft"),
+        ("nfs", "rw,hard,actimeo=600", "600 s ago"),
+        ("cifs", "rw", "not a POSIX file system"),
+        ("fuse.sshfs", "rw", "not a POSIX file system"),
+        ("fuse.s3fs", "rw", "a mounted bucket"),
+        ("ramfs", "rw", "memory"),
+    ],
+)
+def test_a_kind_of_file_system_is_told_with_what_it_means_for_a_store(kind: str, options: str, said: str) -> None:
+    found = judge(Mount("server:/export", "/shared", kind, frozenset(options.split(","))))
+    assert found.state == ("warning" if said else "ok")
+    assert said in found.seen
+    assert found.seen.startswith(f"{kind}, mounted at /shared")
 
 
 def copying(source: Path, target: Any) -> Path:
