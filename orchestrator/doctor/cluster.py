@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.doctor.examination import Probe
 from orchestrator.doctor.file_system import existing
 from orchestrator.doctor.finding import Finding, ok, warning, wrong
-from orchestrator.doctor.node import Facts, clocks, clones, compare, devices_of_ray, facts
+from orchestrator.doctor.node import Facts, clocks, clones, compare, count, devices_of_ray, facts
 from orchestrator.doctor.packages import versions
 from orchestrator.redact import redact
 from orchestrator.run.executors.ray_start import RayUnreachableError, connect
@@ -143,7 +143,7 @@ class _Cluster:
             return [wrong("connection", plain_text(seen), remedy or "start a cluster (ray start --head)", last=True)]
         nodes = _nodes()
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        shown = f"Ray {ray.__version__}, {len(nodes)} nodes, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
+        shown = f"Ray {ray.__version__}, {count(nodes)}, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
         if not total.get("CPU"):
             return [warning("connection", f"{shown}: no step can run", "start Ray on a node with cores")]
         return [ok("connection", shown)]
@@ -209,7 +209,7 @@ class _Cluster:
         if bad:
             remedy = "share one folder between all nodes, or give an object store and its credentials to each of them"
             return [wrong("store", f"{self._location}: {'; '.join(bad)}", remedy)]
-        return [ok("store", f"{self._location}: the driver and {len(said)} nodes see what each of them wrote")]
+        return [ok("store", f"{self._location}: the driver and {count(said)} see what each of them wrote")]
 
     def leases(self) -> list[Finding]:
         """Have all nodes want one lease at once, several times."""
@@ -229,7 +229,7 @@ class _Cluster:
             if len(holders) != 1:
                 seen = f"{len(holders)} of {len(taken)} nodes that wanted one lease got it ({', '.join(holders)})"
                 return [wrong(name, seen, "let only one driver use this store, or choose another")]
-        return [ok(name, f"one of {len(self._actors)} nodes at a time gets it, in each of {_ROUNDS} rounds")]
+        return [ok(name, f"one at a time of {count(self._actors)} gets it, in each of {_ROUNDS} rounds")]
 
     def _ask(self, question: str, *given: Any, seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
         """Ask all nodes at once; returns the answers, and why others gave none."""

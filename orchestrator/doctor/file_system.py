@@ -120,11 +120,19 @@ def room(name: str, folder: Path, few_bytes: int = _FEW_BYTES, few_files: int = 
 
 
 def existing(path: Path) -> Path:
-    """Return the nearest folder above a path that exists, or the path itself."""
+    """Return the nearest folder above a path that exists and can be seen, or the path itself."""
     path = path.absolute()
-    while not path.exists() and path != path.parent:
+    while not _is_there(path) and path != path.parent:
         path = path.parent
     return path
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        # Whoever may not look into a folder is told so of the folder.
+        return False
 
 
 def _size(count: float) -> str:

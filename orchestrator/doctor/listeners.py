@@ -87,7 +87,8 @@ def ports() -> list[Finding]:
         findings = [ok(name, "neither Ray nor MLflow nor the live page can be reached from other machines")]
     hidden = [each.port for each in found if not each.command]
     if hidden:
-        seen = f"whose {_listed(hidden)} is cannot be told from here (another user's, or the kernel's)"
+        verb = "are" if len(hidden) > 1 else "is"
+        seen = f"whose {_listed(hidden)} {verb} cannot be told from here (another user's, or the kernel's)"
         findings.append(ok(name, seen))
     return findings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.doctor.devices import devices, judge
@@ -105,8 +105,8 @@ def _hosts(nodes: Mapping[str, Facts]) -> Finding:
         seen = "a node does not tell in which space of processes it is: what dies there is free after three minutes"
         return warning("host names", seen, "mount /proc in its container")
     if len(groups) < len(nodes):
-        return ok("host names", f"{len(nodes)} nodes; several are of one machine: {', '.join(sorted(groups))}")
-    return ok("host names", f"{len(nodes)} nodes, each with a name of its own")
+        return ok("host names", f"{count(nodes)}; several are of one machine: {', '.join(sorted(groups))}")
+    return ok("host names", f"{count(nodes)}, each with a name of its own")
 
 
 def clones(nodes: Mapping[str, Facts], gone: Mapping[str, Sequence[str]]) -> Finding:
@@ -159,6 +159,11 @@ def devices_of_ray(nodes: Mapping[str, Facts], promised: Mapping[str, float]) ->
     return ok("GPUs of Ray", f"{sum(promised.values()):g} in all, and as many are there")
 
 
+def count(nodes: Collection[object]) -> str:
+    """Write a number of nodes: "1 node", "3 nodes"."""
+    return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}"
+
+
 def _together(rows: Sequence[Mapping[str, Finding]]) -> list[Finding]:
     """Say once what several nodes say alike, and name those that something is wrong with."""
     findings: list[Finding] = []
@@ -169,9 +174,10 @@ def _together(rows: Sequence[Mapping[str, Finding]]) -> list[Finding]:
             if each.state is not State.OK:
                 alike.setdefault(each, []).append(label)
         for each, labels in alike.items():
-            where = f"all {len(row)} nodes" if len(labels) == len(row) else ", ".join(labels)
+            where = f"all {count(row)}" if len(labels) == len(row) > 1 else ", ".join(labels)
             findings.append(replace(each, seen=f"{where}: {each.seen}"))
         if not alike:
-            seen = f"{first.seen} (all {len(row)} nodes)" if len(set(row.values())) == 1 else f"on all {len(row)} nodes"
+            same = len(set(row.values())) == 1
+            seen = f"{first.seen} ({count(row)})" if same else f"enough on all {count(row)}"
             findings.append(ok(first.name, seen))
     return findings

@@ -94,6 +94,27 @@ def test_a_folder_on_a_disk_keeps_all_that_leases_rely_on(tmp_path: Path) -> Non
     assert states(found, "wrong") == []
 
 
+def test_a_folder_that_may_not_be_looked_into_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As for another user than root, for whom everything is open.
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    really = Path.exists
+
+    def exists(path: Path) -> bool:
+        if closed in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    found = examined(closed / "store")
+    assert found["place"].seen == f"{closed} cannot be written: Permission denied"
+    assert "give this user the right to it" in found["place"].remedy
+
+
 @pytest.mark.faults
 def test_a_store_in_memory_is_a_warning_and_a_read_only_one_is_wrong(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "64m") as disk:

@@ -25,7 +25,7 @@ def other(**changes: Any) -> Facts:
 def test_nodes_that_are_alike_are_told_in_one_line_each() -> None:
     found = told(n1=HERE, n2=other())
     assert {each.state for each in found.values()} == {"ok"}
-    assert found["cache"].seen == "1 GB (all 2 nodes)"
+    assert found["cache"].seen == "1 GB (2 nodes)"
     assert found["versions"].seen.startswith("2 that matter")
 
 
