@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.sweep_command import Json, TrackingUri
+from orchestrator.cli.sweep_command import Json, OutputRoot, Set, StoreRoot, TrackingUri
 
 if TYPE_CHECKING:
     from orchestrator.doctor.finding import Finding
@@ -32,6 +32,9 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    overrides: Set = None,
+    outputs: OutputRoot = None,
+    store: StoreRoot = None,
     address: Annotated[
         str | None,
         typer.Option("--address", metavar="ADDRESS", help="Ray cluster to look at; default: RAY_ADDRESS, else none."),
@@ -49,7 +52,7 @@ def doctor(
     from orchestrator.doctor.finding import State
     from orchestrator.doctor.patient import admit
 
-    patient = admit(target, address, tracking_uri)
+    patient = admit(target, overrides, outputs, store, address, tracking_uri)
     found: list[tuple[str, Finding]] = []
     with examinations(patient.subjects()) as begun:
         for each in begun:

@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.doctor.examination import Probe, Subject
 from orchestrator.doctor.finding import Finding, ok, warning
 from orchestrator.sweep.outputs import in_ray_job, resolve_outputs
-from orchestrator.sweep.problems import SweepError
+from orchestrator.sweep.problems import Problem, SweepError
 
 #: How the names of sweep files end.
 _SWEEPS = (".yaml", ".yml")
@@ -100,34 +100,48 @@ def _job_server(address: str) -> list[Probe]:
     return [Probe("job server", lambda: [job_server(address), nodes])]
 
 
-def admit(target: str | None, address: str | None, tracking_uri: str | None) -> Patient:
+def admit(
+    target: str | None = None,
+    overrides: list[str] | None = None,
+    outputs: str | None = None,
+    store: str | None = None,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+) -> Patient:
     """Find out what is to be examined; nothing is touched but a sweep file.
 
     Args:
         target: a sweep file, an output root (or the `store` below it), or None for the default output root.
+        overrides: what `-s` changes of a sweep file.
+        outputs: the output root, if not that of the sweep file or the default.
+        store: the store, if not that of the output root.
         address: the cluster; None for that of RAY_ADDRESS.
         tracking_uri: MLflow's; None for that of the sweep, else of MLFLOW_TRACKING_URI, else the output root's.
 
     Raises:
-        SweepError: the sweep file has mistakes, or the place is none.
+        SweepError: the sweep file has mistakes, the place is none, or two are named.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     if target is not None and target.endswith(_SWEEPS):
         from orchestrator.doctor.services import endpoints
         from orchestrator.session import open_session
 
-        session = open_session(Path(target))
+        session = open_session(Path(target), overrides, None, None, outputs, store)
         tracked = session.spec.tracking is not False or tracking_uri
         servers = tuple(dict.fromkeys(endpoints(session.spec.document.value)))
         uri = session.tracking_uri(tracking_uri) if tracked else None
         return Patient(session.outputs.store, uri, servers, address)
-    store = None
+    given = {"-s": overrides, "--outputs": target and outputs, "--store": target and store}
+    if mistaken := [name for name, value in given.items() if value]:
+        raise SweepError([Problem(name, "", "goes with a sweep file, which was not named") for name in mistaken])
+    outputs = outputs or target
     if target is not None and Path(target).name == "store":
         # It was said which one it is.
-        store, target = target, target.rstrip("/").removesuffix("store").rstrip("/") or "."
+        store, outputs = target, target.rstrip("/").removesuffix("store").rstrip("/") or "."
     try:
-        outputs = resolve_outputs("doctor", None, target, store)
+        places = resolve_outputs("doctor", None, outputs, store)
     except SweepError as error:
         raise SweepError([replace(each, place="URI" if target else each.place) for each in error.problems]) from error
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or outputs.tracking_uri
-    return Patient(store or outputs.store, uri, (), address)
+    return Patient(
+        places.store, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or places.tracking_uri, (), address
+    )

@@ -70,20 +70,28 @@ def test_a_store_is_named_by_itself_by_its_root_or_by_a_sweep_file(
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "out"
     for given in ("out", "out/store", str(root), f"{root}/store/"):
-        patient = admit(given, None, None)
+        patient = admit(given)
         assert Path(patient.store).absolute() == root / "store"
         assert patient.tracking_uri == f"sqlite:///{root}/mlflow.db"
-    assert admit("s3://b/f", None, None).store == admit("s3://b/f/store", None, None).store == "s3://b/f/store"
+    assert admit("s3://b/f").store == admit("s3://b/f/store").store == "s3://b/f/store"
     path = toy_sweep.write_sweep(tmp_path, f"store: {root}\n{toy_sweep.SWEEP}")
-    assert admit(str(path), "auto", None) == Patient(str(root / "store"), None, (), "auto")
+    assert admit(str(path), address="auto") == Patient(str(root / "store"), None, (), "auto")
+    assert admit(str(path), outputs="/elsewhere").store == "/elsewhere/store"
+    assert admit(outputs="/elsewhere", store="/store").store == "/store"
 
 
 def test_a_place_that_is_none_is_a_mistake_that_is_named_as_it_was_given() -> None:
     for given, reason in (("s3://name:word@bucket/x", "has a password in it"), ("gs://bucket/x", "gcsfs")):
         with pytest.raises(SweepError, match=f"^URI: .*{reason}"):
-            admit(given, None, None)
+            admit(given)
     with pytest.raises(SweepError, match="no such file"):
-        admit("nowhere.yaml", None, None)
+        admit("nowhere.yaml")
+
+
+def test_two_places_or_a_change_of_no_sweep_are_mistakes() -> None:
+    for option, value in (("outputs", "a"), ("store", "a"), ("overrides", ["axes.seed=[0]"])):
+        with pytest.raises(SweepError, match="goes with a sweep file"):
+            admit("place", **{option: value})  # type: ignore[arg-type]
 
 
 def test_a_folder_on_a_disk_keeps_all_that_leases_rely_on(tmp_path: Path) -> None:
