@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.doctor.examination import Probe
-from orchestrator.doctor.file_system import existing
 from orchestrator.doctor.finding import Finding, ok, warning, wrong
 from orchestrator.doctor.node import Facts, clocks, clones, compare, count, devices_of_ray, facts
 from orchestrator.doctor.packages import versions
@@ -96,7 +94,7 @@ class _Node:
 
 @contextlib.contextmanager
 def cluster_probes(
-    address: str | None, location: str, servers: Sequence[tuple[str, str | None]]
+    address: str | None, location: str, servers: Sequence[tuple[str, str | None]], exchange: str
 ) -> Iterator[Sequence[Probe]]:
     """Give the probes of a cluster.
 
@@ -104,8 +102,9 @@ def cluster_probes(
         address: the cluster; None in a job of it, or where RAY_ADDRESS names it.
         location: the store that all nodes are to share.
         servers: endpoints that steps ask, each with the variable that holds its key.
+        exchange: a place in that store that nobody has made yet; whoever named it deletes it afterwards.
     """
-    cluster = _Cluster(address, location, servers)
+    cluster = _Cluster(address, location, servers, exchange)
     try:
         yield [
             Probe("connection", cluster.connect, _CONNECT + 5),
@@ -122,7 +121,9 @@ def cluster_probes(
 class _Cluster:
     """The nodes of a cluster that answer."""
 
-    def __init__(self, address: str | None, location: str, servers: Sequence[tuple[str, str | None]]) -> None:
+    def __init__(
+        self, address: str | None, location: str, servers: Sequence[tuple[str, str | None]], exchange: str
+    ) -> None:
         self._address = address
         self._location = location
         self._servers = list(servers)
@@ -130,9 +131,7 @@ class _Cluster:
         self._actors: dict[str, Any] = {}
         self._facts: dict[str, Facts] = {}
         self._sharing = False
-        base = location if "://" in location else str(existing(Path(location)))
-        self._exchange = f"{base.rstrip('/')}/.doctor-{secrets.token_hex(8)}"
-        self._written = False
+        self._exchange = exchange
 
     def connect(self) -> list[Finding]:
         """Connect to the cluster."""
@@ -189,7 +188,6 @@ class _Cluster:
     def exchange(self) -> list[Finding]:
         """Have every node read what the driver wrote, and the others what each node wrote."""
         medium = _medium(self._exchange)
-        self._written = True
         try:
             medium.create("the driver", b"the driver")
         except StoreError as error:
@@ -249,21 +247,13 @@ class _Cluster:
         return answers, trouble
 
     def end(self) -> None:
-        """End the processes on the nodes, delete what was written, and disconnect."""
+        """End the processes on the nodes, and disconnect."""
         with contextlib.ExitStack() as ending:
             # The last one comes first; each comes although another fails.
             if self._disconnect:
                 ending.callback(self._disconnect)
-            if self._written:
-                ending.callback(self._delete)
             for each in self._actors.values():
                 ending.callback(ray.kill, each)
-
-    def _delete(self) -> None:
-        if "://" in self._exchange:
-            ObjectMedium(self._exchange).delete_trees([""])
-        else:
-            shutil.rmtree(self._exchange, ignore_errors=True)
 
 
 def _nodes() -> list[dict[str, Any]]:

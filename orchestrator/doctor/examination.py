@@ -30,9 +30,10 @@ class Probe:
     """Looks at one thing."""
 
     name: str
-    look: Callable[[], Iterable[Finding]]
+    look: Callable[[], Iterable[Finding | Probe]]
+    """Finds something. What looks at several things itself may yield a probe to tell at which it looks now."""
     patience: float = PATIENCE
-    """Seconds after which it has given no answer."""
+    """Seconds without any answer after which it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Subject:
     title: str
     begin: Callable[[], AbstractContextManager[Sequence[Probe]]]
     """What gives the probes, and deletes in the end what they wrote."""
+    end: Callable[[], None] = lambda: None
+    """What ends a probe that hangs, where something can."""
 
 
 class Examination:
@@ -51,7 +54,7 @@ class Examination:
         """Begin it."""
         self.title = subject.title
         self._subject = subject
-        self._news: queue.SimpleQueue[Probe | Sequence[Finding] | None] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Probe | Finding | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._examine, name=f"doctor: {self.title}", daemon=True)
         self._thread.start()
@@ -63,12 +66,14 @@ class Examination:
                     if self._stopped.is_set():
                         break
                     self._news.put(probe)
-                    found = list(_look(probe))
-                    self._news.put(found)
-                    if any(each.last for each in found):
+                    last = False
+                    for each in look(probe):
+                        self._news.put(each)
+                        last |= isinstance(each, Finding) and each.last
+                    if last:
                         break
         except Exception as error:
-            self._news.put([_failed("examination", error)])
+            self._news.put(_failed("examination", error))
         finally:
             self._news.put(None)
 
@@ -96,18 +101,21 @@ class Examination:
             if isinstance(news, Probe):
                 probe, begun, told = news, monotonic(), False
             else:
-                yield from news
+                yield news
+                begun = monotonic()
 
     def stop(self) -> None:
-        """Begin no further probe."""
+        """Begin no further probe, and end the one at hand where that can be done."""
         self._stopped.set()
+        self._subject.end()
 
     def join(self, seconds: float) -> None:
         """Wait until it has ended and has deleted what it wrote, but not for ever."""
         self._thread.join(max(0.0, seconds))
 
 
-def _look(probe: Probe) -> Iterator[Finding]:
+def look(probe: Probe) -> Iterator[Finding | Probe]:
+    """Yield what a probe finds; whatever goes wrong is a finding."""
     try:
         yield from probe.look()
     except Exception as error:

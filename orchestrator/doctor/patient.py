@@ -70,10 +70,10 @@ class Patient:
             return Subject("cluster", lambda: contextlib.nullcontext([Probe("cluster", lambda: [none])]))
         if address and address.startswith(("http://", "https://")) and not in_ray_job():
             return Subject("cluster", lambda: contextlib.nullcontext(_job_server(address)))
-        # Here, since it takes seconds, which are not those of a probe.
-        from orchestrator.doctor.cluster import cluster_probes
+        from orchestrator.doctor.cluster_process import ClusterProcess
 
-        return Subject("cluster", functools.partial(cluster_probes, address, self.store, self.endpoints))
+        process = ClusterProcess(address, self.store, self.endpoints)
+        return Subject("cluster", process.begin, process.end)
 
 
 @contextlib.contextmanager
