@@ -12,7 +12,8 @@ from command_server import sweep
 from toy_runs import environment
 
 from orchestrator.doctor.cluster import _Node, cluster_probes
-from orchestrator.doctor.examination import Examination, Subject
+from orchestrator.doctor.cluster_process import ClusterProcess
+from orchestrator.doctor.examination import Examination, Subject, examinations
 from orchestrator.doctor.finding import Finding
 
 
@@ -55,6 +56,38 @@ def test_of_three_nodes_the_wrong_one_is_named_with_all_that_is_wrong_with_it(tm
     # The other two say nothing wrong, and nothing is left where the store is.
     assert found["nodes"]["seen"].count("(") == 3
     assert list((tmp_path / "c" / "out").iterdir()) == [tmp_path / "c" / "out" / "store"]
+
+
+#: In the place of the interpreter that looks at the cluster: it has written into the store, and then …
+BEGINNING = """#!{python}
+import json, os, sys, time
+given = json.loads(sys.argv[4])
+os.makedirs(given["exchange"] + "/claims")
+with os.fdopen(int(sys.argv[5]), "w") as stream:
+    print(json.dumps({{"probe": "nodes", "patience": 0.1}}), file=stream)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [("sys.exit('raylet is dead')", "ended with 1: raylet is dead"), ("time.sleep(60)", "no answer in 0.1 s")],
+    ids=["dies", "hangs"],
+)
+def test_a_process_that_dies_or_hangs_while_it_looks_at_a_cluster_is_a_finding_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, said: str
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(BEGINNING.format(python=sys.executable) + end)
+    program.chmod(0o755)
+    store = tmp_path / "store"
+    store.mkdir()
+    process = ClusterProcess("somewhere", str(store), ())
+    monkeypatch.setattr("orchestrator.doctor.cluster_process.sys.executable", str(program))
+    with examinations([Subject("cluster", process.begin, process.end)]) as (only,):
+        (found,) = only.findings(lambda _: None)
+    assert found.state == "wrong"
+    assert said in found.seen
+    assert list(store.iterdir()) == []
 
 
 def test_an_address_without_a_cluster_is_wrong_and_says_what_to_start(tmp_path: Path) -> None:
