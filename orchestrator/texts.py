@@ -11,9 +11,10 @@ _SEQUENCES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
 )
-#: What no terminal may get and not every file format takes: control characters but newline and tab, marks that turn
-#: the direction of what is written, halves of surrogate pairs.
-_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+#: What no terminal may get and not every file format takes: control characters but newline and tab, line ends of
+#: Unicode's own, which end a string in JavaScript, marks that turn the direction of what is written, halves of
+#: surrogate pairs.
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain_text(text: str, limit: int | None = None) -> str:

@@ -134,6 +134,8 @@ class Attempt:
     """Nullable metric without a value -> the reason."""
     holder: str | None = None
     """The claim of the other driver, if the outcome is `CLAIMED`."""
+    driver: str = ""
+    """Id of the driver's run, as in claims; in records, which other drivers write too."""
     unrecorded: bool = False
     """Whether the store took no record of it, so that the driver has to see to that; False in every record."""
 

@@ -20,7 +20,7 @@ def hold(
 ) -> Claim:
     """Make a claim of a process that differs from this one in something, and that shows no life."""
     process = replace(this_process(), **other)  # type: ignore[arg-type]
-    lease = store._claims.create(address, Claim(1, secrets.token_hex(8), driver, process, host))
+    lease = store._claims.create(address, Claim(1, secrets.token_hex(8), driver, 1, process, host))
     assert lease, "it was free"
     lease.close()
     (claim,) = store._claims.look(address)

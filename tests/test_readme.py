@@ -101,3 +101,9 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings], link
+
+
+def test_the_tests_that_the_page_on_security_names_are_there() -> None:
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "docs" / "security.md").read_text()))
+    assert len(named) > 12
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.redact import bare, redact
+from orchestrator.redact import bare, redact, redact_uris
 
 PASSWORDS = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=4, max_size=12).map(lambda text: f"Q{text}Z")
 
@@ -72,3 +76,45 @@ def test_no_password_of_a_uri_is_left_whatever_it_is_made_of(password: str) -> N
     for uri in (f"postgresql://me:{password}@db/x", f"http://me:{password}@host:5000/p?q=1"):
         assert password not in redact(uri)
         assert password not in redact(f"it said: {uri!s}, and ({password})", uri)
+
+
+TOKEN = 'hf_Qs3"c/ret+Zq9'
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD",
+        "MLFLOW_TRACKING_PASSWORD", "MYSQL_PWD", "RAY_AUTH_TOKEN", "FSSPEC_S3_SECRET", "FSSPEC_SFTP_PASSWORD",
+    ],
+)  # fmt: skip
+def test_a_secret_of_the_environment_is_hidden_however_it_is_spelled(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in (TOKEN, quote(TOKEN, safe=""), json.dumps(TOKEN)[1:-1], repr(f"\n{TOKEN}")[1:-1]):
+        monkeypatch.delenv(name, raising=False)
+        assert redact(f"refused {each}.") == f"refused {each}."
+        monkeypatch.setenv(name, TOKEN)
+        shown = redact(f"refused {each}.")
+        assert "***." in shown
+        assert "ret" not in shown
+        assert redact_uris(f"refused {each}.") == f"refused {each}."
+
+
+def test_a_password_in_a_uri_of_the_environment_is_hidden_where_it_stands_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a.example/simple https://me:Qs3cretZ@b.example/simple")
+    assert redact("401 for me with Qs3cretZ, not Qs3cretZone") == "401 for me with ***, not Qs3cretZone"
+    assert redact("at=https%3A%2F%2Fme%3AQs3cretZ%40b '\\nQs3cretZ'") == "at=https%3A%2F%2Fme%3A***%40b '\\n***'"
+
+
+def test_what_is_no_secret_of_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "id").touch()
+    for name, value in (
+        ("TOKENIZERS_PARALLELISM", "tokenizers"), ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"), ("RAY_AUTH_MODE", "disabled"),
+        ("MY_SSH_KEY", str(tmp_path / "id")), ("OLDPWD", str(tmp_path)), ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("MY_TOKEN", ""), ("KEYBOARD", "qwertyuiop"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+        assert redact(f"a {value} b") == f"a {value} b"

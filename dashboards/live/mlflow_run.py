@@ -45,7 +45,8 @@ def _request(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
     if parts.username is not None:
         known = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(known.encode()).decode()}"
-    prepared = urllib.request.Request(bare(url), body, headers)
-    with urllib.request.urlopen(prepared, timeout=_PATIENCE) as answer:
+    # Whoever calls this has seen that it begins with http.
+    prepared = urllib.request.Request(bare(url), body, headers)  # noqa: S310
+    with urllib.request.urlopen(prepared, timeout=_PATIENCE) as answer:  # noqa: S310
         found: dict[str, Any] = json.load(answer)
     return found

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import streamlit as st
 
 from orchestrator.explain.eta import format_duration
+from orchestrator.texts import plain_text
 
 _MARKS = {"succeeded": "✓", "running": "▶", "pending": "·", "blocked": "‖", "failed": "✕"}
 _WORDS = {"succeeded": "finished", "pending": "waiting"}
@@ -20,7 +21,7 @@ _WORDS = {"succeeded": "finished", "pending": "waiting"}
 
 def plain(text: str) -> str:
     """Escape a text for Markdown (CommonMark, section 2.4: every ASCII punctuation can be escaped)."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(plain_text(text).split()))
 
 
 def status_text(status: str) -> str:
@@ -30,14 +31,18 @@ def status_text(status: str) -> str:
 
 def block(text: str, kind: str = "text") -> None:
     """Show a text as it is; `st.code` would load a highlighter that costs as much as the rest of the page."""
-    st.html(f'<div class="{kind}"><pre class="block">{html.escape(text)}</pre></div>')
+    st.html(f'<div class="{kind}"><pre class="block">{_escaped(text)}</pre></div>')
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Show rows of texts as they are, each in full length; the canvas of `st.dataframe` would cut them."""
-    lines = [f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+    lines = [f"<tr>{''.join(f'<{tag}>{_escaped(cell)}</{tag}>' for cell in row)}</tr>"
              for tag, some in (("th", [columns]), ("td", rows)) for row in some]  # fmt: skip
     st.html(f'<div class="texts"><table class="texts">{"".join(lines)}</table></div>')
+
+
+def _escaped(text: str) -> str:
+    return html.escape(plain_text(text))
 
 
 def age(when: float, now: float | None = None) -> float:

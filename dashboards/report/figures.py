@@ -13,6 +13,7 @@ from typing import Any
 
 import altair as alt
 
+from orchestrator.texts import plain_text
 from orchestrator.types import Scalar
 
 Row = Mapping[str, Any]
@@ -104,7 +105,12 @@ class Axis:
     @property
     def texts(self) -> list[str]:
         """Return the labels as they are drawn where they are names."""
-        return [str(label) for label in self.labels]
+        return [drawn(label) for label in self.labels]
+
+
+def drawn(label: Scalar) -> str:
+    """Return a label as it is drawn: SVG has no control characters."""
+    return plain_text(str(label))
 
 
 def format_name(name: str) -> str:
@@ -226,7 +232,7 @@ def _data(rows: Sequence[Row], **roles: Axis | None) -> alt.Data:
         value = {name: row[name] for name in ("mean", "low", "high", "lead", "value", "whose") if name in row}
         for role, axis in roles.items():
             if axis is not None:
-                value[role] = row[axis.name] if role == "x" and axis.numeric else str(row[axis.name])
+                value[role] = row[axis.name] if role == "x" and axis.numeric else drawn(row[axis.name])
         values.append(value)
     return alt.Data(values=values)  # type: ignore[no-untyped-call]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dashboards.report.figures import Figure
 from orchestrator.types import Scalar
+
+#: Characters of the name of a figure; file systems take 255 bytes.
+_NAME_LIMIT = 60
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def title_of(what: str, page: Mapping[str, Scalar]) -> str:
 
 
 def file_name(base: str, page: Mapping[str, Scalar]) -> str:
-    """Return the name of the files of a figure that is about some cells only."""
+    """Return the name of the files of a figure that is about some cells only; other cells have another name."""
     text = "-".join([base, *(str(value) for value in page.values())])
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)[:_NAME_LIMIT]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"

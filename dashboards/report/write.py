@@ -23,6 +23,7 @@ from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.format import markdown
 from orchestrator.session import Session
 from orchestrator.store.atomic import replace_file
+from orchestrator.texts import plain_text
 
 #: Lines of a table that are shown on the page; its file has all.
 SHOWN = 60
@@ -60,10 +61,10 @@ def write_report(
         for each in chapter.tables:
             text = markdown(list(each.columns), [list(row) for row in each.rows], list(each.numeric))
             replace_file(folder / "tables" / f"{each.name}.md", text.encode())
-    # Everything from tables and files is escaped: an error message may hold HTML.
+    # Everything from tables and files is escaped: an error message may hold HTML, and marks that turn what follows.
     environment = Environment(
         loader=FileSystemLoader(Path(dashboards.__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_plain,
     )  # fmt: skip
     page = environment.get_template("report.html").render(
         name=session.spec.name, question=session.spec.question, sections=chapters, images=images, shown=SHOWN
@@ -71,6 +72,10 @@ def write_report(
     replace_file(folder / "report.html", page.encode())
     progress(len(figures), len(figures))
     return folder / "report.html"
+
+
+def _plain(value: object) -> object:
+    return plain_text(value) if isinstance(value, str) else value
 
 
 def sections(study: Study) -> Iterator[Section]:

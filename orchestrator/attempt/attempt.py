@@ -63,7 +63,7 @@ def run_attempt(
     try:
         store = store_at(request.store)
         address = request.step.address
-        with OUTAGE.entered(lambda: store.lease(address, request.driver, request.stale_claim)) as lease:
+        with OUTAGE.entered(lambda: store.lease(address, request.driver, request.stale_claim, request.number)) as lease:
             # Another driver may have finished it since ours listed the store.
             known = OUTAGE.endure(lambda: store.manifests([address])[address])
             if isinstance(known, Manifest):

@@ -95,7 +95,7 @@ def _run_together(
                 if isinstance(known[address], Manifest):
                     continue
                 with contextlib.suppress(ClaimedError):
-                    taking = partial(store.lease, address, request.driver, request.stale_claim)
+                    taking = partial(store.lease, address, request.driver, request.stale_claim, request.number)
                     lease = stack.enter_context(OUTAGE.entered(taking))
                     call = Call(config_of(request), lease.folder, input_folders(request, store, fetched))
                     begun.append((request, lease, call))

@@ -107,7 +107,7 @@ class Outage:
                 if proof or pause > _FIRST_PAUSE:
                     self._succeed()
                 return done
-            time.sleep(min(PATIENCE - lasted, pause * random.uniform(0.5, 1.5)))
+            time.sleep(min(PATIENCE - lasted, pause * random.uniform(0.5, 1.5)))  # noqa: S311 (no secret)
             self._waited += time.monotonic() - begun
             pause = min(2 * pause, _LONGEST_PAUSE)
 

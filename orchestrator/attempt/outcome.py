@@ -127,6 +127,7 @@ def failed_attempt(
         started=started,
         host=socket.gethostname(),
         code_commit=request.code_commit,
+        driver=request.driver,
         error_class=error_class_of(error, outcome),
         error=redact(f"{message} ({_memory_advice(request)})" if outcome is Outcome.OUT_OF_MEMORY else message),
         log=log,

@@ -16,6 +16,7 @@ from orchestrator.attempt.outcome import describe_error
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.stage_call import call_stage
 from orchestrator.code import code_commit
+from orchestrator.redact import redact
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.texts import plain_text
 from orchestrator.types import Artifact, Manifest, Runtime, Scalar, Step
@@ -88,7 +89,7 @@ def rerun(store: Store, step: Step, runtime: Runtime, manifest: Manifest, tolera
         signals.reraise()
         ours = type(caught).__module__.startswith("orchestrator.")
         message = describe_error(caught)
-        error = plain_text(message if ours else f"{type(caught).__name__}: {message}", 2000)
+        error = plain_text(redact(message if ours else f"{type(caught).__name__}: {message}"), 2000)
     now = {name: value for name, value in metrics.items() if not isinstance(value, Undefined)}
     names = sorted({*now, *manifest.metrics})
     differing = {
@@ -120,7 +121,7 @@ def sample(by_entry: Mapping[str, Collection[int]], count: int, seed: int) -> li
         count: number of steps; fewer if there are not so many.
         seed: random seed; equal seeds choose equal steps.
     """
-    generator = random.Random(seed)
+    generator = random.Random(seed)  # noqa: S311 (the same choice again)
     piles = [generator.sample(sorted(numbers), len(numbers)) for numbers in by_entry.values()]
     generator.shuffle(piles)
     chosen: list[int] = []

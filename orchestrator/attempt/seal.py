@@ -221,7 +221,7 @@ def _read(parts: dict[str, Part]) -> list[tuple[str, Part, Any]]:
     for name, part in parts.items():
         try:
             found.append((name, part, part.read()))
-        except Exception:
+        except Exception:  # noqa: S112
             # A library may refuse to tell, if somebody has used two ways of setting one thing.
             continue
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import math
@@ -17,7 +18,8 @@ from orchestrator.attempt.outcome import DamagedInputsError, RejectedError, desc
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.seal import sealed
-from orchestrator.store import DamagedArtifactError, Store
+from orchestrator.redact import redact
+from orchestrator.store import DamagedArtifactError, Store, StoreError
 from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
 from orchestrator.types import RESERVED_NAMES, Artifact, Step
@@ -69,7 +71,7 @@ def config_of(request: Request) -> Config:
 
 
 def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path]) -> dict[str, Path | list[Path]]:
-    """Fetch the artifacts that a step reads; return their verified folders by input.
+    """Fetch the artifacts that a step reads; return their verified folders by input. What is damaged is set aside.
 
     Args:
         request: the step.
@@ -95,6 +97,11 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
             folders.append(folder)
         inputs[name] = folders if step.definition.inputs[name].many else (folders or [Path()])[0]
     if damage:
+        # At once: another driver may make them again before ours hears of it. What cannot be set aside now is found
+        # again by its next reader.
+        for found in damage:
+            with contextlib.suppress(StoreError):
+                store.discard(found.address, found.manifest)
         # All of them, so that they are recomputed together.
         raise DamagedInputsError(damage)
     return inputs
@@ -164,7 +171,7 @@ def check_metrics(metrics: object, declared: Mapping[str, Metric] | None, step: 
         if metric.nullable and isinstance(value, Undefined):
             if not isinstance(value.reason, str):
                 raise RejectedError(f"metric {name!r} is undefined, but its reason is no text")
-            values[name] = Undefined(plain_text(value.reason, 2000))
+            values[name] = Undefined(plain_text(redact(value.reason), 2000))
             continue
         number = values[name] = _number(name, value)
         if not math.isfinite(number):

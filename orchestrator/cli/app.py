@@ -93,5 +93,5 @@ def main() -> None:
         print(f"{count} mistake{'s' if count != 1 else ''}; nothing was run", file=sys.stderr)
         sys.exit(2)
     except StoreError as error:
-        print(error, file=sys.stderr)
+        print(plain_text(str(error)), file=sys.stderr)
         sys.exit(2)

@@ -6,11 +6,12 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -20,16 +21,23 @@ from orchestrator.types import Scalar
 
 
 class _Console(Console):
+    """A terminal that nothing moves or colours but we: strings are no markup, and no text has control sequences."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Rich; whatever a text comes from, what terminals obey is taken out of it."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain_text(segment.text), segment.style)
+
     def on_broken_pipe(self) -> None:
         """Discard what is printed from now on, and raise the error; Rich would end the process, and a run in it."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
-console = _Console(soft_wrap=True, highlight=False)
+console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 if not console.is_terminal:
     # A log or a pipe has no edge: one row is one line there, however long.
-    console = _Console(soft_wrap=True, highlight=False, width=10_000)
+    console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=10_000)
 
 #: A line of a paragraph is never wider than this many columns.
 WIDTH = 140
@@ -113,7 +121,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) 
         rows: texts, in which nothing is markup; an empty string is no value.
         keys: so many of the first columns tell the rows apart.
     """
-    rows = [[plain_text(value) for value in row] for row in rows]
+    columns, *rows = [[plain_text(value) for value in row] for row in (columns, *rows)]
     there = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     first, others = [i for i in there if i < keys], [i for i in there if i >= keys]
     right = {i for i in others if all(_NUMBER.match(row[i]) for row in rows)}

@@ -25,7 +25,7 @@ from orchestrator.cli.sweep_command import (
 )
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.sweep.problems import Problem, SweepError
-from orchestrator.texts import nearest
+from orchestrator.texts import nearest, plain_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,7 +176,7 @@ def results(
         if as_json or form is not None:
             # Not on standard output, which is for the table.
             for note in left_out(shown):
-                print(note, file=sys.stderr)
+                print(plain_text(note), file=sys.stderr)
     if as_json:
         print(json.dumps(shown.to_pylist(), default=str))
     elif form is not None:

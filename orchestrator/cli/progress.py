@@ -19,6 +19,7 @@ from orchestrator.explain.eta import format_duration, format_eta, format_eta_sho
 from orchestrator.explain.progress import progress_of
 from orchestrator.plan.select import format_coords
 from orchestrator.run.schedule import Schedule, State
+from orchestrator.texts import plain_text
 from orchestrator.types import Attempt, Outcome
 
 #: Seconds between lines where there is no terminal to redraw, as in a Ray job's log.
@@ -60,7 +61,7 @@ class Progress:
         """Say why an attempt that ended did not succeed, and redraw if it is time."""
         if attempt and attempt.outcome is not Outcome.SUCCEEDED:
             self._console.print(
-                Text.assemble((str(attempt.outcome), "red"), f" {self._step(attempt)}: {_reason(attempt)}")
+                Text.assemble((str(attempt.outcome), "red"), plain_text(f" {self._step(attempt)}: {_reason(attempt)}"))
             )
         now = time.monotonic()
         if self._live and now - self._drawn > _DRAW_EVERY:

@@ -13,7 +13,7 @@ import typer
 
 from orchestrator.cli.sweep_command import Json
 from orchestrator.sweep.problems import Problem, SweepError
-from orchestrator.texts import nearest
+from orchestrator.texts import nearest, plain_text
 
 if TYPE_CHECKING:
     from orchestrator.study.modules import Study
@@ -102,7 +102,7 @@ def _known(sweep: Path | None) -> tuple[Study, dict[str, Stage]]:
     spec = draft_sweep(sweep) if sweep else None
     table = spec.available if spec else StageTable(study_at(Path.cwd()))
     for trouble in table.join_installed():
-        print(trouble, file=sys.stderr)
+        print(plain_text(trouble), file=sys.stderr)
     return table.study, named_stages(spec) if spec else dict(table.named)
 
 
@@ -112,7 +112,6 @@ def _show_list(described: Sequence[Mapping[str, Any]]) -> None:
     from rich.text import Text
 
     from orchestrator.cli.console import WIDTH, console, say
-    from orchestrator.texts import plain_text
 
     families: dict[str, list[tuple[str, str, str]]] = {}
     for each in described:

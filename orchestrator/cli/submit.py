@@ -18,9 +18,10 @@ import typer
 
 from orchestrator.cli.sweep_command import ErrorClass, MaxCells, TrackingUri, sweep_command
 from orchestrator.command import format_command, program, repeat_options
-from orchestrator.redact import redact
+from orchestrator.redact import redact_uris
 from orchestrator.sweep.outputs import ENVIRONMENT, lost_in_a_job
 from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.texts import plain_text
 
 if TYPE_CHECKING:
     from orchestrator.session import Session
@@ -110,7 +111,7 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
     try:
         client = start(job, command, {"working_dir": str(root), "excludes": patterns, "env_vars": variables})
     except JobServerError as error:
-        print(error, file=sys.stderr)
+        print(plain_text(str(error)), file=sys.stderr)
         return 2
     megabytes = sum(files.values()) / 1e6
     print(f"submitted {job.id}: {len(files)} files, {megabytes:.1f} MB", flush=True)
@@ -133,7 +134,7 @@ def _check_places(session: Session, passed_on: Mapping[str, str], words: Sequenc
     for source, value in (root or ("", None), ("--store", given.get("--store"))):
         problems += lost_in_a_job(value, source)
     for source, value in [*passed_on.items(), *(("the options", word) for word in words)]:
-        if redact(value) != value:
+        if redact_uris(value) != value:
             message = (
                 "a password in a URI would be shown to everybody who reaches the job server; leave it out, and give "
                 "the credentials to the nodes, e.g. MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

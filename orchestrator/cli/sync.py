@@ -99,7 +99,8 @@ def keep_report(session: Session, folder: Path, tracking_uri: str | None) -> boo
     uri = session.tracking_uri(tracking_uri)
     experiment = experiment_of(Projection(session.plan), session.file, session.outputs, uri)
     try:
-        for place in (folder, folder / "figures", folder / "tables"):
+        # A report of few cells has no figures.
+        for place in filter(Path.is_dir, (folder, folder / "figures", folder / "tables")):
             files = sorted(file for file in place.iterdir() if file.is_file())
             attach(outbox, experiment, files, str(Path("report") / place.relative_to(folder)))
     except TrackingError as error:

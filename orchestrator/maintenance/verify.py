@@ -36,6 +36,8 @@ class Findings:
     """Bytes that were read."""
     damaged: dict[int, str] = field(default_factory=dict)
     """Step -> what is wrong with its artifact."""
+    seen: dict[int, Manifest] = field(default_factory=dict)
+    """Step -> the manifest of its damaged artifact, where that can be read."""
     discarded: bool = False
     reruns: list[Rerun] = field(default_factory=list)
     tolerance: float = 0
@@ -116,7 +118,7 @@ def verify(
     if discard and findings.damaged:
         store.prepare()
         for number in findings.damaged:
-            store.discard(plan.address(number))
+            store.discard(plan.address(number), findings.seen.get(number))
         findings.discarded = True
     return findings
 
@@ -132,6 +134,9 @@ def _read_all(plan: Plan, store: Store, numbers: Sequence[int], findings: Findin
                 findings.size += size
                 if reason:
                     findings.damaged[addresses[address]] = reason
+                    manifest = manifests[address]
+                    if isinstance(manifest, Manifest):
+                        findings.seen[addresses[address]] = manifest
             progress(findings.checked, len(numbers))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.texts import plain_text
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -145,30 +147,66 @@ def distinct_warnings(found: Iterable[Comparison | AxisEffect]) -> list[str]:
 def export(table: pa.Table, form: Format) -> bytes:
     """Write a table down in a format; the same table gives the same bytes.
 
-    CSV and Parquet keep every digit, the others are for people.
+    CSV and Parquet keep every digit, the others are for people. Texts are escaped for the format, so that they are
+    neither markup nor commands of a terminal; Parquet keeps them as they are. In CSV a text that a spreadsheet would
+    take for a formula begins with a ' (https://owasp.org/www-community/attacks/CSV_Injection).
     """
     import pyarrow as pa
 
     if form == Format.CSV:
         import pyarrow.csv
 
+        columns = [_without_formulas(column) if _is_text(column.type) else column for column in table.columns]
         buffer = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(table, buffer)
+        pyarrow.csv.write_csv(pa.table(columns, list(map(_no_formula, table.column_names))), buffer)
         return buffer.getvalue().to_pybytes()  # type: ignore[no-any-return]
     if form == Format.PARQUET:
         from orchestrator.results.parquet import to_parquet
 
         return to_parquet(table)
-    rows = [[format_value(value) for value in row.values()] for row in table.to_pylist()]
+    rows = [[_line(format_value(value)) for value in row] for row in zip(*map(_values, table.columns), strict=True)]
     numeric = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in table.schema]
     write = {Format.MD: markdown, Format.LATEX: _latex, Format.TABLE: _plain}[form]
-    return write(table.column_names, rows, numeric).encode()
+    return write(list(map(_line, table.column_names)), rows, numeric).encode()
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _line(text: str) -> str:
+    """One line of plain text."""
+    return re.sub(r"\s+", " ", plain_text(text))
+
+
+#: What a spreadsheet would compute; numbers are none, whatever their sign.
+_FORMULA = re.compile(r"\s*([=@\uff1d\uff20]|[-+\uff0b\uff0d](?!(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$))")
+
+
+def _no_formula(text: str) -> str:
+    text = plain_text(text)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column has texts, however a query's answer keeps them."""
+    import pyarrow as pa
+
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(of_kind(kind.value_type if pa.types.is_dictionary(kind) else kind) for of_kind in kinds)
+
+
+def _without_formulas(column: pa.ChunkedArray) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([None if text is None else _no_formula(text) for text in column.to_pylist()], pa.string())
 
 
 def markdown(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
     """Write a Markdown table; what would be markup in it is escaped."""
     lines = [columns, ["---:" if right else "---" for right in numeric]]
-    escaped = [[_escape_markdown(value) for value in row] for row in (columns, *rows)]
+    escaped = [[escape_markdown(value) for value in row] for row in (columns, *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (escaped[0], lines[1], *escaped[1:]))
 
 
@@ -176,7 +214,9 @@ def _latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> st
     """Write a LaTeX `tabular` with the rules of the package booktabs."""
 
     def line(values: list[str]) -> str:
-        return " & ".join("".join(_LATEX.get(each, each) for each in value) for value in values) + r" \\" + "\n"
+        text = " & ".join("".join(_LATEX.get(each, each) for each in value) for value in values)
+        # A bracket or star would be an argument of the \\ or rule before it.
+        return ("{}" if text.lstrip().startswith(("[", "*")) else "") + text + r" \\" + "\n"
 
     head = rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}" + "\n"
     body = "".join(map(line, rows))
@@ -193,6 +233,15 @@ def _plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> st
     return "".join(f"{each.rstrip()}\n" for each in lines)
 
 
-def _escape_markdown(text: str) -> str:
-    escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
-    return re.sub(r"\s+", " ", escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+def escape_markdown(text: str) -> str:
+    """Write a text as one line of Markdown that shows just that text, within a paragraph or a table."""
+    escaped = re.sub(r"([\\`*_\[\]|]|~(?=~)|(?<=~)~)", r"\\\1", _line(text))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_code(text: str) -> str:
+    """Write a text as a code span of Markdown (CommonMark, section 6.1), on one line."""
+    text = _line(text)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    edge = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{edge}{text}{edge}{fence}"

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.redact import redact
 from orchestrator.texts import plain_text
 
 #: Time limit (seconds) of a hook, which is for sending a message.
@@ -28,7 +29,7 @@ def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str 
     if not command:
         return None
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S602 (whoever writes a sweep file runs code: docs/security.md)
             command,
             shell=True,
             input=json.dumps({"event": event, **facts}),
@@ -40,10 +41,10 @@ def call_hook(command: str | None, event: str, facts: Mapping[str, Any]) -> str 
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"hooks.{event} took longer than {_TIMEOUT:g} s: {command}"
+        return f"hooks.{event} took longer than {_TIMEOUT:g} s: {redact(command)}"
     except OSError as error:
         return f"hooks.{event} cannot be started: {error.strerror or error}"
     if done.returncode:
-        output = plain_text((done.stderr or done.stdout).strip(), 300)
+        output = plain_text(redact(done.stderr or done.stdout).strip(), 300)
         return f"hooks.{event} ended with {done.returncode}: {output}"
     return None

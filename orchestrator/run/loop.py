@@ -25,7 +25,7 @@ from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.store.errors import StoreAwayError
 from orchestrator.store.lease import TERM, Stillness
-from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Scalar
+from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Scalar
 
 #: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
 _BUNDLE_LIMIT = 64
@@ -297,7 +297,7 @@ class _Loop:
 
     def _try_again(self, number: int, attempt: Attempt, pause: float) -> None:
         """Queue a step again: at once if its damaged inputs are recomputed, else after a pause."""
-        # A damaged input that cannot be set aside now is found again by its next reader.
+        # A damaged input that could not be set aside is found again by its next reader.
         with contextlib.suppress(StoreError):
             for damaged in attempt.damaged:
                 self._recompute(self._number(damaged))
@@ -315,12 +315,14 @@ class _Loop:
         heapq.heappush(self.backoff, (time.monotonic() + pause, number))
 
     def _recompute(self, number: int) -> None:
-        """Set a damaged artifact aside and run its step again, with all missing steps that this one reads."""
+        """Run the step of a damaged artifact again, which was set aside, with all missing steps that this one reads."""
         states = self.schedule.states
         if states[number] != State.COMMITTED:
             return
         address = self.plan.address(number)
-        self.store.discard(address)
+        if isinstance(self.store.manifests([address])[address], Manifest):
+            # It could not be set aside, or another driver has made it again.
+            return
         states[number] = State.PENDING
         self.schedule.needed[number] = True
         parents = list(self.plan.parents(number))
@@ -339,7 +341,7 @@ class _Loop:
         self.ready.add(number)
 
     def _any_committed(self, damaged: Sequence[Artifact]) -> bool:
-        """Tell whether a damaged input still counts as committed, because it could not be set aside."""
+        """Tell whether a damaged input still counts as committed: it could not be set aside, or was made again."""
         return any(self.schedule.states[self._number(each)] == State.COMMITTED for each in damaged)
 
     def _number(self, address: Artifact) -> int:

@@ -13,6 +13,8 @@ from orchestrator.types import Runtime
 
 #: How steps are run, and whether by worker processes that keep the model they load.
 Kind = tuple[Runtime, bool]
+#: States of a missing input that will not come any more.
+_ENDED = (State.FAILED, State.BLOCKED)
 #: Model -> a heap of priorities; None for steps that load no model.
 Heaps = dict[str | None, list[int]]
 
@@ -45,21 +47,27 @@ class ReadySteps:
     def add(self, number: int) -> None:
         """Add a needed step, which is ready or waits for inputs."""
         states = self._schedule.states
-        missing = 0
+        missing, hopeless = 0, False
         for feed in self._plan.feeds(number):
             if feed.size == 1:
                 if states[feed.first] == State.COMMITTED:
                     continue
+                hopeless = hopeless or states[feed.first] in _ENDED
             else:
                 left = feed.size - states.count(State.COMMITTED, feed.first, feed.first + feed.size)
                 if not left:
                     continue
                 self._gathering[feed.first] = (feed.size, left)
+                hopeless = hopeless or any(states.count(each, feed.first, feed.first + feed.size) for each in _ENDED)
             missing += 1
             self._dependants.setdefault((feed.first, feed.size), []).append(number)
         self._waiting[number] = missing
         if not missing:
             self._push(number)
+        elif hopeless:
+            # A step that is tried again, after an input of it was damaged and can not be made again.
+            states[number] = State.BLOCKED
+            self.block(number)
 
     def commit(self, number: int) -> None:
         """Make the steps ready that waited only for this one, which is committed now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from orchestrator.redact import redact
 from orchestrator.store import StoreError
 from orchestrator.texts import plain_text
 
@@ -35,7 +36,7 @@ class Troubles:
         except (StoreError, OSError) as error:
             if what not in self._failing and self._store_answers():
                 self._failing.add(what)
-                self._report(f"{what} fails for now, the sweep goes on: {plain_text(str(error))}")
+                self._report(f"{what} fails for now, the sweep goes on: {plain_text(redact(str(error)))}")
         else:
             if what in self._failing:
                 self._failing.remove(what)

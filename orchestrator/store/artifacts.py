@@ -112,25 +112,39 @@ class Store(ABC):
     def inspect(self, manifest: Manifest) -> DamagedArtifactError | None:
         """Read all files of an artifact where they are kept, past every cache; returns what is wrong with them."""
 
+    def discard(self, address: Artifact, manifest: Manifest | None = None) -> None:
+        """Set a damaged artifact aside, so that it is made again, unless that has happened since it was seen.
+
+        Args:
+            address: the artifact.
+            manifest: its manifest as it was seen; None if that is what is torn.
+        """
+        found = self.manifests([address])[address]
+        if manifest == (found if isinstance(found, Manifest) else None):
+            self._set_aside(address)
+
     @abstractmethod
-    def discard(self, address: Artifact) -> None:
-        """Set a damaged artifact aside, so that it is made again."""
+    def _set_aside(self, address: Artifact) -> None:
+        """Move an artifact out of the way, if it is there."""
 
     # --- making artifacts
 
-    def lease(self, address: Artifact, driver: str, stale: str | None = None) -> AbstractContextManager[Lease]:
+    def lease(
+        self, address: Artifact, driver: str, stale: str | None = None, attempt: int = 1
+    ) -> AbstractContextManager[Lease]:
         """Take the lease on a step, and give it back in the end unless it was committed.
 
         Args:
             address: the step.
-            driver: the driver that it is computed for; a claim of this driver's is that of an attempt that has ended.
+            driver: the driver that it is computed for.
             stale: text of a claim that its observer saw unchanged for `lease.TERM` seconds; it is evicted.
+            attempt: the number of that driver's attempt; it gave up the earlier ones, which their workers may not know.
 
         Raises:
-            ClaimedError: another driver holds it.
+            ClaimedError: another driver holds it, or a later attempt of this one.
             LostOutputError: in place of whatever went wrong, where the lease or its folder was lost.
         """
-        return taken(self._claims, address, driver, stale)
+        return taken(self._claims, address, driver, stale, attempt)
 
     @abstractmethod
     def flush(self, addresses: Collection[Artifact]) -> None:

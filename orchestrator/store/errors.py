@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from orchestrator.types import Artifact
+from orchestrator.types import Artifact, Manifest
 
 #: Errors of a file system that nobody can write to.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -89,9 +89,11 @@ class UnfitError(Exception):
 class DamagedArtifactError(Exception):
     """A committed artifact is torn or was altered."""
 
-    def __init__(self, address: Artifact, reason: str) -> None:
+    def __init__(self, address: Artifact, reason: str, manifest: Manifest | None = None) -> None:
         super().__init__(f"artifact {address.stage}/{address.key} is damaged: {reason}")
         self.address = address
+        self.manifest = manifest
+        """Its manifest, by which it is told from one that was made in its place since; None if that is what is torn."""
 
 
 class ClaimedError(Exception):

@@ -148,16 +148,18 @@ def verify_files(folder: str, manifest: Manifest, verified: set[Signature]) -> l
             stat = os.stat(path)  # noqa: PTH116 (thousands of times a second)
             if stat.st_size != size:
                 message = f"{path} has {stat.st_size} bytes, its manifest says {size}"
-                raise DamagedArtifactError(manifest.address, message)
+                raise DamagedArtifactError(manifest.address, message, manifest)
             signature = (path, stat.st_size, stat.st_mtime_ns)
             if signature not in verified:
                 with open(path, "rb") as stream:  # noqa: PTH123
                     found = hashlib.file_digest(stream, "sha256").hexdigest()
                 if found != sha256:
-                    raise DamagedArtifactError(manifest.address, f"the bytes of {path} differ from its manifest")
+                    raise DamagedArtifactError(
+                        manifest.address, f"the bytes of {path} differ from its manifest", manifest
+                    )
                 verified.add(signature)
         except FileNotFoundError as error:
-            raise DamagedArtifactError(manifest.address, f"{path} is missing") from error
+            raise DamagedArtifactError(manifest.address, f"{path} is missing", manifest) from error
         signatures.append(signature)
     return signatures
 

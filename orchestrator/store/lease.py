@@ -4,7 +4,7 @@ A lease is taken by creating its claim where there is none, and shows life by al
 may be evicted, exactly as it was seen, by whoever knows that its holder works no more:
 
 - the holder's process existed in this very PID namespace, and exists no more;
-- the holder worked for the driver that wants the step again, which knows that the attempt has ended;
+- the holder made an earlier attempt for the driver that wants the step again, which knows that it has ended;
 - an observer saw the claim unchanged for `TERM` seconds of its own monotonic clock.
 
 A holder that was evicted may go on computing. It can neither commit, nor release or sweep what is another's, since
@@ -20,13 +20,13 @@ import re
 import secrets
 import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from orchestrator.store.errors import NOT_THERE, ClaimedError, LostOutputError, StoreError
@@ -54,6 +54,8 @@ class Claim:
     """Drawn at random for each claim."""
     driver: str
     """Id of one run of one driver."""
+    attempt: int
+    """The number of that driver's attempt at the step: a later one follows only when it gave up the earlier."""
     process: Process
     """The process that computes the step."""
     host: str
@@ -65,7 +67,8 @@ class Claim:
     def name(self) -> str:
         """All but the beat, as a file name."""
         process = self.process
-        return f"{self.epoch}-{self.token}-{self.driver}-{process.space}-{process.pid}-{process.started}-{self.host}"
+        maker = f"{process.space}-{process.pid}-{process.started}-{self.host}"
+        return f"{self.epoch}-{self.token}-{self.driver}-{self.attempt}-{maker}"
 
     def to_text(self) -> str:
         """Write the claim as one word for the name and one for the beat; `parse_claim` reads it."""
@@ -75,7 +78,7 @@ class Claim:
         return f"process {self.process.pid} on {self.host}"
 
 
-_CLAIM = re.compile(r"(\d+)-([0-9a-f]{16})-(\w+)-(\w+)-(\d+)-(\d+)-([\w.-]+)(?: (\w*))?", re.ASCII)
+_CLAIM = re.compile(r"(\d+)-([0-9a-f]{16})-(\w+)-(\d+)-(\w+)-(\d+)-(\d+)-([\w.-]+)(?: (\w*))?", re.ASCII)
 
 
 def parse_claim(text: str, beat: str | None = None) -> Claim | None:
@@ -83,10 +86,9 @@ def parse_claim(text: str, beat: str | None = None) -> Claim | None:
     found = _CLAIM.fullmatch(text)
     if found is None:
         return None
-    epoch, token, driver, space, pid, started, host, last = found.groups()
-    return Claim(
-        int(epoch), token, driver, Process(space, int(pid), int(started)), host, last if beat is None else beat
-    )
+    epoch, token, driver, attempt, space, pid, started, host, last = found.groups()
+    process = Process(space, int(pid), int(started))
+    return Claim(int(epoch), token, driver, int(attempt), process, host, last if beat is None else beat)
 
 
 class Lease(ABC):
@@ -201,7 +203,7 @@ heartbeat = Heartbeat("lease", BEAT, _renew_all)
 class Stillness:
     """For how long things were seen unchanged."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = lambda: time.monotonic()) -> None:
         """Start without looks; `clock` returns seconds."""
         self._clock = clock
         self._looks: dict[Any, tuple[object, float, float]] = {}
@@ -261,7 +263,7 @@ class Claims(ABC):
     def tidy(self) -> None:
         """Delete what claims leave that were given back, while no driver runs."""
 
-    def take(self, address: Artifact, driver: str, stale: str | None, token: str) -> Lease:
+    def take(self, address: Artifact, driver: str, stale: str | None, token: str, attempt: int = 1) -> Lease:
         """Take the lease on a step.
 
         Args:
@@ -269,6 +271,7 @@ class Claims(ABC):
             driver: the driver that it is computed for.
             stale: text of a claim that its observer has seen unchanged for `TERM` seconds.
             token: of the new claim.
+            attempt: the number of the driver's attempt.
 
         Raises:
             ClaimedError: another driver holds it.
@@ -278,19 +281,25 @@ class Claims(ABC):
         epoch = 1
         # A round is lost where another process was faster, and gave the lease back since.
         for _ in range(_ROUNDS):
-            lease = self.create(address, Claim(epoch, token, driver, this_process(), _host()))
+            lease = self.create(address, Claim(epoch, token, driver, attempt, this_process(), _host()))
             if lease:
                 return lease
             for claim in self.look(address):
-                if claim.to_text() != stale and not self.over(claim, driver):
+                if claim.to_text() != stale and not self.over(claim, driver, attempt):
                     raise ClaimedError(str(claim), claim.to_text())
                 self.evict(address, claim)
                 epoch = max(epoch, claim.epoch + 1)
         raise StoreError(f"the claim on {address.stage}/{address.key} can be neither taken nor read, {_ROUNDS} times")
 
-    def over(self, claim: Claim, driver: str | None) -> bool:
-        """Tell whether the holder of a claim is known to work no more, because of its driver or its process."""
-        return claim.driver == driver or claim.process.gone()
+    def over(self, claim: Claim, driver: str | None, attempt: int | None = None) -> bool:
+        """Tell whether the holder of a claim is known to work no more, because of its driver or its process.
+
+        Args:
+            claim: as it was seen.
+            driver: a driver whose attempts have ended; None for none.
+            attempt: the last of them that has; None for all.
+        """
+        return (claim.driver == driver and (attempt is None or claim.attempt <= attempt)) or claim.process.gone()
 
 
 @cache
@@ -299,8 +308,10 @@ def _host() -> str:
 
 
 @contextlib.contextmanager
-def taken(claims: Claims, address: Artifact, driver: str, stale: str | None = None) -> Iterator[Lease]:
-    """Take the lease on a step, and give it back in the end unless it was committed.
+def taken(
+    claims: Claims, address: Artifact, driver: str, stale: str | None = None, attempt: int = 1
+) -> Iterator[Lease]:
+    """Take the lease on a step, and give it back in the end unless it was committed; see `Store.lease`.
 
     Raises:
         ClaimedError: another driver holds it.
@@ -311,7 +322,7 @@ def taken(claims: Claims, address: Artifact, driver: str, stale: str | None = No
     # Ctrl-C may come at any instant, and in a notebook this process lives on, for which a claim would be left behind.
     try:
         with claims.translate_errors():
-            lease = claims.take(address, driver, stale, token)
+            lease = claims.take(address, driver, stale, token, attempt)
         try:
             yield lease
         except StoreError:

@@ -116,7 +116,7 @@ class ObjectStore(Store):
                 try:
                     self._medium.download(files_path(address, upload), part, list(manifest.files))
                 except FileNotFoundError as error:
-                    raise DamagedArtifactError(address, f"a file is missing ({error})") from error
+                    raise DamagedArtifactError(address, f"a file is missing ({error})", manifest) from error
             verify_files(str(part), manifest, self._verified)
             part.chmod(0o755)
             # Another process of this node may have been faster; its copy is as good.
@@ -148,8 +148,8 @@ class ObjectStore(Store):
                     return DamagedArtifactError(manifest.address, f"the bytes of {path} differ from its manifest")
         return None
 
-    def discard(self, address: Artifact) -> None:
-        """Move the manifest of a damaged artifact out of the way; no file is deleted."""
+    def _set_aside(self, address: Artifact) -> None:
+        """Move the manifest out of the way; no file is deleted."""
         path, aside = manifest_path(address), f"{address.stage}-{address.key}-{secrets.token_hex(4)}.json"
         with self._medium.translate_errors(), contextlib.suppress(FileNotFoundError):
             self._medium.fs.copy(self._medium.path(path), self._medium.path(f"damaged/{aside}"))

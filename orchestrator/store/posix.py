@@ -79,7 +79,10 @@ class PosixStore(Store):
             return known[0]
         folder = self.folder(address)
         manifest = self._manifest(address)
-        stat = (folder / MANIFEST).stat()
+        try:
+            stat = (folder / MANIFEST).stat()
+        except FileNotFoundError as error:
+            raise DamagedArtifactError(address, f"{MANIFEST} is missing") from error
         signature = (str(folder / MANIFEST), stat.st_size, stat.st_mtime_ns)
         self._fetched[address] = (folder, [signature, *verify_files(str(folder), manifest, self._verified)])
         return folder
@@ -94,13 +97,15 @@ class PosixStore(Store):
             return DamagedArtifactError(manifest.address, f"it cannot be read ({error})")
         return None
 
-    def discard(self, address: Artifact) -> None:
-        """Move a damaged artifact out of the way; nothing is deleted."""
+    def _set_aside(self, address: Artifact) -> None:
+        """Move the artifact out of the way; nothing is deleted."""
         with self._medium.translate_errors():
             place = self._medium.make_folder("damaged")
-            aside = tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=place)
-            with contextlib.suppress(FileNotFoundError):
-                self.folder(address).rename(Path(aside) / "artifact")
+            aside = Path(tempfile.mkdtemp(prefix=f"{address.stage}-{address.key}-", dir=place))
+            try:
+                self.folder(address).rename(aside / "artifact")
+            except FileNotFoundError:
+                aside.rmdir()
 
     # --- making artifacts
 
@@ -112,7 +117,9 @@ class PosixStore(Store):
             for address in addresses:
                 for folder, _, names in os.walk(self.folder(address)):
                     for name in names:
-                        flush(f"{folder}/{name}")
+                        # Gone if another process has found the artifact damaged, and set it aside.
+                        with contextlib.suppress(FileNotFoundError):
+                            flush(f"{folder}/{name}")
             # A name that is lost all the same makes a torn artifact, which is noticed; so not every folder is flushed.
             for stage in {address.stage for address in addresses}:
                 flush(f"{self.location}/artifacts/{stage}")

@@ -136,8 +136,11 @@ class PosixClaims(Claims):
         private = f"{self.root}/claims/.{claim.token}"
         lease = None
         try:
-            self._make(lambda: self.system.mkdir(private), f"{self.root}/claims")
-            self.system.mkdir(f"{private}/{claim.name}")
+            # The names are of this claim alone. If one of them is there, the answer that it was made was lost.
+            with contextlib.suppress(FileExistsError):
+                self._make(lambda: self.system.mkdir(private), f"{self.root}/claims")
+            with contextlib.suppress(FileExistsError):
+                self.system.mkdir(f"{private}/{claim.name}")
             lease = PosixLease(self, address, claim, Path(f"{private}/{claim.name}"))
             place = self.place(address)
             try:
@@ -150,6 +153,10 @@ class PosixClaims(Claims):
                     self._undo(lease, private)
                     return None
             return lease
+        except FileNotFoundError:
+            # This process stood still for so long that the private folder was swept away; it tries again.
+            self._undo(lease, private)
+            return None
         except BaseException:
             self._undo(lease, private)
             raise

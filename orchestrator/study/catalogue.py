@@ -84,7 +84,7 @@ def _metrics(stage: Stage) -> tuple[list[str] | None, str]:
         try:
             declared = config.declared()
         # Somebody's own config may raise anything for want of a field.
-        except Exception:
+        except Exception:  # noqa: S112
             continue
         return (None, "run") if declared is None else (list(declared), known)
     return None, "config"

@@ -32,10 +32,11 @@ FILE_LIMIT = 1_000_000
 #: What all files of a copy may have together, and how many there may be.
 LIMIT, FILES = 20_000_000, 5_000
 #: Never part of a copy, in the syntax of .gitignore: what is made here, what is only for whoever changes the code,
-#: and what may hold secrets. What git, .gitignore or .rayignore ignores is left out too.
+#: and what may hold secrets, as hidden files do (.git, .env, .netrc, .aws, .ray). What git, .gitignore or .rayignore
+#: ignores is left out too.
 LEFT_OUT = (
-    ".git", ".ci", ".github", ".venv", "venv", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info",
-    "/tests", "/build", "/outputs", "/mlruns", "*.parquet", "*.safetensors", "*.db", ".env*",
+    ".?*", "!.gitignore", "!.rayignore", "venv", "__pycache__", "*.egg-info", "/tests", "/build", "/outputs", "/mlruns",
+    "*.parquet", "*.safetensors", "*.db", "*.pem",
 )  # fmt: skip
 
 #: Patterns, and the folder that they are relative to.

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.namesakes import namesakes
-from orchestrator.redact import redact
+from orchestrator.redact import redact_uris
 from orchestrator.study import StageError
 from orchestrator.study.modules import study_at
 from orchestrator.study.table import StageTable
@@ -91,7 +91,7 @@ def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSp
     spec._hidden = frozenset(hidden | {("axes", axis) for axis in unfit})
     for index, pattern in enumerate(spec.exclude):
         problems += pattern_problems(spec, ("exclude", index), pattern)
-    if spec.tracking and spec.tracking.uri and redact(spec.tracking.uri) != spec.tracking.uri:
+    if spec.tracking and spec.tracking.uri and redact_uris(spec.tracking.uri) != spec.tracking.uri:
         # MLflow keeps this file with the sweep's run, and a Ray job is given a copy.
         message = "a sweep file is shown to others, so it holds no password; export the URI as MLFLOW_TRACKING_URI"
         problems.append(spec.problem(("tracking", "uri"), message))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.extras import lacking
-from orchestrator.redact import redact
+from orchestrator.redact import redact_uris
 from orchestrator.sweep.problems import Problem, SweepError
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ def lost_in_a_job(value: str | None, source: str) -> list[Problem]:
 
 def _secret(value: str | None, source: str) -> list[Problem]:
     """Refuse a place with a password in it, which would be written into records, tables and MLflow."""
-    if not value or redact(value) == value:
+    if not value or redact_uris(value) == value:
         return []
     message = (
-        f"{redact(value)!r} has a password in it, which everyone who sees the results could read; leave it out, and "
-        "give the credentials to every node: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for other file systems "
-        "FSSPEC_<PROTOCOL>_<OPTION>, e.g. FSSPEC_SFTP_PASSWORD"
+        f"{redact_uris(value)!r} has a password in it, which everyone who sees the results could read; leave it out, "
+        "and give the credentials to every node: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or for other file "
+        "systems FSSPEC_<PROTOCOL>_<OPTION>, e.g. FSSPEC_SFTP_PASSWORD"
     )
     return [Problem(source, "", message)]
 

@@ -125,7 +125,7 @@ def check_reachable(uri: str) -> None:
     if not is_server(uri):
         return
     try:
-        with urllib.request.urlopen(f"{bare(uri).rstrip('/')}/health", timeout=5):
+        with urllib.request.urlopen(f"{bare(uri).rstrip('/')}/health", timeout=5):  # noqa: S310 (http)
             return
     except urllib.error.HTTPError as error:
         if error.code < 500:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ import pyarrow as pa
 
 from orchestrator.code import code_commit
 from orchestrator.keys import digest
-from orchestrator.redact import redact
-from orchestrator.results.format import Format, export
+from orchestrator.redact import redact_uris
+from orchestrator.results.format import Format, escape_markdown, export, markdown_code
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.results.parquet import column_type
 from orchestrator.results.summary import format_summary, left_out, spread_of
@@ -51,7 +52,7 @@ class Experiment:
     @property
     def target(self) -> str:
         """The name of this experiment in this MLflow, whatever password opens it."""
-        return f"{redact(self.uri)} {self.name}"
+        return f"{redact_uris(self.uri)} {self.name}"
 
 
 def experiment_of(
@@ -68,7 +69,7 @@ def experiment_of(
     """
     spec, plan = projection.spec, projection.plan
     local = [each for each in (outputs.results, file) if isinstance(each, Path)]
-    note = f"**{spec.question}**\n\n"
+    note = f"**{escape_markdown(spec.question)}**\n\n"
     if summary is not None:
         note += f"{spread_of(summary)}:\n\n{markdown(summary, left_out(summary))}"
     return Experiment(
@@ -94,17 +95,21 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     """
     plan, spec = projection.plan, projection.spec
     labels = {axis: _label_texts(spec, axis) for axis in spec.axes}
-    product = " × ".join(f"{len(each)} {axis}" for axis, each in labels.items())
+    product = " × ".join(f"{len(each)} {escape_markdown(axis)}" for axis, each in labels.items())
     # What is excluded is no cell.
     product = f"of {product}" if math.prod(map(len, labels.values())) > len(plan.points) else product
-    rows = "\n".join(f"| {axis} | {_cell(', '.join(_few(each)))} |" for axis, each in labels.items())
+    rows = "\n".join(
+        f"| {escape_markdown(axis)} | {escape_markdown(', '.join(_few(each)))} |" for axis, each in labels.items()
+    )
     declared = declared_metrics(plan)
     metrics: dict[str, list[str]] = {}
     for name in spec.results or plan.targets:
         metrics[name] = list(declared[name])
-    metric_rows = "\n".join(f"| {name} | {', '.join(each)} |" for name, each in metrics.items() if each)
+    metric_rows = "\n".join(
+        f"| {escape_markdown(name)} | {escape_markdown(', '.join(each))} |" for name, each in metrics.items() if each
+    )
     axes = projection.group_axes
-    groups = f"by {', '.join(axes)}" if axes else "of consecutive cells" if axes is None else ""
+    groups = f"by {escape_markdown(', '.join(axes))}" if axes else "of consecutive cells" if axes is None else ""
     means = (
         "Groups only count their cells."
         if axes is None
@@ -113,8 +118,19 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     )
     varied = [axis for axis, each in labels.items() if len(each) > 1][-2:] or list(labels)[:1]
     example = " and ".join(f'params.{axis} = "{labels[axis][-1]}"' for axis in varied)
+    shown = (
+        example,
+        f'tags.`{KIND}` = "cell"',
+        'tags.`sweep.status` = "failed"',
+        f'tags.`sweep.key.{plan.targets[0]}` = "KEY"',
+    )
+    some, cells, failed, users = map(markdown_code, shown)
+    why, run, sync = (
+        markdown_code(f"sweep {verb} {shlex.quote(str(file))}{more}")
+        for verb, more in (("why", " CELL"), ("run", ""), ("sync", ""))
+    )
     return f"""\
-**{spec.question}**
+**{escape_markdown(spec.question)}**
 
 {len(plan.points):,} cells ({product}), one run each{f", in groups {groups}," if groups else ""} below the run of the
 whole sweep, which has the summary, the table and the data. {means}
@@ -127,12 +143,12 @@ whole sweep, which has the summary, the table and the data. {means}
 |---|---|
 {metric_rows}
 
-Stages: {" → ".join(plan.entries)}.
+Stages: {" → ".join(map(escape_markdown, plan.entries))}.
 
-Show some: `{example}` · only cells: `tags.`{KIND}` = "cell"` · what failed: `tags.`sweep.status` = "failed"` ·
-whatever used a step: `tags.`sweep.key.{plan.targets[0]}` = "KEY"` · why a cell is as it is: `sweep why {file} CELL`
+Show some: {some} · only cells: {cells} · what failed: {failed} · whatever used a step: {users} · why a cell is as it
+is: {why}
 
-This page mirrors `{table}`. To go on: `sweep run {file}`; to bring MLflow up to date: `sweep sync {file}`.
+This page mirrors {markdown_code(table)}. To go on: {run}; to bring MLflow up to date: {sync}.
 """
 
 
@@ -173,12 +189,8 @@ def markdown(summary: pa.Table, left_out: Sequence[str] = ()) -> str:
         summary: the summary.
         left_out: notes on what is not in it, which come first.
     """
-    notes = "".join(f"{_cell(note)}.\n\n" for note in left_out)
+    notes = "".join(f"{escape_markdown(note)}.\n\n" for note in left_out)
     return notes + export(format_summary(summary), Format.MD).decode()
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _few(labels: Sequence[str]) -> list[str]:

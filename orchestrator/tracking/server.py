@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -33,16 +34,19 @@ class Server:
     def find(self, ids: Sequence[str] | None) -> list[Found]:
         """See `Backend.find`."""
         if ids is None:
-            kinds = ("cell", "step", "group", "sweep")
-            filters = [f"tags.`{KIND}` = '{kind}'" for kind in kinds]
+            filters = [f"tags.`{KIND}` = '{kind}'" for kind in ("cell", "step", "group", "sweep")]
         else:
-            quoted = ((ID if ":" in id_ else CELL, id_.replace("'", "''")) for id_ in ids)
-            filters = [f"tags.`{tag}` = '{value}'" for tag, value in quoted]
-        return [
+            # MLflow's filters cannot quote a quotation mark: in its place, and that of whatever else means something to
+            # some database, stands what matches any character.
+            patterns = ((ID if ":" in id_ else CELL, re.sub(r"[^\w :=,./-]", "_", id_)) for id_ in ids)
+            filters = [f"tags.`{tag}` LIKE '{pattern}'" for tag, pattern in patterns]
+        found = (
             found_by_tags(run.info.run_id, run.info.status, run.data.tags)
             for each in filters
             for run in self._search(each)
-        ]
+        )
+        # Several filters may match one run.
+        return list({each.run: each for each in found if ids is None or each.id in ids}.values())
 
     def _search(self, filter_string: str) -> Iterator[Any]:
         token = None

@@ -135,6 +135,17 @@ class Sync:
             ask: ask MLflow, without relying on the record of what was sent.
             rebuild: make a new experiment of that name.
         """
+        identity = self._open(rebuild)
+        self.sent.follow()
+        known = self.sent.experiment == identity and self._still_there()
+        if ask or not known:
+            self.sent.restart(identity, dict(self.sent.logged) if known else None)
+            self._settle(self._backend.find(None))
+            self._waiting |= self._runs.keys()
+        self.connected = True
+
+    def _open(self, rebuild: bool) -> tuple[str, int]:
+        """Open MLflow; return id and creation time of the experiment."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         self.client = open_client(self.experiment.uri, lambda: self._progress(0, 0))
@@ -144,14 +155,7 @@ class Sync:
             self._backend = Database(store, found.experiment_id, found.artifact_location)
         else:
             self._backend = Server(self.client, found.experiment_id)
-        self.sent.follow()
-        identity = (str(found.experiment_id), int(found.creation_time or 0))
-        known = self.sent.experiment == identity and self._still_there()
-        if ask or not known:
-            self.sent.restart(identity, dict(self.sent.logged) if known else None)
-            self._settle(self._backend.find(None))
-            self._waiting |= self._runs.keys()
-        self.connected = True
+        return str(found.experiment_id), int(found.creation_time or 0)
 
     def _still_there(self) -> bool:
         """Whether the run that was sent last exists: the database may be an older copy of itself."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _PAUSE, _PAUSE_LIMIT = 1.0, 60.0
 
 
 def main() -> int:
-    """Run the writer, and return its exit code.
+    """Run the writer process, and return its exit code.
 
     Its arguments are the outbox's folder and a niceness, the first line of its standard input is the experiment. A
     second line, the experiment in its final form, makes it write what is left and end. When the input closes without
@@ -52,11 +53,26 @@ def main() -> int:
         os._exit(0)
 
     threading.Thread(target=read_input, daemon=True).start()
+    return write(sync, ending, report)
+
+
+def write(sync: Sync, ending: threading.Event, report: Callable[..., None]) -> int:
+    """Bring an outbox to MLflow again and again, until it is to end and has brought all.
+
+    Args:
+        sync: the outbox, and the experiment.
+        ending: set when the sweep has ended; `sync.experiment` is in its final form then.
+        report: called with what is to be told, by name.
+
+    Returns:
+        The exit code: 0, or 1 if MLflow could not be reached in the end.
+    """
+    uri = sync.experiment.uri
     pause, last_pauses, means_due = _PAUSE, list(LAST_PAUSES), time.monotonic() + _MEANS_EVERY
     while True:
         last = ending.is_set()
         try:
-            with sync.outbox.locked(), translate_errors(experiment.uri):
+            with sync.outbox.locked(), translate_errors(uri):
                 sync.deliver()
                 if last or time.monotonic() >= means_due:
                     sync.conclude()
@@ -70,12 +86,12 @@ def main() -> int:
         except Exception as error:
             sync.connected = False
             if not isinstance(error, TrackingError):
-                print(redact(traceback.format_exc(), experiment.uri), file=sys.stderr, end="")
-            report(error=redact(str(error), experiment.uri) or type(error).__name__)
+                print(redact(traceback.format_exc(), uri), file=sys.stderr, end="")
+            report(error=redact(str(error), uri) or type(error).__name__)
             if not last:
                 ending.wait(pause)
                 pause = min(2 * pause, _PAUSE_LIMIT)
-            elif last_pauses and is_server(experiment.uri) and error.__cause__ is not None:
+            elif last_pauses and is_server(uri) and error.__cause__ is not None:
                 time.sleep(last_pauses.pop(0))
             else:
                 return 1

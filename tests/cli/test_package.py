@@ -47,7 +47,18 @@ def test_a_package_is_what_git_and_ray_do_not_ignore_and_never_secrets_or_tables
     (checkout / ".git" / "info" / "exclude").write_text("odd \\[name\\].txt\n")
     (checkout / ".gitignore").write_text("notes/\n")
     (checkout / ".rayignore").write_text("*.big\n")
-    ignored = ("odd [name].txt", "notes/a.txt", "a.big", "x/t.parquet", ".env", "tests/t.py", "deep/er/own.txt")
+    ignored = (
+        "odd [name].txt",
+        "notes/a.txt",
+        "a.big",
+        "x/t.parquet",
+        ".env",
+        ".netrc",
+        ".ray/auth_token",
+        "key.pem",
+        "tests/t.py",
+        "deep/er/own.txt",
+    )
     for name in (*ignored, "odd n.txt", "kept.txt", "own.txt", "deep/er/kept.txt"):
         (checkout / name).parent.mkdir(exist_ok=True, parents=True)
         (checkout / name).write_text("some")

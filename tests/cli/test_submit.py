@@ -131,8 +131,14 @@ def test_a_sweep_with_failed_cells_ends_with_the_exit_code_of_its_driver(
     text = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
     toy_sweep.write_sweep(checkout, text)
     options = ["--address", head, "--outputs", str(tmp_path / "out"), "--only", "x=1", "-s", "axes.y=[10]"]
-    code, output = submit(checkout, head_environment, "toy.yaml", *options)
+    secrets = {"HF_TOKEN": "Qs3cretZtoken", "PIP_INDEX_URL": "https://me:Qs3cretZ@host/simple"}
+    (checkout / ".netrc").write_text("machine x login me password Qs3cretZ")
+    code, output = submit(checkout, {**head_environment, **secrets}, "toy.yaml", *options)
     assert code == 1, output
+    # What Ray's pages show of a job is nothing of who submitted it.
+    shown = JobSubmissionClient(head).get_job_info(job_of(output)).model_dump_json()
+    assert "RAY_JOB_STOP_WAIT_TIME_S" in shown
+    assert "Qs3cret" not in shown + output
     assert "1 of 2 cells are missing" in output
     status = {(row["x"], row["kind"]): row["status"] for row in rows(tmp_path / "out")}
     assert status[1, "plain"] == "succeeded"

@@ -140,7 +140,7 @@ def test_records_of_steps_that_no_sweep_has_and_what_was_set_aside_are_deleted(t
     failing = open_one(tmp_path, outputs, OTHER.replace("{behaviour: work}", "{behaviour: raise}"))
     assert run_and_show(failing, None, True, None) == 1
     victim = one.plan.address(0)
-    one.store.discard(victim)
+    one.store._set_aside(victim)
     remains = one.store.remains()
     assert remains
     gone = one.store.tried(["toy_total"]) - steps(one)

@@ -93,3 +93,26 @@ def test_a_cell_links_to_its_run_on_a_real_mlflow_server(tmp_path: Path, mlflow_
     assert run_address(mlflow_server, "live", "0" * 12) is None
     assert run_address(mlflow_server, "another", cell) is None
     assert run_address(f"http://127.0.0.1:{free_port()}", "live", cell) is None
+
+
+def _shady() -> None:
+    import streamlit as st
+    import toy
+
+    from dashboards.live.text import block, plain, text_table
+
+    text = toy.SHADY + "\u202etxt.exe" + toy.MARKUP
+    block(text)
+    text_table([text], [[text]])
+    st.markdown(plain(text))
+
+
+def test_a_text_on_the_page_neither_runs_backwards_nor_begins_an_element() -> None:
+    app = AppTest.from_function(_shady, default_timeout=120).run()
+    texts = [each.proto.body for each in app.get("html")] + [app.markdown[0].value]
+    assert len(texts) == 3
+    for text in texts:
+        assert text.replace("\n", "").replace("\t", "").isprintable()
+        assert not re.search(r"(?<!\\)<script", text)
+        assert "u202etxt" in text
+    assert not app.exception

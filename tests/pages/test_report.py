@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dashboards.report.figures import Axis, Figure, curves
-from dashboards.report.section import Section
+from dashboards.report.section import Section, file_name
 from dashboards.report.study import Study
 from dashboards.report.write import sections, write_report
 from orchestrator.drive import drive
@@ -321,3 +321,10 @@ def test_a_browser_without_network_shows_it_without_a_complaint(report: Path, ch
     assert images
     assert all(complete and natural > 100 and shown > 100 for complete, natural, shown in images)
     assert max(ends) <= 681
+
+
+def test_figures_of_labels_that_differ_in_odd_letters_only_have_files_of_their_own() -> None:
+    assert file_name("best-of-n", {"dataset": "helpful"}) == "best-of-n-helpful"
+    names = {file_name("x", {"dataset": label}) for label in ("a/b", "a b", "a_b", "../../b", "ü" * 300, "ü" * 301)}
+    assert len(names) == 6
+    assert all("/" not in name and len(f"{name}.png".encode()) < 256 for name in names)

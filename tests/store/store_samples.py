@@ -60,5 +60,12 @@ def commit(store: Store, address: Artifact = ADDRESS, text: str = "hello", metri
     return manifest
 
 
+def set_aside(store: Store) -> None:
+    """Do what a reader does who finds bytes altered."""
+    manifest = manifest_of(store)
+    assert isinstance(manifest, Manifest)
+    store.discard(ADDRESS, manifest)
+
+
 def attempt(number: int, outcome: Outcome = Outcome.FAILED) -> Attempt:
     return Attempt(ADDRESS, "source", number, outcome, 0.1, 1.0, "here", "abc", "ValueError", "no", None, (ADDRESS,))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_samples import ADDRESS, OTHER, Inside, commit, manifest_of
+from store_samples import ADDRESS, OTHER, Inside, commit, manifest_of, set_aside
 
 from orchestrator.store import (
     DamagedArtifactError,
@@ -113,7 +113,7 @@ def test_writers_of_one_key_at_the_same_time_leave_one_whole_artifact(store: Sto
 def test_an_artifact_made_again_with_other_bytes_is_read_anew(store: Store) -> None:
     commit(store, text="first")
     store.fetch(ADDRESS)
-    store.discard(ADDRESS)
+    set_aside(store)
     commit(store, text="second")
     assert (store.fetch(ADDRESS) / "sub" / "file.txt").read_text() == "second"
 
@@ -179,7 +179,7 @@ def test_what_was_set_aside_remains_until_it_is_cleared(store: Store) -> None:
     commit(store, OTHER)
     assert store.remains() == {}
     commit(store, text="set aside")
-    store.discard(ADDRESS)
+    set_aside(store)
     commit(store, text="made again")
     remains = store.remains()
     assert sum(remains.values()) > len("set aside")

@@ -321,7 +321,7 @@ def test_a_claim_has_expired_when_it_was_seen_unchanged_for_the_term_by_our_own_
 
 
 def test_a_claim_reads_back_as_written_and_anything_else_is_none() -> None:
-    claim = Claim(12, "0123456789abcdef", "d1", Process("space", 7, 12345), "a-host.local", "99")
+    claim = Claim(12, "0123456789abcdef", "d1", 3, Process("space", 7, 12345), "a-host.local", "99")
     assert parse_claim(claim.to_text()) == claim
     assert parse_claim(claim.name, "99") == claim
     for text in ("", ".nfs0001", "torn", claim.name[:-14], claim.name + "/..", claim.name + "\n", f"{claim.name} x y"):

@@ -44,6 +44,7 @@ def test_a_copy_has_code_and_small_files_and_no_data_outputs_environments_or_sec
     (tmp_path / "copied_it.py").write_text(MODULE)
     write(tmp_path, "sweep.yaml", "pack/__init__.py", "pack/prompt.txt", ".rayignore", text="ignored\n")
     write(tmp_path, "ignored/x.py", "outputs/store/x.json", "results/x.json", ".env", ".git/config", "any/pyvenv.cfg")
+    write(tmp_path, ".netrc", ".aws/credentials", ".ray/auth_token", "deep/.git-credentials", "key.pem")
     write(tmp_path, "any/lib/x.py", "__pycache__/x.pyc", "table.parquet", "workers/x.txt")
     (tmp_path / "large.csv").write_bytes(bytes(1_000_001))
     (tmp_path / "large.py").write_bytes(b"#" * 1_000_001)

@@ -20,6 +20,7 @@ from orchestrator.session import Session
 from orchestrator.tracking.client import TrackingError
 from orchestrator.tracking.experiment import Experiment
 from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.server import Server
 from orchestrator.tracking.sync import Synced, attach, sync_runs
 
 pytestmark = pytest.mark.mlflow
@@ -66,6 +67,18 @@ def test_a_run_that_mlflow_refuses_costs_no_other_run_and_is_named(outbox: Outbo
     outbox.post([replace(bad, curve=(("loss", 0, 0.5),))])
     assert sync_runs(outbox, experiment) == Synced(1, 13, 0)
     assert {run.info.status for run in all_runs(either, experiment.name)} == {"FINISHED", "FAILED"}
+
+
+def test_a_server_finds_a_run_again_whatever_letters_its_name_has(mlflow_server: str) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(mlflow_server)
+    server = Server(client, client.create_experiment("odd names"))
+    names = [f"group:{each}" for each in ("it's", "its", "it_s", 'it\'s "so" `x` \\ %', "it%", "x=1,y=ä", "a\nb\t\r")]
+    written = [(replace(step_run(0), id=each, tags={"sweep.kind": "group", "sweep.id": each}), None) for each in names]
+    made = {run.id: found for run, found in server.write(written)}
+    assert [[each.run for each in server.find([name])] for name in names] == [[made[name]] for name in names]
+    assert sorted(each.id for each in server.find(names)) == sorted(names)
 
 
 def test_a_report_is_kept_with_the_run_of_the_sweep(outbox: Outbox, tmp_path: Path, either: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.command import format_command
 from orchestrator.redact import bare, redact
+from orchestrator.texts import plain_text
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -69,7 +70,7 @@ def connect(address: str) -> JobSubmissionClient:
         raise JobServerError(f"{shown} is not the address of a job server; {remedy}")
     # Ray's client has no timeout: it waits for ever for a server that accepts and never answers.
     try:
-        with urllib.request.urlopen(f"{bare(address)}/api/version", timeout=_CONNECT_TIMEOUT) as answer:
+        with urllib.request.urlopen(f"{bare(address)}/api/version", timeout=_CONNECT_TIMEOUT) as answer:  # noqa: S310 (http)
             found = json.load(answer)
         if not isinstance(found, dict) or "ray_version" not in found:
             raise JobServerError(f"{shown} answers, but it is not a Ray job server; {remedy}")
@@ -129,7 +130,7 @@ def _trouble() -> tuple[type[Exception], ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return redact(str(error).strip() or type(error).__name__).splitlines()[0]
+    return plain_text(redact(str(error).strip() or type(error).__name__)).splitlines()[0]
 
 
 class _Log:
@@ -153,7 +154,8 @@ class _Log:
         self._print(self._client.get_job_logs(self._job)[self._printed :])
 
     def _print(self, text: str) -> None:
-        sys.stdout.write(text)
+        # What the job printed, and Ray's words around it.
+        sys.stdout.write(plain_text(text))
         sys.stdout.flush()
         self._printed += len(text)
 
@@ -187,6 +189,6 @@ def _conclude(job: Job, details: JobDetails) -> int:
     code = 128 - code if code < 0 else code
     if details.driver_exit_code is None and details.message and status == "FAILED":
         # It never began, so the log does not say why.
-        print(details.message)
+        print(plain_text(redact(details.message)))
     print(f"{job.id} {status.lower()}, exit code {code}; resume, extend or confirm it: {job.again}", flush=True)
     return code

@@ -109,7 +109,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
         try:
             if ordered.study:
                 study_at(Path(ordered.study)).activate()
-            requests: list[Request] = pickle.loads(ordered.requests)
+            requests: list[Request] = pickle.loads(ordered.requests)  # noqa: S301 (from the process that started this one)
         # Whatever a person's module raises while it is imported.
         except (Exception, SystemExit) as error:
             connection.send(Unreadable(f"{type(error).__name__}: {error}"))

@@ -44,8 +44,13 @@ def recovered_attempts(
         return
     for request in requests:
         manifest = manifests[request.step.address]
-        # The worker's own watchdog also records how a step ended before it kills the process.
-        recorded = [each for each in histories.get(request.step.address, ()) if each.number >= request.number]
+        # The worker's own watchdog also records how a step ended before it kills the process. Other drivers may have
+        # made attempts with this number.
+        recorded = [
+            each
+            for each in histories.get(request.step.address, ())
+            if (each.driver, each.number) == (request.driver, request.number)
+        ]
         if isinstance(manifest, Manifest):
             # It may have died between publishing the artifact and ending the claim.
             with contextlib.suppress(StoreError):

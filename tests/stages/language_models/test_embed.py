@@ -161,3 +161,15 @@ def test_an_unreachable_hub_model_says_what_to_do(tiny_responses: Path, tmp_path
     (tmp_path / "reference.json").write_text(json.dumps({"hub": "nobody/no-such-model"}))
     with pytest.raises(FileNotFoundError, match="hf download nobody/no-such-model"):
         run(tmp_path / "out", tiny_responses, tmp_path)
+
+
+def test_code_that_a_sentence_transformers_folder_brings_along_is_not_executed(
+    tiny_responses: Path, tmp_path: Path
+) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "evil.Model"}]))
+    (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Model: ...\n")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        run(tmp_path / "out", tiny_responses, None, model=LocalPath(path=str(folder), sha256="0" * 64))
+    assert not ran.exists()

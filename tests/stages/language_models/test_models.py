@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,3 +89,26 @@ def test_models_are_loaded_for_evaluation_in_the_wanted_dtype(tiny_policy: Path)
     model = models.load_model(source, AutoModelForCausalLM, models.load_tokenizer(source), dtype="bfloat16")
     assert not model.training
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
+def test_weights_that_are_a_pickle_and_code_beside_a_model_are_not_executed(tiny_policy: Path, tmp_path: Path) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(tiny_policy / "model", folder)
+    (folder / "model.safetensors").unlink()
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (ran,)
+
+    torch.save({"model.embed_tokens.weight": Evil()}, folder / "pytorch_model.bin")
+    source = models.Source(str(folder), local=True)
+    tokenizer = models.load_tokenizer(source)
+    with pytest.raises(pickle.UnpicklingError, match="weights"):
+        models.load_model(source, AutoModelForCausalLM, tokenizer)
+    (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Model: ...\n")
+    config = json.loads((folder / "config.json").read_text())
+    named = {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config | named))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        models.load_model(source, AutoModelForCausalLM, tokenizer)
+    assert not ran.exists()

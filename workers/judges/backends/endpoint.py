@@ -41,11 +41,11 @@ from workers.data.chat import messages
 from workers.judges.backends.account import Account
 from workers.judges.backends.answers import Answer, answer_file, answers_folder, read_answer, write_answer
 from workers.judges.backends.configs import EndpointJudge
-from workers.judges.backends.redaction import Redaction
 from workers.judges.backends.replies import Fault, Text, Usage, read_error, read_reply, writable
 from workers.judges.backends.turns import Turns
 from workers.judges.requests import FILTERED, GARBLED, REFUSED, TOO_LONG
 from workers.progress import Progress
+from workers.redaction import Redaction
 from workers.seeding import derive_seed
 
 #: Times that a request is sent to a full or broken server before the step fails.

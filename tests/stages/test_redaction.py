@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.judges.backends.redaction import Redaction
+from workers.redaction import Redaction
 
 KEY = "sk-proj-Ab/9+Qz==\"x'&7kLmNoPq1234"
 

@@ -1,4 +1,4 @@
-"""Redaction of secrets: parts of a key that a server quotes stay out of logs, errors and tables."""
+"""Redaction of a known secret, in all spellings, also of parts of a key that a server quotes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Redaction:
         self._length = min(_SHARED, len(secret or ""))
         self._pieces = {
             spelling[i : i + self._length]
-            for spelling in (_spellings(secret) if secret else ())
+            for spelling in (spellings(secret) if secret else ())
             for i in range(len(spelling) - self._length + 1)
         }
 
@@ -38,7 +38,7 @@ class Redaction:
         return "".join("…" if secret else "".join(character for character, _ in run) for secret, run in groups)
 
 
-def _spellings(secret: str) -> set[str]:
+def spellings(secret: str) -> set[str]:
     """Return `secret` as it is, and escaped in the ways in which messages escape texts."""
     url = quote(secret, safe="")
     return {
