@@ -86,7 +86,7 @@ def _count(limit: int) -> str:
 
 def shared_memory() -> Finding:
     """Tell whether Ray finds room for its objects in /dev/shm."""
-    name, place = "shared memory", Path("/dev/shm")
+    name, place = "shared memory", Path("/dev/shm")  # noqa: S108 (Ray's place)
     if not place.is_dir():
         return ok(name, "there is no /dev/shm; Ray keeps its objects in files")
     status = os.statvfs(place)

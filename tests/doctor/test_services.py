@@ -91,6 +91,8 @@ def test_the_hub_may_be_away_on_purpose(monkeypatch: pytest.MonkeyPatch, nobody:
     monkeypatch.setenv("HF_ENDPOINT", nobody)
     assert hub().state == "warning"
     assert "HF_HUB_OFFLINE=1" in hub().remedy
+    monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
+    assert "no http address" in hub().seen
     with serving(200, []) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         assert hub().state == "ok"
