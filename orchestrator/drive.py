@@ -22,6 +22,7 @@ import pyarrow.parquet
 
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.code import code_commit
+from orchestrator.doctor.before_run import shortcomings
 from orchestrator.events import (
     DamageFound,
     Event,
@@ -102,8 +103,8 @@ def drive(
     _refuse_edited_stages(session)
     # Not waited for: where nothing was reached yet, a wrong address is likelier than an outage.
     warning = session.store.prepare()
-    if warning:
-        on_event(Troubled(warning))
+    for message in [*([warning] if warning else []), *shortcomings(session.store.location)]:
+        on_event(Troubled(message))
     with OUTAGE.telling(lambda message: on_event(Troubled(message))):
         return _drive_prepared(session, lambda: _executor(session, address, inline, apart), tracking_uri, on_event)
 

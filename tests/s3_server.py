@@ -6,6 +6,7 @@ one does. `POST /faults` with `{"path": …, "fault": …, "times": …}` spoils
 - `lost answer`: the object is written, the connection breaks before the answer.
 - `conflict`: nothing is written; S3 answers so when two conditional writes of a key meet.
 - `plain 412`: a failed condition is answered without naming the condition, as MinIO and Ceph do.
+- `no conditions`: they are not looked at, as with s3rver and other small servers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import run_simple
 
 Start = Callable[..., Any]
+#: The headers of conditions on writes.
+CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 
 
 def refusal(code: str) -> bytes:
@@ -44,6 +47,8 @@ class Server:
             if fault == "conflict":
                 start("409 Conflict", [("Content-Type", "application/xml")])
                 return [refusal("ConditionalRequestConflict")]
+            if fault == "no conditions":
+                environ = {name: value for name, value in environ.items() if name not in CONDITIONS}
             told: list[Any] = []
             answer = list(self.moto(environ, lambda *args: told.extend(args)))
             if fault == "lost answer":

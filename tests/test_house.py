@@ -74,6 +74,8 @@ CATCHES_ALL = {
     "orchestrator/attempt/rerun.py": "a stage that is run again: what it raises is a finding",
     "orchestrator/attempt/seal.py": "what a stage put in the place of parts of its process",
     "orchestrator/attempt/stage_call.py": "what a stage returned",
+    "orchestrator/doctor/examination.py": "what a probe looks at: whatever goes wrong there is a finding",
+    "orchestrator/doctor/race.py": "what threads do at once: it is raised again once they have ended",
     "orchestrator/notebook.py": "what the caller's own function raises: it is raised again once the run has ended",
     "orchestrator/run/executors/child_main.py": "a module of stages that is not ours",
     "orchestrator/run/executors/ray_start.py": "Ray",

@@ -77,8 +77,8 @@ def submit_job(session: Session, words: Sequence[str], address: str | None, wait
     Raises:
         SweepError: the job could not run here or there as asked; nothing was uploaded.
     """
-    from orchestrator.cli.job_server import Job, JobServerError, follow, start
-    from orchestrator.cli.package import check_package, inside, package_files
+    from orchestrator.cli.job.package import check_package, inside, package_files
+    from orchestrator.cli.job.server import Job, JobServerError, follow, start
     from orchestrator.run.shutdown import INTERRUPTED
     from orchestrator.study.copy import excludes
 

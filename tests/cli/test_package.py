@@ -10,7 +10,7 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from submissions import REPOSITORY
 
-from orchestrator.cli.package import LIMIT, package_files
+from orchestrator.cli.job.package import LIMIT, package_files
 from orchestrator.study.copy import excludes
 
 

@@ -11,7 +11,7 @@ import pytest
 from command_server import sweep
 from servers import free_port, put_mlflow_database
 
-from orchestrator.cli.package import package_files
+from orchestrator.cli.job.package import package_files
 from orchestrator.results.parquet import read_results
 from orchestrator.session import open_session
 from orchestrator.study.copy import excludes, make_copy

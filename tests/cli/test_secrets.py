@@ -20,7 +20,7 @@ from dashboards.live.watch import Subject
 from orchestrator.attempt.attempt import run_attempt
 from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.attempt.request import Request
-from orchestrator.cli.job_server import JobServerError, connect
+from orchestrator.cli.job.server import JobServerError, connect
 from orchestrator.command import format_command
 from orchestrator.session import open_session
 from orchestrator.sweep.outputs import resolve_outputs

@@ -1,0 +1,1 @@
+"""The Ray job that `sweep submit` makes: what is uploaded for it, and where it runs."""

@@ -1,0 +1,1 @@
+"""Examines what a sweep relies on: the store, this machine, services and the nodes of a cluster. Changes nothing."""
