@@ -91,6 +91,7 @@ def installed(history: History) -> Iterator[None]:
         patch(bundle_module.signals, "watched", nullcontext), patch(stage_call, "sealed", nullcontext),
         patch(StepProcess, "capturing", lambda *_: nullcontext()), patch(StepProcess, "prepare", lambda *_: None),
         patch(drive_module, "_refuse_edited_stages", lambda _: None),
+        patch(drive_module, "shortcomings", lambda _: []),
         patch(drive_module, "Shutdown", ShutdownInSimulation),
         patch(drive_module, "_executor", lambda *_: ClusterExecutor(history, world.actor)),
         patch(publisher, "_WriterProcess", WriterActor),

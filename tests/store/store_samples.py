@@ -65,7 +65,7 @@ def set_aside(store: Store) -> Manifest:
     manifest = store.manifests([ADDRESS])[ADDRESS]
     assert isinstance(manifest, Manifest)
     store.discard(ADDRESS, manifest)
-    assert store.committed([ADDRESS.stage]) == set()
+    assert ADDRESS not in store.committed([ADDRESS.stage])
     return manifest
 
 
