@@ -39,7 +39,9 @@ class ObjectLease(Lease):
         """The manifest that is decided and not published yet."""
 
     def renew(self) -> None:
-        """Replace the claim by one with another beat."""
+        """Replace the claim by one with another beat; a decision stays as it is."""
+        if self._decided:
+            return
         self._beats += 1
         self._swap(replace(self.claim, beat=str(self._beats)).to_text().encode())
 

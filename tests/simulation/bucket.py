@@ -122,6 +122,7 @@ class BucketMedium(ObjectMedium):
             self.bucket.decided.add(after.partition(b"\n")[2])
             judge.commits(address, new)
         elif new:
+            judge.demand(old is None or old.beat != "decided", f"the decision on {address.stage} is overwritten")
             judge.shows_life(new.token)
         elif old and old.beat == "decided":
             manifest = f"manifests/{address.stage}/{address.key}.json"

@@ -89,7 +89,9 @@ class Faults:
         actor = world.actor
         if not world.faults:
             world.sleep(0.001)
-            return do()
+            done = do()
+            self._tell(what, critical)
+            return done
         name, badness = self._pick(actor.stream.rare(self.share * (_CRITICAL if critical else 1)))
         if name == "is slow":
             world.sleep(0.01 + 0.5 * badness)
@@ -115,8 +117,7 @@ class Faults:
             actor.facts["hurt"] = world.now
             raise fails()
         done = do()
-        if critical and what.split()[0] not in _LOOKS:
-            world.tell(what)
+        self._tell(what, critical)
         if name == "stops after":
             self._stop(badness, f"stops after it {what}")
         elif name == "dies after":
@@ -126,6 +127,10 @@ class Faults:
             world.tell(f"loses the answer when it {what}")
             raise lost(badness)
         return done
+
+    def _tell(self, what: str, critical: bool) -> None:
+        if critical and what.split()[0] not in _LOOKS:
+            self.world.tell(what)
 
     def _stop(self, badness: float, text: str) -> None:
         seconds = 2 + 120 * badness**2

@@ -83,7 +83,7 @@ def installed(history: History) -> Iterator[None]:
         patch(lease_module, "BEAT", BEAT), patch(posix_lease, "TERM", TERM), patch(lease_module, "TERM", TERM),
         patch(loop, "this_code", lambda: setting.code), patch(drive_module, "code_commit", lambda: setting.commit),
         patch(loop, "TERM", TERM), patch(drive_module, "BEAT", BEAT),
-        patch(drive_module, "HEARTBEAT_EVERY", 10.0), patch(outage, "PATIENCE", PATIENCE),
+        patch(drive_module, "HEARTBEAT_EVERY", 20.0), patch(outage, "PATIENCE", PATIENCE),
         patch(attempt_module, "store_at", lambda _: history.store_of(world.actor)),
         patch(bundle_module, "store_at", lambda _: history.store_of(world.actor)),
         patch(recovery, "open_store", lambda _: history.store_of(world.actor)),

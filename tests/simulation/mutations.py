@@ -105,6 +105,9 @@ MUTATIONS: dict[str, list[Alteration]] = {
             "if False:",
         ),
     ],
+    "a sign of life that overwrites a decision": [
+        Alteration(object_lease.ObjectLease, "renew", "if self._decided:", "if False:"),
+    ],
     "an attempt that was given up evicts the next": [
         Alteration(lease.Claims, "over", "(attempt is None or claim.attempt <= attempt)", "True"),
     ],

@@ -49,6 +49,25 @@ def test_a_commit_whose_decision_lost_its_answer_is_whole_whoever_published_it(
     assert store.remains() == {}
 
 
+def test_a_sign_of_life_leaves_a_decision_as_it_is(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"{s3}/store")
+    assert isinstance(store, ObjectStore)
+    store.prepare()
+    lease = store._claims.take(ADDRESS, "mine", None, secrets.token_hex(8))
+    manifest = Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc")
+
+    def away(*_: object) -> bool:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(store._claims, "publish", away)
+    with pytest.raises(StoreError):
+        lease.commit(manifest)
+    monkeypatch.undo()
+    lease.renew()
+    assert [claim.beat for claim in store.claims().values()] == ["decided"]
+    assert lease.commit(manifest)
+
+
 def test_an_attempt_that_was_given_up_leaves_the_next_one_alone(store: Store) -> None:
     with store.lease(ADDRESS, "mine", attempt=2):
         with pytest.raises(ClaimedError), store.lease(ADDRESS, "mine", attempt=1):
