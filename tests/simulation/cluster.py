@@ -132,6 +132,9 @@ class ClusterExecutor:
         for worker, requests in list(self.workers.items()):
             if worker.answer is not None and not worker.node.lost:
                 ended.append(worker.answer)
+                if any(attempt.outcome is Outcome.STORE_ERROR for attempt in worker.answer.attempts):
+                    # Its workers have waited in vain, whatever is the matter with the driver itself.
+                    self.driver.facts["hurt"] = math.inf
                 self._is_over(worker.answer.requests)
                 worker.answer = None
                 self.workers[worker] = None
