@@ -3,7 +3,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others bench bench-fits clean
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate bench bench-fits clean
 
 setup: $(READY)
 
@@ -68,6 +68,12 @@ test-long-ray: setup
 
 test-long-others: setup
 	.venv/bin/python -m pytest -m "$(LONG_OTHERS)"
+
+# Hunts for histories of drivers, workers and stores in which something goes wrong; stop it with Ctrl-C, or SECONDS=600.
+# SEED=17.3 tells one history, DEBUG=1 stops in the debugger where it goes wrong, MUTATIONS=1 shows what it finds.
+simulate: setup
+	.venv/bin/python tests/simulation/simulate.py --seconds $(or $(SECONDS),1e9) $(if $(SEED),--seed $(SEED)) \
+		$(if $(DEBUG),--debug) $(if $(MUTATIONS),--mutations)
 
 # On an otherwise idle machine; about five minutes.
 bench: setup

@@ -110,11 +110,11 @@ class Faults:
             self._last = meets
         if self.is_away(place):
             world.sleep(0.5)
-            actor.facts["hurt"] = world.now
+            actor.facts["hurt"] = max(world.now, actor.facts.get("hurt", 0.0))
             raise fails()
         if name == "fails":
             world.tell(f"fails when it {what}")
-            actor.facts["hurt"] = world.now
+            actor.facts["hurt"] = max(world.now, actor.facts.get("hurt", 0.0))
             raise fails()
         done = do()
         self._tell(what, critical)
