@@ -105,6 +105,14 @@ MUTATIONS: dict[str, list[Alteration]] = {
             "if False:",
         ),
     ],
+    "a claim that is replaced whatever it is": [
+        Alteration(
+            object_lease.ObjectLease,
+            "_swap",
+            "self._etag)\n",
+            "(self._claims.medium.state(claim_path(self.address)) or (b'', None))[1])\n",
+        ),
+    ],
     "a sign of life that overwrites a decision": [
         Alteration(object_lease.ObjectLease, "renew", "if self._decided:", "if False:"),
     ],
