@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from choices import Seed
 from history import Found, History, Setting
 from judge import Judge
-from mutations import MUTATIONS, put_back
+from known_faults import MUTATIONS, put_back
 from shrink import kind_of, shrink
 
 #: Histories that one process runs: what its dead threads hold is never given back.
