@@ -9,13 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
-import s3fs
 import toy_sweep
 from drivers import calls
 from proxy import Proxy
@@ -43,19 +41,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, and every outage is told."""
     monkeypatch.setattr(outage, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(outage, "TOLD_AFTER", 0.0)
-
-
-@pytest.fixture
-def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """In front of the object store, for whoever opens it from now on."""
-    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.uri)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield proxy
-    proxy.close()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def check_calm(session: Session, outputs: str, calm: pa.Table, computed: int = STEPS) -> None:
@@ -185,6 +170,24 @@ def test_attempts_that_failed_while_the_store_was_away_are_recorded_later_and_on
         (1, "ValueError", False),
         (2, "ValueError", False),
     ]
+
+
+def test_an_object_store_that_takes_no_pulse_and_no_table_in_mid_run_ends_nothing(
+    s3: str,
+    tmp_path: Path,
+    proxy: Proxy,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=s3)
+    proxy.tell("drop", "/sweeps/", times=7)
+    assert run_and_show(session, None, True, None) == 0
+    assert proxy.troubled == 7
+    assert read_results(f"{s3}/sweeps/toy")["status"].to_pylist() == ["succeeded"] * 6
+    said = capsys.readouterr().out
+    assert said.count("running.json) fails for now, the sweep goes on") == 1
+    assert said.count("running.json) works again") == 1
 
 
 # --- a file server
