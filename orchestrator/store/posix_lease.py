@@ -136,8 +136,8 @@ class PosixClaims(Claims):
         private = f"{self.root}/claims/.{claim.token}"
         lease = None
         try:
-            self._make(lambda: self.system.mkdir(private), f"{self.root}/claims")
-            self.system.mkdir(f"{private}/{claim.name}")
+            self._make(lambda: self._mkdir(private), f"{self.root}/claims")
+            self._mkdir(f"{private}/{claim.name}")
             lease = PosixLease(self, address, claim, Path(f"{private}/{claim.name}"))
             place = self.place(address)
             try:
@@ -153,6 +153,11 @@ class PosixClaims(Claims):
         except BaseException:
             self._undo(lease, private)
             raise
+
+    def _mkdir(self, path: str) -> None:
+        """Make a folder of a name that nobody else uses: if there is one, the answer to this was lost."""
+        with contextlib.suppress(FileExistsError):
+            self.system.mkdir(path)
 
     def _make(self, action: Callable[[], None], folder: str) -> None:
         """Do something; make a folder first where it is missing."""
