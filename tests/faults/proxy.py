@@ -14,9 +14,7 @@ from typing import Literal
 #: hears of it. half_answer: half of it arrives. silent: never answers.
 Mode = Literal["forward", "error500", "slow_down", "slow", "drop", "drop_answer", "half_answer", "silent"]
 
-SLOW_DOWN = (
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce it.</Message></Error>"
-)
+SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce it.</Message></Error>"
 
 
 class Proxy:
