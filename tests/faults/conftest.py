@@ -37,7 +37,6 @@ def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.uri)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
     yield proxy
     proxy.close()
