@@ -247,12 +247,13 @@ def _beat(path: str) -> str:
     """Read what a sign of life alters. Opening the folder makes NFS ask its server; a look at the name does not."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return str(os.fstat(descriptor).st_mtime_ns)
+        finally:
+            os.close(descriptor)
     except OSError:
+        # It is gone, or goes at this moment, which NFS calls a stale handle.
         return ""
-    try:
-        return str(os.fstat(descriptor).st_mtime_ns)
-    finally:
-        os.close(descriptor)
 
 
 def _names(folder: str) -> list[str]:
