@@ -97,20 +97,25 @@ class ObjectMedium:
         return f"{self._root}/{relative}"
 
     def names(self, folder: str) -> list[str]:
-        """See `Medium.names`. A name `..` would lead out of the cache."""
+        """See `Medium.names`. A name `..` would lead out of the cache; that of the folder itself is empty."""
         with self.translate_errors():
             try:
                 listing = self.fs.ls(self.path(folder), detail=False)
             except FileNotFoundError:
                 return []
         names = [path.rsplit("/", 1)[-1] for path in listing]
-        return [name for name in names if not name.startswith(".")]
+        return [name for name in names if name and not name.startswith(".")]
 
     def sizes(self, folder: str) -> dict[str, int]:
         """List all objects below a folder, at any depth: path relative to the medium -> bytes."""
         with self.translate_errors():
             found = self.fs.find(self.path(folder), detail=True)
-        return {path[len(self._root) + 1 :]: int(info["size"]) for path, info in found.items()}
+        return {
+            path[len(self._root) + 1 :]: int(info["size"])
+            for path, info in found.items()
+            # Some services, and the pages of others, keep objects for folders themselves.
+            if info["type"] == "file" and not path.endswith("/")
+        }
 
     def read(self, paths: Mapping[K, str]) -> dict[K, bytes | None]:
         """See `Medium.read`. Many are read at once, each by one request."""
