@@ -31,10 +31,28 @@ def replace_file(path: Path | UPath, content: bytes) -> None:
                 part.write(content)
                 part.flush()
                 os.chmod(part.name, 0o644)  # noqa: PTH101
-                os.replace(part.name, path)  # noqa: PTH105
+                move_over(part.name, path)
             except BaseException:
                 Path(part.name).unlink(missing_ok=True)
                 raise
+
+
+def move_over(part: str | Path, path: str | Path) -> None:
+    """Move a file of this process into the place of another.
+
+    Where the answer is lost NFS asks again, and is told that the file is gone; its inode tells where it is.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    mine = os.stat(part)  # noqa: PTH116
+    try:
+        os.replace(part, path)  # noqa: PTH105
+    except FileNotFoundError as error:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(mine, os.stat(path)):  # noqa: PTH116
+                return
+        raise error
 
 
 @contextlib.contextmanager

@@ -26,10 +26,10 @@ _OWN = frozenset({errno.EMFILE, errno.ENFILE})
 #: Errors of the network in requests, urllib3, httpx, aiohttp and botocore, by name: their classes share no base.
 _NETWORK = frozenset(
     {
-        "ChunkedEncodingError", "ClientConnectorError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError",
-        "ConnectionClosedError", "ConnectionError", "EndpointConnectionError", "IncompleteReadError", "ProtocolError",
-        "ReadError", "ReadTimeout", "ReadTimeoutError", "RemoteProtocolError", "ResponseStreamingError",
-        "ServerDisconnectedError",
+        "ChunkedEncodingError", "ClientConnectorError", "ClientPayloadError", "ConnectError", "ConnectTimeout",
+        "ConnectTimeoutError", "ConnectionClosedError", "ConnectionError", "EndpointConnectionError",
+        "IncompleteReadError", "ProtocolError", "ReadError", "ReadTimeout", "ReadTimeoutError", "RemoteProtocolError",
+        "ResponseStreamingError", "ServerDisconnectedError",
     }
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
 import secrets
 import time
@@ -31,6 +32,32 @@ _REFUSED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict",
 _EMPTY = frozenset({"InvalidRange", "416"})
 #: Seconds before each further try at a write that was refused where no object is to be seen.
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+#: How often an S3 client asks before an error is ours, with pauses of a second or two: enough for a blip. Left alone,
+#: s3fs asks five times, for each of them botocore five times, and for a read all that five times: a service that closes
+#: connections was noticed after 27 s, by a read after 198 s, and one that never answers keeps each request for 15 s.
+#: How long a store is waited for, and what is said of it, is up to `orchestrator/attempt/outage.py`.
+_TRIES = {"mode": "standard", "total_max_attempts": 3}
+
+
+def open_file_system(uri: str) -> tuple[Any, str, dict[str, Any]]:
+    """Open the fsspec file system of a URI; nothing is requested yet.
+
+    Returns:
+        The file system; the path in it; the options by which others open the same.
+
+    Raises:
+        ImportError: its package is not installed.
+        ValueError: fsspec does not know this kind of URI.
+    """
+    # Listings must show what other processes wrote a moment ago.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    is_s3 = uri.startswith(("s3://", "s3a://"))
+    if is_s3 and "AWS_MAX_ATTEMPTS" not in os.environ:
+        options["config_kwargs"] = {"retries": _TRIES, **fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}
+    fs, path = fsspec.core.url_to_fs(uri, **options)
+    if is_s3:
+        fs.retries = 1
+    return fs, path, options
 
 
 class ObjectMedium:
@@ -47,8 +74,7 @@ class ObjectMedium:
         """
         self.location = location
         try:
-            # Listings must show what other processes wrote a moment ago.
-            self.fs, self._root = fsspec.core.url_to_fs(location, use_listings_cache=False)
+            self.fs, self._root, _ = open_file_system(location)
             self._is_s3 = hasattr(self.fs, "_call_s3")
         except (ImportError, ValueError) as error:
             reason = lacking("s3") if location.startswith("s3") else None
@@ -71,20 +97,25 @@ class ObjectMedium:
         return f"{self._root}/{relative}"
 
     def names(self, folder: str) -> list[str]:
-        """See `Medium.names`. A name `..` would lead out of the cache."""
+        """See `Medium.names`. A name `..` would lead out of the cache; that of the folder itself is empty."""
         with self.translate_errors():
             try:
                 listing = self.fs.ls(self.path(folder), detail=False)
             except FileNotFoundError:
                 return []
         names = [path.rsplit("/", 1)[-1] for path in listing]
-        return [name for name in names if not name.startswith(".")]
+        return [name for name in names if name and not name.startswith(".")]
 
     def sizes(self, folder: str) -> dict[str, int]:
         """List all objects below a folder, at any depth: path relative to the medium -> bytes."""
         with self.translate_errors():
             found = self.fs.find(self.path(folder), detail=True)
-        return {path[len(self._root) + 1 :]: int(info["size"]) for path, info in found.items()}
+        return {
+            path[len(self._root) + 1 :]: int(info["size"])
+            for path, info in found.items()
+            # Some services, and the pages of others, keep objects for folders themselves.
+            if info["type"] == "file" and not path.endswith("/")
+        }
 
     def read(self, paths: Mapping[K, str]) -> dict[K, bytes | None]:
         """See `Medium.read`. Many are read at once, each by one request."""

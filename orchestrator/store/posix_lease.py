@@ -136,11 +136,8 @@ class PosixClaims(Claims):
         private = f"{self.root}/claims/.{claim.token}"
         lease = None
         try:
-            # The names are of this claim alone. If one of them is there, the answer that it was made was lost.
-            with contextlib.suppress(FileExistsError):
-                self._make(lambda: self.system.mkdir(private), f"{self.root}/claims")
-            with contextlib.suppress(FileExistsError):
-                self.system.mkdir(f"{private}/{claim.name}")
+            self._make(lambda: self._mkdir(private), f"{self.root}/claims")
+            self._mkdir(f"{private}/{claim.name}")
             lease = PosixLease(self, address, claim, Path(f"{private}/{claim.name}"))
             place = self.place(address)
             try:
@@ -160,6 +157,11 @@ class PosixClaims(Claims):
         except BaseException:
             self._undo(lease, private)
             raise
+
+    def _mkdir(self, path: str) -> None:
+        """Make a folder of a name that nobody else uses: if there is one, the answer to this was lost."""
+        with contextlib.suppress(FileExistsError):
+            self.system.mkdir(path)
 
     def _make(self, action: Callable[[], None], folder: str) -> None:
         """Do something; make a folder first where it is missing."""
@@ -249,12 +251,13 @@ def _beat(path: str) -> str:
     """Read what a sign of life alters. Opening the folder makes NFS ask its server; a look at the name does not."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return str(os.fstat(descriptor).st_mtime_ns)
+        finally:
+            os.close(descriptor)
     except OSError:
+        # It is gone, or goes at this moment, which NFS calls a stale handle.
         return ""
-    try:
-        return str(os.fstat(descriptor).st_mtime_ns)
-    finally:
-        os.close(descriptor)
 
 
 def _names(folder: str) -> list[str]:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.store.atomic import move_over
 from orchestrator.store.errors import StoreError, remedy
 from orchestrator.store.medium import K
 
@@ -71,7 +72,7 @@ class PosixMedium:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            part.replace(place / name)
+            move_over(part, place / name)
             flush(str(place))
 
     def delete(self, paths: Collection[str]) -> None:

@@ -124,10 +124,12 @@ def _remote(uri: str, source: str) -> UPath:
     # Only now: fsspec and its friends would cost every command a tenth of a second.
     from upath import UPath
 
+    from orchestrator.store.object_medium import open_file_system
+
     try:
-        # Listings must show what other processes wrote a moment ago.
-        root = UPath(uri.rstrip("/"), use_listings_cache=False)
-        root.fs.protocol  # noqa: B018 (opening the file system tells of a missing package)
+        # Opening the file system tells of a missing package.
+        _, _, options = open_file_system(uri.rstrip("/"))
+        root: UPath = UPath(uri.rstrip("/"), **options)
     except (ImportError, ValueError) as error:
         reason = lacking("s3") if uri.startswith("s3") else None
         raise SweepError([Problem(source, "", f"{uri!r} cannot be opened: {reason or error}")]) from error

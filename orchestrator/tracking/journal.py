@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.store.atomic import move_over
+
 
 class Journal:
     """An append-only file of JSON lines that several processes write and follow."""
@@ -96,7 +98,7 @@ class Journal:
         part = self.path.with_name(f".{self.path.name}-{secrets.token_hex(4)}")
         try:
             part.write_bytes(_head() + "".join(f"{line}\n" for line in lines).encode())
-            part.replace(self.path)
+            move_over(part, self.path)
         finally:
             part.unlink(missing_ok=True)
 

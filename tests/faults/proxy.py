@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-#: forward: an honest proxy. error500: answers by itself. slow: forwards late. drop: closes the connection unheard.
-#: drop_answer: the server does what it was asked, and nobody hears of it. silent: never answers.
-Mode = Literal["forward", "error500", "slow", "drop", "drop_answer", "silent"]
+#: forward: an honest proxy. error500, slow_down: answers by itself, the latter as S3 does when it has too much to do.
+#: slow: forwards late. drop: closes the connection unheard. drop_answer: the server does what it was asked, and nobody
+#: hears of it. half_answer: half of it arrives. silent: never answers.
+Mode = Literal["forward", "error500", "slow_down", "slow", "drop", "drop_answer", "half_answer", "silent"]
+
+SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce it.</Message></Error>"
 
 
 class Proxy:
@@ -95,6 +98,9 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if mode == "error500":
                 self._answer(500, {"Content-Type": "text/plain"}, b"the proxy was told to fail")
                 return
+            if mode == "slow_down":
+                self._answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
+                return
             if mode == "slow":
                 proxy.wait(proxy.delay)
             upstream = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)
@@ -106,9 +112,9 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if mode == "drop_answer":
                 self.close_connection = True
                 return
-            self._answer(answer.status, dict(answer.headers.items()), content)
+            self._answer(answer.status, dict(answer.headers.items()), content, half=mode == "half_answer")
 
-        def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        def _answer(self, status: int, headers: Mapping[str, str], content: bytes, half: bool = False) -> None:
             self.send_response_only(status)
             for name, value in headers.items():
                 if name.lower() not in ("connection", "transfer-encoding", "content-length"):
@@ -116,8 +122,13 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             # A HEAD is told the length of what it does not get.
             length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
             self.send_header("Content-Length", length)
-            self.end_headers()
-            self.wfile.write(content)
+            if half and len(content) < 2:
+                # Of an answer without content the head is not ended.
+                self.flush_headers()
+            else:
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2] if half else content)
+            self.close_connection |= half
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 (http.server's own names)
 

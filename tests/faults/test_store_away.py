@@ -9,16 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
-import s3fs
 import toy_sweep
 from drivers import calls
-from proxy import Proxy
+from proxy import Mode, Proxy
 from toy_runs import environment, rows, run_inline
 
 from orchestrator.attempt import outage
@@ -27,6 +25,7 @@ from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.store import StoreError
 from orchestrator.store.files import MANIFEST
+from orchestrator.store.object_medium import ObjectMedium
 from orchestrator.store.posix import PosixStore
 from orchestrator.types import Manifest
 
@@ -43,19 +42,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, and every outage is told."""
     monkeypatch.setattr(outage, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(outage, "TOLD_AFTER", 0.0)
-
-
-@pytest.fixture
-def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """In front of the object store, for whoever opens it from now on."""
-    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.uri)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield proxy
-    proxy.close()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def check_calm(session: Session, outputs: str, calm: pa.Table, computed: int = STEPS) -> None:
@@ -86,13 +72,13 @@ def test_an_object_store_that_is_away_for_a_while_is_waited_for_and_nothing_is_c
     calm_toy: pa.Table,
     quick: None,
     capsys: pytest.CaptureFixture[str],
-    mode: str,
+    mode: Mode,
     path: str,
     after: int,
     times: int,
 ) -> None:
     session = open_session(toy_sweep.write_sweep(tmp_path, SWEEP), outputs=s3)
-    proxy.tell(mode, path, after, times)  # type: ignore[arg-type]
+    proxy.tell(mode, path, after, times)
     assert run_and_show(session, None, True, None) == 0
     assert proxy.troubled == times
     check_calm(session, s3, calm_toy)
@@ -108,8 +94,8 @@ def test_an_object_store_that_is_away_for_longer_stops_the_sweep_and_the_same_co
     path = toy_sweep.write_sweep(tmp_path, SWEEP)
     # Of the driver, and of the process of its steps.
     (tmp_path / "sitecustomize.py").write_text(
-        "import s3fs; from orchestrator.attempt import outage; "
-        "s3fs.S3FileSystem.retries = 1; outage.PATIENCE = 1.0; outage._FIRST_PAUSE = 0.1; outage.TOLD_AFTER = 0.5"
+        "from orchestrator.attempt import outage; "
+        "outage.PATIENCE = 1.0; outage._FIRST_PAUSE = 0.1; outage.TOLD_AFTER = 0.5"
     )
     variables = environment()
     variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables.get("PYTHONPATH", "")])
@@ -138,6 +124,23 @@ def test_an_object_store_that_is_away_for_longer_stops_the_sweep_and_the_same_co
     check_calm(session, s3, calm_toy, calls(tmp_path))
 
 
+@pytest.mark.parametrize("mode", ["slow_down", "half_answer"])
+def test_a_request_that_fails_is_sent_three_times_and_the_outage_is_ours(
+    s3: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    medium = ObjectMedium(s3)
+    medium.replace("large", b"0123456789" * 1000)
+    proxy.tell(mode)
+    with pytest.raises(StoreError) as caught:
+        medium.read({name: name for name in ("large", "missing")})
+    assert caught.value.passes
+    assert proxy.troubled <= 6
+    with pytest.raises(StoreError) as caught:
+        medium.state("large")
+    assert caught.value.passes
+
+
 @pytest.mark.ray
 @pytest.mark.long
 def test_on_ray_the_driver_tells_of_the_outage_that_its_workers_wait_out(
@@ -145,8 +148,8 @@ def test_on_ray_the_driver_tells_of_the_outage_that_its_workers_wait_out(
 ) -> None:
     path = toy_sweep.write_sweep(tmp_path)
     code = (
-        "import s3fs, toy; from orchestrator.attempt import outage; from orchestrator.cli import main; "
-        "s3fs.S3FileSystem.retries = 1; outage.TOLD_AFTER = 0.5; toy.connect(); main()"
+        "import toy; from orchestrator.attempt import outage; from orchestrator.cli import main; "
+        "outage.TOLD_AFTER = 0.5; toy.connect(); main()"
     )
     line = [sys.executable, "-c", code, "run", str(path), "--outputs", s3]
     driver = subprocess.Popen(
@@ -185,6 +188,24 @@ def test_attempts_that_failed_while_the_store_was_away_are_recorded_later_and_on
         (1, "ValueError", False),
         (2, "ValueError", False),
     ]
+
+
+def test_an_object_store_that_takes_no_pulse_and_no_table_in_mid_run_ends_nothing(
+    s3: str,
+    tmp_path: Path,
+    proxy: Proxy,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=s3)
+    proxy.tell("drop", "/sweeps/", times=7)
+    assert run_and_show(session, None, True, None) == 0
+    assert proxy.troubled == 7
+    assert read_results(f"{s3}/sweeps/toy")["status"].to_pylist() == ["succeeded"] * 6
+    said = capsys.readouterr().out
+    assert said.count("running.json) fails for now, the sweep goes on") == 1
+    assert said.count("running.json) works again") == 1
 
 
 # --- a file server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ from toy_requests import make_request, run_all, run_one
 
 from orchestrator.attempt.outcome import successful_attempt
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Executor, ray_start
+from orchestrator.run.executors import Executor, ExecutorLostError, ray_start
 from orchestrator.run.executors.child import ChildExecutor
+from orchestrator.run.executors.head import Head
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.store import Store
 from orchestrator.store.posix import PosixStore
@@ -50,6 +52,23 @@ def store(tmp_path: Path) -> Store:
     store = PosixStore(tmp_path / "store")
     store.prepare()
     return store
+
+
+def test_a_ray_head_that_is_silent_is_given_up_before_ray_ends_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.run.executors.head._PAUSE", 0.0)
+    monkeypatch.setattr("orchestrator.run.executors.head._PART", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        head = Head(f"127.0.0.1:{port}")
+        assert head.answers()
+    assert not head.answers()
+    with socket.create_server(("127.0.0.1", port)):
+        # A head that comes back starts a new count.
+        assert head.answers()
+    assert not head.answers()
+    time.sleep(0.7)
+    with pytest.raises(ExecutorLostError, match=rf"the Ray head at 127\.0\.0\.1:{port} has not answered for"):
+        head.answers()
 
 
 def test_a_step_that_works_is_committed_with_its_metrics(executor: Executor, store: Store) -> None:

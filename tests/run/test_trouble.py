@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 import toy_sweep
 from toy_requests import make_request
 from toy_runs import command, environment, run_inline
 
 from orchestrator.attempt.outcome import failed_attempt
-from orchestrator.cli.show_run import run_and_show
-from orchestrator.results.parquet import read_results
 from orchestrator.run.executors.recovery import recovered_attempts
 from orchestrator.run.trouble import Troubles
 from orchestrator.session import open_session
@@ -129,40 +122,3 @@ def test_the_record_of_another_drivers_attempt_says_nothing_of_a_worker_that_die
         Outcome.FAILED,
         Outcome.CRASHED,
     ]
-
-
-# --- an object store that is away for a while
-
-
-@pytest.fixture
-def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """In front of the object store, for whoever opens it from now on."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-    from proxy import Proxy
-
-    proxy = Proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.uri)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield proxy
-    proxy.close()
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-def test_an_object_store_that_takes_no_pulse_and_no_table_in_mid_run_ends_nothing(
-    s3: str,
-    tmp_path: Path,
-    proxy: object,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("orchestrator.drive.HEARTBEAT_EVERY", 0.0)
-    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=s3)
-    proxy.tell("drop", "/sweeps/", times=7)  # type: ignore[attr-defined]
-    assert run_and_show(session, None, True, None) == 0
-    assert proxy.troubled == 7  # type: ignore[attr-defined]
-    assert read_results(f"{s3}/sweeps/toy")["status"].to_pylist() == ["succeeded"] * 6
-    said = capsys.readouterr().out
-    assert said.count("running.json) fails for now, the sweep goes on") == 1
-    assert said.count("running.json) works again") == 1

@@ -134,7 +134,7 @@ MUTATIONS: dict[str, list[Alteration]] = {
         Alteration(ready.ReadySteps, "add", "elif hopeless:", "elif False:"),
     ],
     "a folder that was made, and whose answer was lost, fails the step": [
-        Alteration(posix_lease.PosixClaims, "create", "with contextlib.suppress(FileExistsError):", "if True:"),
+        Alteration(posix_lease.PosixClaims, "_mkdir", "with contextlib.suppress(FileExistsError):", "if True:"),
     ],
     "one try too many": [Alteration(retry, "decide", "tries.counted < allowed", "tries.counted <= allowed", (loop,))],
     "a limit that is not kept": [

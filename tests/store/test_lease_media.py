@@ -14,10 +14,12 @@ from holders import dead_pid, hold
 from store_samples import ADDRESS, OTHER, Inside, commit
 
 from orchestrator.store import ClaimedError, LostOutputError, Store, StoreError, list_files, open_store
+from orchestrator.store.atomic import move_over, replace_file
 from orchestrator.store.lease import BEAT, TERM, Stillness, held_here
 from orchestrator.store.object_lease import claim_path
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.posix import PosixStore
+from orchestrator.store.posix_medium import PosixMedium
 from orchestrator.types import Artifact, Manifest
 
 EMPTY = Manifest(ADDRESS, "{}", {}, {"m": 1.0}, 1, 0.5, 100.0, "host", "abc")
@@ -134,24 +136,28 @@ def test_a_claim_that_cannot_be_made_costs_its_step_only(posix: PosixStore) -> N
 
 
 class LostAnswers:
-    """NFS, where the answer to a request is lost: the client asks again, and is told that the name is gone."""
+    """NFS, where the answer to a request is lost: the client asks again, and is told that it is done."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, number: int = errno.ENOENT) -> None:
         self.name = name
+        self.number = number
 
     def __getattr__(self, name: str) -> Any:
         if name != self.name:
             return getattr(os, name)
 
+        action = getattr(os, name)
+
         def ask(*args: Any) -> None:
-            getattr(os, name)(*args)
-            raise OSError(errno.ENOENT, "No such file or directory", args[0])
+            action(*args)
+            raise OSError(self.number, os.strerror(self.number), args[0])
 
         return ask
 
 
-def test_a_rename_whose_answer_is_lost_has_happened(posix: PosixStore) -> None:
-    posix._claims.system = LostAnswers("rename")  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("name", "number"), [("rename", errno.ENOENT), ("mkdir", errno.EEXIST)])
+def test_a_change_of_a_claim_whose_answer_is_lost_has_happened(posix: PosixStore, name: str, number: int) -> None:
+    posix._claims.system = LostAnswers(name, number)  # type: ignore[attr-defined]
     with posix.lease(ADDRESS, "mine") as lease:
         with pytest.raises(ClaimedError), posix.lease(ADDRESS, "other"):
             pass
@@ -161,6 +167,20 @@ def test_a_rename_whose_answer_is_lost_has_happened(posix: PosixStore) -> None:
     assert (posix.fetch(ADDRESS) / "file.txt").read_text() == "x"
     assert posix.claims() == {}
     assert not held_here(lease.claim.token)
+
+
+def test_a_file_that_was_replaced_is_replaced_also_where_the_answer_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "replace", LostAnswers("replace").replace)
+    for content in (b"first", b"second"):
+        replace_file(tmp_path / "table", content)
+        PosixMedium(tmp_path).replace("pin", content)
+        assert (tmp_path / "table").read_bytes() == (tmp_path / "pin").read_bytes() == content
+    assert {path.name for path in tmp_path.iterdir()} == {"table", "pin"}
+    # What is really gone was not put into its place.
+    with pytest.raises(FileNotFoundError):
+        move_over(tmp_path / "gone", tmp_path / "table")
 
 
 def test_a_commit_that_failed_for_a_while_may_be_made_again(posix: PosixStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import s3fs
 import toy_sweep
 from command_server import sweep
+from store_samples import ADDRESS, commit
 
 from orchestrator.results.parquet import read_results
+from orchestrator.store import open_store
 
 METRICS = ["cell_id", "x", "y", "kind", "status", "total", "key"]
 
@@ -79,3 +81,15 @@ def test_an_object_store_that_is_not_there_is_told_before_anything_runs(s3: str,
     assert done.returncode == 2
     assert "the store s3://no-such-bucket/folder/store cannot be reached or written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_objects_that_stand_for_folders_are_nothing(s3: str) -> None:
+    # The pages of S3 make one for a folder that somebody adds, and SeaweedFS has one for what was deleted.
+    store = open_store(f"{s3}/store")
+    bucket, _, folder = s3.removeprefix("s3://").partition("/")
+    for each in ("manifests/toy_source", "damaged", "artifacts", "artifacts/toy_source"):
+        s3fs.S3FileSystem().call_s3("put_object", Bucket=bucket, Key=f"{folder}/store/{each}/")
+    assert store.committed(["toy_source"]) == set()
+    commit(store)
+    assert store.committed(["toy_source"]) == {ADDRESS}
+    assert store.remains() == {}

@@ -36,6 +36,7 @@ from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.silence import silence_limit
 from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
+from orchestrator.run.executors.head import Head
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
 from orchestrator.run.executors.warm import WarmWorkers, Worker
@@ -101,6 +102,7 @@ class RayExecutor:
         # In a tuple: Ray would fetch a plain reference for every task.
         self._code = (code.digest, code.folder, (ray.put(code.content),)) if code else None
         self.bundle_seconds = 1.0
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._read_nodes()
         self._running: dict[Any, _Submitted] = {}
         """Task -> its bundle, in order of submission."""
@@ -163,7 +165,7 @@ class RayExecutor:
             ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
             if ready:
                 ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
-            if time.monotonic() > self._check_due:
+            if time.monotonic() > self._check_due and self._head.answers():
                 self._read_nodes()
         except (RayError, ConnectionError, RuntimeError) as error:
             raise ExecutorLostError(f"Ray no longer answers: {error}") from error
@@ -228,9 +230,11 @@ class RayExecutor:
     def usage(self) -> dict[str, tuple[float, float]]:
         """Return what tasks reserve, as Ray's scheduler counts; they may use less or more."""
         try:
+            if not self._head.answers():
+                return {}
             total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        except (RayError, ConnectionError, RuntimeError):
+        except (RayError, ConnectionError, RuntimeError, ExecutorLostError):
             # `wait` meets the same error and reports it.
             return {}
         names = ("CPU", "GPU", "memory")
