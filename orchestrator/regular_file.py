@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 _KINDS = {
     stat.S_IFDIR: "folder",
@@ -43,6 +43,6 @@ def open_descriptor(path: str | os.PathLike[str]) -> int:
     raise IrregularFileError(errno.EINVAL, f"it is a {kind_of(mode)} and no regular file", os.fspath(path))
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading, as bytes; errors as those of `open_descriptor`."""
-    return open(open_descriptor(path), "rb")  # noqa: PTH123, SIM115
+    return open(open_descriptor(path), "rb")

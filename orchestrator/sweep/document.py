@@ -15,7 +15,6 @@ from orchestrator.regular_file import open_file
 from orchestrator.sweep.problems import DocPath, Problem, SweepError, format_path
 from orchestrator.texts import nearest
 
-
 #: A sweep file has at most so many bytes: the largest of sweeps/ has 12,000, and data belong in files of their own.
 LARGEST = 1_000_000
 #: … so many keys and values, with every alias written out, which take a second to read; so many cells need 10^5.
@@ -102,10 +101,10 @@ def parse_value(text: str) -> Any:
 
 
 #: What is said of a value that is too large to be read.
-TOO_DEEP = f"more than {DEEPEST} mappings and lists inside each other"
+TOO_DEEP = f"below more than {DEEPEST} mappings and lists"
 TOO_MANY = (
-    f"more than {MOST_PARTS:,} keys and values, or {LARGEST:,} characters, with aliases (*name) written out; data belong "
-    "in files of their own, {path: FILE}"
+    f"more than {MOST_PARTS:,} keys and values, or {LARGEST:,} characters, with aliases (*name) written out; data "
+    "belong in files of their own, {path: FILE}"
 )
 
 
@@ -124,7 +123,8 @@ class _Composer(yaml.SafeLoader):
         self._depth += 1
         if self._depth > DEEPEST or self._parts > MOST_PARTS:
             message = TOO_DEEP if self._depth > DEEPEST else TOO_MANY
-            raise yaml.composer.ComposerError(None, None, message, self.peek_event().start_mark)
+            place = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, message, place)
         try:
             return super().compose_node(parent, index)
         finally:
@@ -218,13 +218,7 @@ class _Reader:
         return f"{self.path}:{node.start_mark.line + 1}"
 
 
-#: Halves of surrogate pairs, which JSON writes and no file holds.
-_HALF = re.compile("[\ud800-\udfff]")
-
-
 def _scalar(node: yaml.ScalarNode) -> Any:
-    if half := _HALF.search(node.value):
-        raise _refusal(node, f"{half[0]!r} is half a character; write the whole one, or its number as in \\U0001F600")
     kind = node.tag.removeprefix(_TAG)
     if kind == "str":
         return node.value
