@@ -7,6 +7,7 @@ table counts the steps. Manifests and attempts are read for one cell at a time (
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -151,7 +152,8 @@ class Watch:
             except (ValueError, OSError) as error:
                 trouble = str(error)
             if heartbeat and heartbeat["cells"]:
-                cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
+                with contextlib.suppress(ValueError):
+                    cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
             elif (cells["status"] == "running").any():
                 # A driver that was killed left the table so.
                 cells = cells.assign(status=cells["status"].replace("running", "pending"))

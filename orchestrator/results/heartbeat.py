@@ -29,6 +29,8 @@ HEARTBEAT_EVERY = 2.0
 #: A heartbeat that is older (seconds) is that of a dead driver.
 _EXPIRES_AFTER = 3 * HEARTBEAT_EVERY
 _FILE = "running.json"
+#: What is told of the time that is left (`orchestrator.explain.eta.Eta`).
+_LEFT = {"low", "high", "unknown", "steps"}
 #: Bytes; that of a million cells has a tenth of it.
 _LARGEST = 2**24
 
@@ -71,10 +73,13 @@ def _is_told_of(entries: Collection[str], content: Mapping[str, Any]) -> bool:
     steps, pace = content["steps"], content["pace"]
     if pace.keys() != set(entries):
         return False
+    lefts = [content["left"], *(each["left"] for each in pace.values())]
+    if not isinstance(content["cells"], str) or any(left.keys() != _LEFT for left in lefts):
+        return False
     counts = [count for name in entries for count in steps.get(name, {}).values()]
-    rates = [each[name] for each in pace.values() for name in ("per_minute", "seconds")]
-    ends = [end for left in (content["left"], *(each["left"] for each in pace.values())) for end in left.values()]
-    return all(type(each) in (int, float) and 0 <= each < math.inf for each in (*counts, *filter(None, rates), *ends))
+    rates = [each[name] for each in pace.values() for name in ("per_minute", "seconds") if each[name] is not None]
+    ends = [end for left in lefts for end in left.values()]
+    return all(type(each) in (int, float) and 0 <= each < math.inf for each in (*counts, *rates, *ends))
 
 
 def remove_heartbeat(folder: Path | UPath) -> None:
@@ -90,5 +95,12 @@ def pack_codes(codes: npt.NDArray[np.uint8]) -> str:
 
 
 def unpack_codes(text: str) -> npt.NDArray[np.uint8]:
-    """Decode what `pack_codes` made."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    """Decode what `pack_codes` made.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(text), _LARGEST), np.uint8)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error

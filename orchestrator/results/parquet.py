@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from upath import UPath
 
+from orchestrator.regular_file import open_file
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.store.atomic import explained, replace_file
 from orchestrator.types import Scalar
@@ -72,6 +73,16 @@ def column_type(spec: SweepSpec, axis: str) -> pa.DataType:
     return kinds.get(found.pop(), pa.string()) if len(found) == 1 else pa.string()
 
 
+#: The columns that every table has, axes and metrics aside.
+_KINDS: dict[str, pa.DataType] = {
+    **dict.fromkeys(
+        ("cell_id", "status", "error_class", "error", "key", "code_commit", "log", "undefined"), pa.string()
+    ),
+    "attempts": pa.int64(),
+    "seconds": pa.float64(),
+}
+
+
 # --- files
 
 
@@ -118,23 +129,62 @@ def read_results(path: str | Path | UPath) -> pa.Table:
 
     Raises:
         FileNotFoundError: the sweep has not been run there.
-        ValueError: the table was written with another schema version.
+        ValueError: the table was written with another schema version, or is none of ours, or damaged.
+        OSError: it cannot be read.
     """
-    import pyarrow.parquet as pq
-
     place = UPath(path, use_listings_cache=False) if "://" in str(path) else UPath(path)
     if place.suffix != ".parquet":
         place = place / "results.parquet"
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist; `sweep run` or `sweep results` writes it")
     files = _parts(place) or [place]
-    # Arrow's threads, at work for the first time, abort a process that ends within some milliseconds (exit code 134).
-    contents = (pa.BufferReader(file.read_bytes()) for file in files)
-    table = pa.concat_tables([pq.ParquetFile(each).read(use_threads=False) for each in contents])
-    found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    contents = [_content(file) for file in files]
+    try:
+        table = _decode(contents)
+        metadata = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
+    # Arrow has an exception of its own for some kinds of damage only.
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(f"{path} is no table, or damaged ({reason}); run `sweep results`") from error
+    found = metadata.get("schema_version", "none")
     if found != str(SCHEMA_VERSION):
         raise ValueError(f"{path} has schema version {found}, this code reads {SCHEMA_VERSION}; run `sweep results`")
+    if trouble := _trouble(table.schema, metadata):
+        raise ValueError(f"{path} is no results table ({trouble}); run `sweep results`")
     return table
+
+
+def _content(file: Path | UPath) -> bytes:
+    with open_file(file) if isinstance(file, Path) else file.open("rb") as stream:
+        content: bytes = stream.read()
+    return content
+
+
+def _decode(contents: Iterable[bytes]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    # Arrow's threads, at work for the first time, abort a process that ends within some milliseconds (exit code 134).
+    files = (pq.ParquetFile(pa.BufferReader(content)) for content in contents)
+    return pa.concat_tables([file.read(use_threads=False) for file in files])
+
+
+def _trouble(schema: pa.Schema, metadata: Mapping[str, str]) -> str | None:
+    """Tell what keeps a table from being one that `results_schema` describes; None if nothing does."""
+    try:
+        axes, metrics, never = (json.loads(metadata[name]) for name in ("axes", "metrics", "unaveraged"))
+    except (KeyError, ValueError, RecursionError) as error:
+        return f"its metadata: {type(error).__name__}"
+    lists = [metrics, never, *(axes.values() if isinstance(axes, dict) else [None])]
+    if not all(isinstance(each, list) for each in lists) or not all(
+        isinstance(each, str) for each in (*metrics, *never)
+    ):
+        return "its metadata"
+    wanted = _KINDS | dict.fromkeys(metrics, pa.float64())
+    found = dict(zip(schema.names, schema.types, strict=True))
+    wrong = [name for name in (*axes, *wanted) if name not in found or found[name] != wanted.get(name, found[name])]
+    if wrong or len(found) < len(schema.names):
+        return f"column {wrong[0]!r}" if wrong else "several columns have one name"
+    return None
 
 
 def _parts(path: Path | UPath) -> list[Path | UPath]:

@@ -15,7 +15,7 @@ from orchestrator.store.errors import NOT_THERE, StoreError, remedy
 from orchestrator.store.medium import K
 
 #: Errors of reading a file that say that there is none, but at most something else of its name.
-_NO_FILE = NOT_THERE | {errno.EISDIR, errno.ELOOP, errno.ENXIO}
+_NO_FILE = NOT_THERE | {errno.EISDIR, errno.ENXIO}
 
 
 class PosixMedium:

@@ -44,7 +44,7 @@ class Sent:
             self._clear()
         for line in lines:
             # A line that nobody of ours wrote: whoever talks to MLflow asks it where this record says too little.
-            with contextlib.suppress(KeyError, TypeError, ValueError):
+            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                 self._take(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:
