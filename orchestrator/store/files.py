@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.regular_file import IrregularFileError, kind_of, open_file
-from orchestrator.store.errors import DamagedArtifactError, UnfitError, passes
+from orchestrator.store.errors import NO_FILE, DamagedArtifactError, UnfitError, passes
 from orchestrator.texts import plain_text
 from orchestrator.types import Manifest
 
@@ -151,8 +151,11 @@ def verify_files(folder: str, manifest: Manifest, verified: set[Signature]) -> l
                 verified.add(signature)
         except FileNotFoundError as error:
             raise DamagedArtifactError(manifest.address, f"{path} is missing") from error
-        except (IsADirectoryError, IrregularFileError) as error:
-            raise DamagedArtifactError(manifest.address, f"{path} cannot be read: {error.strerror}") from error
+        except OSError as error:
+            # Something else is in its place: a folder, a FIFO, a socket, a link to itself.
+            if not isinstance(error, IrregularFileError) and error.errno not in NO_FILE:
+                raise
+            raise DamagedArtifactError(manifest.address, f"{path} is no file: {error.strerror}") from error
         signatures.append(signature)
     return signatures
 

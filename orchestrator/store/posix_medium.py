@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.regular_file import IrregularFileError, open_descriptor
-from orchestrator.store.errors import NOT_THERE, StoreError, remedy
+from orchestrator.store.errors import NO_FILE, StoreError, remedy
 from orchestrator.store.medium import K
-
-#: Errors of reading a file that say that there is none, but at most something else of its name.
-_NO_FILE = NOT_THERE | {errno.EISDIR, errno.ENXIO}
 
 
 class PosixMedium:
@@ -41,7 +37,7 @@ class PosixMedium:
                 with os.scandir(f"{self.root}/{folder}") as listing:
                     return [item.name for item in listing if not item.name.startswith(".")]
             except OSError as error:
-                if error.errno not in _NO_FILE:
+                if error.errno not in NO_FILE:
                     raise
                 return []
 
@@ -53,7 +49,7 @@ class PosixMedium:
                 try:
                     found[name] = read_file(f"{self.root}/{path}")
                 except OSError as error:
-                    if not isinstance(error, IrregularFileError) and error.errno not in _NO_FILE:
+                    if not isinstance(error, IrregularFileError) and error.errno not in NO_FILE:
                         raise
                     found[name] = None
         return found

@@ -27,6 +27,11 @@ def examples(few: int) -> settings:
     )
 
 
+def several(few: int) -> int:
+    """So many cases of what takes seconds each, or a hundredth of the examples that were asked for."""
+    return max(few, _MORE // 100)
+
+
 #: What is seldom thought of.
 ODD = (
     None, True, False, 0, -1, 1, 10**18, 2**63, 10**400, -0.0, 0.5, 1e308, float("inf"), float("nan"),

@@ -138,7 +138,11 @@ def test_the_name_of_a_record_has_a_number_or_is_another_file(name: str) -> None
 
 #: Names that a file can have.
 NAMES = st.sampled_from(
-    [each for each in ODD if isinstance(each, str) and 0 < len(each) < 256 and not set(each) & set("/\0\ud800") and each != ".."]
+    [
+        each
+        for each in ODD
+        if isinstance(each, str) and 0 < len(each) < 256 and not set(each) & set("/\0\ud800") and each != ".."
+    ]
 )
 
 
