@@ -35,10 +35,13 @@ def several(few: int) -> int:
 #: What is seldom thought of.
 ODD = (
     None, True, False, 0, -1, 1, 10**18, 2**63, 10**400, -0.0, 0.5, 1e308, float("inf"), float("nan"),
-    "", " ", "a", "..", "../../x", "/", "/dev/zero", "~", "$x", "$x.y.z", "$", "$.", "$data", "$env.", "$env.X", "\0", "\n",
-    "\u202e", "\ud800", "é", "x" * 300, "default", "true", "1", "1e999", "s3://", "://", "!", "<<", "a:b", "a.b", ":", ".",
-    [], {}, [[]], [{}], {"a": 1}, {"path": "x"}, {"path": 1}, {"path": ""}, {"": ""}, [None], ["a", "b"], [0, 1], [1, 1.0, True],
+    "", " ", "a", "..", "../../x", "/", "/dev/zero", "~", "$x", "$x.y.z", "$", "$.", "$data", "$env.", "$env.X",
+    "\0", "\n", "\u202e", "\ud800", "é", "x" * 300, "default", "true", "1", "1e999", "s3://", "://", "!", "<<", "a:b",
+    "a.b", ":", ".", [], {}, [[]], [{}], {"a": 1}, {"path": "x"}, {"path": 1}, {"path": ""}, {"": ""}, [None],
+    ["a", "b"], [0, 1], [1, 1.0, True],
 )  # fmt: skip
+
+_TEXTS = [each for each in ODD if isinstance(each, str)]
 
 scalars = st.sampled_from(ODD) | st.text(max_size=8) | st.integers() | st.floats()
 values: st.SearchStrategy[Any] = st.recursive(

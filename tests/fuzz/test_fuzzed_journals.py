@@ -1,5 +1,6 @@
 """What MLflow is to show, a running driver and the logs of steps tell in files that others may have written."""
 
+# ruff: noqa: E501 (one strategy a line)
 from __future__ import annotations
 
 import json
@@ -44,7 +45,7 @@ def lines(*sound: Any) -> st.SearchStrategy[bytes]:
     return st.lists(line.map(json.dumps).map(str.encode)).map(b"\n".join).map(lambda each: each + b"\n") | damaged(text)
 
 
-@examples(250)
+@examples(200)
 @given(lines(*POSTED))
 @example(b'{"run": {}}\n')
 @example(b'{"run": []}\n')
@@ -59,7 +60,7 @@ def test_a_line_of_the_outbox_is_a_run_as_it_was_posted_or_left_out(folder: Path
     assert "b" in Outbox(folder).follow()[1]
 
 
-@examples(250)
+@examples(200)
 @given(lines(*NOTED))
 @example(b'{"begun": 5}\n')
 @example(b'{"begun": [[]]}\n')
@@ -88,7 +89,7 @@ HEARTBEAT = {
 }
 
 
-@examples(250)
+@examples(200)
 @given(mutated(HEARTBEAT) | values, st.none() | st.binary(max_size=20))
 @example({**HEARTBEAT, "left": {"low": 1}}, None)
 @example({**HEARTBEAT, "steps": {"source": []}}, None)

@@ -1,5 +1,6 @@
 """Whatever lies in a store, it is read as what it is, refused by name, or left out; nothing else happens."""
 
+# ruff: noqa: E501 (one strategy a line)
 from __future__ import annotations
 
 import hashlib
@@ -71,7 +72,7 @@ def test_a_manifest_with_something_wrong_in_it_is_damaged_or_whole(content: Any)
     read_manifest(signed(content))
 
 
-@examples(100)
+@examples(150)
 @given(damaged(manifest_to_json(MANIFEST)))
 @example(signed([])[:77] + b"[" * 100_000)
 def test_a_manifest_that_was_torn_or_altered_is_damaged(text: bytes) -> None:
@@ -146,7 +147,7 @@ NAMES = st.sampled_from(
 )
 
 
-@examples(40)
+@examples(20)
 @given(
     NAMES, NAMES, st.sampled_from(["file", "folder", "fifo", "loop"]), st.sampled_from(["claims", "attempts", "pins"])
 )

@@ -58,9 +58,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_a_database_that_another_process_keeps_locked_is_named_with_the_remedy(tmp_path: Path) -> None:
     session, uri = opened(tmp_path), put_mlflow_database(tmp_path / "mlflow.db")
-    with locked(tmp_path / "mlflow.db"), pytest.raises(TrackingError, match="database is locked.* end that first"):
+    with locked(tmp_path / "mlflow.db"), pytest.raises(TrackingError, match=r"database is locked.* end that first"):
         sync_runs(Outbox(tmp_path / "outbox"), experiment_at(session, uri))
 
 
