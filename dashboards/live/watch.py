@@ -149,9 +149,10 @@ class Watch:
                 cells, outdated, written = self._read_table(session, self._blank)
             except FileNotFoundError:
                 pass
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, KeyError, TypeError) as error:
+                # The last two are what a table of somebody else's lacks.
                 trouble = str(error)
-            if heartbeat and heartbeat["cells"]:
+            if heartbeat and heartbeat.get("cells"):
                 with contextlib.suppress(ValueError):
                     cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
             elif (cells["status"] == "running").any():

@@ -74,7 +74,7 @@ def _is_told_of(entries: Collection[str], content: Mapping[str, Any]) -> bool:
     if pace.keys() != set(entries):
         return False
     lefts = [content["left"], *(each["left"] for each in pace.values())]
-    if not isinstance(content["cells"], str) or any(left.keys() != _LEFT for left in lefts):
+    if not isinstance(content.get("cells", ""), str) or any(left.keys() != _LEFT for left in lefts):
         return False
     counts = [count for name in entries for count in steps.get(name, {}).values()]
     rates = [each[name] for each in pace.values() for name in ("per_minute", "seconds") if each[name] is not None]

@@ -73,16 +73,6 @@ def column_type(spec: SweepSpec, axis: str) -> pa.DataType:
     return kinds.get(found.pop(), pa.string()) if len(found) == 1 else pa.string()
 
 
-#: The columns that every table has, axes and metrics aside.
-_KINDS: dict[str, pa.DataType] = {
-    **dict.fromkeys(
-        ("cell_id", "status", "error_class", "error", "key", "code_commit", "log", "undefined"), pa.string()
-    ),
-    "attempts": pa.int64(),
-    "seconds": pa.float64(),
-}
-
-
 # --- files
 
 
@@ -149,8 +139,6 @@ def read_results(path: str | Path | UPath) -> pa.Table:
     found = metadata.get("schema_version", "none")
     if found != str(SCHEMA_VERSION):
         raise ValueError(f"{path} has schema version {found}, this code reads {SCHEMA_VERSION}; run `sweep results`")
-    if trouble := _trouble(table.schema, metadata):
-        raise ValueError(f"{path} is no results table ({trouble}); run `sweep results`")
     return table
 
 
@@ -166,25 +154,6 @@ def _decode(contents: Iterable[bytes]) -> pa.Table:
     # Arrow's threads, at work for the first time, abort a process that ends within some milliseconds (exit code 134).
     files = (pq.ParquetFile(pa.BufferReader(content)) for content in contents)
     return pa.concat_tables([file.read(use_threads=False) for file in files])
-
-
-def _trouble(schema: pa.Schema, metadata: Mapping[str, str]) -> str | None:
-    """Tell what keeps a table from being one that `results_schema` describes; None if nothing does."""
-    try:
-        axes, metrics, never = (json.loads(metadata[name]) for name in ("axes", "metrics", "unaveraged"))
-    except (KeyError, ValueError, RecursionError) as error:
-        return f"its metadata: {type(error).__name__}"
-    lists = [metrics, never, *(axes.values() if isinstance(axes, dict) else [None])]
-    if not all(isinstance(each, list) for each in lists) or not all(
-        isinstance(each, str) for each in (*metrics, *never)
-    ):
-        return "its metadata"
-    wanted = _KINDS | dict.fromkeys(metrics, pa.float64())
-    found = dict(zip(schema.names, schema.types, strict=True))
-    wrong = [name for name in (*axes, *wanted) if name not in found or found[name] != wanted.get(name, found[name])]
-    if wrong or len(found) < len(schema.names):
-        return f"column {wrong[0]!r}" if wrong else "several columns have one name"
-    return None
 
 
 def _parts(path: Path | UPath) -> list[Path | UPath]:

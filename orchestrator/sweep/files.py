@@ -18,6 +18,7 @@ from orchestrator.store.cache import cache_folder
 from orchestrator.store.errors import StoreError
 from orchestrator.sweep.document import Document
 from orchestrator.sweep.problems import DocPath, Problem
+from orchestrator.sweep.written_path import expand_home
 
 #: Below this size reading is as fast as looking up.
 _REMEMBER_FROM = 16 * 2**20
@@ -84,20 +85,6 @@ def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, pro
         problems.append(document.problem((*where, "path"), f"cannot read {shown}: {reason}; {remedy}"))
         return
     value["path"] = str(path)
-
-
-def expand_home(text: str) -> Path:
-    """Return the path that a text means, where `~` is the user's home folder, and `~name` that of another user.
-
-    Raises:
-        OSError: there is no such user, or no file can have such a name.
-    """
-    if unfit := next((each for each in text if each == "\0" or "\ud800" <= each <= "\udfff"), None):
-        raise OSError(errno.EINVAL, f"{unfit!r} is no character of a path")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise OSError(errno.ENOENT, f"there is no user {text[1:].partition('/')[0]!r}") from error
 
 
 def fingerprint(path: Path) -> str:

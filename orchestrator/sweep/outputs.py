@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.extras import lacking
 from orchestrator.redact import redact
-from orchestrator.sweep.files import expand_home
 from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.sweep.written_path import expand_home
 from orchestrator.texts import plain_text
 
 if TYPE_CHECKING:

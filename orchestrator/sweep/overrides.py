@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from orchestrator.sweep.document import DEEPEST, TOO_DEEP, Document, parse_value
-from orchestrator.sweep.files import expand_home
 from orchestrator.sweep.problems import DocPath, Problem, SweepError
+from orchestrator.sweep.written_path import expand_home
 
 
 def override(document: Document, assignments: Iterable[str]) -> None:
