@@ -106,10 +106,11 @@ def parse_manifest(address: Artifact, text: bytes) -> Manifest:
         _check(content | {"files": files}, _OF_MANIFESTS)
         manifest = Manifest(address=found, files=files, **content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"{MANIFEST} is of another version of this program ({str(error)[:200]})"
+        message = f"{MANIFEST} is of another version of this program ({plain_text(str(error), 200)})"
         raise DamagedArtifactError(address, message) from error
     if found != address:
-        raise DamagedArtifactError(address, f"{MANIFEST} is of another artifact, {found.stage}/{found.key}")
+        other = plain_text(f"{found.stage}/{found.key}", 200)
+        raise DamagedArtifactError(address, f"{MANIFEST} is of another artifact, {other}")
     # Whoever can write a manifest can give it a digest that fits; its names are joined to folders on every machine.
     name = unfit_name(files)
     if name is None and manifest.upload is not None and not _UPLOAD.fullmatch(str(manifest.upload)):
@@ -182,4 +183,4 @@ def parse_pin(place: str, text: bytes) -> frozenset[Artifact]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         name = place.rsplit("/", 1)[-1]
         remedy = f"`sweep unpin {name}` removes it, then `sweep pin SWEEP.yaml --name {name}` writes it anew"
-        raise StoreError(f"the pin {place} cannot be read ({error}); {remedy}") from error
+        raise StoreError(f"the pin {place} cannot be read ({plain_text(str(error), 200)}); {remedy}") from error
