@@ -3,7 +3,7 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate bench bench-fits clean
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz bench bench-fits clean
 
 setup: $(READY)
 
@@ -74,6 +74,10 @@ test-long-others: setup
 simulate: setup
 	.venv/bin/python tests/simulation/simulate.py --seconds $(or $(SECONDS),1e9) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DEBUG),--debug) $(if $(MUTATIONS),--mutations)
+
+# Looks for inputs that cost more than a line, for longer than the tests do and elsewhere each time: EXAMPLES=100000.
+fuzz: setup
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) .venv/bin/python -m pytest tests/fuzz
 
 # On an otherwise idle machine; about five minutes.
 bench: setup

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 #: Control sequences of terminals (ECMA-48, section 5.4), and their strings: titles, links, pictures (section 5.6).
 _SEQUENCES = re.compile(
@@ -31,19 +32,25 @@ def plain_text(text: str, limit: int | None = None) -> str:
     return _ODD.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+#: A wrong name is compared with so many valid ones, and no name is compared of more characters: each comparison takes
+#: as many steps as both names have characters.
+_COMPARED, _LONGEST_NAME = 1000, 100
+
+
 def closest(name: object, valid: Iterable[object]) -> str | None:
     """Return the valid name that a wrong one is probably meant to be, None if it resembles none."""
-    folded = {str(each).casefold(): str(each) for each in valid}
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    folded = {str(each).casefold(): str(each) for each in islice(valid, _COMPARED) if len(str(each)) <= _LONGEST_NAME}
+    close = difflib.get_close_matches(str(name).casefold()[:_LONGEST_NAME], folded, n=1, cutoff=0.5)
     return folded[close[0]] if close else None
 
 
 def nearest(name: object, valid: Iterable[object]) -> str:
     """Return a hint for a wrong name: the closest valid one, or all of them when they are few."""
-    names = [str(each) for each in valid]
+    names = [str(each) for each in islice(valid, _COMPARED)]
     close = closest(name, names)
     if close:
         return f"did you mean {close!r}?"
     if not names:
         return "there are none to choose from"
-    return "choose from " + ", ".join(names[:16]) + (", …" if len(names) > 16 else "")
+    shown = [each if len(each) <= _LONGEST_NAME else f"{each[:_LONGEST_NAME]}…" for each in names[:16]]
+    return "choose from " + ", ".join(shown) + (", …" if len(names) > 16 else "")

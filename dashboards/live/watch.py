@@ -7,6 +7,7 @@ table counts the steps. Manifests and attempts are read for one cell at a time (
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -148,10 +149,12 @@ class Watch:
                 cells, outdated, written = self._read_table(session, self._blank)
             except FileNotFoundError:
                 pass
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, KeyError, TypeError) as error:
+                # The last two are what a table of somebody else's lacks.
                 trouble = str(error)
-            if heartbeat and heartbeat["cells"]:
-                cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
+            if heartbeat and heartbeat.get("cells"):
+                with contextlib.suppress(ValueError):
+                    cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
             elif (cells["status"] == "running").any():
                 # A driver that was killed left the table so.
                 cells = cells.assign(status=cells["status"].replace("running", "pending"))

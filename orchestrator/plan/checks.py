@@ -12,12 +12,15 @@ from orchestrator.plan.references import UnresolvedError, axes_of, is_reference,
 from orchestrator.study import StageError
 from orchestrator.study.function_stage import FunctionStage
 from orchestrator.sweep.load import pattern_problems
-from orchestrator.sweep.problems import DocPath, Problem
+from orchestrator.sweep.problems import DocPath, Problem, told
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
 from orchestrator.types import RESERVED_NAMES, Scalar
 from workers.metric import Metric
 from workers.stage import ANY_KIND, Stage
+
+#: An entry may be cut into so many steps at each of its points; each is a config that is checked.
+MOST_SHARDS = 10_000
 
 
 def entry_problems(spec: SweepSpec) -> list[Problem]:
@@ -25,7 +28,7 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     problems = []
     if not spec.stages and spec.understood("stages"):
         problems.append(spec.problem(("stages",), "a sweep has at least one stage"))
-    unresolved = [problem for name in spec.stages for problem in _reference_problems(spec, name)]
+    unresolved = told(problem for name in spec.stages for problem in _reference_problems(spec, name))
     problems += unresolved
     problems += _name_problems(spec)
     for name in spec.stages:
@@ -49,7 +52,7 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
 
 def is_shard_count(value: object) -> bool:
     """Tell whether a value can be a number of shards; None leaves that to the inputs of the entry."""
-    return value is None or (type(value) is int and value > 0)
+    return value is None or (type(value) is int and 0 < value <= MOST_SHARDS)
 
 
 def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] | None]) -> list[Problem]:
@@ -122,7 +125,7 @@ def _reference_problems(spec: SweepSpec, name: str) -> list[Problem]:
     problems = []
     for part in ("stage", "when", "shards", "config"):
         value = getattr(spec.stages[name], part)
-        problems += reference_problems(spec, ("stages", name, part), value)
+        problems += told(reference_problems(spec, ("stages", name, part), value))
         if isinstance(value, str) and part in ("when", "shards") and not is_reference(value):
             message = f"{value!r} is neither a value nor a reference ($axis.field)"
             problems.append(spec.problem(("stages", name, part), message))
@@ -139,19 +142,22 @@ def _name_problems(spec: SweepSpec) -> list[Problem]:
         where = ("stages", name)
         entries += [((*where, "inputs", each), source, spec.stages) for each, source in entry.inputs.items()]
         entries += [((*where, "otherwise"), entry.otherwise, spec.stages)] if entry.otherwise is not None else []
-    problems = [
+    problems = told(
         spec.problem(where, f"there is no entry {name!r}; {nearest(name, valid)}")
         for where, name, valid in entries
         if name not in valid and spec.understood("stages", name)
-    ]
-    problems += [
+    )
+    problems += told(
         spec.problem(("summary", "by", index), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}")
         for index, axis in enumerate(spec.summary.by)
         if axis not in spec.axes and spec.understood("axes", axis)
-    ]
+    )
     for name, runtime in spec.runtime.items():
-        for index, rule in enumerate(runtime.rules):
-            problems += pattern_problems(spec, ("runtime", name, "rules", index, "at"), rule.at)
+        problems += told(
+            problem
+            for index, rule in enumerate(runtime.rules)
+            for problem in pattern_problems(spec, ("runtime", name, "rules", index, "at"), rule.at)
+        )
         places = [("runtime", name), *(("runtime", name, "rules", index) for index in range(len(runtime.rules)))]
         for place, values in zip(places, (runtime, *runtime.rules), strict=True):
             kinds = kinds_of(spec, name) if values.batch_size and name in spec.stages else []
@@ -176,7 +182,9 @@ def _switch_problems(spec: SweepSpec, name: str) -> list[Problem]:
     if not isinstance(entry.shards, str) or is_reference(entry.shards):
         for _, found in _values(spec, entry.shards):
             if not is_shard_count(found):
-                problems.append(spec.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1"))
+                problems.append(
+                    spec.problem((*where, "shards"), f"is {found!r}; it must be a whole number from 1 to {MOST_SHARDS}")
+                )
                 break
     return problems
 

@@ -18,22 +18,20 @@ def order(spec: SweepSpec) -> list[str]:
         ValueError: there is a cycle; the message names its entries.
     """
     done: dict[str, None] = {}
-    path: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in done:
-            return
-        if name in path:
-            raise ValueError(" -> ".join([*path[path.index(name) :], name]))
-        path.append(name)
-        for source in sources(spec.stages[name]):
-            if source in spec.stages:
-                visit(source)
-        path.pop()
-        done[name] = None
-
-    for name in spec.stages:
-        visit(name)
+    for start in spec.stages:
+        # Entry -> those that feed it and have yet to be looked at; each is fed by the next. A chain may be long.
+        path = {start: iter(sources(spec.stages[start]))} if start not in done else {}
+        while path:
+            name = next(reversed(path))
+            source = next(path[name], None)
+            if source is None:
+                del path[name]
+                done[name] = None
+            elif source in path:
+                entries = list(path)
+                raise ValueError(" -> ".join([*entries[entries.index(source) :], source]))
+            elif source in spec.stages and source not in done:
+                path[source] = iter(sources(spec.stages[source]))
     return list(done)
 
 

@@ -87,22 +87,19 @@ def origin_of(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> 
     return ("axes", head, values.index(label) if isinstance(values, list) else str(label), *fields)
 
 
-def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> list[Problem]:
+def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> Iterator[Problem]:
     """Find the references to an axis that does not exist, or to a field that some value of the axis lacks."""
-    problems = []
     for path, text in references(value, where):
         head, *fields = text[1:].split(".")
         if not (spec.understood("axes", head) and (head != "data" or spec.understood("data"))):
             continue
         if head == "data" and spec.data is None:
-            problems.append(spec.problem(path, f"{text} refers to data:, which the sweep does not have"))
+            yield spec.problem(path, f"{text} refers to data:, which the sweep does not have")
         elif head != "data" and head not in spec.axes:
             hint = nearest(head, [*spec.document.value["axes"], "data"])
-            problems.append(spec.problem(path, f"{text} refers to no axis; {hint}"))
+            yield spec.problem(path, f"{text} refers to no axis; {hint}")
         elif head != "data" and fields and isinstance(spec.axes[head], list):
-            problems.append(
-                spec.problem(path, f"{text}: the values of {head!r} are plain, they have no fields; write ${head}")
-            )
+            yield spec.problem(path, f"{text}: the values of {head!r} are plain, they have no fields; write ${head}")
         else:
             for label in [None] if head == "data" else spec.labels(head):
                 try:
@@ -111,6 +108,4 @@ def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> list[Prob
                     owner = spec.data if label is None else spec.value(head, label)
                     name = "data" if label is None else f"value {label!r} of {head!r}"
                     known = list(owner) if isinstance(owner, dict) else []
-                    message = f"{text}: {name} has no {error.name!r}; {nearest(error.name, known)}"
-                    problems.append(spec.problem(path, message))
-    return problems
+                    yield spec.problem(path, f"{text}: {name} has no {error.name!r}; {nearest(error.name, known)}")

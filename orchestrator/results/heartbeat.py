@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import time
 import zlib
 from collections.abc import Collection, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.regular_file import open_file
 from orchestrator.store.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ HEARTBEAT_EVERY = 2.0
 #: A heartbeat that is older (seconds) is that of a dead driver.
 _EXPIRES_AFTER = 3 * HEARTBEAT_EVERY
 _FILE = "running.json"
+#: What is told of the time that is left (`orchestrator.explain.eta.Eta`).
+_LEFT = {"low", "high", "unknown", "steps"}
+#: Bytes; that of a million cells has a tenth of it.
+_LARGEST = 2**24
 
 
 def write_heartbeat(folder: Path | UPath, content: Mapping[str, Any]) -> None:
@@ -52,12 +58,28 @@ def read_heartbeat(folder: Path | UPath, entries: Collection[str] | None = None)
         entries: the entries of the sweep as the caller knows it; a driver of a sweep with others does not count.
     """
     # A file that is missing or torn, or written by another version of this code.
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        content: dict[str, Any] = json.loads((folder / _FILE).read_text())
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        path = folder / _FILE
+        with open_file(path) if isinstance(path, Path) else path.open("rb") as stream:
+            content: dict[str, Any] = json.loads(stream.read(_LARGEST))
         alive = abs(time.time() - content["time"]) < _EXPIRES_AFTER
-        if alive and (entries is None or content["pace"].keys() == set(entries)):
+        if alive and (entries is None or _is_told_of(entries, content)):
             return content
     return None
+
+
+def _is_told_of(entries: Collection[str], content: Mapping[str, Any]) -> bool:
+    """Tell whether a heartbeat is that of a sweep with certain entries, and whole; may raise what a wrong type does."""
+    steps, pace = content["steps"], content["pace"]
+    if pace.keys() != set(entries):
+        return False
+    lefts = [content["left"], *(each["left"] for each in pace.values())]
+    if not isinstance(content.get("cells", ""), str) or any(left.keys() != _LEFT for left in lefts):
+        return False
+    counts = [count for name in entries for count in steps.get(name, {}).values()]
+    rates = [each[name] for each in pace.values() for name in ("per_minute", "seconds") if each[name] is not None]
+    ends = [end for left in lefts for end in left.values()]
+    return all(type(each) in (int, float) and 0 <= each < math.inf for each in (*counts, *rates, *ends))
 
 
 def remove_heartbeat(folder: Path | UPath) -> None:
@@ -73,5 +95,12 @@ def pack_codes(codes: npt.NDArray[np.uint8]) -> str:
 
 
 def unpack_codes(text: str) -> npt.NDArray[np.uint8]:
-    """Decode what `pack_codes` made."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    """Decode what `pack_codes` made.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(text), _LARGEST), np.uint8)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from upath import UPath
 
+from orchestrator.regular_file import open_file
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.store.atomic import explained, replace_file
 from orchestrator.types import Scalar
@@ -118,23 +119,41 @@ def read_results(path: str | Path | UPath) -> pa.Table:
 
     Raises:
         FileNotFoundError: the sweep has not been run there.
-        ValueError: the table was written with another schema version.
+        ValueError: the table was written with another schema version, or is none of ours, or damaged.
+        OSError: it cannot be read.
     """
-    import pyarrow.parquet as pq
-
     place = UPath(path, use_listings_cache=False) if "://" in str(path) else UPath(path)
     if place.suffix != ".parquet":
         place = place / "results.parquet"
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist; `sweep run` or `sweep results` writes it")
     files = _parts(place) or [place]
-    # Arrow's threads, at work for the first time, abort a process that ends within some milliseconds (exit code 134).
-    contents = (pa.BufferReader(file.read_bytes()) for file in files)
-    table = pa.concat_tables([pq.ParquetFile(each).read(use_threads=False) for each in contents])
-    found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    contents = [_content(file) for file in files]
+    try:
+        table = _decode(contents)
+        metadata = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
+    # Arrow has an exception of its own for some kinds of damage only.
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(f"{path} is no table, or damaged ({reason}); run `sweep results`") from error
+    found = metadata.get("schema_version", "none")
     if found != str(SCHEMA_VERSION):
         raise ValueError(f"{path} has schema version {found}, this code reads {SCHEMA_VERSION}; run `sweep results`")
     return table
+
+
+def _content(file: Path | UPath) -> bytes:
+    with open_file(file) if isinstance(file, Path) else file.open("rb") as stream:
+        content: bytes = stream.read()
+    return content
+
+
+def _decode(contents: Iterable[bytes]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    # Arrow's threads, at work for the first time, abort a process that ends within some milliseconds (exit code 134).
+    files = (pq.ParquetFile(pa.BufferReader(content)) for content in contents)
+    return pa.concat_tables([file.read(use_threads=False) for file in files])
 
 
 def _parts(path: Path | UPath) -> list[Path | UPath]:

@@ -223,7 +223,7 @@ class Store(ABC):
     def notices(self, attempts: Collection[tuple[Artifact, int]]) -> dict[tuple[Artifact, int], str]:
         """Read what attempts have to tell while they go on, by one request for each."""
         found = self._medium.read({each: _notice_path(*each) for each in attempts})
-        return {each: content.decode() for each, content in found.items() if content is not None}
+        return {each: content.decode(errors="replace") for each, content in found.items() if content is not None}
 
     @abstractmethod
     def log_path(self, address: Artifact, number: int) -> Path:

@@ -9,8 +9,10 @@ from orchestrator.types import Artifact, Manifest
 
 #: Errors of a file system that nobody can write to.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-#: Errors that mean that a path, or a folder on the way to it, is not there.
-NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+#: Errors that mean that a path, or a folder on the way to it, is not there; a link to itself leads nowhere.
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+#: Errors that mean that there is no file of that name, but at most something else.
+NO_FILE = NOT_THERE | {errno.EISDIR, errno.ENXIO}
 #: Errors of deleting what others delete too, or what NFS keeps under another name while somebody has it open.
 TOLERABLE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.ESTALE})
 #: Errors of the network, of a file server, and of too many open files.

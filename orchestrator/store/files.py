@@ -9,7 +9,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from orchestrator.store.errors import DamagedArtifactError, UnfitError, passes
+from orchestrator.regular_file import IrregularFileError, kind_of, open_file
+from orchestrator.store.errors import NO_FILE, DamagedArtifactError, UnfitError, passes
 from orchestrator.texts import plain_text
 from orchestrator.types import Manifest
 
@@ -93,18 +94,10 @@ def _digest(path: str, name: str) -> tuple[int, str]:
         return os.fstat(descriptor).st_size, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-_KINDS = {
-    stat.S_IFIFO: "FIFO",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFBLK: "block device",
-    stat.S_IFCHR: "character device",
-}
-
-
 def _kind(path: str, mode: int) -> str:
     if stat.S_ISLNK(mode):
         return f"a symbolic link to {os.readlink(path)[:200]!r}"  # noqa: PTH115
-    return f"a {_KINDS.get(stat.S_IFMT(mode), 'special file')}"
+    return f"a {kind_of(mode)}"
 
 
 def _named(name: str) -> str:
@@ -151,7 +144,7 @@ def verify_files(folder: str, manifest: Manifest, verified: set[Signature]) -> l
                 raise DamagedArtifactError(manifest.address, message, manifest)
             signature = (path, stat.st_size, stat.st_mtime_ns)
             if signature not in verified:
-                with open(path, "rb") as stream:  # noqa: PTH123
+                with open_file(path) as stream:
                     found = hashlib.file_digest(stream, "sha256").hexdigest()
                 if found != sha256:
                     raise DamagedArtifactError(
@@ -160,6 +153,12 @@ def verify_files(folder: str, manifest: Manifest, verified: set[Signature]) -> l
                 verified.add(signature)
         except FileNotFoundError as error:
             raise DamagedArtifactError(manifest.address, f"{path} is missing", manifest) from error
+        except OSError as error:
+            # Something else is in its place: a folder, a FIFO, a socket, a link to itself.
+            if not isinstance(error, IrregularFileError) and error.errno not in NO_FILE:
+                raise
+            reason = f"{path} is no file: {error.strerror}"
+            raise DamagedArtifactError(manifest.address, reason, manifest) from error
         signatures.append(signature)
     return signatures
 

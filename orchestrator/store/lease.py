@@ -78,7 +78,11 @@ class Claim:
         return f"process {self.process.pid} on {self.host}"
 
 
-_CLAIM = re.compile(r"(\d+)-([0-9a-f]{16})-(\w+)-(\d+)-(\w+)-(\d+)-(\d+)-([\w.-]+)(?: (\w*))?", re.ASCII)
+#: A number as it is written: with other digits the name would not be that of the claim, which nobody could then evict.
+_NUMBER = r"(0|[1-9]\d{0,18})"
+_CLAIM = re.compile(
+    rf"{_NUMBER}-([0-9a-f]{{16}})-(\w+)-{_NUMBER}-(\w+)-{_NUMBER}-{_NUMBER}-([\w.-]+)(?: (\w*))?", re.ASCII
+)
 
 
 def parse_claim(text: str, beat: str | None = None) -> Claim | None:

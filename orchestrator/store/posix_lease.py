@@ -263,5 +263,7 @@ def _beat(path: str) -> str:
 def _names(folder: str) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
         return []

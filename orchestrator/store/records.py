@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 from orchestrator.store.errors import DamagedArtifactError, StoreError
 from orchestrator.store.files import MANIFEST, unfit_name
@@ -18,6 +19,67 @@ _UPLOAD = re.compile(r"[0-9A-Za-z]+")
 _LEAD = b'{"sha256": "'
 _SEAM = b'", "manifest": '
 _BODY = len(_LEAD) + 64 + len(_SEAM)
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether a value is a text that can be written anywhere; JSON may hold halves of characters."""
+    return isinstance(value, str) and (value.isascii() or not _HALF.search(value))
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and -1e300 < value < 1e300  # type: ignore[operator]
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_text(name) and _is_text(item) for name, item in value.items())
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_text(name) and _is_number(item) for name, item in value.items())
+
+
+def _are_files(value: Mapping[str, tuple[object, object]]) -> bool:
+    # Their names are looked at more closely.
+    return all(_is_count(size) and isinstance(sha256, str) for size, sha256 in value.values())
+
+
+def _are_artifacts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(each, list | tuple) and len(each) == 2 and all(map(_is_text, each)) for each in value
+    )
+
+
+def _check(content: Mapping[str, object], kinds: Mapping[str, Callable[[object], bool]]) -> None:
+    """Raise ValueError for a field of another kind: whoever can write to a store can write any JSON."""
+    for name, value in content.items():
+        if name in kinds and not kinds[name](value):
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+_OF_BOTH: dict[str, Callable[[Any], bool]] = {
+    "host": _is_text, "code_commit": _is_text, "seconds": _is_number, "log": _is_text_or_none, "undefined": _are_texts,
+}  # fmt: skip
+_OF_MANIFESTS: dict[str, Callable[[Any], bool]] = _OF_BOTH | {
+    "identity": _is_text, "files": _are_files, "metrics": _are_numbers, "attempt": _is_count, "finished": _is_number,
+    "versions": _are_texts, "upload": _is_text_or_none, "source": _is_text_or_none, "adopted": _is_text_or_none,
+}  # fmt: skip
+_OF_ATTEMPTS: dict[str, Callable[[Any], bool]] = _OF_BOTH | {
+    "address": lambda value: _are_artifacts([value]), "entry": _is_text, "number": _is_count, "started": _is_number,
+    "error_class": lambda value: value is None or isinstance(value, str),
+    "error": lambda value: value is None or isinstance(value, str),
+    "log": lambda value: value is None or isinstance(value, str),
+    "damaged": _are_artifacts, "metrics": lambda value: value is None or _are_numbers(value),
+    "driver": _is_text, "holder": _is_text_or_none, "unrecorded": lambda value: isinstance(value, bool),
+}  # fmt: skip
 
 
 def manifest_to_json(manifest: Manifest) -> bytes:
@@ -41,11 +103,14 @@ def parse_manifest(address: Artifact, text: bytes) -> Manifest:
         content = json.loads(body)
         found = Artifact(*content.pop("address"))
         files = {name: (size, sha256) for name, (size, sha256) in content.pop("files").items()}
+        _check(content | {"files": files}, _OF_MANIFESTS)
         manifest = Manifest(address=found, files=files, **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedArtifactError(address, f"{MANIFEST} is of another version of this program ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = f"{MANIFEST} is of another version of this program ({plain_text(str(error), 200)})"
+        raise DamagedArtifactError(address, message) from error
     if found != address:
-        raise DamagedArtifactError(address, f"{MANIFEST} is of another artifact, {found.stage}/{found.key}")
+        other = plain_text(f"{found.stage}/{found.key}", 200)
+        raise DamagedArtifactError(address, f"{MANIFEST} is of another artifact, {other}")
     # Whoever can write a manifest can give it a digest that fits; its names are joined to folders on every machine.
     name = unfit_name(files)
     if name is None and manifest.upload is not None and not _UPLOAD.fullmatch(str(manifest.upload)):
@@ -71,6 +136,7 @@ def parse_attempt(text: bytes) -> Attempt | None:
     """Read an attempt back; None if its record was torn by a crash."""
     try:
         content = json.loads(text)
+        _check(content, _OF_ATTEMPTS)
         return legible(
             Attempt(
                 **{
@@ -81,7 +147,7 @@ def parse_attempt(text: bytes) -> Attempt | None:
                 }
             )
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -111,8 +177,10 @@ def parse_pin(place: str, text: bytes) -> frozenset[Artifact]:
         StoreError: it is torn. What it named is unknown, so nothing may be deleted.
     """
     try:
-        return frozenset(Artifact(str(stage), str(key)) for stage, key in json.loads(text)["artifacts"])
-    except (ValueError, KeyError, TypeError) as error:
+        content = json.loads(text)["artifacts"]
+        _check({"artifacts": content}, {"artifacts": _are_artifacts})
+        return frozenset(Artifact(stage, key) for stage, key in content)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         name = place.rsplit("/", 1)[-1]
         remedy = f"`sweep unpin {name}` removes it, then `sweep pin SWEEP.yaml --name {name}` writes it anew"
-        raise StoreError(f"the pin {place} cannot be read ({error}); {remedy}") from error
+        raise StoreError(f"the pin {place} cannot be read ({plain_text(str(error), 200)}); {remedy}") from error

@@ -79,7 +79,7 @@ class Study:
 
     def _find(self, name: str) -> Module | None:
         top, *rest = name.split(".")
-        if not all(part.isidentifier() for part in (top, *rest)):
+        if not all(part.isidentifier() and len(part) <= 100 for part in (top, *rest)):
             return None
         spec = _top_spec(top)
         self._refuse_hidden(top, spec)
@@ -107,7 +107,7 @@ class Study:
 
     def names(self) -> list[str]:
         """Return the names of the modules and packages at the top of the folder."""
-        files = [each.stem for each in self.folder.glob("*.py")]
+        files = [each.stem for each in self.folder.glob("*.py") if each.is_file()]
         return sorted([*files, *(each.parent.name for each in self.folder.glob("*/__init__.py"))])
 
     def load(self, name: str) -> ModuleType:

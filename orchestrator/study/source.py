@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.namesakes import OUR_NAMES
+from orchestrator.regular_file import open_file
 from orchestrator.study import StageError
 from orchestrator.study.modules import Module, Study
 from orchestrator.texts import nearest
@@ -62,6 +63,8 @@ def parse(module: Module) -> ast.Module:
     return _read(module)[1]
 
 
+#: No source has so many bytes.
+_LARGEST = 10_000_000
 #: File -> (modification time, size), its content, its syntax tree.
 _PARSED: dict[Path, tuple[tuple[int, int], bytes, ast.Module]] = {}
 
@@ -72,11 +75,15 @@ def _read(module: Module) -> tuple[bytes, ast.Module]:
         signature = (stat.st_mtime_ns, stat.st_size)
         known = _PARSED.get(module.file)
         if known is None or known[0] != signature:
-            content = module.file.read_bytes()
+            if stat.st_size > _LARGEST:
+                raise StageError(f"module {module.name!r}: {module.file} has more than {_LARGEST:,} bytes")
+            with open_file(module.file) as stream:
+                content = stream.read(_LARGEST) or b""
             known = _PARSED[module.file] = (signature, content, ast.parse(content))
     except OSError as error:
         raise StageError(f"module {module.name!r}: {module.file} cannot be read: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # The last two are what the parser raises for brackets in brackets.
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise StageError(f"module {module.name!r} is no Python: {module.file}{line}: {reason}") from error

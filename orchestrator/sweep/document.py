@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +11,16 @@ from typing import Any
 
 import yaml
 
+from orchestrator.regular_file import open_file
 from orchestrator.sweep.problems import DocPath, Problem, SweepError, format_path
 from orchestrator.texts import nearest
+
+#: A sweep file has at most so many bytes: the largest of sweeps/ has 12,000, and data belong in files of their own.
+LARGEST = 1_000_000
+#: … so many keys and values, with every alias written out, which take a second to read; so many cells need 10^5.
+MOST_PARTS = 40_000
+#: … and so many mappings and lists inside each other.
+DEEPEST = 50
 
 
 @dataclass
@@ -40,15 +49,7 @@ def read_document(path: Path) -> Document:
     Raises:
         SweepError: the file is missing, empty, not YAML, not a mapping, or names a key twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        beside = [each.name for each in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        hint = nearest(path.name, beside) if beside else "check the path"
-        raise SweepError([Problem(str(path), "", f"no such file; {hint}")]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SweepError([Problem(str(path), "", f"cannot be read: {reason}")]) from error
+    text = _read_text(path)
     reader = _Reader(path)
     try:
         value = reader.read(text)
@@ -68,6 +69,28 @@ def read_document(path: Path) -> Document:
     return Document(path, value, reader.places)
 
 
+def _read_text(path: Path) -> str:
+    try:
+        with open_file(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            # A file of /proc has no size.
+            content = stream.read(LARGEST + 1) if size <= LARGEST else b""
+    except FileNotFoundError as error:
+        beside = [each.name for each in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        hint = nearest(path.name, beside) if beside else "check the path"
+        raise SweepError([Problem(str(path), "", f"no such file; {hint}")]) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SweepError([Problem(str(path), "", f"cannot be read: {reason}; a sweep is a text file")]) from error
+    if max(size, len(content)) > LARGEST:
+        message = f"has more than {LARGEST:,} bytes; data belong in files of their own, {{path: FILE}}"
+        raise SweepError([Problem(str(path), "", message)])
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise SweepError([Problem(str(path), "", f"cannot be read: {error}; write it as UTF-8")]) from error
+
+
 def parse_value(text: str) -> Any:
     """Read one YAML value, as in `-s axes.seed=[0,1]`.
 
@@ -77,10 +100,35 @@ def parse_value(text: str) -> Any:
     return _Reader(Path("-")).read(text)
 
 
+#: What is said of a value that is too large to be read.
+TOO_DEEP = f"below more than {DEEPEST} mappings and lists"
+TOO_MANY = (
+    f"more than {MOST_PARTS:,} keys and values, or {LARGEST:,} characters, with aliases (*name) written out; data "
+    "belong in files of their own, {path: FILE}"
+)
+
+
 class _Composer(yaml.SafeLoader):
     """Gives scalars the types of YAML 1.2: `no` is text, `5e-5` is a number, `010` is ten, `1:30` is text."""
 
     yaml_implicit_resolvers: dict[str | None, Any] = {}  # noqa: RUF012 (PyYAML's own declaration)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._parts = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse what would take long, or more calls inside each other than Python allows, before it is read."""
+        self._parts += 1
+        self._depth += 1
+        if self._depth > DEEPEST or self._parts > MOST_PARTS:
+            message = TOO_DEEP if self._depth > DEEPEST else TOO_MANY
+            place = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, message, place)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -108,16 +156,24 @@ class _Reader:
         self.places: dict[DocPath, str] = {}
         self.problems: list[Problem] = []
         self._open: set[int] = set()
+        self._parts = self._characters = 0
 
     def read(self, text: str) -> Any:
         composer = _Composer(text)
         try:
             node = composer.get_single_node()
+        except (ValueError, OverflowError) as error:
+            # PyYAML hands on what it did not expect: "\UFFFFFFFF", a %YAML of thousands of digits.
+            raise yaml.composer.ComposerError(None, None, str(error), composer.get_mark()) from error
         finally:
             composer.dispose()
         return None if node is None else self._value(node, ())
 
     def _value(self, node: yaml.Node, where: DocPath) -> Any:
+        self._count(node)
+        if len(where) > DEEPEST:
+            # An alias may lie deeper than what it stands for.
+            raise _refusal(node, TOO_DEEP)
         self.places.setdefault(where, self._place(node))
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
@@ -138,6 +194,9 @@ class _Reader:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _refusal(key_node, "a key must be plain text")
+            if key_node.value == "<<" and key_node.style is None:
+                raise _refusal(key_node, "YAML 1.2 has no merge key <<; a config may be a list of layers, [$axis, {…}]")
+            self._count(key_node)
             found = _scalar(key_node)
             key: str = found if isinstance(found, str) else key_node.value
             if key in mapping:
@@ -147,6 +206,13 @@ class _Reader:
             self.places[(*where, key)] = self._place(key_node)
             mapping[key] = self._value(value_node, (*where, key))
         return mapping
+
+    def _count(self, node: yaml.Node) -> None:
+        """Count a part as often as it is meant: an alias of a few characters may stand for very much."""
+        self._parts += 1
+        self._characters += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if self._parts > MOST_PARTS or self._characters > LARGEST:
+            raise _refusal(node, TOO_MANY)
 
     def _place(self, node: yaml.Node) -> str:
         return f"{self.path}:{node.start_mark.line + 1}"

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from orchestrator.regular_file import open_file
 from orchestrator.store.atomic import replace_file
 from orchestrator.store.cache import cache_folder
 from orchestrator.store.errors import StoreError
 from orchestrator.sweep.document import Document
 from orchestrator.sweep.problems import DocPath, Problem
+from orchestrator.sweep.written_path import expand_home
 
 #: Below this size reading is as fast as looking up.
 _REMEMBER_FROM = 16 * 2**20
+#: A folder that counts by content has at most so many files; the home folder is a slip.
+_MOST_FILES = 100_000
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def resolve_files(document: Document) -> list[Problem]:
@@ -51,18 +59,23 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _resolve_file(value: dict[str, Any], document: Document, where: DocPath, problems: list[Problem]) -> None:
     text = value["path"]
+    if not text:
+        problems.append(document.problem((*where, "path"), "is empty; write the path of a file or folder"))
+        return
     # A file that cannot be read is one mistake: configs that use it are not to lack its digest, too.
     value |= {"path": "unknown", "sha256": "unknown"}
     if text.startswith("$env."):
         name, slash, rest = text.removeprefix("$env.").partition("/")
         if not os.environ.get(name):
-            remedy = f"export {name}=FILE, or pass -s {'.'.join(map(str, where))}.path=FILE"
+            remedy = f"export {name or 'NAME'}=FILE, or pass -s {'.'.join(map(str, where))}.path=FILE"
             problems.append(document.problem((*where, "path"), f"environment variable {name} is not set; {remedy}"))
             return
-        path = Path(os.environ[name] + slash + rest).expanduser().absolute()
+        written = os.environ[name] + slash + rest
     else:
-        path = document.path.parent.joinpath(Path(text).expanduser()).absolute()
+        written = text
+    path = Path(written)
     try:
+        path = document.path.parent.joinpath(expand_home(written)).absolute()
         value["sha256"] = fingerprint(path)
     except OSError as error:
         remedy = f"check it, or pass -s {'.'.join(map(str, where))}.path=FILE"
@@ -85,20 +98,28 @@ def fingerprint(path: Path) -> str:
     if not path.is_dir():
         return _file_digest(path)
     whole = hashlib.sha256()
-    for each in sorted(each for each in path.rglob("*") if each.is_file()):
+    files = sorted(islice((each for each in path.rglob("*") if each.is_file()), _MOST_FILES + 1))
+    if len(files) > _MOST_FILES:
+        raise OSError(errno.EFBIG, f"more than {_MOST_FILES:,} files; name a folder of what is needed only")
+    for each in files:
         whole.update(f"{each.relative_to(path).as_posix()}\0{_file_digest(each)}\n".encode())
     return whole.hexdigest()
 
 
 def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    if stat.st_size < _REMEMBER_FROM:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    signature = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    memory = cache_folder() / "fingerprints" / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
-    with contextlib.suppress(OSError):
-        return memory.read_text()
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
+        stat = os.fstat(stream.fileno())
+        if stat.st_size < _REMEMBER_FROM:
+            content = stream.read(_REMEMBER_FROM) or b""
+            if len(content) != stat.st_size:
+                raise OSError(errno.EBUSY, "it changes while it is read")
+            return hashlib.sha256(content).hexdigest()
+        signature = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        memory = cache_folder() / "fingerprints" / hashlib.sha256(json.dumps(signature).encode()).hexdigest()
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            remembered = memory.read_text()
+            if _DIGEST.fullmatch(remembered):
+                return remembered
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     # The cache only saves time: a full or read-only home folder must not stop a sweep.
     with contextlib.suppress(StoreError):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,21 @@ from orchestrator.study.table import StageTable
 from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
-from orchestrator.sweep.problems import UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
+from orchestrator.sweep.problems import (
+    MOST_TOLD,
+    UNKNOWN_FIELD,
+    DocPath,
+    Problem,
+    SweepError,
+    told,
+    validation_messages,
+)
 from orchestrator.sweep.spec import Entry, SweepSpec
 from orchestrator.texts import closest, nearest
 from orchestrator.types import RESERVED_NAMES, Scalar
+
+#: A plan of a million cells takes some 20 s and a gigabyte; more than ten times that is a slip in the axes.
+MOST_CELLS = 10_000_000
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
@@ -63,7 +77,7 @@ def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSp
     if others := [Problem(str(place), "", message) for place, message in namesakes(document.path.parent, Path())]:
         raise SweepError(others)
     override(document, overrides)
-    problems = resolve_files(document)
+    problems = [*_odd_texts(document), *resolve_files(document)]
     hidden: set[DocPath] = set()
     try:
         spec = SweepSpec.model_validate(document.value)
@@ -89,14 +103,72 @@ def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSp
     problems += [problem for each in unfit.values() for problem in each]
     spec = spec.model_copy(update={"axes": {name: each for name, each in spec.axes.items() if name not in unfit}})
     spec._hidden = frozenset(hidden | {("axes", axis) for axis in unfit})
-    for index, pattern in enumerate(spec.exclude):
-        problems += pattern_problems(spec, ("exclude", index), pattern)
+    cells = math.prod(map(len, spec.axes.values()))
+    if cells > MOST_CELLS:
+        # To look for other mistakes, points are looked at.
+        message = f"span {cells:,}" if cells < 10**15 else "span more than 10^15"
+        raise SweepError([*problems, spec.problem(("axes",), f"{message} cells; a sweep has at most {MOST_CELLS:,}")])
+    problems += _entry_names(spec)
+    problems += told(
+        problem
+        for index, pattern in enumerate(spec.exclude)
+        for problem in pattern_problems(spec, ("exclude", index), pattern)
+    )
     if spec.tracking and spec.tracking.uri and redact_uris(spec.tracking.uri) != spec.tracking.uri:
         # MLflow keeps this file with the sweep's run, and a Ray job is given a copy.
         message = "a sweep file is shown to others, so it holds no password; export the URI as MLFLOW_TRACKING_URI"
         problems.append(spec.problem(("tracking", "uri"), message))
     spec._problems = tuple(problems)
     return spec
+
+
+def _odd_texts(document: Document) -> list[Problem]:
+    """Find the texts that no file, table or database can hold; in a config the zero byte is a character like others."""
+
+    def visit(value: Any, where: DocPath) -> Iterator[Problem]:
+        if isinstance(value, str):
+            yield from _odd_text(value, where)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from visit(item, (*where, index))
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from _odd_text(name, (*where, name))
+                yield from visit(item, (*where, name))
+
+    def _odd_text(text: str, where: DocPath) -> Iterator[Problem]:
+        free = where[:1] == ("data",) or (where[:1] == ("stages",) and where[2:3] == ("config",))
+        if found := (_HALF if free else _ODD).search(text):
+            known = where if where in document else where[:-1]
+            what = "is no character of a text" if found[0] == "\0" else "is half a character; write the whole one"
+            yield document.problem(known, f"{found[0]!r} {what}")
+
+    return told(visit(document.value, ()))
+
+
+_HALF, _ODD = re.compile("[\ud800-\udfff]"), re.compile("[\x00\ud800-\udfff]")
+#: How an entry may be called: its name stands in references, options and columns.
+_ENTRY = re.compile(r"\w[\w.-]{0,99}")
+
+
+def _entry_names(spec: SweepSpec) -> list[Problem]:
+    """Find the names that no entry can have."""
+    names: dict[str, str] = {}
+
+    def unfit(name: str) -> str | None:
+        if name == "default":
+            return "stands for all entries in `runtime`"
+        if not _ENTRY.fullmatch(name):
+            return "use up to 100 letters, digits and . _ -, a letter or digit first"
+        if (other := names.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            return f"it is shown like {other!a}, which has other characters"
+        return None
+
+    return told(
+        spec.problem(("stages", name), f"{name!r} cannot name an entry: {why}")
+        for name in spec.stages
+        if (why := unfit(name))
+    )
 
 
 #: Part of a sweep -> how deep in it a mistake hides something; elsewhere it hides the whole part.
@@ -147,48 +219,52 @@ def _axis_problems(spec: SweepSpec) -> dict[str, list[Problem]]:
             found.append(((), f"{axis!r} cannot name an axis: it is a name of our own"))
         elif not axis.isidentifier():
             found.append(((), f"{axis!r} cannot name an axis: use letters, digits and _"))
-        elif (other := names.setdefault(axis.lower(), axis)) != axis:
+        elif len(axis) > 100:
+            found.append(((), "cannot name an axis: use up to 100 characters"))
+        elif (other := names.setdefault(unicodedata.normalize("NFKC", axis).lower(), axis)) != axis:
             found.append(((), f"{axis!r} cannot name an axis: it differs from {other!r} only in case"))
         if not values:
             found.append(((), "has no values, so the sweep has zero cells"))
-        if isinstance(values, list):
-            found += _value_messages(values)
+        found += islice(_value_messages(values) if isinstance(values, list) else _label_messages(values), MOST_TOLD)
         if found:
             problems[axis] = [spec.problem(("axes", axis, *path), message) for path, message in found]
     return problems
 
 
-def _value_messages(values: Sequence[Any]) -> list[tuple[DocPath, str]]:
-    messages: list[tuple[DocPath, str]] = []
+def _label_messages(values: Iterable[str]) -> Iterator[tuple[DocPath, str]]:
+    seen: dict[str, str] = {}
+    for name in values:
+        if (other := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            yield (name,), f"is shown like {other!a}, which has other characters; keep one"
+
+
+def _value_messages(values: Sequence[Any]) -> Iterator[tuple[DocPath, str]]:
     seen: set[Scalar] = set()
     for index, value in enumerate(values):
         if not isinstance(value, str | int | float):
             message = f"is no value of an axis (text, number, true or false); found {value!r}"
         elif isinstance(value, float) and not math.isfinite(value):
             message = f"{value} is not a coordinate; give a number"
-        elif value in seen:
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            message = "is a whole number of more than 64 bits; write it as text"
+        elif (written := unicodedata.normalize("NFC", value) if isinstance(value, str) else value) in seen:
             # 1 and true are one dictionary key, so they cannot be two coordinates.
             message = f"{value!r} is there twice; keep one"
         else:
-            seen.add(value)
+            seen.add(written)
             continue
-        messages.append(((index,), message))
-    return messages
+        yield (index,), message
 
 
-def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> list[Problem]:
+def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> Iterator[Problem]:
     """Find the mistakes in {axis: value or values}: no such axis, no such value."""
-    problems = []
     for axis, wanted in pattern.items():
         if not spec.understood("axes", axis):
             continue
         if axis not in spec.axes:
-            problems.append(spec.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}"))
+            yield spec.problem((*where, axis), f"there is no axis {axis!r}; {nearest(axis, spec.axes)}")
             continue
-        labels = spec.labels(axis)
+        labels, known = spec.labels(axis), set(spec.labels(axis))
         for value in wanted if isinstance(wanted, list) else [wanted]:
-            if value not in labels:
-                problems.append(
-                    spec.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
-                )
-    return problems
+            if not isinstance(value, Hashable) or value not in known:
+                yield spec.problem((*where, axis), f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")

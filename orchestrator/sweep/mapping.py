@@ -11,7 +11,15 @@ from typing import Any
 
 import yaml
 
-from orchestrator.sweep.document import SCALARS, Document
+from orchestrator.sweep.document import (
+    DEEPEST,
+    LARGEST,
+    MOST_PARTS,
+    SCALARS,
+    TOO_DEEP,
+    TOO_MANY,
+    Document,
+)
 from orchestrator.sweep.problems import DocPath, Problem, SweepError, format_path
 from orchestrator.texts import plain_text
 
@@ -42,9 +50,15 @@ class _Reader:
         self.paths: list[DocPath] = []
         self.problems: list[Problem] = []
         self._open: set[int] = set()
+        self._characters = 0
 
     def read(self, value: Any, where: DocPath) -> Any:
+        """Read a part. Raises SweepError where a file could not hold so much (`orchestrator.sweep.document`)."""
         self.paths.append(where)
+        self._characters += len(value) if isinstance(value, str) else 0
+        if len(where) > DEEPEST or len(self.paths) > MOST_PARTS or self._characters > LARGEST:
+            message = TOO_DEEP if len(where) > DEEPEST else TOO_MANY
+            raise SweepError([Problem("", format_path(where[:3]), message)])
         if value is None or isinstance(value, bool):
             return value
         # Other kinds of these, such as enumerations and numpy's int64 and float64, count as what they stand for.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from orchestrator.extras import lacking
 from orchestrator.redact import redact_uris
 from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.sweep.written_path import expand_home
+from orchestrator.texts import plain_text
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -86,12 +88,14 @@ def resolve_outputs(sweep: str, written: str | None, chosen: str | None, store: 
     problems += _secret(value, source)
     if job:
         problems += lost_in_a_job(value, source)
+    problems += _unfit(store, "--store")
+    problems += _unfit(value, source)
     if problems:
         raise SweepError(problems)
     if value and "://" in value:
         return Outputs(_remote(value, source), f"from {source}", sweep, store)
     if value:
-        return Outputs(Path(value).expanduser().absolute(), f"from {source}", sweep, store)
+        return Outputs(expand_home(value).absolute(), f"from {source}", sweep, store)
     if job:
         return Outputs(_HOME.expanduser(), f"the default of a Ray job; set {ENVIRONMENT}", sweep, store)
     return Outputs(Path("outputs").absolute(), "the default", sweep, store)
@@ -106,6 +110,24 @@ def lost_in_a_job(value: str | None, source: str) -> list[Problem]:
         f"give an absolute path, or leave it out and set {ENVIRONMENT}"
     )
     return [Problem(source, "", message)]
+
+
+def _unfit(value: str | None, source: str) -> list[Problem]:
+    """Refuse what is no path, and what no terminal shows as it is: the path stands in messages and commands."""
+    if not value:
+        return []
+    if plain_text(value) != value or "\n" in value or "\t" in value:
+        return [Problem(source, "", f"{value!r} has control characters; give a plain path")]
+    scheme, colon, rest = value.partition("://")
+    if colon:
+        return (
+            [] if scheme and rest.strip("/") else [Problem(source, "", f"{value!r} names no place; s3://bucket/folder")]
+        )
+    try:
+        expand_home(value)
+    except OSError as error:
+        return [Problem(source, "", f"{value!r} cannot be used: {error.strerror}")]
+    return []
 
 
 def _secret(value: str | None, source: str) -> list[Problem]:

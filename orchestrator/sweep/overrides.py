@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from orchestrator.sweep.document import Document, parse_value
+from orchestrator.sweep.document import DEEPEST, TOO_DEEP, Document, parse_value
 from orchestrator.sweep.problems import DocPath, Problem, SweepError
+from orchestrator.sweep.written_path import expand_home
 
 
 def override(document: Document, assignments: Iterable[str]) -> None:
@@ -33,8 +34,13 @@ def override(document: Document, assignments: Iterable[str]) -> None:
             problems.append(Problem(place, name, f"the value is not valid YAML: {error}"))
             continue
         *parents, last = name.split(".")
-        if last == "path" and isinstance(value, str) and not value.startswith("$env."):
-            value = str(Path(value).expanduser().absolute())
+        if len(parents) >= DEEPEST:
+            problems.append(Problem(place, "", f"the place is {TOO_DEEP}"))
+            continue
+        if last == "path" and isinstance(value, str) and value and not value.startswith("$env."):
+            # What cannot be a path is told where it stands.
+            with contextlib.suppress(OSError):
+                value = str(expand_home(value).absolute())
         target: Any = document.value
         where: DocPath = ()
         try:
@@ -48,7 +54,7 @@ def override(document: Document, assignments: Iterable[str]) -> None:
                 raise TypeError
             where = (*where, _key(target, last))
             target[where[-1]] = value  # type: ignore[index]
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, ValueError):
             problems.append(Problem(place, name, "there is no such place in the sweep to set"))
             continue
         for known in [known for known in document.places if known[: len(where)] == where]:

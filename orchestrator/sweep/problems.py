@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get_origin
 
@@ -12,6 +13,11 @@ from orchestrator.texts import nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+
+#: Of one kind of mistake so many are told at once: to look for what thousands of wrong names may mean takes minutes.
+MOST_TOLD = 50
+#: Characters of a message, and of the path before it, that are shown; a value in them may be of any length.
+_MESSAGE, _PATH = 2000, 300
 
 #: Where in a document: ("axes", "beta", 2).
 DocPath = tuple[str | int, ...]
@@ -35,10 +41,17 @@ class Problem:
     def line(self) -> int:
         """The line in the file; 0 for what is not in a file, such as overrides."""
         line = self.place.rpartition(":")[2]
-        return int(line) if line.isdecimal() else 0
+        return int(line) if line.isdecimal() and len(line) < 10 and not self.place.startswith("-s ") else 0
 
     def __str__(self) -> str:
-        return redact(": ".join(part for part in (self.place, self.path, self.message) if part))
+        # What is cut in half can no longer be recognized as a secret.
+        parts = ((redact(self.place), _MESSAGE), (redact(self.path), _PATH), (redact(self.message), _MESSAGE))
+        return ": ".join(part if len(part) <= limit else f"{part[:limit]} …" for part, limit in parts if part)
+
+
+def told(problems: Iterable[Problem]) -> list[Problem]:
+    """Look for mistakes of one kind until there are `MOST_TOLD`."""
+    return list(islice(problems, MOST_TOLD))
 
 
 class SweepError(Exception):

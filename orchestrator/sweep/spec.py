@@ -43,9 +43,11 @@ def _bytes(value: object) -> object:
     return value
 
 
-#: Before a number: it may be written with a unit.
-_Duration = BeforeValidator(_seconds, json_schema_input_type=float | str | None)
-_Size = BeforeValidator(_bytes, json_schema_input_type=int | str | None)
+#: No machine has so many of anything that is counted, and what counts down from it never ends: 30 years in seconds.
+_MANY = 10**9
+#: A number that may be written with a unit.
+_Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(gt=0, le=_MANY)]
+_Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0, le=2**60)]
 
 
 def _name(value: str) -> str:
@@ -93,7 +95,7 @@ class Entry(_Part):
     """Input of the stage -> name of the entry that feeds it."""
     metrics: tuple[str, ...] | None = None
     """For a function: the metrics that it returns, if its signature does not say; without, whatever it returns."""
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1, le=_MANY)] | None = None
     """For a function: stands in the key in the place of its source, so that an edit computes nothing again."""
     config: Annotated[dict[str, Any] | str | list[Any], BeforeValidator(_layers)] = Field(default_factory=dict)
     """The stage's config: a mapping of its fields or a reference to one, or a list of such layers, merged from left to
@@ -101,19 +103,19 @@ class Entry(_Part):
 
 
 class _RuntimeValues(_Part):
-    cpus: Annotated[float, Field(gt=0)] | None = None
-    gpus: Annotated[float, Field(ge=0)] | None = None
+    cpus: Annotated[float, Field(gt=0, le=_MANY)] | None = None
+    gpus: Annotated[float, Field(ge=0, le=_MANY)] | None = None
     device: Literal["gpu", "cpu"] | None = None
     """`cpu`: compute on the CPU, and ask for no GPUs whatever `gpus` is."""
-    memory: Annotated[int | None, _Size, Field(gt=0)] = None
-    memory_limit: Annotated[int | None, _Size, Field(gt=0)] = None
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    timeout: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
-    silent: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
+    memory: _Bytes | None = None
+    memory_limit: _Bytes | None = None
+    batch_size: Annotated[int, Field(ge=1, le=_MANY)] | None = None
+    timeout: _Seconds | None = None
+    silent: _Seconds | None = None
     """Say so when a step seems to hang: so many seconds (30m, 2h) without output, computing and I/O; 30m with GPUs."""
     silent_ends: bool | None = None
     """End a step that seems to hang."""
-    attempts: Annotated[int, Field(ge=1)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=_MANY)] | None = None
 
 
 #: What can be said of how steps are run.
@@ -137,15 +139,15 @@ class EntryRuntime(_RuntimeValues):
 class Limits(_Part):
     """Limits at which a run holds back."""
 
-    running: Annotated[int, Field(ge=1)] | None = None
+    running: Annotated[int, Field(ge=1, le=_MANY)] | None = None
     """At most so many steps at once."""
-    failures: Annotated[int, Field(ge=1)] | None = None
+    failures: Annotated[int, Field(ge=1, le=_MANY)] | None = None
     """Stop starting new steps after so many failed ones."""
-    breaker: Annotated[int, Field(ge=1)] = 10
+    breaker: Annotated[int, Field(ge=1, le=_MANY)] = 10
     """Stop a stage whose first so many steps failed alike; the rest of the sweep goes on."""
     gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Stop starting new steps after so many GPU-hours in one command."""
-    wall: Annotated[float | None, _Duration, Field(gt=0, allow_inf_nan=False)] = None
+    wall: _Seconds | None = None
     """Stop starting new steps after so many seconds (90s, 2h, 1d) of one command."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.redact import bare, redact
+from orchestrator.regular_file import open_file
 from orchestrator.tracking.backend import RunRefusedError
 from orchestrator.tracking.experiment import Experiment
 
@@ -33,11 +34,24 @@ def translate_errors(uri: str) -> Iterator[None]:
         # By name, since importing MLflow takes seconds, which a server that is down is not worth. A database whose
         # driver is not installed is an ImportError.
         foreign = isinstance(error, (OSError, ImportError, RunRefusedError))
-        if not foreign and type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
+        if not foreign and type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "alembic"):
             raise
         first = redact(str(error), uri).strip().partition("\n")[0] or type(error).__name__
         message = f"MLflow at {redact(uri)} failed: {first}; nothing is lost, run `sweep sync` later"
-        raise TrackingError(message) from error
+        said = next((remedy for words, remedy in _REMEDIES.items() if words in first), "")
+        raise TrackingError(message + said) from error
+
+
+_ANEW = "move the file away: `sweep sync` writes a new one, with all runs of the sweep that it is given"
+#: What SQLite says -> what helps.
+_REMEDIES = {
+    "database is locked": "; another process has it open for writing: end that first",
+    "readonly database": "; give this user the right to write it, or choose another with --tracking-uri",
+    "disk image is malformed": f"; it is damaged: {_ANEW}",
+    "file is not a database": f"; {_ANEW}",
+    "no such column": f"; it is not MLflow's: {_ANEW}",
+    "Can't locate revision": f"; another version of MLflow made it: upgrade this one, or {_ANEW}",
+}
 
 
 def open_client(uri: str, imported: Callable[[], None]) -> Any:
@@ -120,9 +134,11 @@ def check_reachable(uri: str) -> None:
     """Find out in seconds that a server is down, without MLflow's minutes of retries.
 
     Raises:
-        TrackingError: it does not answer, or with an error of its own; with the remedy.
+        TrackingError: it does not answer, or with an error of its own; or the file of an SQLite database can be none;
+            with the remedy.
     """
     if not is_server(uri):
+        _check_file(uri)
         return
     try:
         with urllib.request.urlopen(f"{bare(uri).rstrip('/')}/health", timeout=5):  # noqa: S310 (http)
@@ -135,3 +151,26 @@ def check_reachable(uri: str) -> None:
         reason = redact(str(getattr(error, "reason", error)), uri)
     remedy = "start it or correct --tracking-uri, then run `sweep sync`"
     raise TrackingError(f"the MLflow server {redact(uri)} does not answer ({reason}); {remedy}")
+
+
+def _check_file(uri: str) -> None:
+    """Look at the file of an SQLite database: MLflow would try for minutes to open a folder."""
+    if not uri.startswith("sqlite:///"):
+        return
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    try:
+        with open_file(path) as stream:
+            start = stream.read(len(_SQLITE))
+        what = "" if start in (b"", _SQLITE) else "is no SQLite database"
+    except FileNotFoundError:
+        # It is made, unless it is a link that leads nowhere.
+        what = "is a link to a file that is not there" if path.is_symlink() else ""
+    except OSError as error:
+        what = f"cannot be opened ({error.strerror or error})"
+    if what:
+        remedy = f"{_ANEW}; or choose another with --tracking-uri"
+        raise TrackingError(f"MLflow's database {path} {what}; nothing is lost: {remedy}")
+
+
+#: What a file of SQLite 3 begins with, unless it is empty.
+_SQLITE = b"SQLite format 3\0"

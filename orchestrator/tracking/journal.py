@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.regular_file import open_file
 from orchestrator.store.atomic import move_over
 
 
@@ -30,7 +31,7 @@ class Journal:
             Whether these are all the lines, because the file was not read before or another one took its place; lines.
         """
         try:
-            stream = self.path.open("rb")
+            stream = open_file(self.path)
         except FileNotFoundError:
             anew = self.offset > 0
             self.offset, self._head = 0, b""
@@ -46,7 +47,7 @@ class Journal:
         self.offset += len(content)
         lines = []
         for text in content.splitlines():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict):
                     lines.append(line)

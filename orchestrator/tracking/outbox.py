@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,15 @@ class Outbox:
         changes: dict[str, Run | None] = {}
         for line in lines:
             if "table" in line:
-                self.table = line["table"]
-            elif "run" in line:
-                self.table = None
-                self.digests[line["run"]["id"]] = line["digest"]
-                changes[line["run"]["id"]] = _run(line)
-            elif "gone" in line:
-                self.table = None
+                self.table = str(line["table"])
+                continue
+            self.table = None
+            if "run" in line:
+                # A line that no driver wrote tells nothing; the driver of its cell posts it again.
+                if run := _run(line):
+                    self.digests[run.id] = run.digest
+                    changes[run.id] = run
+            elif isinstance(line.get("gone"), str):
                 self.digests.pop(line["gone"], None)
                 changes[line["gone"]] = None
         return anew, changes
@@ -106,7 +109,14 @@ class Outbox:
         return Sent(Journal(self.folder / f"sent-{name}.jsonl"))
 
 
-def _run(line: Mapping[str, Any]) -> Run:
-    facts = line["run"]
-    group, curve = tuple(facts["group"]), tuple((metric, step, value) for metric, step, value in facts["curve"])
-    return Run(**{**facts, "group": group, "curve": curve}, started=line["started"], ended=line["ended"])
+def _run(line: Mapping[str, Any]) -> Run | None:
+    """Read a run back; None if the line is not as it was written."""
+    try:
+        facts = line["run"]
+        group, curve = tuple(facts["group"]), tuple((metric, step, value) for metric, step, value in facts["curve"])
+        started, ended = float(line["started"]), float(line["ended"])
+        run = Run(**{**facts, "group": group, "curve": curve}, started=started, ended=ended)
+        whole = run.digest == line["digest"] and isinstance(run.id, str)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return run if whole and math.isfinite(started) and math.isfinite(ended) else None

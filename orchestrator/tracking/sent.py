@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -42,24 +43,28 @@ class Sent:
         if anew:
             self._clear()
         for line in lines:
-            self._take(line)
+            # A line that nobody of ours wrote: whoever talks to MLflow asks it where this record says too little.
+            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+                self._take(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         if "experiment" in line:
-            self.experiment = (line["experiment"], line["created"])
+            self.experiment = (_text(line["experiment"]), int(line["created"]))
         elif "begun" in line:
-            self.uncertain |= set(line["begun"])
+            self.uncertain |= set(map(_text, line["begun"]))
         elif "sent" in line:
-            self.runs |= {id_: Delivery(digest, run) for id_, digest, run in line["sent"]}
-            self.uncertain -= {id_ for id_, _, _ in line["sent"]}
+            sent = {_text(id_): Delivery(_text(digest), _text(run)) for id_, digest, run in line["sent"]}
+            self.runs |= sent
+            self.uncertain -= sent.keys()
         elif "gone" in line:
-            for id_ in line["gone"]:
+            gone = set(map(_text, line["gone"]))
+            for id_ in gone:
                 self.runs.pop(id_, None)
-            self.uncertain -= set(line["gone"])
+            self.uncertain -= gone
         elif "told" in line:
-            self.logged[line["told"]] = line["digest"]
+            self.logged[_text(line["told"])] = _text(line["digest"])
         elif "drained" in line:
-            self.drained = line["drained"]
+            self.drained = int(line["drained"])
 
     def note(self, line: Mapping[str, Any], durable: bool = False) -> None:
         """Append one line of the kinds that `follow` reads.
@@ -86,3 +91,9 @@ class Sent:
         lines += [{"told": name, "digest": digest} for name, digest in (logged or {}).items()]
         self._journal.replace([json.dumps(line) for line in lines])
         self.follow()
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value

@@ -73,7 +73,7 @@ def _file_rows(source: LocalPath) -> Iterator[Row]:
 def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
     try:
         whole = json.loads(content.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
             raise ValueError(f"{path}: a JSON array that cannot be read ({error})") from error
         whole = None  # JSON lines, as a rule
@@ -105,7 +105,7 @@ def _line_rows(content: bytes) -> Iterator[Row]:
             yield _object_row(place, json.loads(line.decode("utf-8-sig")))
         except UnicodeDecodeError as error:
             yield Row(place, {}, f"not UTF-8 ({error.reason} at byte {error.start})")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Row(place, {}, f"not valid JSON ({error})")
 
 

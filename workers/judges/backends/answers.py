@@ -45,9 +45,11 @@ def answer_file(folder: Path, asked: object) -> Path:
 def read_answer(path: Path) -> Answer | None:
     """Read an answer; None if it was never written, or was damaged by a crash of the machine."""
     try:
-        return Answer(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        answer = Answer(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
+    counted = all(type(each) is int or each is None for each in (answer.prompt_tokens, answer.answer_tokens))
+    return answer if counted and isinstance(answer.text, str) and isinstance(answer.unread, str) else None
 
 
 def write_answer(path: Path, answer: Answer) -> None:
