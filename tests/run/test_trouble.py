@@ -17,7 +17,9 @@ from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.run.executors.recovery import recovered_attempts
 from orchestrator.run.trouble import Troubles
 from orchestrator.session import open_session
+from orchestrator.store import StoreError
 from orchestrator.store.posix import PosixStore
+from orchestrator.store.posix_medium import PosixMedium
 from orchestrator.types import Outcome
 
 
@@ -98,12 +100,17 @@ def test_an_input_that_cannot_be_set_aside_costs_its_readers_alone(
     assert run_inline(tmp_path)[0] == 0
 
 
-def test_a_dead_worker_of_which_the_store_tells_nothing_is_lost_and_tried_again(tmp_path: Path) -> None:
+def test_a_dead_worker_of_which_the_store_tells_nothing_is_lost_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = PosixStore(tmp_path / "store")
     store.prepare()
     requests = [make_request(store, value=1), make_request(store, value=2)]
-    # As a file server that fails: nothing below can be read.
-    (tmp_path / "store" / "artifacts" / "toy_source").symlink_to("toy_source")
+
+    def away(*_: object) -> dict[object, bytes | None]:
+        raise StoreError("the file server is away")
+
+    monkeypatch.setattr(PosixMedium, "read", away)
     found = list(recovered_attempts(requests, RuntimeError("it died"), Outcome.CRASHED, 0.0))
     assert [(each.address, each.outcome) for each in found] == [(each.step.address, Outcome.LOST) for each in requests]
     assert "its results cannot be read" in (found[0].error or "")
