@@ -15,31 +15,44 @@ from disk import Disk
 
 from orchestrator.code import code_commit, this_code
 from orchestrator.session import open_session
+from orchestrator.sweep.outputs import resolve_outputs
 
 #: The limits that a sweep may have.
 LIMITS: tuple[Mapping[str, Any], ...] = ({}, {"running": 2}, {"failures": 1}, {"breaker": 1})
 
 
 class Setting:
-    """What all histories of a real process share: the plans, and a folder in memory."""
+    """The plans of the sweep, and a folder in memory for this process."""
 
     def __init__(self) -> None:
-        self.root = f"/dev/shm/simulation-{os.getpid()}"
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Plan the sweep; that is done once, before processes are forked."""
+        self._make_folder()
         file = Path(self.root, "sweep", "simulated.yaml")
         file.parent.mkdir(parents=True)
         file.write_text(arithmetic.SWEEP)
-        session = open_session(file, outputs=f"{self.root}/outputs", store=f"{self.root}/store")
+        session = open_session(file)
         self.sessions = []
         for limits in LIMITS:
-            spec = session.spec.model_copy(update={"limits": session.spec.limits.model_copy(update=dict(limits))})
-            self.sessions.append(replace(session, spec=spec, plan=_with_spec(session.plan, spec)))
-        self.disk = Disk(self.root)
-        # Found out once per process, by way of other processes.
+            changed = session.spec.limits.model_copy(update=dict(limits))
+            spec = session.spec.model_copy(update={"limits": changed})
+            plan = copy.copy(session.plan)
+            plan.spec = spec
+            self.sessions.append(replace(session, spec=spec, plan=plan))
+        # Found out once, by way of other processes.
         self.code, self.commit = this_code(), code_commit()
+        self.settle()
 
+    def settle(self) -> None:
+        """Have a folder of its own in this process."""
+        self._make_folder()
+        outputs = resolve_outputs("simulated", None, f"{self.root}/outputs", f"{self.root}/store")
+        self.sessions = [replace(session, outputs=outputs) for session in self.sessions]
+        self.disk = Disk(self.root)
 
-def _with_spec(plan: Any, spec: Any) -> Any:
-    changed = copy.copy(plan)
-    changed.spec = spec
-    return changed
+    def _make_folder(self) -> None:
+        self.root = f"/dev/shm/simulation-{os.getpid()}"
+        Path(self.root).mkdir(exist_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -9,17 +9,19 @@ python tests/simulation/simulate.py --mutations         # how soon each known fa
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
 import random
-import shutil
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -29,7 +31,7 @@ from judge import Judge
 from known_faults import MUTATIONS, put_back
 from shrink import kind_of, shrink
 
-#: Histories that one process runs: what its dead threads hold is never given back.
+#: Histories that one process runs.
 _CHUNK = 50
 #: Store operations below which a history does not count.
 ENOUGH = 200
@@ -43,7 +45,8 @@ Result = tuple[Seed, list[str], int, set[tuple[object, ...]]]
 def run_chunk(chunk: tuple[str | None, Sequence[Seed], bool]) -> list[Result]:
     """Run some histories, with a mutation or without; with one only until something goes wrong."""
     mutation, seeds, stop = chunk
-    setting = Setting()
+    setting = the_setting()
+    setting.settle()
     results: list[Result] = []
     try:
         with put_back(mutation) if mutation else nullcontext(), setting.disk.installed():
@@ -53,8 +56,29 @@ def run_chunk(chunk: tuple[str | None, Sequence[Seed], bool]) -> list[Result]:
                 if stop and found.broken:
                     break
     finally:
-        shutil.rmtree(setting.root, ignore_errors=True)
+        setting.remove()
     return results
+
+
+@cache
+def the_setting() -> Setting:
+    """Plan the sweep, and import all that a history uses, once before processes are forked."""
+    setting = Setting()
+    with setting.disk.installed():
+        History(setting, (0,)).run()
+    return setting
+
+
+@contextmanager
+def pool(processes: int) -> Iterator[Any]:
+    """Give processes that run chunks of histories, each one chunk: what its dead threads hold is never given back."""
+    setting = the_setting()
+    gc.freeze()
+    try:
+        with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as made:
+            yield made
+    finally:
+        setting.remove()
 
 
 class Hunt:
@@ -99,14 +123,14 @@ def hunt(seconds: float, count: int, first: int, processes: int, guided: bool, q
     hunting = Hunt(first, guided)
     began = time.monotonic()
     told = began
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+    with pool(processes) as workers:
         chunks = hunting.chunks()
-        under_way = [pool.apply_async(run_chunk, (next(chunks),)) for _ in range(processes + 1)]
+        under_way = [workers.apply_async(run_chunk, (next(chunks),)) for _ in range(processes + 1)]
         while under_way:
             hunting.take(under_way.pop(0).get())
             now = time.monotonic()
             if now - began < seconds and hunting.enough < count:
-                under_way.append(pool.apply_async(run_chunk, (next(chunks),)))
+                under_way.append(workers.apply_async(run_chunk, (next(chunks),)))
             if not quiet and now - told > 5:
                 told = now
                 print(
@@ -120,7 +144,7 @@ def hunt(seconds: float, count: int, first: int, processes: int, guided: bool, q
 
 def tell(seed: Seed, debug: bool, mutation: str | None = None) -> int:
     """Run one history again; tell its story, shrunk, if it goes wrong, or stop in the debugger there."""
-    setting = Setting()
+    setting = the_setting()
     try:
         with put_back(mutation) if mutation else nullcontext(), setting.disk.installed():
             Judge.debug = debug
@@ -136,19 +160,19 @@ def tell(seed: Seed, debug: bool, mutation: str | None = None) -> int:
             print("\n".join(shrunk.story))
             return 1
     finally:
-        shutil.rmtree(setting.root, ignore_errors=True)
+        setting.remove()
 
 
 def budget_until_found(mutation: str, first: int, processes: int) -> int | None:
     """Return how many histories it takes to find a mutation, None if a budget does not suffice."""
     done = 0
     chunk = 20
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+    with pool(processes) as workers:
         chunks = [
             (mutation, [(first + number,) for number in range(start, start + chunk)], True)
             for start in range(0, BUDGET, chunk)
         ]
-        for results in pool.imap(run_chunk, chunks):
+        for results in workers.imap(run_chunk, chunks):
             for _, broken, _, _ in results:
                 done += 1
                 if broken:
