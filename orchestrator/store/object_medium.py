@@ -40,21 +40,26 @@ _TRIES = {"mode": "standard", "total_max_attempts": 3}
 
 
 def open_file_system(uri: str) -> tuple[Any, str, dict[str, Any]]:
-    """Open the fsspec file system of a URI; nothing is requested yet.
+    """Open the fsspec file system of a URI; only some kinds, such as ftp, connect to anything yet.
 
     Returns:
         The file system; the path in it; the options by which others open the same.
 
     Raises:
         ImportError: its package is not installed.
-        ValueError: fsspec does not know this kind of URI.
+        ValueError: fsspec does not know this kind of URI, or cannot connect.
     """
     # Listings must show what other processes wrote a moment ago.
     options: dict[str, Any] = {"use_listings_cache": False}
     is_s3 = uri.startswith(("s3://", "s3a://"))
     if is_s3 and "AWS_MAX_ATTEMPTS" not in os.environ:
         options["config_kwargs"] = {"retries": _TRIES, **fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}
-    fs, path = fsspec.core.url_to_fs(uri, **options)
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **options)
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:  # Each service has exceptions of its own.
+        raise ValueError(f"it cannot be reached ({redact(str(error)) or type(error).__name__})") from error
     if is_s3:
         fs.retries = 1
     return fs, path, options

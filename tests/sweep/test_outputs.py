@@ -53,3 +53,8 @@ def test_in_an_object_store_all_but_databases_and_locks_lies_there_also_for_a_ra
     assert outputs.outbox == tmp_path / "sweep-outputs" / "sweeps" / "s" / "outbox"
     monkeypatch.setenv("SWEEP_OUTPUTS", "s3://bucket/y")
     assert resolve_outputs("s", None, None, None).store == "s3://bucket/y/store"
+
+
+def test_a_place_of_a_kind_that_connects_at_once_and_cannot_is_a_mistake() -> None:
+    with pytest.raises(SweepError, match="cannot be reached"):
+        resolve_outputs("toy", None, "ftp://127.0.0.1:9/results", None)
