@@ -207,6 +207,7 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="stop in the debugger where it goes wrong")
     parser.add_argument("--mutation", choices=MUTATIONS, metavar="NAME", help="put a known fault back, with --seed")
     parser.add_argument("--mutations", action="store_true", help="how soon each known fault is found")
+    parser.add_argument("--starts", type=int, default=len(STARTS), help="from how many different seeds on, at most 10")
     parser.add_argument("--json", action="store_true", help="only the figures, as JSON")
     chosen = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
@@ -215,7 +216,9 @@ def main() -> int:
     if chosen.seed:
         return tell(tuple(map(int, chosen.seed.split("."))), chosen.debug, chosen.mutation)
     if chosen.mutations:
-        return table([chosen.mutation] if chosen.mutation else list(MUTATIONS), STARTS, chosen.processes)
+        return table(
+            [chosen.mutation] if chosen.mutation else list(MUTATIONS), STARTS[: chosen.starts], chosen.processes
+        )
     first = random.randrange(10**9) if chosen.first is None else chosen.first
     began = time.monotonic()
     found = hunt(chosen.seconds, chosen.count, first, chosen.processes, chosen.first is None, chosen.json)
