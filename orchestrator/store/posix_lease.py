@@ -136,7 +136,12 @@ class PosixClaims(Claims):
         private = f"{self.root}/claims/.{claim.token}"
         lease = None
         try:
-            self._make(lambda: self._mkdir(private), f"{self.root}/claims")
+            try:
+                self._make(lambda: self.system.mkdir(private), f"{self.root}/claims")
+            except FileExistsError:
+                # The name is of this claim alone: the answer was lost, or an earlier round could not delete it all.
+                for name in _names(private):
+                    self.trash.throw_away(f"{private}/{name}")
             self._mkdir(f"{private}/{claim.name}")
             lease = PosixLease(self, address, claim, Path(f"{private}/{claim.name}"))
             place = self.place(address)

@@ -77,18 +77,26 @@ class Sent:
         else:
             self.follow()
 
-    def restart(self, experiment: tuple[str, int], logged: Mapping[str, str] | None = None) -> None:
-        """Forget which runs the experiment has.
+    def restart(
+        self,
+        experiment: tuple[str, int],
+        logged: Mapping[str, str] | None = None,
+        runs: Mapping[str, Delivery] | None = None,
+    ) -> None:
+        """Forget what the experiment has, and note what it was found to have, at once: half of it would be believed.
 
         Args:
             experiment: its id and creation time.
             logged: what else was logged there, as far as that is known.
+            runs: id -> the run.
 
         Raises:
             OSError: it cannot be written.
         """
         lines: list[dict[str, Any]] = [{"experiment": experiment[0], "created": experiment[1]}]
         lines += [{"told": name, "digest": digest} for name, digest in (logged or {}).items()]
+        if runs:
+            lines.append({"sent": [[id_, *delivery] for id_, delivery in runs.items()]})
         self._journal.replace([json.dumps(line) for line in lines])
         self.follow()
 

@@ -139,8 +139,8 @@ class Sync:
         self.sent.follow()
         known = self.sent.experiment == identity and self._still_there()
         if ask or not known:
-            self.sent.restart(identity, dict(self.sent.logged) if known else None)
-            self._settle(self._backend.find(None))
+            kept = self._sift(self._backend.find(None))
+            self.sent.restart(identity, dict(self.sent.logged) if known else None, kept)
             self._waiting |= self._runs.keys()
         self.connected = True
 
@@ -171,8 +171,8 @@ class Sync:
                 raise
             return False
 
-    def _settle(self, found: Iterable[Found]) -> None:
-        """Note the runs that are there once and whole, and delete the others."""
+    def _sift(self, found: Iterable[Found]) -> dict[str, Delivery]:
+        """Return the runs that are there once and whole, by id, and delete the others."""
         kept: dict[str, Delivery] = {}
         doomed = []
         for each in found:
@@ -184,6 +184,11 @@ class Sync:
                 continue
             kept[each.id] = Delivery(each.content, each.run)
         self._backend.delete(doomed)
+        return kept
+
+    def _settle(self, found: Iterable[Found]) -> None:
+        """Note what became of the runs of which that is uncertain."""
+        kept = self._sift(found)
         gone = sorted(self.sent.uncertain - kept.keys())
         if kept:
             self.sent.note({"sent": [[id_, *delivery] for id_, delivery in kept.items()]})

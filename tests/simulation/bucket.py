@@ -71,8 +71,15 @@ class BucketMedium(ObjectMedium):
             return {}
         with self.translate_errors():
             return self._act(
-                f"reads {len(paths)} objects", lambda: {name: self._objects.get(path) for name, path in paths.items()}
+                f"reads {len(paths)} objects",
+                lambda: {name: self._look(path) for name, path in paths.items()},
+                critical=any(path.startswith("manifests/") for path in paths.values()),
             )
+
+    def _look(self, path: str) -> bytes | None:
+        if path.startswith("manifests/"):
+            self.bucket.judge.looks(Artifact(*path.removesuffix(".json").split("/")[1:]))
+        return self._objects.get(path)
 
     def state(self, path: str) -> tuple[bytes, str] | None:
         def do() -> tuple[bytes, str] | None:

@@ -232,12 +232,15 @@ class Nature:
             actor.asleep_until = self.world.now + seconds
 
     def loses_a_node(self) -> None:
-        """The network of a node is gone for the cluster; its processes go on, and may still reach the store."""
+        """A node is gone for the cluster; its processes go on, many after a while, and may still reach the store."""
         node = self._one_of([each for each in self.history.nodes[1:] if not each.lost])
         if node:
             self.world.tell(f"{node.name} is lost; its processes go on")
             node.lost = True
             self.history.replace_node(node)
+            for actor in self.history.actors:
+                if actor.node is node and actor.alive and self.stream.below(2):
+                    actor.asleep_until = max(actor.asleep_until, self.world.now + self._seconds() / 2)
 
     def cuts_a_node_off(self) -> None:
         node = self._one_of(self.history.nodes)
@@ -271,7 +274,9 @@ class Nature:
             driver.facts["shutdown"]._terminate(15, None)
 
     def damages_an_artifact(self) -> None:
-        address = self._one_of(sorted(self.history.judge.committed))
+        # Of what others read.
+        read = [each for each in sorted(self.history.judge.committed) if each.stage != "sim_total"]
+        address = self._one_of(read)
         if address and self.history.damage(address):
             self.world.tell(f"{address.stage}/{address.key} rots")
 

@@ -13,6 +13,8 @@ from unittest import mock
 from faults import Faults
 from judge import Judge
 
+from orchestrator.types import Artifact
+
 REAL = {name: getattr(os, name) for name in ("rename", "replace", "mkdir", "rmdir", "unlink", "open", "utime", "link",
                                              "listdir", "scandir")}  # fmt: skip
 
@@ -61,7 +63,7 @@ class Disk:
         if place is None:
             return do()
         assert self.faults
-        critical = critical or "/store/claims/sim_" in os.fspath(path)
+        critical = critical or "/store/claims/sim_" in os.fspath(path) or os.fspath(path).endswith("/manifest.json")
         short = os.fspath(path)[len(self.root) + 1 :]
 
         def error(number: int) -> OSError:
@@ -90,7 +92,7 @@ class Disk:
             REAL["rename"](source, target, **options)
             judge.renamed(old, new)
 
-        claims = "store/claims/" in old
+        claims = old.startswith(("store/claims/", "store/artifacts/"))
         self._do("rename", source, do, errno.ENOENT, claims, judge.describe_rename(old, new))
         return None
 
@@ -122,7 +124,15 @@ class Disk:
             if flags & os.O_CREAT and self.faults and self.faults.world.acts:
                 self._stamp(dir_fd)
             return descriptor
-        return self._do("open", path, lambda: REAL["open"](path, flags, mode))  # type: ignore[no-any-return]
+
+        def do() -> int:
+            text = os.fspath(path)
+            if self.judge and isinstance(text, str) and text.endswith("/manifest.json") and "/store/artifacts/" in text:
+                self.judge.looks(Artifact(*text.split("/")[-3:-1]))
+            found: int = REAL["open"](path, flags, mode)
+            return found
+
+        return self._do("open", path, do)  # type: ignore[no-any-return]
 
     def utime(self, path: Any, *rest: Any, **options: Any) -> None:
         if self._place(path) != "store":

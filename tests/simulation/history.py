@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from judge import Judge
 from machine import BEAT, installed
 from setting import LIMITS, Setting
 from tracker import Tracker
-from world import Actor, Node, Thread, World
+from world import Actor, Node, Thread, World, short
 
 from orchestrator import drive as drive_module
 from orchestrator.attempt.request import Request
@@ -104,7 +103,7 @@ class History:
         self.locks: dict[str, Actor] = {}
 
     def _tell(self, now: float, who: str, what: str) -> None:
-        self.story.append(f"{who} · {now:.1f} s · {_short(what)}")
+        self.story.append(f"{who} · {now:.1f} s · {short(what)}")
 
     # --- running
 
@@ -202,6 +201,8 @@ class History:
             attempt = event.attempt
             self.world.tell(f"hears: {attempt.entry} {attempt.address.key[:4]} {attempt.outcome}")
             self.judge.reported(attempt)
+            foreign = attempt.driver not in ("", driver.facts.get("driver"))
+            self.judge.demand(not foreign, f"{driver} takes an attempt of {attempt.driver} for its own")
             self._count(driver, attempt)
 
     def _count(self, driver: Actor, attempt: Attempt) -> None:
@@ -281,7 +282,7 @@ class History:
         if odd == "leaves a pipe":
             os.mkfifo(out / "pipe")
         if world.faults and self.passing:
-            chosen = actor.stream.rare(0.06)
+            chosen = actor.stream.rare(0.08 * self.passing)
             if chosen is not None:
                 actor.facts["starved"] = chosen > 0.5
                 world.tell(f"the {name} {'runs out of memory' if chosen > 0.5 else 'crashes'}")
@@ -388,12 +389,6 @@ class History:
         self.world.spawn(actor, beat, 0.5)
         if actor not in self.actors:
             self.actors.append(actor)
-
-
-def _short(text: str) -> str:
-    """Shorten the names of steps, and what is drawn at random, as far as people can tell them apart."""
-    text = re.sub(r"sim_(\w+)/([0-9a-f]{4})[0-9a-f]{28}", r"\1 \2", text)
-    return re.sub(r"([0-9a-f]{4})[0-9a-f]{12,28}", r"\1", text)
 
 
 class _BrokenError(Exception):

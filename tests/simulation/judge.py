@@ -36,6 +36,10 @@ class Judge:
     """Step -> token of the claim that counts."""
     committed: dict[Artifact, str] = field(default_factory=dict)
     """Step -> token of the claim that it was committed by."""
+    since: dict[Artifact, float] = field(default_factory=dict)
+    """Step -> when it was committed last."""
+    looked: dict[tuple[Actor, Artifact], float] = field(default_factory=dict)
+    """(Process, step) -> when it read the manifest last."""
     made: dict[Artifact, set[str]] = field(default_factory=dict)
     """Step -> tokens of all that were committed."""
     rotten: set[Artifact] = field(default_factory=set)
@@ -167,15 +171,21 @@ class Judge:
         if holding:
             holding.ended = "committed"
         self.committed[address] = claim.token
+        self.since[address] = self.world.now
         self.made.setdefault(address, set()).add(claim.token)
 
     def taken_away(self, address: Artifact) -> None:
-        """Judge that an artifact was set aside."""
+        """Judge that an artifact was set aside: nobody does that to one that was whole when it looked last."""
         if address in self.committed:
-            self.demand(address in self.rotten, f"{address.stage}/{address.key}, which is whole, is set aside")
+            newer = self.since[address] > self.looked.get((self.world.actor, address), -1.0)
+            self.demand(address in self.rotten or newer, f"{address.stage}/{address.key}, which is whole, is set aside")
             self._meet(address, "discard")
             del self.committed[address]
         self.rotten.discard(address)
+
+    def looks(self, address: Artifact) -> None:
+        """Take down that a manifest was read."""
+        self.looked[self.world.actor, address] = self.world.now
 
     # --- what drivers say
 

@@ -13,7 +13,7 @@ from unittest import mock
 from orchestrator.attempt import attempt, bundle, stage_call
 from orchestrator.run import loop, ready, retry, trouble
 from orchestrator.run.executors import recovery
-from orchestrator.store import artifacts, lease, object_lease, object_medium, posix_lease
+from orchestrator.store import lease, object_lease, object_medium, posix_lease
 from orchestrator.tracking import sync
 
 
@@ -125,20 +125,28 @@ MUTATIONS: dict[str, list[Alteration]] = {
             "if each.number >= request.number",
         ),
     ],
-    "what was made again is set aside as damaged": [
-        Alteration(
-            artifacts.Store, "discard", "if manifest == (found if isinstance(found, Manifest) else None):", "if True:"
-        ),
-    ],
     "a step that waits for ever for what cannot be made": [
         Alteration(ready.ReadySteps, "add", "elif hopeless:", "elif False:"),
     ],
     "a folder that was made, and whose answer was lost, fails the step": [
         Alteration(posix_lease.PosixClaims, "_mkdir", "with contextlib.suppress(FileExistsError):", "if True:"),
     ],
+    "what is left of a claim that was not made goes with the next": [
+        Alteration(
+            posix_lease.PosixClaims, "create", "for name in _names(private):", "for name in ():"
+        ),
+    ],
     "one try too many": [Alteration(retry, "decide", "tries.counted < allowed", "tries.counted <= allowed", (loop,))],
     "a limit that is not kept": [
         Alteration(loop._Loop, "_submit", "if free is not None and free <= 0:", "if free is not None and free < 0:")
+    ],
+    "what MLflow has, forgotten before it was asked": [
+        Alteration(
+            sync.Sync,
+            "connect",
+            "            kept = self._sift(self._backend.find(None))\n",
+            "            self.sent.restart(identity)\n            kept = self._sift(self._backend.find(None))\n",
+        ),
     ],
     "a run that MLflow has twice": [
         Alteration(sync.Sync, "deliver", "if self.sent.uncertain:", "if False:"),

@@ -11,6 +11,7 @@ import heapq
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -245,3 +246,9 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def short(text: str) -> str:
+    """Shorten the names of steps, and what is drawn at random, as far as people can tell them apart."""
+    text = re.sub(r"sim_(\w+)/([0-9a-f]{4})[0-9a-f]{28}", r"\1 \2", text)
+    return re.sub(r"([0-9a-f]{4})[0-9a-f]{12,28}", r"\1", text)

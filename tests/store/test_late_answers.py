@@ -124,6 +124,17 @@ def test_a_claim_that_was_swept_away_while_it_was_made_is_made_again(tmp_path: P
     assert list((tmp_path / "claims").glob(".*")) == []
 
 
+def test_what_is_left_of_a_claim_that_could_not_be_made_does_not_become_one(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    store.prepare()
+    token = "0123456789abcdef"
+    (tmp_path / "claims" / f".{token}" / f"1-{token}-mine-1-space-7-9-host").mkdir(parents=True)
+    lease = store._claims.take(ADDRESS, "mine", None, token)
+    place = tmp_path / "claims" / ADDRESS.stage / ADDRESS.key
+    assert [each.name for each in place.iterdir()] == [lease.claim.name]
+    lease.release()
+
+
 def test_what_another_process_sets_aside_while_it_is_flushed_is_no_error_of_the_store(tmp_path: Path) -> None:
     store = PosixStore(tmp_path)
     store.prepare()
