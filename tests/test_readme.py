@@ -103,7 +103,8 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
             assert anchor in [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings], link
 
 
-def test_the_tests_that_the_page_on_security_names_are_there() -> None:
-    named = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "docs" / "security.md").read_text()))
+@pytest.mark.parametrize("page", ["security.md", "promises.md"])
+def test_the_tests_that_a_page_of_promises_names_are_there(page: str) -> None:
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "docs" / page).read_text()))
     assert len(named) > 12
     assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
