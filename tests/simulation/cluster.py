@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +76,6 @@ class ClusterExecutor:
         self.workers: dict[Worker, tuple[Request, ...] | None] = {}
         """Worker -> the bundle that it is taken to run."""
         self.waiting: Thread | None = None
-        self.queue: deque[Ended] = deque()
-        self.stopped = False
         self.count = 0
         history.executors.append(self)
 
@@ -173,7 +170,6 @@ class ClusterExecutor:
 
     def stop(self) -> None:
         """End the workers, as Ray does when a driver leaves; those that stand still end when they go on."""
-        self.stopped = True
         self.kill_workers()
 
     def kill_workers(self) -> None:

@@ -136,7 +136,9 @@ class History:
         last = self._finish("the last driver")
         self._check_table(last)
         before, rotten = self.computed.copy(), set(self.judge.rotten)
-        self._finish("the driver after it")
+        after = self._finish("the driver after it")
+        idle = after.facts.get("idle") or self.trouble or rotten
+        self.judge.demand(bool(idle), "the driver after the last one finds something to do")
         good = [each for each in self.computed - before if each in self.judge.made and each not in rotten]
         self.judge.demand(not good, f"{len(good)} steps are computed once more, though nothing was missing")
         self._check_tracker()
@@ -186,7 +188,6 @@ class History:
             self.judge.demand(False, f"{driver} ends with {type(error).__name__}: {error}")
             raise
         self.world.tell(f"ends with {code}")
-        driver.facts["code"] = code
         if code in (0, 1):
             left = session.schedule.codes[session.schedule.needed]
             waiting = [str(State(each)) for each in left if each in (State.PENDING, State.RUNNING, State.ELSEWHERE)]
@@ -206,7 +207,7 @@ class History:
             self._count(driver, attempt)
 
     def _count(self, driver: Actor, attempt: Attempt) -> None:
-        """Check that no step is tried more often than it may be, and none is given up too early."""
+        """Check that no step is tried more often than it may be, and that each attempt ends as what it was."""
         if attempt.outcome in (Outcome.LOST, Outcome.CLAIMED):
             return
         tries = self.tries.setdefault((driver, attempt.address), [])
@@ -244,7 +245,7 @@ class History:
             self.judge.demand(request.step.entry not in session.schedule.broken, "a step of a broken entry is started")
 
     def kill_driver(self, driver: Actor) -> None:
-        """Kill a driver; its cluster ends its workers, but for those that it can not reach."""
+        """Kill a driver; its cluster ends its workers, but for those that it cannot reach."""
         self.world.kill(driver)
         for child in driver.facts.get("children", ()):
             self.world.kill(child)
