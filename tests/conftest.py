@@ -169,11 +169,16 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def head_environment() -> dict[str, str]:
-    """The environment of a Ray head and of those who submit jobs to it."""
+def head_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a Ray head and of those who submit jobs to it.
+
+    Its workers outlive a test: they trace calls of toy stages at `TOY_TRACE`, which a test may make lead to its own.
+    """
     # The interpreter line finds python on the PATH of the process that started the head.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "500"}
+    trace = tmp_path_factory.mktemp("head") / "toy-trace"
+    more = {"RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "500", "TOY_TRACE": str(trace)}
+    return {**os.environ, "PATH": path, **more}
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from servers import HEAD_PORT, put_mlflow_database
 from toy_runs import command
 from tracked_toy import check_mlflow, opened
 
+from orchestrator.store.lease import parse_claim
+
 pytestmark = pytest.mark.faults
 
 XS = 20
@@ -51,8 +53,9 @@ def stop(pid: int, folder: Path, holding: bool) -> list[psutil.Process]:
         stopped = family(pid)
         for each in stopped:
             each.suspend()
-        holders = {path.name.split("-")[4] for path in (folder / "out" / "store" / "claims").glob("*/*/*")}
-        if not holding or holders & {str(each.pid) for each in stopped}:
+        claims = (parse_claim(each.name) for each in (folder / "out" / "store" / "claims").glob("*/*/*"))
+        holders = {claim.process.pid for claim in claims if claim}
+        if not holding or holders & {each.pid for each in stopped}:
             return stopped
         for each in stopped:
             each.resume()
@@ -68,6 +71,9 @@ def test_of_three_drivers_one_is_killed_and_one_stopped_and_each_step_is_done_on
     options = ["--inline"]
     if where == "ray":
         request.getfixturevalue("head")
+        trace = Path(request.getfixturevalue("head_environment")["TOY_TRACE"])
+        trace.unlink(missing_ok=True)
+        trace.symlink_to(tmp_path / "toy-trace")
         options = ["--address", f"127.0.0.1:{HEAD_PORT}"]
     uri = put_mlflow_database(tmp_path / "out" / "mlflow.db")
     path = opened(tmp_path, *OVERRIDES).file
