@@ -157,6 +157,17 @@ MUTATIONS: dict[str, list[Alteration]] = {
 }  # fmt: skip
 
 
+#: Those that take more than a budget of 2,000 histories, or may: tests of their own hold them (decision 18).
+SELDOM = frozenset(
+    {
+        "an attempt that was given up evicts the next",
+        "the record of another driver's attempt is taken for one's own",
+        "what is left of a claim that was not made goes with the next",
+        "what MLflow has, forgotten before it was asked",
+    }
+)
+
+
 @contextmanager
 def put_back(name: str) -> Iterator[None]:
     """Put a fault into the product, for the time of a context."""
