@@ -266,7 +266,6 @@ class Nature:
         driver = self._one_of(self.history.living_drivers())
         if driver and driver.facts.get("shutdown"):
             self.world.tell("gets SIGTERM", driver)
-            self.history.terminated.add(driver)
             driver.facts["shutdown"]._terminate(15, None)
 
     def damages_an_artifact(self) -> None:

@@ -96,7 +96,6 @@ class History:
         self.executors: list[ClusterExecutor] = []
         self.drivers: list[Actor] = []
         self.threads: dict[Actor, Thread] = {}
-        self.terminated: set[Actor] = set()
         self.tries: dict[tuple[Actor, Artifact], list[Outcome]] = {}
         self.computed: Counter[Artifact] = Counter()
         self.names: dict[Artifact, str] = {}

@@ -206,7 +206,9 @@ def main() -> int:
     parser.add_argument("--seed", help="tell the history of this seed")
     parser.add_argument("--debug", action="store_true", help="stop in the debugger where it goes wrong")
     parser.add_argument("--mutation", choices=MUTATIONS, metavar="NAME", help="put a known fault back, with --seed")
-    parser.add_argument("--mutations", action="store_true", help="how soon each known fault is found")
+    parser.add_argument(
+        "--mutations", action="store_true", help="how soon each known fault is found, but for those of SELDOM"
+    )
     parser.add_argument("--starts", type=int, default=len(STARTS), help="from how many different seeds on, at most 10")
     parser.add_argument("--json", action="store_true", help="only the figures, as JSON")
     chosen = parser.parse_args()
