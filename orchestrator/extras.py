@@ -6,9 +6,10 @@ import importlib.util
 
 #: Extra of `pyproject.toml` -> the modules that it brings.
 _MODULES = {
-    "live": ("streamlit",),
+    "live": ("streamlit", "plotly"),
     "report": ("altair", "vl_convert"),
     "s3": ("s3fs",),
+    "search": ("cmaes", "optuna_dashboard"),
 }
 
 

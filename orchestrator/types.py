@@ -33,6 +33,9 @@ RESERVED_NAMES = (
     "code_commit",
     "log",
     "undefined",
+    "study",
+    "trial",
+    "trial_state",
     "data",
     "env",
 )

@@ -134,7 +134,8 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
     for part in loc:
         inside = [found for each in annotations for found in _inside(each, part)]
         annotations = inside or annotations
-    return sorted({name for each in annotations for found in _models(each) for name in found.model_fields})
+    models = [found for each in annotations for found in _models(each)]
+    return sorted({field.alias or name for found in models for name, field in found.model_fields.items()})
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from orchestrator import types
 from orchestrator.study.function_stage import stage_name
 from orchestrator.study.table import StageTable
 from orchestrator.sweep.document import Document
+from orchestrator.sweep.part import Part, matches
 from orchestrator.sweep.problems import DocPath, Problem
+from orchestrator.sweep.search import Search
 from orchestrator.types import Scalar
 from workers.stage import Origin, Stage
 
@@ -75,11 +77,7 @@ def _tracking(value: object) -> object:
     return value
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Entry(_Part):
+class Entry(Part):
     """One use of a stage in this sweep."""
 
     stage: str | None = None
@@ -102,7 +100,7 @@ class Entry(_Part):
     right, so that `$axis.config` can be one of them."""
 
 
-class _RuntimeValues(_Part):
+class _RuntimeValues(Part):
     cpus: Annotated[float, Field(gt=0, le=_MANY)] | None = None
     gpus: Annotated[float, Field(ge=0, le=_MANY)] | None = None
     device: Literal["gpu", "cpu"] | None = None
@@ -136,7 +134,7 @@ class EntryRuntime(_RuntimeValues):
     """The last rule that matches wins, field by field."""
 
 
-class Limits(_Part):
+class Limits(Part):
     """Limits at which a run holds back."""
 
     running: Annotated[int, Field(ge=1, le=_MANY)] | None = None
@@ -151,7 +149,7 @@ class Limits(_Part):
     """Stop starting new steps after so many seconds (90s, 2h, 1d) of one command."""
 
 
-class Summary(_Part):
+class Summary(Part):
     """The table that a run ends with."""
 
     by: tuple[str, ...] = ()
@@ -163,7 +161,7 @@ class Summary(_Part):
     reports rank by."""
 
 
-class Hooks(_Part):
+class Hooks(Part):
     """Shell commands that receive what happened as JSON on their standard input."""
 
     finish: str | None = None
@@ -172,7 +170,7 @@ class Hooks(_Part):
     """Run when the breaker stops a stage."""
 
 
-class Tracking(_Part):
+class Tracking(Part):
     """The MLflow projection."""
 
     uri: str | None = None
@@ -181,7 +179,7 @@ class Tracking(_Part):
     """None: the sweep's name."""
 
 
-class SweepSpec(_Part):
+class SweepSpec(Part):
     """A sweep file, validated; what it spans is computed by `build_plan`."""
 
     name: Annotated[str, AfterValidator(_name)]
@@ -198,6 +196,8 @@ class SweepSpec(_Part):
     """Axis -> list of scalars, or name -> mapping of fields."""
     exclude: tuple[dict[str, Any], ...] = ()
     """Points to leave out: axis -> value or list of values."""
+    search: dict[str, Search] = Field(default_factory=dict)
+    """Name -> what is searched for in the place of a grid; one at most."""
     stages: dict[str, Entry]
     results: tuple[str, ...] = ()
     """Entries whose metrics become columns; default: those that feed no other."""
@@ -313,11 +313,3 @@ class SweepSpec(_Part):
         if chosen.pop("device", None) == "cpu":
             chosen["gpus"] = 0
         return types.Runtime(**{name: value for name, value in chosen.items() if value is not None})
-
-
-def matches(pattern: Mapping[str, Any], coords: Mapping[str, Scalar]) -> bool:
-    """Tell whether coordinates lie in {axis: value or list of values}."""
-    return all(
-        axis in coords and coords[axis] in (wanted if isinstance(wanted, list) else [wanted])
-        for axis, wanted in pattern.items()
-    )

@@ -1,0 +1,1 @@
+"""Searches: studies whose samplers choose the next trials, and what is known of these."""
