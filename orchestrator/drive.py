@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +56,7 @@ from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
 from orchestrator.run.shutdown import Shutdown
 from orchestrator.run.trouble import Troubles
+from orchestrator.search.growth import Growth
 from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.lease import BEAT
@@ -115,7 +117,7 @@ def _drive_prepared(
     tracking_uri: str | None,
     on_event: Callable[[Event], None],
 ) -> int:
-    results = Results(session.plan, session.store, session.schedule)
+    results = Results(session.plan, session.store, session.schedule, session.studies)
     for damage in OUTAGE.endure(results.set_damaged_aside):
         on_event(DamageFound(damage))
     OUTAGE.endure(results.read_failures)
@@ -138,13 +140,15 @@ def _drive(
     signalled: int | None = None
     # Two errors that are raised when all else is done.
     store_error: StoreError | None = None
-    if session.schedule.done:
+    growth = Growth(session.studies, session.schedule, session.store, results, lambda study: ())
+    if session.schedule.done and not growth.pending:
         # If all cells were chosen, there are no others to count.
         others = session.cells is not None
-        on_event(NothingToDo(int((results.codes() != STATUSES.index("succeeded")).sum()) if others else 0))
+        left = int((results.codes()[session.plan.decided] != STATUSES.index("succeeded")).sum())
+        on_event(NothingToDo(left if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        run = _Run(session, results, executor(), publisher, on_event)
+        run = _Run(session, results, executor(), publisher, growth, on_event)
         signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
     # Whoever sent a signal does not wait for the store.
@@ -164,7 +168,7 @@ def _drive(
             table, summary, signalled is not None, lambda done, total: on_event(Publishing(done, total))
         )
         on_event(Published(delivered, len(publisher.outbox.digests)))
-    code = signalled or (2 if store_error else _exit_code(session, table))
+    code = signalled or (2 if store_error else _exit_code(session, table, growth))
     on_event(Finished(table, summary, write_error is None, code, signalled is not None))
     facts = {"sweep": session.spec.name, "exit_code": 2 if write_error else code}
     facts |= {"cells": Counter(table["status"].to_pylist()), "table": str(session.outputs.results)}
@@ -209,11 +213,11 @@ def _table_error(session: Session, error: StoreError) -> StoreError:
     )
 
 
-def _exit_code(session: Session, table: pa.Table) -> int:
+def _exit_code(session: Session, table: pa.Table, growth: Growth) -> int:
     if session.entry and session.schedule.done:
         return 0
-    statuses = table["status"].to_pylist()
-    return int(any(statuses[index] != "succeeded" for index in session.chosen))
+    statuses = session.chosen_rows(table)["status"].to_pylist()
+    return int(growth.pending or any(status != "succeeded" for status in statuses))
 
 
 def _executor(session: Session, address: str | None, inline: bool, apart: bool) -> Executor:
@@ -260,9 +264,11 @@ class _Run:
         results: Results,
         executor: Executor,
         publisher: Publisher | None,
+        growth: Growth,
         on_event: Callable[[Event], None],
     ) -> None:
         self._session = session
+        self._growth = growth
         self._schedule = session.schedule
         self._results = results
         self._executor = executor
@@ -293,7 +299,8 @@ class _Run:
             with self._troubles.contained("reading how long steps took before"):
                 self._estimator.read_finished(store)
             # Before SIGTERM is listened to: this may wait for the store.
-            attempts = run_plan(schedule, store, self._executor, code_commit(), self._driver)
+            grow = partial(OUTAGE.endure, self._growth.advance)
+            attempts = run_plan(schedule, store, self._executor, code_commit(), self._driver, grow)
             with shutdown:
                 self._on_event(LoopStarted(self._estimator))
                 for attempt in attempts:
@@ -341,6 +348,7 @@ class _Run:
             if self._publisher:
                 self._publisher.note(attempt)
             self._estimator.note(attempt)
+            self._growth.note(attempt)
         self._on_event(Progressed(attempt))
 
     def _store_answers(self) -> bool:

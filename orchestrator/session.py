@@ -16,10 +16,13 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import select
 from orchestrator.run.schedule import Schedule
+from orchestrator.search.growth import catch_up
+from orchestrator.search.studies import Studies
 from orchestrator.store import Store, open_store
 from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.load import draft_document
 from orchestrator.sweep.outputs import Outputs, resolve_outputs
+from orchestrator.sweep.part import matches
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
@@ -61,14 +64,38 @@ class Session:
         return open_store(self.outputs.store)
 
     @cached_property
+    def studies(self) -> Studies:
+        """The studies of a search, with their records as they were when this was first asked for; else none.
+
+        Raises:
+            StoreError: the store cannot be read, or a record is damaged.
+        """
+        studies = Studies(self.plan)
+        studies.read(self.store)
+        return studies
+
+    @cached_property
     def schedule(self) -> Schedule:
         """The state of every step, as the store was when this was first asked for."""
-        return Schedule(self.plan, self.store, self.cells, self.entry)
+        # The records of studies say which cells there are; results, which trials are measured again.
+        schedule = Schedule(self.studies.plan, self.store, self.cells, self.entry)
+        if self.studies.all:
+            from orchestrator.results.table import Results
+
+            results = Results(self.plan, self.store, schedule, self.studies)
+            results.look()
+            results.read_failures()
+            catch_up(self.studies, schedule, results)
+        return schedule
 
     @property
     def chosen(self) -> range | list[int]:
-        """The numbers of the chosen cells."""
-        return range(len(self.plan.points)) if self.cells is None else np.flatnonzero(self.cells).tolist()
+        """The numbers of the chosen cells; of a search, of those that are decided so far."""
+        if self.cells is None and not self.spec.searched:
+            return range(len(self.plan.points))
+        decided = self.plan.decided if self.cells is None else self.cells & self.plan.decided
+        chosen: list[int] = np.flatnonzero(decided).tolist()
+        return chosen
 
     def up_to(self, entry: str) -> Session:
         """Return a session that is to reach one entry, and nothing that depends on it.
@@ -95,9 +122,9 @@ class Session:
         kept: list[int] = []
         seen: set[str] = set()
         statuses = self.results().statuses()
-        for index in self.chosen:
+        for index in range(len(statuses)) if self.cells is None else np.flatnonzero(self.cells).tolist():
             status, failure = statuses[index]
-            if status == "succeeded" or (count is not None and len(kept) >= count):
+            if status == "succeeded" or (count is not None and len(kept) >= count) or not self._may_run(index):
                 continue
             names = {failure.error_class or "", str(failure.outcome)} if failure else set()
             seen |= names
@@ -109,6 +136,12 @@ class Session:
         cells = np.isin(np.arange(len(self.plan.points)), kept)
         return replace(self, cells=cells, considered=len(self.chosen))
 
+    def _may_run(self, cell: int) -> bool:
+        """Tell whether a cell is decided, or will be with its trial; the best one may get others in the end."""
+        if self.plan.decided[cell] or self.spec.searched is None:
+            return True
+        return matches(self.spec.searched.objective.over, self.plan.cell_coords(cell))
+
     def tracking_uri(self, chosen: str | None = None) -> str:
         """Return MLflow's URI: `chosen`, else `tracking.uri`, else MLFLOW_TRACKING_URI, else SQLite in the outputs."""
         written = self.spec.tracking.uri if self.spec.tracking else None
@@ -118,7 +151,7 @@ class Session:
         """Read what the store says of the cells, failures included; damaged artifacts are set aside."""
         from orchestrator.results.table import Results
 
-        results = Results(self.plan, self.store, self.schedule)
+        results = Results(self.plan, self.store, self.schedule, self.studies)
         results.set_damaged_aside()
         results.read_failures()
         return results
@@ -133,7 +166,11 @@ class Session:
 
         table = self.results().table()
         write_results(table, self.outputs.results)
-        return table if self.cells is None else table.filter(self.cells)
+        return self.chosen_rows(table)
+
+    def chosen_rows(self, table: pa.Table) -> pa.Table:
+        """Return the rows of the chosen cells, of a results table with a row for each cell."""
+        return table if self.cells is None else table.filter(self.cells[self.plan.decided])
 
 
 def open_session(

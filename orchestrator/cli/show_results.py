@@ -47,13 +47,12 @@ def show_answer(answer: pa.Table) -> None:
     console.print(table(answer.column_names, rows) if rows else "no rows")
 
 
-def show_missing(table: pa.Table, chosen: set[str]) -> None:
+def show_missing(table: pa.Table) -> None:
     """Print the cells that are missing, grouped by error, with an example and the path of its log."""
     from orchestrator.run.failures import error_groups
 
-    rows = table.select(["cell_id", "status", "error_class", "error", "log"]).to_pylist()
-    kept = (tuple(row.values())[1:] for row in rows if row["cell_id"] in chosen)
-    for status, kind, count, message, log in error_groups(kept):
+    rows = table.select(["status", "error_class", "error", "log"]).to_pylist()
+    for status, kind, count, message, log in error_groups(tuple(row.values()) for row in rows):
         text = f": {first_line(message)}" if message else ""
         say(f"  {count} {status} ", (kind, "bold"), text)
         if log:

@@ -217,14 +217,15 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
         served = uri.startswith(("http://", "https://"))
         show = redact(uri) if served or "://" not in uri else format_command([mlflow, "ui", "--backend-store-uri", uri])
         console.say(f"MLflow: {show}")
-    ids, statuses = (event.table[name].to_pylist() for name in ("cell_id", "status"))
-    missing = [(ids[index], statuses[index]) for index in session.chosen if statuses[index] != "succeeded"]
+    chosen = session.chosen_rows(event.table)
+    ids, statuses = (chosen[name].to_pylist() for name in ("cell_id", "status"))
+    missing = [(id_, status) for id_, status in zip(ids, statuses, strict=True) if status != "succeeded"]
     if not missing:
         return
     if session.entry and session.schedule.done:
         console.say(f"without --stage the same command finishes the {len(missing)} cells that are missing")
         return
-    show_missing(event.table, {ids[index] for index in session.chosen})
+    show_missing(chosen)
     tried = [cell for cell, status in missing if status in ("failed", "blocked")]
     again = "the same command tries them again" if tried and not event.ended_early else "the same command goes on"
     command = session.command("run", *session.selection, *session.options)

@@ -1,7 +1,8 @@
 """Which steps cost alike, so that one that is finished tells how long another will take.
 
 Two steps do if nothing tells them apart but what is drawn at random, neither in their stages, versions and configs nor
-in those of all that they read: a step on one model, data set or setting says nothing of another.
+in those of all that they read: a step on one model, data set or setting says nothing of another. The trials of a study
+are taken to cost alike, whatever was chosen: what those to come will choose is not known.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Likeness:
             points = plan.at[entry.first : entry.last]
             columns = [np.array(own, np.int32)[entry.own[points]]]
             for source in entry.sources:
-                firsts = plan.by_entry[source.entry].groups[source.at[points]]
+                firsts = plan.by_entry[source.entry].places[source.at[points]]
                 columns.append(np.where(firsts >= 0, self.classes[firsts], -1))
             rows, inverse = _distinct(columns)
             works = list(spelled)

@@ -56,7 +56,7 @@ def show(session: Session, cell: str, entry: str | None = None) -> dict[str, Any
     found = plan.cell(index)
     if entry is not None and entry not in found.steps:
         raise SweepError([Problem("--stage", "", f"the cell has no entry {entry!r}; {nearest(entry, found.steps)}")])
-    results = Results(plan, store, schedule)
+    results = Results(plan, store, schedule, session.studies)
     results.read_failures()
     status, _ = results.status_of(index)
     artifacts = CellArtifacts(schedule, store, found)

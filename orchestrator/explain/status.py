@@ -25,7 +25,7 @@ def status(session: Session) -> dict[str, Any]:
     Raises:
         StoreError: the store cannot be read.
     """
-    results = Results(session.plan, session.store, session.schedule)
+    results = Results(session.plan, session.store, session.schedule, session.studies)
     results.read_failures()
     of_all = results.statuses()
     statuses = [of_all[index] for index in session.chosen]

@@ -46,7 +46,7 @@ def explain(session: Session, text: str) -> dict[str, Any]:
     plan, store, schedule = session.plan, session.store, session.schedule
     index = find_cell(plan, text)
     cell = plan.cell(index)
-    results = Results(plan, store, schedule)
+    results = Results(plan, store, schedule, session.studies)
     results.read_failures()
     status, failure = results.status_of(index)
     reasons = Reasons(schedule, store, results.failures)

@@ -45,7 +45,7 @@ def divide(
 
 def reach(plans: Iterable[Plan]) -> set[Artifact]:
     """Collect all steps of some sweeps."""
-    return {plan.address(number) for plan in plans for number in range(len(plan))}
+    return {plan.address(number) for plan in plans for number in plan.known}
 
 
 def droppable(plans: Sequence[Plan], drops: Iterable[str], whole: Set[Artifact]) -> set[Artifact]:

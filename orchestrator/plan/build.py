@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from orchestrator.keys import digest, digest_of
-from orchestrator.plan.columns import Columns, EntryPlan, Plan, Source, identity_of
-from orchestrator.plan.grid import Grid, Numbers
+from orchestrator.keys import digest_of
+from orchestrator.plan.columns import Plan
+from orchestrator.plan.entries import Columns, EntryPlan, Feeds, Source, identity_of
+from orchestrator.plan.grid import Grid, Mask, Numbers
 from orchestrator.plan.wiring import ResolvedEntry, WiredEntry, resolve_entries
 from orchestrator.sweep.problems import DocPath, Problem, SweepError
+from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
 
 
@@ -29,6 +31,8 @@ def build_plan(spec: SweepSpec) -> Plan:
     kept = np.ones(grid.size(grid.all), np.bool_)
     for pattern in spec.exclude:
         kept &= ~grid.where(pattern)
+    if spec.searched:
+        kept &= possible(spec, grid)
     points: Numbers = np.flatnonzero(kept).astype(np.int32)
     if not len(points):
         raise SweepError([spec.problem(("exclude",), "every cell is excluded, nothing is left to run")])
@@ -38,6 +42,22 @@ def build_plan(spec: SweepSpec) -> Plan:
     if builder.problems:
         raise SweepError(list(builder.problems.values()))
     return Plan(spec, grid, points, builder.columns, wiring.targets)
+
+
+def possible(spec: SweepSpec, grid: Grid) -> Mask:
+    """Return the mask of the points that a search can reach: of as many trials as each study may have."""
+    search = spec.searched
+    assert search is not None, "only searches have trials"
+    reached: Mask = np.zeros(grid.size(grid.all), np.bool_)
+    axes = grid.axes(frozenset(spec.study_axes))
+    for point in range(grid.size(axes)):
+        coords = grid.coords(axes, point)
+        trials = list(range(search.budget(coords)))
+        reached |= grid.where({**{axis: [label] for axis, label in coords.items()}, TRIAL: trials})
+    over = search.objective.over
+    # Fresh values of one axis go with those of the others that trials are chosen by, where they have no fresh ones.
+    fresh = {axis: search.fresh.get(axis, values) for axis, values in over.items()}
+    return reached & (grid.where(over) | (grid.where(fresh) if search.fresh else False))
 
 
 #: Placeholder for a key; no JSON holds a bare zero byte.
@@ -64,15 +84,17 @@ class _Builder:
             for name, source in sorted(written.inputs.items())
         )
         groups: Numbers = np.full(grid.size(wired.axes), -1, np.int32)
+        is_open = TRIAL in (grid.names[axis] for axis in wired.axes) and self.spec.searched is not None
         entry = EntryPlan(wired, grid.project(wired.axes, wired.own), sources, groups, len(self.columns.keys))
+        entry.open, entry.places = is_open, groups.copy() if is_open else groups
         # Points that only excluded cells would use are left out.
         reached = np.zeros(grid.size(wired.axes), np.bool_)
         reached[grid.project(grid.all, wired.axes)[self.points]] = True
         used: Numbers = np.flatnonzero(reached).astype(np.int32)
-        firsts = [self.columns.entries[source.entry].groups[source.at[used]] for source in sources]
+        firsts = [self.columns.entries[source.entry].places[source.at[used]] for source in sources]
         home = len(self.columns.entries)
         self.columns.entries[wired.name] = entry
-        if not self._add_all(home, entry, used, firsts):
+        if entry.open or not self._add_all(home, entry, used, firsts):
             self._add_each(home, entry, used, [column.tolist() for column in firsts])
         entry.last = len(self.columns.keys)
 
@@ -93,7 +115,7 @@ class _Builder:
             if -1 in groups or not (gathers or all(self.columns.size[first] == 1 for first in groups)):
                 return False
             keys = {
-                first: self.columns.keys[first] if self.columns.size[first] == 1 else self._group_key(first)
+                first: self.columns.keys[first] if self.columns.size[first] == 1 else self.columns.group_key(first)
                 for first in groups
             }
             of_inputs.append([keys[first] for first in column.tolist()])
@@ -123,7 +145,7 @@ class _Builder:
         stand_in: list[int] | None = None
         if written.otherwise:
             other = self.columns.entries[written.otherwise]
-            stand_in = other.groups[self.grid.project(wired.axes, other.wired.axes)[used]].tolist()
+            stand_in = other.places[self.grid.project(wired.axes, other.wired.axes)[used]].tolist()
         found = array("i")
         for position, (point, own) in enumerate(zip(used.tolist(), entry.own[used].tolist(), strict=True)):
             resolved = wired.resolved[own]
@@ -132,54 +154,34 @@ class _Builder:
             else:
                 firsts = [column[position] for column in columns]
                 found.append(self._group(home, entry, point, resolved, firsts))
-        entry.groups[used] = np.frombuffer(found, np.int32)
+        entry.places[used] = np.frombuffer(found, np.int32)
 
     def _group(self, home: int, entry: EntryPlan, point: int, resolved: ResolvedEntry, firsts: list[int]) -> int:
         """Return the first step of the group at a point; make the group unless there is one of the same identity."""
-        declared = resolved.stage.inputs
-        shards = resolved.shards
-        fixed: dict[str, str] = {}
-        sharded: dict[str, int] = {}
-        for source, first in zip(entry.sources, firsts, strict=True):
-            name = source.input
-            if first < 0:
-                if not declared[name].optional:
-                    self._note_missing(entry, point, name)
-                continue
-            size = self.columns.size[first]
-            if size == 1:
-                fixed[name] = self.columns.keys[first]
-            elif declared[name].many:
-                fixed[name] = self._group_key(first)
-            else:
-                if shards is not None and shards != size:
-                    # The number of steps is unknown, so nothing that reads them can be checked.
-                    message = f"the inputs are cut into different numbers of shards: {sorted({shards, size})}"
-                    self._note(("stages", entry.wired.name), message)
-                    raise SweepError(list(self.problems.values()))
-                sharded[name] = first
-                shards = size
-        if shards is not None and shards > 1 and entry.wired.name in self.reported:
-            self._require_declared(entry, resolved, shards)
+        feeds = Feeds(self.columns, entry, resolved, firsts)
+        for name in feeds.missing:
+            self._note_missing(entry, point, name)
+        if feeds.uneven:
+            # The number of steps is unknown, so nothing that reads them can be checked.
+            message = f"the inputs are cut into different numbers of shards: {feeds.uneven}"
+            self._note(("stages", entry.wired.name), message)
+            raise SweepError(list(self.problems.values()))
+        if feeds.shards > 1 and entry.wired.name in self.reported:
+            self._require_declared(entry, resolved, feeds.shards)
         made = len(self.columns.keys)
-        for shard in range(shards or 1):
-            inputs = fixed
-            if sharded:
-                inputs = dict(
-                    sorted((fixed | {name: self.columns.keys[at + shard] for name, at in sharded.items()}).items())
-                )
-            identity = identity_of(resolved.of_shard(shard)[1], inputs, resolved)
-            key = digest_of(identity)
-            known = self.columns.index.setdefault(key, made + shard)
-            if known != made + shard:
-                # Then the whole group is known: the identities of its shards differ from the first in the same way.
-                assert shard == 0, "two groups cannot share some of their shards"
-                return known
+        keys = [""] * feeds.shards if entry.open else feeds.keys(resolved)
+        known = made if entry.open else self.columns.index.get(keys[0], made)
+        if known != made:
+            # Then the whole group is known: the identities of its shards differ from the first in the same way.
+            return known
+        for shard, key in enumerate(keys):
+            if key:
+                self.columns.index[key] = made + shard
             self.columns.keys.append(key)
             self.columns.home.append(home)
             self.columns.at.append(point)
             self.columns.shard.append(shard)
-            self.columns.size.append(shards or 1)
+            self.columns.size.append(feeds.shards)
         return made
 
     def _require_declared(self, entry: EntryPlan, resolved: ResolvedEntry, shards: int) -> None:
@@ -195,13 +197,6 @@ class _Builder:
                 " the stage's config (`Metric(…, shards=…)`)"
             )
             self._note(("stages", entry.wired.name), message)
-
-    def _group_key(self, first: int) -> str:
-        """Return the digest of the keys of a group, in order."""
-        found = self.columns.group_keys.get(first)
-        if found is None:
-            found = self.columns.group_keys[first] = digest(self.columns.keys[first : first + self.columns.size[first]])
-        return found
 
     def _note(self, path: DocPath, message: str) -> None:
         if path not in self.problems:

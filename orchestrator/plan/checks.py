@@ -8,11 +8,20 @@ from itertools import product
 from typing import Any
 
 from orchestrator.plan.dependencies import order, own_axes
-from orchestrator.plan.references import UnresolvedError, axes_of, is_reference, reference_problems, substitute
+from orchestrator.plan.references import (
+    UnresolvedError,
+    axes_of,
+    is_reference,
+    is_searched,
+    reference_problems,
+    references,
+    substitute,
+)
 from orchestrator.study import StageError
 from orchestrator.study.function_stage import FunctionStage
 from orchestrator.sweep.load import pattern_problems
 from orchestrator.sweep.problems import DocPath, Problem, told
+from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
 from orchestrator.types import RESERVED_NAMES, Scalar
@@ -47,6 +56,7 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     # A part that was not understood may use an axis.
     if spec.stages and not unresolved and spec.understood("stages"):
         problems += _unused_axis_problems(spec)
+        problems += _unread_field_problems(spec)
     return problems
 
 
@@ -82,7 +92,12 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
         for name in owners
         if (reason := _unfit_column(name))
     ]
+    problems += _direction_problems(spec)
     folded = {name.lower(): name for name in owners}
+    for field in spec.searched.space if spec.searched else ():
+        if name := folded.get(field.lower()):
+            message = f"is also the metric {name!r}, which would be one column; rename the field"
+            problems.append(spec.problem(("search", str(spec.search_name), "space", field), message))
     for axis in spec.axes:
         if name := folded.get(axis.lower()):
             owner = min(owners[name])
@@ -92,6 +107,7 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
     named: list[tuple[DocPath, str]] = [
         *((("summary", "metrics", index), metric) for index, metric in enumerate(spec.summary.metrics)),
         *((("summary", "better", metric), metric) for metric in spec.summary.better),
+        *_searched_metrics(spec),
     ]
     for where, name in named:
         if name not in owners:
@@ -100,6 +116,28 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
             message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
             problems.append(spec.problem(where, message))
     return problems
+
+
+def _searched_metrics(spec: SweepSpec) -> list[tuple[DocPath, str]]:
+    """Return where the search names metrics, and which."""
+    search, where = spec.searched, ("search", spec.search_name or "")
+    if search is None:
+        return []
+    named = [((*where, "objective", "metric"), metric) for metric in search.objective.metrics]
+    return [*named, *(((*where, "constraints", metric), metric) for metric in search.constraints)]
+
+
+def _direction_problems(spec: SweepSpec) -> list[Problem]:
+    """Find the directions of an objective that contradict those of the summary."""
+    if spec.searched is None:
+        return []
+    objective = spec.searched.objective
+    path = ("search", str(spec.search_name), "objective", "better")
+    return [
+        spec.problem(path, f"is {better} for {metric!r}, but summary.better says {spec.summary.better[metric]}")
+        for metric, better in zip(objective.metrics, objective.directions, strict=True)
+        if spec.summary.better.get(metric, better) != better
+    ]
 
 
 def _unfit_column(name: str) -> str | None:
@@ -128,6 +166,9 @@ def _reference_problems(spec: SweepSpec, name: str) -> list[Problem]:
         problems += told(reference_problems(spec, ("stages", name, part), value))
         if isinstance(value, str) and part in ("when", "shards") and not is_reference(value):
             message = f"{value!r} is neither a value nor a reference ($axis.field)"
+            problems.append(spec.problem(("stages", name, part), message))
+        if part != "config" and is_searched(spec, value):
+            message = "is part of the plan, so it cannot be searched for; search over values of configs"
             problems.append(spec.problem(("stages", name, part), message))
     return problems
 
@@ -257,7 +298,24 @@ def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
             f"no stage uses ${axis}, so its values would repeat the same cells; use it in a config, or remove the axis",
         )
         for axis in spec.axes
-        if axis not in used
+        if axis not in used and not (axis == TRIAL and spec.search)
+    ]
+
+
+def _unread_field_problems(spec: SweepSpec) -> list[Problem]:
+    """Find the fields of a search that no config reads, so that all their values would be the same trial."""
+    read = [text[1:].split(".") for entry in spec.stages.values() for _, text in references(entry.config)]
+    mine = [fields for head, *fields in read if head == spec.search_name]
+    if spec.searched is None or [] in mine:
+        return []
+    return [
+        spec.problem(
+            ("search", str(spec.search_name), "space", name),
+            f"no config reads ${spec.search_name}.{name}, so its values would repeat the same trial; "
+            f"write ${spec.search_name}.{name} where it belongs, or remove the field",
+        )
+        for name in spec.searched.space
+        if [name] not in [fields[:1] for fields in mine]
     ]
 
 

@@ -7,52 +7,20 @@ columns. `Plan.step` and `Plan.cell` make the objects that other modules use, on
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, overload
 
 import numpy as np
 
 from orchestrator.keys import canonical_json, digest, digest_of
+from orchestrator.plan.entries import Columns, EntryPlan, identity_of
 from orchestrator.plan.grid import Grid, Mask, Numbers
-from orchestrator.plan.wiring import ResolvedEntry, WiredEntry
+from orchestrator.plan.wiring import ResolvedEntry
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Artifact, Cell, Scalar, Step
 from workers.stage import Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The entry that feeds an input of another entry."""
-
-    input: str
-    entry: str
-    at: Numbers
-    """Point of the source's axes for each point of the entry's axes."""
-
-
-@dataclass(slots=True)
-class EntryPlan:
-    """An entry of the plan, with one column element per point of its axes."""
-
-    wired: WiredEntry
-    own: Numbers
-    """Point of its own axes for each point of its axes."""
-    sources: tuple[Source, ...]
-    """Sorted by input."""
-    groups: Numbers
-    """First step of the group (the steps of all shards, in order) for each point of its axes; -1 if none."""
-    first: int
-    """Its steps are `first` … `last` - 1; a group lies in another entry if that has a step of the same identity."""
-    last: int = 0
-
-    def resolved_at(self, point: int) -> ResolvedEntry:
-        """Return the resolved entry at a point of its axes where it exists."""
-        found: ResolvedEntry | None = self.wired.resolved[self.own[point]]
-        assert found is not None, "only existing steps are looked up"
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +32,13 @@ class Feed:
     size: int
 
 
-@dataclass(slots=True)
-class Columns:
-    """The columns of a plan under construction; one element per step, unless noted otherwise."""
-
-    entries: dict[str, EntryPlan] = field(default_factory=dict)
-    """Entries by name, in dependency order."""
-    keys: list[str] = field(default_factory=list)
-    index: dict[str, int] = field(default_factory=dict)
-    """Key -> step."""
-    home: array[int] = field(default_factory=lambda: array("i"))
-    """Position of its entry."""
-    at: array[int] = field(default_factory=lambda: array("i"))
-    """Point of the entry's axes."""
-    shard: array[int] = field(default_factory=lambda: array("i"))
-    size: array[int] = field(default_factory=lambda: array("i"))
-    """Number of steps in its group."""
-    group_keys: dict[int, str] = field(default_factory=dict)
-    """First step of a group that an input reads whole -> digest of the keys of the group."""
-
-
 class Plan:
     """The cells of a sweep and the steps that they share, every key included.
 
     Steps and cells are numbers, in order of the plan: every step comes after those it reads.
+
+    The plan of a search has a number for every cell and step that may come, but only those of suggested trials are
+    `decided`. It only ever gains by that (`orchestrator.plan.join`): what was decided never changes.
     """
 
     def __init__(
@@ -106,13 +57,17 @@ class Plan:
         self.wanted = tuple(name for name in self.entries if name in {*targets, *spec.results})
         """Targets and entries whose metrics are reported: a cell is finished when these are committed."""
         self.keys: Sequence[str] = columns.keys
+        self.decided: Mask = np.full(len(points), spec.searched is None)
+        """Which of the cells there are; the others may come."""
         self.home: Numbers = np.array(columns.home, np.int32)
         self.at: Numbers = np.array(columns.at, np.int32)
         self.shard: Numbers = np.array(columns.shard, np.int32)
         self.size: Numbers = np.array(columns.size, np.int32)
+        self.columns = columns
         self._index = columns.index
         self._group_keys = columns.group_keys
         self._of_cells: dict[str, Numbers] = {}
+        self._points_of: dict[str, Numbers] = {}
         self._dumped: dict[int, dict[str, Any]] = {}
         self._gathered: dict[tuple[int, int], tuple[Artifact, ...]] = {}
 
@@ -127,12 +82,19 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Digest that identifies the plan: of its axes, the points of its cells and the keys of its steps, in order."""
+        """Digest that identifies the plan: of its axes, the points of its cells and the keys of its steps, in order.
+
+        Of a search it has the grammar in the place of what is not decided at first.
+        """
         axes = canonical_json(
             [[name, list(labels)] for name, labels in zip(self.grid.names, self.grid.labels, strict=True)]
         )
         points = hashlib.sha256(self.points.tobytes()).hexdigest()
-        return digest_of("\n".join([axes, points, *self.keys]))
+        if self.spec.searched is None:
+            return digest_of("\n".join([axes, points, *self.keys]))
+        closed = [self.keys[number] for each in self.by_entry.values() if not each.open for number in each.steps]
+        search = canonical_json(self.spec.searched.model_dump(mode="json", by_alias=True))
+        return digest_of("\n".join([axes, points, search, *closed]))
 
     # --- steps
 
@@ -151,6 +113,11 @@ class Plan:
     def number(self, address: Artifact) -> int | None:
         """Return the step at an address; None if the sweep has no such step."""
         return self._index.get(address.key)
+
+    @property
+    def known(self) -> list[int]:
+        """The steps that have a key."""
+        return [number for number, key in enumerate(self.keys) if key]
 
     def gathered(self, key: str) -> int | None:
         """Return the first step of a group that an input reads whole, given the group's digest; None if unknown."""
@@ -205,12 +172,14 @@ class Plan:
         return f"{resolved.stage_name} {what}"
 
     def steps_of(self, cells: Mask | None = None, entries: Iterable[str] | None = None) -> Mask:
-        """Return the mask of the steps that cells consist of.
+        """Return the mask of the steps that cells consist of; of a search, those cells that are decided.
 
         Args:
             cells: mask over the cells; None for all.
             entries: names of the entries to look at; None for all.
         """
+        if self.spec.searched:
+            cells = self.decided if cells is None else cells & self.decided
         marked = np.zeros(len(self), np.bool_)
         for name in self.entries if entries is None else entries:
             groups = self.groups(name)
@@ -231,7 +200,7 @@ class Plan:
 
     @cached_property
     def users(self) -> Numbers:
-        """Number of cells that use each step."""
+        """Number of cells that use each step; of a search also those that may come, but for the steps of trials."""
         rows = np.sort(np.stack([self.groups(name) for name in self.entries]), axis=0)
         # An entry that stands in for another names the same group; the cell still uses it once.
         once = np.ones(rows.shape, np.bool_)
@@ -246,10 +215,21 @@ class Plan:
         """Return, for each cell, the first step of its group in an entry, or -1."""
         found = self._of_cells.get(name)
         if found is None:
-            entry = self.by_entry[name]
-            of_points = self.grid.project(self.grid.all, entry.wired.axes)
-            found = self._of_cells[name] = entry.groups[of_points[self.points]]
+            found = self._of_cells[name] = self.by_entry[name].groups[self.points_of(name)]
         return found
+
+    def points_of(self, name: str) -> Numbers:
+        """Return, for each cell, the point of the axes of an entry."""
+        found = self._points_of.get(name)
+        if found is None:
+            of_points = self.grid.project(self.grid.all, self.by_entry[name].wired.axes)
+            found = self._points_of[name] = of_points[self.points]
+        return found
+
+    @property
+    def open_entries(self) -> list[str]:
+        """The entries whose steps belong to trials, in dependency order."""
+        return [name for name, entry in self.by_entry.items() if entry.open]
 
     def cell_coords(self, index: int) -> dict[str, Scalar]:
         """Return the coordinates of a cell."""
@@ -322,25 +302,6 @@ class _Cells(Sequence[Cell]):
         if isinstance(chosen, int):
             return self._plan.cell(chosen)
         return [self._plan.cell(each) for each in chosen]
-
-
-def identity_of(config_identity: str, inputs: Mapping[str, str], resolved: ResolvedEntry) -> str:
-    """Return the canonical JSON that is hashed into a key, joined from parts that many steps share.
-
-    Args:
-        config_identity: canonical JSON of the config's identity.
-        inputs: input -> key, sorted by input.
-        resolved: the entry that it belongs to.
-    """
-    keys = ",".join([f'"{name}":"{key}"' for name, key in inputs.items()])
-    stage, origin = resolved.stage, resolved.stage.origin
-    end = f'"stage":"{resolved.stage_name}"' + ("" if stage.version is None else f',"version":{stage.version}')
-    if origin is None:
-        return f'{{"config":{config_identity},"inputs":{{{keys}}},{end}}}'
-    # Of a stage that is not this package's: where it comes from, and without a version its source.
-    source = f'"source":"{origin.source}",' if stage.version is None else ""
-    begin = f'{{"config":{config_identity},"function":"{stage.function}","inputs":{{{keys}}}'
-    return f'{begin},"namespace":"{origin.namespace}",{source}{end}}}'
 
 
 def cell_id(coords: Mapping[str, Scalar]) -> str:

@@ -34,7 +34,7 @@ def priorities(plan: Plan) -> Numbers:
     order: Numbers = np.arange(len(plan), dtype=np.int32)
     for entry in plan.by_entry.values():
         points = plan.at[entry.first : entry.last]
-        columns = [plan.by_entry[source.entry].groups[source.at[points]] for source in entry.sources]
+        columns = [plan.by_entry[source.entry].places[source.at[points]] for source in entry.sources]
         columns.sort(key=lambda column: len(np.unique(column)))
         if columns:
             # The last of the keys is the first that counts; lexsort is stable.

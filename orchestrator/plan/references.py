@@ -1,4 +1,4 @@
-"""References, `$axis` and `$axis.field`: the only thing in a sweep file that is not written out."""
+"""References, `$axis`, `$axis.field` and `$search.field`: the only thing in a sweep file that is not written out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.sweep.problems import DocPath, Problem
+from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
 from orchestrator.types import Scalar
@@ -18,6 +19,10 @@ class UnresolvedError(LookupError):
         super().__init__(name)
         self.name = name
         """Name of the axis or field that does not exist."""
+
+
+class AbsentError(UnresolvedError):
+    """A reference to a field of the search that does not exist with the values of the others."""
 
 
 def is_reference(value: Any) -> bool:
@@ -38,13 +43,27 @@ def references(value: Any, where: DocPath = ()) -> Iterator[tuple[DocPath, str]]
 
 
 def axes_of(spec: SweepSpec, value: Any) -> frozenset[str]:
-    """Return the axes that a value depends on."""
+    """Return the axes that a value depends on; what is searched for depends on the trial of its study."""
     heads = {text[1:].split(".")[0] for _, text in references(value)}
+    if spec.search_name in heads:
+        heads |= {*spec.study_axes, TRIAL}
     return frozenset(heads & set(spec.axes))
 
 
-def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Scalar]) -> Any:
+def is_searched(spec: SweepSpec, value: Any) -> bool:
+    """Tell whether a value refers to what is searched for."""
+    return spec.search_name is not None and any(
+        text[1:].split(".")[0] == spec.search_name for _, text in references(value)
+    )
+
+
+def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Any]) -> Any:
     """Return the value with every reference replaced by what it refers to.
+
+    Args:
+        spec: the sweep.
+        value: what is written.
+        coords: axis -> label; and under the name of a search its values (`Search.meant`).
 
     Raises:
         UnresolvedError: a reference has no value.
@@ -58,15 +77,20 @@ def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Scalar]) -> Any
     return value
 
 
-def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> Any:
-    """Return the value of a reference.
+def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Any]) -> Any:
+    """Return the value of a reference; `substitute` explains the coordinates.
 
     Raises:
+        AbsentError: it is a field of the search that does not exist here.
         UnresolvedError: there is no such axis or field.
     """
     head, *fields = reference[1:].split(".")
     if head == "data" and spec.data is not None:
         value = spec.data
+    elif spec.searched and head == spec.search_name and head in coords:
+        value = coords[head]
+        if fields and fields[0] in spec.searched.space and fields[0] not in value:
+            raise AbsentError(fields[0])
     elif head in spec.axes:
         value = spec.value(head, coords[head])
     else:
@@ -83,6 +107,8 @@ def origin_of(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> 
     head, *fields = reference[1:].split(".")
     if head == "data":
         return ("data", *fields)
+    if head == spec.search_name:
+        return ("search", head, "space", *fields)
     values, label = spec.axes[head], coords[head]
     return ("axes", head, values.index(label) if isinstance(values, list) else str(label), *fields)
 
@@ -93,10 +119,14 @@ def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> Iterator[
         head, *fields = text[1:].split(".")
         if not (spec.understood("axes", head) and (head != "data" or spec.understood("data"))):
             continue
-        if head == "data" and spec.data is None:
+        if spec.searched and head == spec.search_name:
+            if fields and fields[0] not in spec.searched.space:
+                hint = nearest(fields[0], spec.searched.space)
+                yield spec.problem(path, f"{text}: the space of the search has no {fields[0]!r}; {hint}")
+        elif head == "data" and spec.data is None:
             yield spec.problem(path, f"{text} refers to data:, which the sweep does not have")
         elif head != "data" and head not in spec.axes:
-            hint = nearest(head, [*spec.document.value["axes"], "data"])
+            hint = nearest(head, [*spec.axes, *spec.search, "data"])
             yield spec.problem(path, f"{text} refers to no axis; {hint}")
         elif head != "data" and fields and isinstance(spec.axes[head], list):
             yield spec.problem(path, f"{text}: the values of {head!r} are plain, they have no fields; write ${head}")

@@ -13,10 +13,20 @@ from orchestrator.keys import UnhashableValueError, canonical_json
 from orchestrator.plan.checks import entry_problems, is_shard_count, metric_problems
 from orchestrator.plan.dependencies import order, own_axes, sources, targets
 from orchestrator.plan.grid import Axes, Grid
-from orchestrator.plan.references import UnresolvedError, is_reference, origin_of, references, resolve, substitute
+from orchestrator.plan.references import (
+    AbsentError,
+    UnresolvedError,
+    is_reference,
+    is_searched,
+    origin_of,
+    references,
+    resolve,
+    substitute,
+)
 from orchestrator.study import StageError
 from orchestrator.study.function_stage import FunctionConfig, stage_name
 from orchestrator.sweep.problems import MISSING, UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
+from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import RUNTIME_FIELDS, SweepSpec
 from orchestrator.types import Scalar
 from workers.config import Config
@@ -53,7 +63,8 @@ class WiredEntry:
     axes: Axes
     """Own axes, and those of all entries that feed it."""
     resolved: tuple[ResolvedEntry | None, ...]
-    """The entry at each point of its own axes; None where `when` is false."""
+    """The entry at each point of its own axes; None where `when` is false. Where it reads what is searched for, a
+    stand-in with the lowest or first values, the same for all trials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +134,19 @@ def _resolve_points(
     own = grid.axes(own_axes(spec, name))
     problems: dict[Problem, None] = {}
     resolved: list[ResolvedEntry | None] = []
+    searched = is_searched(spec, spec.stages[name].config)
+    stand_ins: dict[tuple[Scalar, ...], ResolvedEntry | None] = {}
     for point in range(grid.size(own)):
+        coords = grid.coords(own, point)
+        rest = tuple(label for axis, label in coords.items() if axis != TRIAL)
         try:
-            resolved.append(_resolve(spec, name, grid.coords(own, point)))
+            if searched and rest in stand_ins:
+                resolved.append(stand_ins[rest])
+            elif searched:
+                stand_ins[rest] = _stand_in(spec, name, coords)
+                resolved.append(stand_ins[rest])
+            else:
+                resolved.append(resolve_at(spec, name, coords))
         except UnresolvedError:
             pass
         except SweepError as error:
@@ -133,8 +154,22 @@ def _resolve_points(
     return tuple(resolved) if len(resolved) == grid.size(own) else None, list(problems)
 
 
-def _resolve(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> ResolvedEntry | None:
-    """Resolve an entry at its own coordinates; return None if it does not exist there.
+def _stand_in(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> ResolvedEntry | None:
+    """Resolve an entry with the lowest values of the search, and make sure that it can be with others.
+
+    Raises:
+        SweepError: its config is not valid with some of them.
+        UnresolvedError: a mistake that is reported elsewhere hides what it is.
+    """
+    search, found = spec.searched, []
+    assert search is not None, "the entry reads it"
+    for values in search.samples({axis: coords[axis] for axis in spec.study_axes}):
+        found.append(resolve_at(spec, name, {**coords, str(spec.search_name): search.meant(values)}))
+    return found[0]
+
+
+def resolve_at(spec: SweepSpec, name: str, coords: Mapping[str, Any]) -> ResolvedEntry | None:
+    """Resolve an entry at its own coordinates (`substitute` explains them); return None if it does not exist there.
 
     Raises:
         SweepError: its config is not valid.
@@ -162,7 +197,7 @@ def _resolve(spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> Resolv
 class _MergedConfig:
     """The merged layers of an entry's config; every field remembers where it was written."""
 
-    def __init__(self, spec: SweepSpec, name: str, coords: Mapping[str, Scalar]) -> None:
+    def __init__(self, spec: SweepSpec, name: str, coords: Mapping[str, Any]) -> None:
         self._spec = spec
         self._name = name
         self._coords = coords
@@ -204,6 +239,9 @@ class _MergedConfig:
                 self._value[name] = substitute(self._spec, value, self._coords)
                 self._written[name] = (written, value)
                 self._unknown.discard(name)
+            except AbsentError:
+                # With these values of the others it has no meaning, as if it were not written.
+                continue
             except UnresolvedError:
                 self._value[name] = None
                 self._written[name] = (written, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def results_schema(plan: Plan, found: Iterable[str] = ()) -> pa.Schema:
         [
             pa.field("cell_id", pa.string(), nullable=False),
             *(pa.field(axis, column_type(plan.spec, axis), nullable=False) for axis in plan.spec.axes),
+            *_trial_fields(plan.spec),
             pa.field("status", pa.string(), nullable=False),
             pa.field("error_class", pa.string()),
             pa.field("error", pa.string()),
@@ -59,13 +60,29 @@ def results_schema(plan: Plan, found: Iterable[str] = ()) -> pa.Schema:
             "axes": json.dumps({axis: list(plan.spec.labels(axis)) for axis in plan.spec.axes}),
             "metrics": json.dumps(metrics),
             "unaveraged": json.dumps(unaveraged_metrics(plan)),
-        },
+        }
+        | ({"space": json.dumps(list(plan.spec.searched.fields))} if plan.spec.searched else {}),
     )
+
+
+def _trial_fields(spec: SweepSpec) -> Iterator[pa.Field]:
+    """Make the columns that only the table of a search has: the study, what became of the trial, its values."""
+    if spec.searched is None:
+        return
+    yield pa.field("study", pa.string(), nullable=False)
+    yield pa.field("trial_state", pa.string(), nullable=False)
+    for name, field in spec.searched.fields.items():
+        kind = pa.float64() if field.float_ else pa.int64() if field.int_ else type_of(field.labels)
+        yield pa.field(name, kind)
 
 
 def column_type(spec: SweepSpec, axis: str) -> pa.DataType:
     """Return the type of the column of an axis; whole numbers beside others are floats, so that 10 is shown as 10.0."""
-    labels: tuple[Scalar, ...] = spec.labels(axis)
+    return type_of(spec.labels(axis))
+
+
+def type_of(labels: Iterable[Scalar]) -> pa.DataType:
+    """Return the type of a column of some values."""
     kinds: Mapping[type, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     found = {type(label) for label in labels}
     if found == {int, float}:

@@ -12,14 +12,15 @@ from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Attempt
 
 #: What may have become of a cell.
-STATUSES = ("succeeded", "running", "pending", "blocked", "failed")
+STATUSES = ("succeeded", "running", "pending", "blocked", "failed", "undecided")
 
 
 def status_codes(schedule: Schedule, stopped: Collection[str], cells: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     """Derive the status of cells from the states of their steps.
 
-    A cell is succeeded (its targets are committed); else failed (a step of its own failed); else blocked (a shared step
-    failed, or a stage that it needs was stopped by the breaker); else running; else pending.
+    A cell that may come, but of whose trial nothing is known yet, is undecided. Else a cell is succeeded (its targets
+    are committed); else failed (a step of its own failed); else blocked (a shared step failed, or a stage that it needs
+    was stopped by the breaker); else running; else pending.
 
     Args:
         schedule: with the states of all steps.
@@ -53,6 +54,7 @@ def status_codes(schedule: Schedule, stopped: Collection[str], cells: npt.NDArra
     codes[marks["blocked"]] = STATUSES.index("blocked")
     codes[marks["own"]] = STATUSES.index("failed")
     codes[~marks["missing"]] = STATUSES.index("succeeded")
+    codes[~plan.decided[cells]] = STATUSES.index("undecided")
     return codes
 
 

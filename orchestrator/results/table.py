@@ -17,6 +17,7 @@ from orchestrator.results.parquet import results_schema
 from orchestrator.results.status import STATUSES, failure_of, status_codes
 from orchestrator.run.failures import read_failures, stopped_entries
 from orchestrator.run.schedule import Schedule, State
+from orchestrator.search.studies import Measured, Studies
 from orchestrator.store import DamagedArtifactError, Store
 from orchestrator.types import Attempt
 from workers.metric import Metric, over_shards
@@ -38,9 +39,10 @@ class Results:
     Manifests are read once; a table can be made from here at any moment of a run.
     """
 
-    def __init__(self, plan: Plan, store: Store, schedule: Schedule) -> None:
+    def __init__(self, plan: Plan, store: Store, schedule: Schedule, studies: Studies | None = None) -> None:
         """Start with nothing read."""
         self.plan = plan
+        self.studies = studies or Studies(plan)
         self.store = store
         self.schedule = schedule
         self.failures: dict[int, Attempt] = {}
@@ -78,16 +80,18 @@ class Results:
             self.failures[number] = attempt
 
     def table(self) -> pa.Table:
-        """Make the table: one row per cell, in the order of the plan."""
+        """Make the table: one row per cell, in the order of the plan; cells that may come have none."""
         self._read_manifests()
-        return self.rows(range(len(self.plan.points)))
+        return self.rows(np.flatnonzero(self.plan.decided).tolist())
 
     def rows(self, cells: Sequence[int]) -> pa.Table:
         """Make the rows of some cells, as far as attempts were noted or manifests were read."""
+        self._users: list[int] = self.plan.users.tolist()
+        trials = self._trials(cells)
         chosen = np.asarray(cells, np.int64)
         groups = [(name, self.plan.groups(name)[chosen].tolist()) for name in self.plan.entries]
         rows = [
-            self._row(index, [(name, each[position]) for name, each in groups], status, failure)
+            self._row(index, [(name, each[position]) for name, each in groups], status, failure) | trials.get(index, {})
             for position, (index, (status, failure)) in enumerate(zip(cells, self.statuses(cells), strict=True))
         ]
         schema = results_schema(self.plan, sorted(self._found)) if self._undeclared else self._schema
@@ -159,13 +163,66 @@ class Results:
             "undefined": "; ".join(f"{metric}: {reason}" for metric, reason in undefined.items()) or None,
         }
 
+    # --- trials
+
+    def measured(self, cell: int) -> Measured:
+        """Return what is known of a cell of a trial, as far as attempts were noted or manifests were read."""
+        metrics: dict[str, float] = {}
+        seconds: dict[int, float] = {}
+        missing = not self.plan.decided[cell]
+        for name in self.plan.entries:
+            first = int(self.plan.groups(name)[cell])
+            if first < 0:
+                continue
+            numbers = range(first, first + self._sizes[first])
+            states = [self.schedule.states[number] for number in numbers]
+            finished = [each for number in numbers if (each := self._finished.get(number))]
+            took = {number: self._finished[number].seconds for number in numbers if number in self._finished}
+            if self.plan.by_entry[name].open:
+                if State.FAILED in states:
+                    failure = self.failures.get(numbers[states.index(State.FAILED)])
+                    return Measured("failed", why=(failure.error_class if failure else None) or "unknown")
+                seconds |= took
+            if name in self.plan.wanted:
+                missing = missing or any(state != State.COMMITTED for state in states)
+            if name in self._declared and len(finished) == len(numbers):
+                metrics |= self._metrics(name, finished)
+        return Measured("waiting", seconds=seconds) if missing else Measured("succeeded", metrics, seconds=seconds)
+
+    def join(self, steps: Sequence[int]) -> None:
+        """Read the manifests of steps that are new in the plan, as far as they are committed."""
+        if any(self.schedule.states[number] == State.COMMITTED for number in steps):
+            self._read_manifests()
+
+    def _trials(self, cells: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return the columns of the trials of some cells; a value that does not exist in one is missing."""
+        found: dict[int, dict[str, Any]] = {}
+        states: dict[tuple[int, int], dict[str, Any]] = {}
+        for cell in cells if self.studies.all else ():
+            position, number = self.studies.of_cell[cell]
+            study = self.studies.all[position]
+            if (position, number) not in states:
+                suggestion = study.history.suggestions[number]
+                trial = study.ended.get(number) or study.trial(suggestion, self)
+                states[position, number] = {"study": study.name, "trial_state": trial.state, **suggestion.values}
+            found[cell] = states[position, number]
+        return found
+
     def _metrics(self, entry: str, shards: Sequence[_Finished]) -> Mapping[str, float]:
         """The metrics of an entry of which all shards are finished."""
         if len(shards) == 1:
             return shards[0].metrics
         return over_shards(self._declared[entry], [shard.metrics for shard in shards])
 
-    def _read_manifests(self) -> None:
+    def look(self) -> None:
+        """Read the manifests of finished cells, and change nothing: those that are damaged do not count.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._read_manifests(discard=False)
+
+    def _read_manifests(self, discard: bool = True) -> None:
         """Read what was committed since the last time, and set aside what is damaged; may be called again if it fails.
 
         Raises:
@@ -175,6 +232,8 @@ class Results:
         numbers = {self.plan.address(number): number for number in unread if number not in self._finished}
         for address, found in self.store.manifests(numbers.keys()).items():
             number = numbers[address]
+            if isinstance(found, DamagedArtifactError) and not discard:
+                continue
             if isinstance(found, DamagedArtifactError):
                 self.store.discard(address)
                 self.schedule.states[number] = State.PENDING
@@ -206,14 +265,14 @@ class Results:
 
     @cached_property
     def _of_interest(self) -> Mask:
-        """The steps that rows speak of: those whose metrics are reported, and those of one cell alone."""
+        """The steps that rows speak of: those whose metrics are reported, those of one cell alone, those of trials."""
         marked: Mask = (self.plan.users == 1) | self.plan.steps_of(entries=frozenset(self._declared))
+        for name, entry in self.plan.by_entry.items():
+            if entry.open:
+                marked[entry.first : entry.last] = True
+            elif name in self._declared:
+                self.plan.mark(marked, entry.groups)
         return marked
-
-    @cached_property
-    def _users(self) -> list[int]:
-        users: list[int] = self.plan.users.tolist()
-        return users
 
     @cached_property
     def _sizes(self) -> list[int]:

@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +36,12 @@ _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
 
 
 def run_plan(
-    schedule: Schedule, store: Store, executor: Executor, code_commit: str, driver: str | None = None
+    schedule: Schedule,
+    store: Store,
+    executor: Executor,
+    code_commit: str,
+    driver: str | None = None,
+    grow: Callable[[], Sequence[int]] = tuple,
 ) -> Iterator[Attempt | None]:
     """Run all needed steps; yield every attempt as it ends, and None when none has ended for half a second.
 
@@ -49,17 +54,27 @@ def run_plan(
         executor: runs the steps.
         code_commit: the commit that manifests and attempts record.
         driver: unique id of this run in the store; drawn at random if None.
+        grow: called whenever attempts have ended; returns the steps that the schedule was given since, which are run
+            too. Without it the schedule is all there is.
 
     Raises:
         ExecutorLostError: the executor can run nothing any more.
         StoreError: the histories of earlier attempts cannot be read; or, when all running steps have ended, the store
             was away for too long or takes no writes.
     """
-    return _Loop(schedule, store, executor, code_commit, driver or secrets.token_hex(8)).run()
+    return _Loop(schedule, store, executor, code_commit, driver or secrets.token_hex(8), grow).run()
 
 
 class _Loop:
-    def __init__(self, schedule: Schedule, store: Store, executor: Executor, code_commit: str, driver: str) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        store: Store,
+        executor: Executor,
+        code_commit: str,
+        driver: str,
+        grow: Callable[[], Sequence[int]],
+    ) -> None:
         self.schedule = schedule
         self.plan = schedule.plan
         self.store = store
@@ -82,6 +97,7 @@ class _Loop:
         self.runtimes: dict[tuple[Scalar | None, ...], Runtime] = {}
         """Cache of `_runtime`, by entry and its coordinates on the axes that its rules name."""
         self.driver = driver
+        self.grow = grow
         self.stillness = Stillness()
         self.stale: dict[int, str] = {}
         """Step that another driver computed -> its claim, which has expired."""
@@ -98,6 +114,9 @@ class _Loop:
     def run(self) -> Iterator[Attempt | None]:
         while True:
             self._requeue_due()
+            if not self.schedule.stopped:
+                for number in self.grow():
+                    self.ready.add(number)
             self._submit()
             if not self.running:
                 if not self.backoff or self.schedule.stopped:
@@ -166,7 +185,9 @@ class _Loop:
 
     def _entries_in_order(self, numbers: list[int]) -> list[str]:
         """Return the entries in order of submission: those that use GPUs first, then those farthest from a target."""
-        firsts = {self.plan.entry_of(number): number for number in reversed(numbers)}
+        # Steps of an entry that has none yet may come.
+        firsts = {name: entry.first for name, entry in self.plan.by_entry.items() if entry.steps}
+        firsts |= {self.plan.entry_of(number): number for number in reversed(numbers)}
         gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
         height = heights(self.plan)
         return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -height[name]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -12,6 +12,7 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
 from orchestrator.plan.needed import needed_steps
 from orchestrator.store import Store
+from orchestrator.types import Manifest
 
 
 class State(IntEnum):
@@ -28,11 +29,15 @@ class State(IntEnum):
     """Computed by another driver."""
     UNNEEDED = 6
     """Not committed and not needed, because the steps that read it are committed."""
+    UNDECIDED = 7
+    """Of a trial that is not suggested yet."""
 
     def __str__(self) -> str:
         return self.name.lower()
 
 
+#: States that are not told: what is not needed counts as committed, what is not decided is no step yet.
+_UNCOUNTED = (State.UNNEEDED, State.UNDECIDED)
 #: States of steps that have yet to end.
 _UNFINISHED = (State.PENDING, State.RUNNING, State.ELSEWHERE)
 
@@ -62,7 +67,9 @@ class Schedule:
         """Reason why no further steps are started; None if they are."""
         self.broken: dict[str, str] = {}
         """Entry that the breaker has stopped -> the reason."""
-        self._of_cells = plan.steps_of(cells) if cells is not None else np.ones(len(plan), np.bool_)
+        self._store = store
+        whole = cells is None and not plan.spec.searched
+        self._of_cells = np.ones(len(plan), np.bool_) if whole else plan.steps_of(cells)
         self._chosen = self._of_cells
         self.derive(plan.committed(store.committed(plan.stages)))
 
@@ -70,6 +77,8 @@ class Schedule:
         """(Re)compute the states and `needed` from the mask of the committed steps."""
         missing = needed_steps(self.plan, committed)
         self.codes[:] = State.UNNEEDED
+        if self.plan.spec.searched:
+            self.codes[[not key for key in self.plan.keys]] = State.UNDECIDED
         self.codes[missing] = State.PENDING
         self.codes[committed] = State.COMMITTED
         whole = self.cells is None and self.entry is None
@@ -77,6 +86,40 @@ class Schedule:
         if self.entry is not None:
             # Steps that depend on the entry are missing, but not requested now.
             self._chosen = self._of_cells & (self.needed | committed)
+
+    def join(self, cells: Sequence[int], made: Sequence[int]) -> list[int]:
+        """Take in cells that were decided now, and return the steps that must be run for them.
+
+        Args:
+            cells: positions in the plan.
+            made: the steps that are new in the plan (`orchestrator.plan.join`).
+
+        Raises:
+            StoreError: the store cannot be read; nothing was taken in.
+        """
+        plan, states = self.plan, self.states
+        addresses = {plan.address(number): number for number in made}
+        there = {each for each, found in self._store.manifests(addresses).items() if isinstance(found, Manifest)}
+        for address, number in addresses.items():
+            states[number] = State.COMMITTED if address in there else State.UNNEEDED
+        for name in plan.entries:
+            plan.mark(self._of_cells, plan.groups(name)[list(cells)])
+        frontier = [
+            number
+            for name in plan.wanted
+            for first in dict.fromkeys(plan.groups(name)[list(cells)].tolist())
+            if first >= 0
+            for number in range(first, first + int(plan.size[first]))
+        ]
+        joined: list[int] = []
+        while frontier:
+            number = frontier.pop()
+            if states[number] == State.UNNEEDED:
+                states[number] = State.PENDING
+                self.needed[number] = True
+                joined.append(number)
+                frontier += plan.parents(number)
+        return joined
 
     @property
     def committed(self) -> Mask:
@@ -96,7 +139,7 @@ class Schedule:
         table = np.bincount(joint, minlength=len(self.plan.entries) * kinds).reshape(-1, kinds)
         table[:, State.COMMITTED] += table[:, State.UNNEEDED]
         return {
-            name: {state: int(row[state]) for state in State if state is not State.UNNEEDED}
+            name: {state: int(row[state]) for state in State if state not in _UNCOUNTED}
             for name, row in zip(self.plan.entries, table, strict=True)
         }
 

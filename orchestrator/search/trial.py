@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,8 @@ class Trial:
     """When, in seconds since the epoch."""
     origin: str = ""
     """`defaults` or `start` where the sweep file asked for it."""
+    why: str = ""
+    """The error class of a failed trial, or what else was wrong with it."""
 
     @property
     def feasible(self) -> bool:
@@ -75,7 +78,11 @@ class Study:
     @cached_property
     def front(self) -> tuple[Trial, ...]:
         """The complete trials that keep to all constraints and than which no other is better in every respect."""
-        complete = [each for each in self.trials if each.state == "complete" and each.feasible]
+        complete = [
+            each
+            for each in self.trials
+            if each.state == "complete" and each.feasible and all(map(math.isfinite, each.objectives or ()))
+        ]
         signs = [1 if better == "higher" else -1 for better in self.search.objective.directions]
         points = [tuple(s * v for s, v in zip(signs, each.objectives or (), strict=True)) for each in complete]
         kept: list[Trial] = []

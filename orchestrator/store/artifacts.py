@@ -251,6 +251,22 @@ class Store(ABC):
             ]
         )
 
+    # --- studies
+
+    def studies(self) -> list[str]:
+        """List the studies that have records."""
+        return self._medium.names("studies")
+
+    def study_records(self, study: str, names: Iterable[str] | None = None) -> dict[str, bytes]:
+        """Read records of a study, by name; all that there are, or those of some names that are there."""
+        wanted = self._medium.names(f"studies/{study}") if names is None else names
+        found = self._medium.read({name: f"studies/{study}/{name}" for name in wanted})
+        return {name: content for name, content in found.items() if content is not None}
+
+    def add_study_record(self, study: str, name: str, content: bytes) -> bool:
+        """Add a record to a study unless there is one of that name; returns whether this wrote it."""
+        return self._medium.create(f"studies/{study}/{name}", content)
+
     # --- garbage
 
     @abstractmethod

@@ -30,6 +30,7 @@ from orchestrator.sweep.problems import (
     told,
     validation_messages,
 )
+from orchestrator.sweep.searched import add_axes, search_problems
 from orchestrator.sweep.spec import Entry, SweepSpec
 from orchestrator.texts import closest, nearest
 from orchestrator.types import RESERVED_NAMES, Scalar
@@ -96,13 +97,19 @@ def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSp
             problems.append(document.problem(("uses", position), str(error)))
             hidden.add(("uses",))
     spec._document, spec._hidden = document, frozenset(hidden)
-    if not spec.axes and spec.understood("axes"):
+    if not spec.axes and not spec.search and spec.understood("axes"):
         problems.append(spec.problem(("axes",), "a sweep has at least one axis, e.g. seed: [0]"))
         hidden.add(("axes",))
     unfit = _axis_problems(spec)
     problems += [problem for each in unfit.values() for problem in each]
     spec = spec.model_copy(update={"axes": {name: each for name, each in spec.axes.items() if name not in unfit}})
     spec._hidden = frozenset(hidden | {("axes", axis) for axis in unfit})
+    if amiss := search_problems(spec):
+        # What it adds to the rest is not known.
+        problems += amiss
+        spec = spec.model_copy(update={"search": {}})
+        spec._hidden |= {("axes",), ("stages",), ("search",)}
+    spec = add_axes(spec)
     cells = math.prod(map(len, spec.axes.values()))
     if cells > MOST_CELLS:
         # To look for other mistakes, points are looked at.

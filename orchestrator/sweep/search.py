@@ -243,6 +243,13 @@ class Search(Part):
         return self.trials if next(self.samples(coords)) else 1
 
 
+def as_plain(value: object) -> object:
+    """Return a value as YAML has it: a list where a config has a tuple."""
+    if isinstance(value, list | tuple):
+        return [as_plain(each) for each in value]
+    return value
+
+
 def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 

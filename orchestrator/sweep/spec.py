@@ -15,7 +15,7 @@ from orchestrator.study.table import StageTable
 from orchestrator.sweep.document import Document
 from orchestrator.sweep.part import Part, matches
 from orchestrator.sweep.problems import DocPath, Problem
-from orchestrator.sweep.search import Search
+from orchestrator.sweep.search import TRIAL, Search
 from orchestrator.types import Scalar
 from workers.stage import Origin, Stage
 
@@ -216,6 +216,22 @@ class SweepSpec(Part):
     _former: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
     _problems: tuple[Problem, ...] = PrivateAttr(())
     _hidden: frozenset[DocPath] = PrivateAttr(frozenset())
+
+    @property
+    def searched(self) -> Search | None:
+        """What is searched for, if anything is."""
+        return next(iter(self.search.values()), None)
+
+    @property
+    def search_name(self) -> str | None:
+        """Name of the search, by which configs refer to its values."""
+        return next(iter(self.search), None)
+
+    @property
+    def study_axes(self) -> tuple[str, ...]:
+        """The axes whose combinations have a study each."""
+        over = self.searched.objective.over if self.searched else {}
+        return tuple(axis for axis in self.axes if axis != TRIAL and axis not in over)
 
     @property
     def table(self) -> Mapping[str, Stage]:

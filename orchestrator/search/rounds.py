@@ -1,0 +1,98 @@
+"""A round: what follows from the records of a study and the results so far. Pure; `growth` carries it out.
+
+A round adds cells; it waits for nothing, and nothing waits for it. Given the same records and results it adds the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from orchestrator.search.records import Told
+from orchestrator.search.studies import OpenStudy
+from orchestrator.search.trial import Study, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What is due in a study now."""
+
+    cells: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """(Trial, its cells that are to be decided)."""
+    judge: Trial | None = None
+    """A trial of which the pruner is to say whether it goes on."""
+    suggest: int | None = None
+    """The number of the trial that is to be suggested."""
+
+
+def next_round(study: OpenStudy, trials: Sequence[Trial], chosen: Collection[int] | None = None) -> Round:
+    """Return what is due in a study.
+
+    Args:
+        study: with its records.
+        trials: its trials as they are now.
+        chosen: the cells that may be run; None for all. A trial is suggested only if all of its cells may be.
+    """
+    cells = [(trial.number, _cells(study, trial)) for trial in trials]
+    view = Study(study.name, study.id, study.search, study.coords, tuple(trials), budget=study.budget)
+    if view.finished:
+        # Of several objectives each trial of the front is measured again.
+        cells += [(trial.number, study.fresh[trial.number]) for trial in view.front]
+    due = tuple(
+        (number, kept)
+        for number, each in cells
+        if (kept := tuple(cell for cell in each if chosen is None or cell in chosen))
+    )
+    judge = next((trial for trial in trials if _awaits_verdict(study, trial)), None)
+    return Round(due, judge, _suggest(study, trials, chosen))
+
+
+def _cells(study: OpenStudy, trial: Trial) -> Sequence[int]:
+    """Return the cells of a trial that are due: all, or with a pruner one more than it let pass."""
+    cells = study.over[trial.number]
+    if study.search.pruner is None or trial.state == "complete":
+        return cells
+    passed = 0
+    while (verdict := study.history.verdicts.get((trial.number, passed))) and not verdict.prune:
+        passed += 1
+    return cells[: passed + 1]
+
+
+def _awaits_verdict(study: OpenStudy, trial: Trial) -> bool:
+    """Tell whether a trial has a repetition that the pruner has not looked at, and others that it may spare."""
+    if study.search.pruner is None or trial.state != "running" or not trial.steps:
+        return False
+    return (trial.number, len(trial.steps) - 1) not in study.history.verdicts
+
+
+def _suggest(study: OpenStudy, trials: Sequence[Trial], chosen: Collection[int] | None) -> int | None:
+    number = len(trials)
+    if number >= study.budget:
+        return None
+    under_way = sum(trial.state == "running" for trial in trials)
+    # With one trial at a time each is told before the next, so that the study can be repeated.
+    if under_way >= study.search.concurrency:
+        return None
+    if chosen is not None and any(cell not in chosen for cell in study.over[number]):
+        return None
+    return number
+
+
+def news(study: OpenStudy, trials: Sequence[Trial]) -> tuple[Told, ...]:
+    """Return what the sampler is to be told before the next suggestion: the trials that ended since the last one."""
+    told = study.history.told
+    return tuple(
+        Told(trial.number, trial.state, trial.objectives or (), trial.excesses, trial.steps, trial.why)
+        for trial in trials
+        if trial.state != "running" and trial.number not in told
+    )
+
+
+def remaining(study: OpenStudy, trials: Sequence[Trial]) -> int:
+    """Return how many cells may still come: of trials that are not suggested, or go on, and of fresh measurements."""
+    more = sum(len(study.over[number]) for number in range(len(trials), study.budget))
+    for trial in trials:
+        if trial.state == "running":
+            more += len(study.over[trial.number]) - len(_cells(study, trial))
+    view = Study(study.name, study.id, study.search, study.coords, tuple(trials), budget=study.budget)
+    return more + (0 if view.finished else max(map(len, study.fresh), default=0))
