@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,6 +40,7 @@ from orchestrator.events import (
     Troubled,
     Unschedulable,
 )
+from orchestrator.executor import choose_executor
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.other_code import made_by_other_code
 from orchestrator.pulse import Pulse
@@ -69,10 +69,6 @@ T = TypeVar("T")
 
 #: The share of wall time that rewriting the table during the run may take.
 _SHARE = 0.01
-
-
-class UnreachableError(Exception):
-    """The cluster that is to run the steps does not answer."""
 
 
 def drive(
@@ -108,7 +104,9 @@ def drive(
     for message in [*([warning] if warning else []), *shortcomings(session.store.location)]:
         on_event(Troubled(message))
     with OUTAGE.telling(lambda message: on_event(Troubled(message))):
-        return _drive_prepared(session, lambda: _executor(session, address, inline, apart), tracking_uri, on_event)
+        return _drive_prepared(
+            session, lambda: choose_executor(session, address, inline, apart), tracking_uri, on_event
+        )
 
 
 def _drive_prepared(
@@ -218,35 +216,6 @@ def _exit_code(session: Session, table: pa.Table, growth: Growth) -> int:
         return 0
     statuses = session.chosen_rows(table)["status"].to_pylist()
     return int(growth.pending or any(status != "succeeded" for status in statuses))
-
-
-def _executor(session: Session, address: str | None, inline: bool, apart: bool) -> Executor:
-    if inline and apart:
-        from orchestrator.run.executors.child import ChildExecutor
-
-        return ChildExecutor()
-    if inline:
-        from orchestrator.run.executors.inline import InlineExecutor
-
-        return InlineExecutor()
-    from orchestrator.run.executors.ray_cluster import RayExecutor
-    from orchestrator.run.executors.ray_start import RayUnreachableError
-    from orchestrator.study.copy import make_copy
-
-    try:
-        code = make_copy(session.spec.available, _folders_of(session))
-    except StageError as error:
-        raise SweepError([Problem(str(session.file), "", str(error))]) from error
-    try:
-        return RayExecutor(address, code)
-    except RayUnreachableError as error:
-        raise UnreachableError(str(error)) from error
-
-
-def _folders_of(session: Session) -> list[Path]:
-    """Return the local folders that the outputs of a sweep are in."""
-    places = (session.outputs.local, session.outputs.store)
-    return [Path(each) for each in places if "://" not in str(each)]
 
 
 def _call_hook(command: str | None, event: str, facts: Mapping[str, Any], on_event: Callable[[Event], None]) -> None:

@@ -14,7 +14,7 @@ from orchestrator.cli import console
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.show_results import show_missing, show_summary
 from orchestrator.command import format_command, repeat_options
-from orchestrator.drive import UnreachableError, drive
+from orchestrator.drive import drive
 from orchestrator.events import (
     DamageFound,
     Event,
@@ -33,6 +33,7 @@ from orchestrator.events import (
     Unschedulable,
     warning,
 )
+from orchestrator.executor import UnreachableError
 from orchestrator.explain.other_code import format_other_code
 from orchestrator.plan.needed import needed_steps
 from orchestrator.redact import redact

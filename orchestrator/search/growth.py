@@ -191,11 +191,12 @@ class Growth:
             from orchestrator.search.sampling import Sampling
 
             found = Sampling(study.search, study.coords, study.id, study.history.earlier)
-            for suggestion in study.history.suggestions.values():
+            told, verdicts = study.history.told, sorted(study.history.verdicts.items())
+            for number, suggestion in study.history.suggestions.items():
                 found.adopt(suggestion)
-            told = study.history.told
-            for (number, step), verdict in sorted(study.history.verdicts.items()):
-                if number not in told:
-                    found.adopt_verdict(verdict, trials[number].steps[: step + 1])
+                steps = told[number].steps if number in told else trials[number].steps
+                for (trial, step), verdict in verdicts:
+                    if trial == number:
+                        found.adopt_verdict(verdict, steps[: step + 1])
             self._samplings[study.id] = found
         return found

@@ -208,7 +208,7 @@ def test_steps_beside_odd_ones_all_succeed_on_ray(
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr(module, "_executor", lambda session, address, inline, apart: Staying(address))
+    monkeypatch.setattr(module, "choose_executor", lambda session, address, inline, apart: Staying(address))
     session = open_session(toy_sweep.write_sweep(tmp_path, odd_sweep(KINDS), "odd.yaml"), outputs=str(tmp_path / "out"))
     assert drive(session, None, False, None) == 1
     check_table(tmp_path, KINDS)

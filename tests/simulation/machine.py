@@ -93,7 +93,7 @@ def installed(history: History) -> Iterator[None]:
         patch(drive_module, "_refuse_edited_stages", lambda _: None),
         patch(drive_module, "shortcomings", lambda _: []),
         patch(drive_module, "Shutdown", ShutdownInSimulation),
-        patch(drive_module, "_executor", lambda *_: ClusterExecutor(history, world.actor)),
+        patch(drive_module, "choose_executor", lambda *_: ClusterExecutor(history, world.actor)),
         patch(publisher, "_WriterProcess", WriterActor),
         patch(Outbox, "locked", lambda outbox: locked(history, outbox.folder)),
         patch(pulse, "psutil", _PSUTIL), patch(arithmetic, "WORK", history.work),

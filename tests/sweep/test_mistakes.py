@@ -114,7 +114,7 @@ def test_a_missing_data_file_and_an_unset_variable_name_the_place_and_the_remedy
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (RESULTS, "colour: red", "FILE:15: colour: unknown field; choose from axes, data, exclude, hooks, limits, name, namespace, question, results, runtime, stages, store, summary, tracking"),
+        (RESULTS, "colour: red", "FILE:15: colour: unknown field; choose from axes, data, exclude, hooks, limits, name, namespace, question, results, runtime, search, stages, store, summary, tracking"),
         ("x: [1, 2, 3]", "x: 3", "FILE:4: axes.x: is neither a list of values nor a mapping of names to fields; found 3"),
         ("x: [1, 2, 3]", "x: [1, null]", "FILE:4: axes.x[1]: is no value of an axis (text, number, true or false); found None"),
         ("x: [1, 2, 3]", "x: [1, [2]]", "FILE:4: axes.x[1]: is no value of an axis (text, number, true or false); found [2]"),
