@@ -170,7 +170,9 @@ class Session:
 
     def chosen_rows(self, table: pa.Table) -> pa.Table:
         """Return the rows of the chosen cells, of a results table with a row for each cell."""
-        return table if self.cells is None else table.filter(self.cells[self.plan.decided])
+        if self.cells is None:
+            return table
+        return table.filter(self.cells[list(self.plan.positions(table["cell_id"].to_pylist()))])
 
 
 def open_session(

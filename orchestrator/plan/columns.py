@@ -244,6 +244,13 @@ class Plan:
                 keys += self.keys[first : first + int(self.size[first])]
         return keys[0] if len(keys) == 1 else digest(keys)
 
+    def positions(self, ids: Sequence[str]) -> Sequence[int]:
+        """Return the cells with some ids, of rows of the results table."""
+        if len(ids) == len(self.points):
+            return range(len(ids))
+        numbers = {cell_id(self.cell_coords(index)): index for index in np.flatnonzero(self.decided).tolist()}
+        return [numbers[each] for each in ids]
+
     def cell(self, index: int) -> Cell:
         """Make the `Cell` of a number, with the addresses of its steps."""
         coords = self.cell_coords(index)

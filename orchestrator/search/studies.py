@@ -209,6 +209,17 @@ class Studies:
         """
         return join(self.plan, cells, study.search.meant(suggestion.values))
 
+    def superseded(self, measurements: Measurements) -> set[int]:
+        """Return the decided cells of trials that were the best and are not, since a failed one was tried again."""
+        found: set[int] = set()
+        for study in self.all:
+            view = study.view(measurements)
+            best = {trial.number for trial in view.front} if view.finished else set(study.history.suggestions)
+            found |= {
+                cell for number in study.history.suggestions if number not in best for cell in study.fresh[number]
+            }
+        return found
+
     def views(self, measurements: Measurements) -> list[Study]:
         """Return all studies as they are now."""
         return [study.view(measurements) for study in self.all]

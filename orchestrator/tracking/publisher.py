@@ -61,7 +61,7 @@ def post_table(
     content = fingerprint(table)
     if outbox.table == content:
         return 0
-    runs = list(projection.runs(table, np.flatnonzero(projection.plan.decided).tolist()))
+    runs = list(projection.runs(table, projection.plan.positions(table["cell_id"].to_pylist())))
     kept = {run.id for run in runs} if exact else set(table["cell_id"].to_pylist())
     curves = list(_curves(projection, store, np.flatnonzero(committed).tolist(), outbox.digests))
     gone = [id_ for id_ in outbox.digests if ":" not in id_ and id_ not in kept]

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class History:
         self.objects = bool(chooses.below(2))
         self.trouble = _TROUBLES[chooses.below(len(_TROUBLES))]
         self.limits = LIMITS[chooses.below(len(LIMITS))]
-        self.session = setting.sessions[LIMITS.index(self.limits)]
+        self.searches = not self.choices.stream("sweep").below(4)
+        """Whether the sweep is a search, whose plan grows."""
         self.passing = chooses.below(3)
         """Whether steps may crash, or run out of memory, and be well when they are tried again."""
         # Two containers may have one host name.
@@ -131,9 +132,10 @@ class History:
             left = ", ".join(map(str, self.living_drivers()))
             self.judge.demand(bool(self.judge.broken), f"{left} never ends")
         self._stop_if_broken()
-        self.session = self.setting.sessions[0]
+        self.limits = LIMITS[0]
         last = self._finish("the last driver")
         self._check_table(last)
+        self._check_studies(last)
         before, rotten = self.computed.copy(), set(self.judge.rotten)
         after = self._finish("the driver after it")
         idle = after.facts.get("idle") or self.trouble or rotten
@@ -170,7 +172,7 @@ class History:
         return driver
 
     def _drive(self, driver: Actor) -> None:
-        session = replace(self.session)
+        session = self.setting.session(self.limits, self.searches)
         session.__dict__["store"] = self.store_of(driver)
         driver.facts["session"] = session
         self.world.tell("starts")
@@ -339,7 +341,8 @@ class History:
 
     def _check_table(self, driver: Actor) -> None:
         path = f"{self.setting.root}/outputs/sweeps/simulated/results.parquet"
-        rows = [{name: row.get(name) for name in COLUMNS} for row in pq.read_table(path).to_pylist()]
+        columns = (*COLUMNS, *(("trial", "add") if self.searches else ()))
+        rows = [{name: row.get(name) for name in columns} for row in pq.read_table(path).to_pylist()]
         rotten = bool(self.judge.rotten)
         expected = self._expected(rows)
         if rows != expected and not rotten:
@@ -362,6 +365,8 @@ class History:
         expected = []
         for row in rows:
             x, y = row["x"], row["y"]
+            if self.searches:
+                y += self.setting.suggested[row["trial"]]
             steps = [f"source of {x}", f"double of {x}", f"total of {2 * x} and {y}"]
             odd = next((number for number, name in enumerate(steps) if name in self.trouble), None)
             kind = self.trouble[steps[odd]] if odd is not None else None
@@ -370,6 +375,29 @@ class History:
             value = 2.0 * x + y if odd is None else None
             expected.append({**row, "status": status, "error_class": error, "value": value})
         return expected
+
+    def _check_studies(self, driver: Actor) -> None:
+        """Check that each study has its trials, once each, and that its sampler was told of each once."""
+        session: Session = driver.facts["session"]
+        rows = pq.read_table(f"{self.setting.root}/outputs/sweeps/simulated/results.parquet").to_pylist()
+        for study in session.studies.all:
+            values = [each.values["add"] for each in study.history.suggestions.values()]
+            self.judge.demand(
+                values == self.setting.suggested[: len(values)], f"{study.name} tries {values}, a calm one other values"
+            )
+            told = Counter(each.number for s in study.history.suggestions.values() for each in s.told)
+            self.judge.demand(max(told.values(), default=1) == 1, f"the sampler of {study.name} is told twice")
+            if self.trouble or self.judge.rotten:
+                continue
+            self.judge.demand(len(values) == study.budget, f"{study.name} ends with {len(values)} trials")
+            decided = session.plan.decided
+            for number in range(len(values)):
+                verdicts = [each for (trial, _), each in study.history.verdicts.items() if trial == number]
+                stops = [each.step + 1 for each in verdicts if each.prune]
+                made, right = int(decided[study.over[number]].sum()), min(stops, default=3)
+                self.judge.demand(made == right, f"{study.name} repeats trial {number} {made} times, not {right}")
+            again = [row["trial"] for row in rows if row["study"] == study.name and row["y"] == 40]
+            self.judge.demand(len(again) == 1, f"{study.name} measures {again} again")
 
     def _check_tracker(self) -> None:
         outbox = Outbox(Path(self.setting.root, "outputs", "sweeps", "simulated", "outbox"))
