@@ -50,6 +50,19 @@ _KINDS = (
 _SEQUENCES = ("GridSampler", "QMCSampler")
 
 
+class _CmaEsSampler(optuna.samplers.CmaEsSampler):
+    """CMA-ES whose pickled optimizers hold nothing but what it made of the trials.
+
+    The package cmaes begins with memory that nobody wrote (`np.empty`): whatever this process kept there would get into
+    records, which then could not be made again. It is never read before it is written.
+    """
+
+    def _init_optimizer(self, *arguments: Any) -> Any:
+        optimizer = super()._init_optimizer(*arguments)
+        getattr(optimizer, "_cma", optimizer)._funhist_values.fill(0.0)
+        return optimizer
+
+
 @cache
 def parameters_of(part: type) -> dict[str, inspect.Parameter]:
     """Return the options of a part, by name."""
@@ -133,6 +146,8 @@ def _made(kind: Kind, name: str, options: Mapping[str, Any], search: Search, num
             given[each] = _made(inner, value["name"], {k: v for k, v in value.items() if k != "name"}, search, number)
     if "seed" in parameters:
         given["seed"] = _seed(search) if name in _SEQUENCES else _seed(search, number)
+    if name == "CmaEsSampler":
+        part = _CmaEsSampler
     if name == "QMCSampler" and given.get("independent_sampler") is None:
         given["independent_sampler"] = optuna.samplers.RandomSampler(seed=_seed(search, number))
     if name == "HyperbandPruner" and given.get("max_resource", "auto") == "auto":
