@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -123,16 +122,8 @@ def _add(store: Store, study: str, name: str, record: T, parse: Callable[[Any], 
 
 
 def _encode(value: Any) -> bytes:
-    """Write JSON; the infinite numbers, which it does not have, are texts that `float` reads."""
-
-    def plain(each: Any) -> Any:
-        if isinstance(each, float) and not math.isfinite(each):
-            return str(each)
-        if isinstance(each, Mapping):
-            return {name: plain(item) for name, item in each.items()}
-        return [plain(item) for item in each] if isinstance(each, list | tuple) else each
-
-    return json.dumps(plain(value), allow_nan=False).encode()
+    """Write JSON, with Python's `Infinity` for numbers that are infinite."""
+    return json.dumps(value).encode()
 
 
 def _parse(store: Store, study: str, name: str, content: bytes, parse: Callable[[Any], T]) -> T:

@@ -214,10 +214,9 @@ class Studies:
         found: set[int] = set()
         for study in self.all:
             view = study.view(measurements)
-            best = {trial.number for trial in view.front} if view.finished else set(study.history.suggestions)
-            found |= {
-                cell for number in study.history.suggestions if number not in best for cell in study.fresh[number]
-            }
+            best = {trial.number for trial in view.front}
+            others = [trial.number for trial in view.trials if view.finished and trial.number not in best]
+            found |= {cell for number in others for cell in study.fresh[number]}
         return found
 
     def views(self, measurements: Measurements) -> list[Study]:

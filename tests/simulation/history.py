@@ -19,6 +19,7 @@ from faults import Faults
 from judge import Judge
 from machine import BEAT, installed
 from setting import LIMITS, Setting
+from studies import check_studies
 from tracker import Tracker
 from world import Actor, Node, Thread, World, short
 
@@ -135,7 +136,7 @@ class History:
         self.limits = LIMITS[0]
         last = self._finish("the last driver")
         self._check_table(last)
-        self._check_studies(last)
+        check_studies(self, last)
         before, rotten = self.computed.copy(), set(self.judge.rotten)
         after = self._finish("the driver after it")
         idle = after.facts.get("idle") or self.trouble or rotten
@@ -376,29 +377,6 @@ class History:
             expected.append({**row, "status": status, "error_class": error, "value": value})
         return expected
 
-    def _check_studies(self, driver: Actor) -> None:
-        """Check that each study has its trials, once each, and that its sampler was told of each once."""
-        session: Session = driver.facts["session"]
-        rows = pq.read_table(f"{self.setting.root}/outputs/sweeps/simulated/results.parquet").to_pylist()
-        for study in session.studies.all:
-            values = [each.values["add"] for each in study.history.suggestions.values()]
-            self.judge.demand(
-                values == self.setting.suggested[: len(values)], f"{study.name} tries {values}, a calm one other values"
-            )
-            told = Counter(each.number for s in study.history.suggestions.values() for each in s.told)
-            self.judge.demand(max(told.values(), default=1) == 1, f"the sampler of {study.name} is told twice")
-            if self.trouble or self.judge.rotten:
-                continue
-            self.judge.demand(len(values) == study.budget, f"{study.name} ends with {len(values)} trials")
-            decided = session.plan.decided
-            for number in range(len(values)):
-                verdicts = [each for (trial, _), each in study.history.verdicts.items() if trial == number]
-                stops = [each.step + 1 for each in verdicts if each.prune]
-                made, right = int(decided[study.over[number]].sum()), min(stops, default=3)
-                self.judge.demand(made == right, f"{study.name} repeats trial {number} {made} times, not {right}")
-            again = [row["trial"] for row in rows if row["study"] == study.name and row["y"] == 40]
-            self.judge.demand(len(again) == 1, f"{study.name} measures {again} again")
-
     def _check_tracker(self) -> None:
         outbox = Outbox(Path(self.setting.root, "outputs", "sweeps", "simulated", "outbox"))
         outbox.follow()
@@ -415,8 +393,7 @@ class History:
                 _renew_all()
 
         self.world.spawn(actor, beat, 0.5)
-        if actor not in self.actors:
-            self.actors.append(actor)
+        self.actors += [actor] if actor not in self.actors else []
 
 
 class _BrokenError(Exception):
