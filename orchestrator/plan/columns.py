@@ -152,7 +152,10 @@ class Plan:
         config, config_identity = resolved.of_shard(self.shard[number])
         dumped = self._dumped.get(id(config))
         if dumped is None:
-            dumped = self._dumped[id(config)] = config.model_dump(mode="json")
+            dumped = config.model_dump(mode="json")
+            if not self._entry(number).chosen:
+                # Many steps have one config, but few that of a trial.
+                self._dumped[id(config)] = dumped
         feeds = self.feeds(number)
         inputs = {feed.input: self._addresses(feed.first, feed.size) for feed in feeds}
         keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]

@@ -18,7 +18,7 @@ from orchestrator.search.start import start_trials
 from orchestrator.search.studies import Measurements, OpenStudy, Studies
 from orchestrator.search.trial import Trial
 from orchestrator.store import Store
-from orchestrator.types import Attempt
+from orchestrator.types import Attempt, Outcome
 
 if TYPE_CHECKING:
     from orchestrator.search.sampling import Sampling
@@ -102,7 +102,10 @@ class Growth:
     def note(self, attempt: Attempt) -> None:
         """Take in an attempt that ended."""
         number = self._schedule.plan.number(attempt.address)
-        self._due |= self._watchers.get(-1 if number is None else number, set())
+        if number is not None and attempt.outcome is Outcome.SUCCEEDED:
+            self._due |= self._watchers.pop(number, set())
+        elif number is not None:
+            self._due |= self._watchers.get(number, set())
 
     @property
     def pending(self) -> bool:

@@ -27,14 +27,14 @@ from orchestrator.sweep.search import Search
 STAGE = """
 from pathlib import Path
 
-def nothing(out: Path, *, x: float, y: float, z: float, n: int, seed: int) -> dict[str, float]:
+def nothing(out: Path, *, x: float, y: float, z: float, n: int, seed: int, arm: int) -> dict[str, float]:
     return {"value": x}
 """
 
 SWEEP = """\
 name: nothing
 question: What does a trial cost?
-axes: {{study: {studies}}}
+axes: {{arm: {studies}}}
 search:
   tuning:
     space: {{x: {{float: [0, 1]}}, y: {{float: [0.001, 1], log: true}}, z: {{float: [0, 1]}}, n: {{int: [1, 9]}}}}
@@ -43,7 +43,7 @@ search:
     trials: {trials}
     concurrency: {concurrency}
 stages:
-  nothing: {{stage: "nothing:nothing", metrics: [value], config: [$tuning, {{seed: $seed}}]}}
+  nothing: {{stage: "nothing:nothing", metrics: [value], config: [$tuning, {{seed: $seed, arm: $arm}}]}}
 tracking: false
 """
 
@@ -76,8 +76,9 @@ def ours(sampler: str, trials: int, concurrency: int, inline: bool, studies: int
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "nothing.py").write_text(STAGE)
         path = Path(folder, "nothing.yaml")
-        text = SWEEP.format(sampler=sampler, trials=trials, concurrency=concurrency, studies=list(range(studies)))
-        path.write_text(text.replace("study", "arm"))
+        path.write_text(
+            SWEEP.format(sampler=sampler, trials=trials, concurrency=concurrency, studies=list(range(studies)))
+        )
         session = open_session(path, outputs=f"{folder}/out")
         begun: list[float] = []
         advance = Growth.advance
@@ -108,6 +109,12 @@ def tune(trials: int, concurrency: int) -> float:
 
         def step(self) -> dict[str, float | bool]:
             return {"value": self.x, "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            pass
+
+        def load_checkpoint(self, checkpoint: str) -> None:
+            pass
 
         def reset_config(self, new_config: dict[str, float]) -> bool:
             self.x = new_config["x"]
