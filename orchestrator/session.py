@@ -282,5 +282,5 @@ def _name_and_store(document: Document) -> tuple[str, str | None]:
     """Return what says where the results of a sweep are; the rest of it need not be valid any more."""
     name, store = document.value.get("name"), document.value.get("store")
     if not isinstance(name, str) or not isinstance(store, str | None):
-        raise SweepError([document.problem((), "is no sweep: it has no name, or no such store")])
+        raise SweepError([document.problem((), "is no sweep: it has no name, or its store is no text")])
     return name, store

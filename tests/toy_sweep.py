@@ -95,6 +95,22 @@ uses: [toy]
 namespace: toy
 """
 
+#: A grid of what `SEARCH` searches, at one kind: totals are 8 + 4 x kind + 2 x seed + add, at two shards.
+GRID = """\
+name: grid
+question: Which numbers add up to most?
+axes: {kind: [1], value: [small, large, huge], add: [1, 2, 20], seed: [0, 1]}
+stages:
+  source: {stage: toy_source, config: {value: 1}}
+  double: {stage: toy_double, inputs: {number: source}, config: {add: $kind}}
+  again: {stage: toy_double, inputs: {number: double}, config: {add: $seed}}
+  total: {stage: toy_total, inputs: {numbers: again}, config: {add: $add, marker: $value}}
+results: [total]
+tracking: false
+uses: [toy]
+namespace: toy
+"""
+
 #: Uses what `SEARCH` found, beside it as tune.yaml.
 TUNED = """\
 name: tuned
