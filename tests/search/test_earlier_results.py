@@ -65,7 +65,7 @@ def test_it_is_read_once_in_the_life_of_a_study(measured: Path) -> None:
 
 def test_a_study_that_has_begun_is_told_nothing_more_and_that_is_said(measured: Path) -> None:
     run(measured, SEARCH)
-    (note,) = opened(measured, FROM).search_notes()
+    _, note = opened(measured, FROM).search_notes()
     assert (
         note
         == "start: {from: …} is told before the first trial, and tuning/kind=1, tuning/kind=2 began without it; what it says now is not told any more"
