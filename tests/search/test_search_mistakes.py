@@ -9,6 +9,10 @@ import pytest
 from search_runs import edited, mistakes, opened
 from toy_sweep import SEARCH
 
+from orchestrator.search.options import problems
+from orchestrator.sweep.document import parse_value
+from orchestrator.sweep.search import Search
+
 TRIALS = "    trials: 3"
 
 
@@ -214,6 +218,14 @@ def test_each_mistake_is_named_at_its_line_with_the_remedy(
     assert mistakes(tmp_path, edited(SEARCH, *edits)) == [f"tune.yaml:{each}" for each in expected]
 
 
+def test_the_example_on_the_page_of_the_grammar_is_understood() -> None:
+    page = (Path(__file__).parents[2] / "sweeps" / "README.md").read_text()
+    block = page.split("```yaml\nsearch:\n")[1].split("```")[0]
+    search = Search.model_validate(parse_value(block)["tuning"])
+    assert problems(search) == []
+    assert [*search.fields] == ["lr", "leaves", "hidden", "dropout"]
+
+
 def test_mistakes_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
     text = edited(
         SEARCH,
@@ -224,7 +236,7 @@ def test_mistakes_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
     assert [each.partition(": ")[0] for each in mistakes(tmp_path, text)] == [
         "tune.yaml:10",
         "tune.yaml:11",
-        "tune.yaml:16",
+        "tune.yaml:17",
     ]
 
 

@@ -11,6 +11,7 @@ from command_server import sweep
 from search_runs import edited, mistakes, opened, run
 from toy_sweep import SEARCH, TUNED, write_sweep
 
+from orchestrator.cli.job.package import check_package
 from orchestrator.plan.build import build_plan
 from orchestrator.session import open_session
 from orchestrator.sweep.load import load_sweep
@@ -185,6 +186,9 @@ def test_a_plain_field_may_be_called_tuned(searched: Path) -> None:
 def test_the_files_that_a_sweep_needs_are_known_to_whoever_sends_it_away(searched: Path) -> None:
     session = opened(searched, TUNED, "tuned.yaml")
     assert other_sweeps(session.spec) == [searched / "tune.yaml"]
+    with pytest.raises(SweepError, match=r"tune\.yaml: is not uploaded: git"):
+        check_package(session, searched, Path("tuned.yaml"), {Path("tuned.yaml"): 1})
+    check_package(session, searched, Path("tuned.yaml"), {Path("tuned.yaml"): 1, Path("tune.yaml"): 1})
 
 
 def test_the_command_line_tells_all_at_once(searched: Path) -> None:
