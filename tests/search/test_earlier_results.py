@@ -124,7 +124,7 @@ def test_an_undefined_metric_is_the_worst_where_the_objective_says_so(tmp_path: 
         ([("grid.yaml", "gird.yaml")], "gird.yaml: no such file; did you mean 'grid.yaml'?"),
         ([("grid.yaml", "new.yaml")], "new.yaml: out/sweeps/new/results.parquet does not exist; `sweep run` or `sweep results` writes it"),
         ([("grid.yaml", "list.yaml")], "list.yaml:1: a sweep is a mapping (name:, axes:, stages:), found list"),
-        ([("grid.yaml", "odd.yaml")], "odd.yaml:1: is no sweep: it has no name, or its store is no text"),
+        ([("grid.yaml", "odd.yaml")], "odd.yaml:1: name: should be text; found [1]"),
         ([("      add:", "      plus:"), ("$tuning.add", "$tuning.plus")], "grid.yaml: none of its 18 results can be used: 18 have no plus"),
         ([("[0, 10]", "[100, 200]")], "grid.yaml: none of its 18 results can be used: 18 lie outside the space (add)"),
     ],

@@ -87,6 +87,7 @@ def test_a_tuned_sweep_runs_and_repeats_nothing_of_what_is_there(searched: Path)
         ("tuned: tune.yaml#tunning.add", "tune.yaml has no search 'tunning'; did you mean 'tuning'?"),
         ("tuned: tune.yaml#tuning.ad", "the space of tune.yaml#tuning has no 'ad'; did you mean 'add'?"),
         ("tuned: tune.yaml", "'tune.yaml' names no search of another sweep; write FILE#SEARCH, or FILE#SEARCH.FIELD"),
+        ('tuned: "a\\0b#tuning"', "'a\\x00b#tuning' names no search of another sweep; write FILE#SEARCH, or FILE#SEARCH.FIELD"),
         ("tuned: tune.yaml#tuning.", "'tune.yaml#tuning.' names no search of another sweep; write FILE#SEARCH, or FILE#SEARCH.FIELD"),
         ("tuned: tune.yaml#tuning.add, add: 1", "has 'add' too, which a tuned result has not: {tuned: FILE#SEARCH, for: {AXIS: VALUE, …}}; write other fields in a layer"),
         ("tuned: tuned.yaml#tuning.add", "tuned.yaml cannot be opened: the sweeps need each other's results, in a circle: tuned.yaml -> tuned.yaml"),
@@ -105,6 +106,7 @@ def test_what_cannot_be_looked_up_is_named_at_its_line(searched: Path, source: s
     [
         ("{knd: $kind}", "for", "the studies of tune.yaml#tuning have no axis 'knd'; did you mean 'kind'?"),
         ("{kind: 3}", "for.kind", "3 is no value of 'kind' in tune.yaml; choose from 1, 2"),
+        ("{kind: '2'}", "for.kind", "'2' is no value of 'kind' in tune.yaml; it has 2"),
         ("{kind: [1]}", "tuned", "for.kind: [1] is no value of an axis; write one, or $AXIS"),
         ("kind", "tuned", "for: is no mapping of axes to values; found 'kind'"),
         ("{}", "tuned", "tune.yaml#tuning has a study for each kind; say which: for: {kind: $kind}"),
