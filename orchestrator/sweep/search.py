@@ -25,8 +25,8 @@ _Whole = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
 def _choices(value: object) -> object:
     if isinstance(value, list):
         for each in value:
-            if not isinstance(each, str | int | float) or (isinstance(each, float) and not math.isfinite(each)):
-                what = "only text, finite numbers, true and false stand for themselves"
+            if not isinstance(each, str | int | float):
+                what = "only text, numbers, true and false stand for themselves"
                 raise ValueError(f"{what}; give {each!r} a name: {{NAME: VALUE, …}}")
     elif not isinstance(value, dict):
         raise ValueError("is neither a list of values nor a mapping of names to values")

@@ -61,7 +61,7 @@ TRIALS = "    trials: 3"
         ([('{float: [0, 10]}', '{choice: [1, 1]}')],
          ["8: search.tuning.space.add: a value is there twice; keep one; found {'choice': [1, 1]}"]),
         ([('{float: [0, 10]}', '{choice: [[1], [2]]}')],
-         ['8: search.tuning.space.add.choice: only text, finite numbers, true and false stand for themselves; give [1] a name: {NAME: VALUE, …}; found [[1], [2]]']),
+         ['8: search.tuning.space.add.choice: only text, numbers, true and false stand for themselves; give [1] a name: {NAME: VALUE, …}; found [[1], [2]]']),
         ([('{float: [0, 10]}', '[0, 10]')],
          ['8: search.tuning.space.add: should be a mapping; found [0, 10]']),
         ([('{float: [0, 10]}', '{float: [0, 10], default: 11}')],
