@@ -231,7 +231,7 @@ class Growth:
         from orchestrator.search.sampling import Sampling
 
         if study.history.earlier is None:
-            describe(self._store, study.id, study.description)
+            describe(self._store, study.id, self._studies.description(study))
             study.history.earlier = add_earlier(self._store, study.id, self._earlier(study))
         sampling = Sampling(study.search, study.coords, study.id, study.history.earlier)
         told, verdicts = study.history.told, sorted(study.history.verdicts.items())

@@ -64,12 +64,6 @@ class OpenStudy:
     ended: dict[int, Trial] = field(default_factory=dict)
     """The trials of which nothing more will be known."""
 
-    @property
-    def description(self) -> dict[str, Any]:
-        """What is searched for, for people."""
-        search = self.search.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return {"name": self.name, "coords": dict(self.coords), "search": search}
-
     @cached_property
     def steps_raw(self) -> bool:
         """Whether the pruner is told each repetition by itself, to compare it with the same one of other trials; else
@@ -219,6 +213,12 @@ class Studies:
             others = [trial.number for trial in view.trials if view.finished and trial.number not in best]
             found |= {cell for number in others for cell in study.fresh[number]}
         return found
+
+    def description(self, study: OpenStudy) -> dict[str, Any]:
+        """Return what a study searches for, for people and for `edited`."""
+        search = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
+        where = {"sweep": self.plan.spec.name, "search_name": self.plan.spec.search_name}
+        return {**where, "name": study.name, "coords": dict(study.coords), "search": search}
 
     def views(self, measurements: Measurements) -> list[Study]:
         """Return all studies as they are now."""
