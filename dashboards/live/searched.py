@@ -49,17 +49,20 @@ class Searched:
         changed, self._version = version != self._version, version
         if codes is None:
             if changed or not self._read:
-                self._read = True
+                # What cannot be read is told, and tried again, at every look.
+                self._read = False
                 self._read_records(every)
                 # Results say where the best trial is measured again.
                 assert replace(self._session).schedule.plan is plan
+                self._read = True
             return
         there = codes != STATUSES.index("undecided")
         missing = np.flatnonzero(there & ~self._known).tolist()
         # A verdict of a pruner need not bring a cell.
         whole = not self._read or (changed and plan.spec.searched and plan.spec.searched.pruner)
-        self._read = True
+        self._read = False
         self._read_records(every if whole else sorted({self._studies.of_cell[cell][0] for cell in missing}))
+        self._read = True
         for cell in missing:
             position, trial = self._studies.of_cell[cell]
             study = self._studies.all[position]

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import toy
 import toy_sweep
 from servers import free_port, wait_until_it_answers
+from streamlit.testing.v1 import AppTest
 from subjects import opened, planned
 
+import dashboards
 from dashboards.live.cell_data import explain
 from dashboards.live.studies import studies_shown
+from dashboards.live.text import plain
 from dashboards.live.watch import Watch
 from orchestrator.drive import drive
 from orchestrator.results.heartbeat import pack_codes, write_heartbeat
@@ -28,6 +32,7 @@ from orchestrator.session import Session
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+PAGE = Path(dashboards.__file__).with_name("live") / "page.py"
 HTML = "<img src=x onerror=window.pwned=1>"
 TEXT = toy_sweep.SEARCH.replace("good: work", f"'{HTML}': work").replace("kind: good", f"kind: '{HTML}'")
 
@@ -72,7 +77,9 @@ def test_only_the_cells_of_suggested_trials_are_there_and_those_that_join_appear
     assert len(watch.look().cells) == 16
 
 
-def test_a_search_that_ended_shows_its_best_trials_and_those_that_failed(tmp_path: Path) -> None:
+def test_a_search_that_ended_shows_its_best_trials_and_those_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     subject = planned(tmp_path, TEXT)
     assert drive(opened(subject), None, True, None) == 1
     watch = Watch(subject)
@@ -100,6 +107,14 @@ def test_a_search_that_ended_shows_its_best_trials_and_those_that_failed(tmp_pat
     look = Watch(subject).look()
     assert str(record) in str(look.trouble)
     assert [len(study.trials) for study in look.studies].count(4) == 1
+    monkeypatch.setattr(sys, "argv", ["page.py", subject.dump()])
+    app = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert not app.exception
+    assert len([each for each in app.warning if plain(str(record)) in each.value]) == 2
+    app.query_params["cell"] = str(look.cells["cell_id"].iloc[0])
+    app.run()
+    assert not app.exception
+    assert [each.value for each in app.error] == ["The cell cannot be read."]
 
 
 def test_the_page_follows_the_studies_of_a_search(chromium: Browser, tmp_path: Path) -> None:
