@@ -57,6 +57,7 @@ from orchestrator.run.schedule import State
 from orchestrator.run.shutdown import Shutdown
 from orchestrator.run.trouble import Troubles
 from orchestrator.search.growth import Growth
+from orchestrator.search.mirror import Mirror
 from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.lease import BEAT
@@ -69,6 +70,7 @@ T = TypeVar("T")
 
 #: The share of wall time that rewriting the table during the run may take.
 _SHARE = 0.01
+_MIRRORING = "writing Optuna's copy of the studies"
 
 
 def drive(
@@ -93,7 +95,8 @@ def drive(
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
 
     Raises:
-        SweepError: a stage that is not this package's was edited since the sweep was opened; nothing was run.
+        SweepError: a stage that is not this package's was edited since the sweep was opened, or the storage of its
+            search has somebody else's study of the same name; nothing was run.
         UnreachableError: no cluster answers at the address; nothing was run.
         StoreError: the store cannot be used; or it was away for too long, takes no writes any more, or the table could
             not be written: then all else is done.
@@ -123,17 +126,20 @@ def _drive_prepared(
         on_event(Troubled(note))
     for found in OUTAGE.endure(lambda: made_by_other_code(session)):
         on_event(MadeByOtherCode(found))
+    mirror = Mirror(session.studies, results, session.outputs)
+    mirror.check()
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
     with contextlib.closing(publisher) if publisher else contextlib.nullcontext():
-        return _drive(session, results, publisher, executor, on_event)
+        return _drive(session, results, publisher, mirror, executor, on_event)
 
 
 def _drive(
     session: Session,
     results: Results,
     publisher: Publisher | None,
+    mirror: Mirror,
     executor: Callable[[], Executor],
     on_event: Callable[[Event], None],
 ) -> int:
@@ -149,7 +155,7 @@ def _drive(
         on_event(NothingToDo(left if others else 0))
     else:
         on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        run = _Run(session, results, executor(), publisher, growth, on_event)
+        run = _Run(session, results, executor(), publisher, growth, mirror, on_event)
         signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
     # Whoever sent a signal does not wait for the store.
@@ -162,6 +168,9 @@ def _drive(
         wait(lambda: write_results(table, session.outputs.results))
     except StoreError as error:
         write_error = _table_error(session, error)
+    if not signalled:
+        with Troubles(lambda message: on_event(Troubled(message))).contained(_MIRRORING):
+            mirror.update()
     summary = summary_of(session, table)
     if publisher:
         on_event(Publishing(0, 0))
@@ -237,9 +246,11 @@ class _Run:
         executor: Executor,
         publisher: Publisher | None,
         growth: Growth,
+        mirror: Mirror,
         on_event: Callable[[Event], None],
     ) -> None:
         self._session = session
+        self._mirror = mirror
         self._growth = growth
         self._schedule = session.schedule
         self._results = results
@@ -366,6 +377,8 @@ class _Run:
             write_results(self._results.table(), self._session.outputs.results)
             written = True
         took = time.monotonic() - now
+        with self._troubles.contained(_MIRRORING):
+            self._mirror.tick()
         return time.monotonic() + max(HEARTBEAT_EVERY, took / _SHARE if written else took)
 
     def _sweep_scratch(self, ended: str | None = None) -> None:
