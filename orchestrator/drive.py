@@ -43,6 +43,7 @@ from orchestrator.events import (
 from orchestrator.executor import choose_executor
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.other_code import made_by_other_code
+from orchestrator.mirror import Mirror
 from orchestrator.pulse import Pulse
 from orchestrator.results.heartbeat import HEARTBEAT_EVERY, remove_heartbeat, write_heartbeat
 from orchestrator.results.parquet import write_results
@@ -57,7 +58,6 @@ from orchestrator.run.schedule import State
 from orchestrator.run.shutdown import Shutdown
 from orchestrator.run.trouble import Troubles
 from orchestrator.search.growth import Growth
-from orchestrator.search.mirror import Mirror
 from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.lease import BEAT
