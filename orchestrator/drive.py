@@ -119,6 +119,8 @@ def _drive_prepared(
     for damage in OUTAGE.endure(results.set_damaged_aside):
         on_event(DamageFound(damage))
     OUTAGE.endure(results.read_failures)
+    for note in OUTAGE.endure(session.search_notes):
+        on_event(Troubled(note))
     for found in OUTAGE.endure(lambda: made_by_other_code(session)):
         on_event(MadeByOtherCode(found))
     tracked = session.spec.tracking is not False
@@ -138,7 +140,8 @@ def _drive(
     signalled: int | None = None
     # Two errors that are raised when all else is done.
     store_error: StoreError | None = None
-    growth = Growth(session.studies, session.schedule, session.store, results, lambda study: ())
+    earlier = session.opening.earlier
+    growth = Growth(session.studies, session.schedule, session.store, results, lambda study: earlier.get(study.id, ()))
     if session.schedule.done and not growth.pending:
         # If all cells were chosen, there are no others to count.
         others = session.cells is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,12 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import select
 from orchestrator.run.schedule import Schedule
+from orchestrator.search.edited import edited_notes
 from orchestrator.search.growth import catch_up
+from orchestrator.search.opening import Opening, look_at_start, with_search_problems
 from orchestrator.search.studies import Studies
+from orchestrator.search.trial import Study
+from orchestrator.search.tuned import look_up_tuned
 from orchestrator.store import Store, open_store
 from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.load import draft_document
@@ -53,6 +57,8 @@ class Session:
     """The other options of `sweep run` as they were given."""
     considered: int | None = None
     """How many cells there were to choose from, where --error or --max-cells chose among them."""
+    opening: Opening = field(default_factory=Opening)
+    """What a search begins with."""
 
     def command(self, verb: str, *words: str) -> str:
         """Return a `sweep` command on this sweep at the same places, ready for a shell."""
@@ -96,6 +102,27 @@ class Session:
         decided = self.plan.decided if self.cells is None else self.cells & self.plan.decided
         chosen: list[int] = np.flatnonzero(decided).tolist()
         return chosen
+
+    def search_notes(self) -> list[str]:
+        """Return what is to be known of a search before it runs, and is no mistake: a sentence each.
+
+        Raises:
+            StoreError: the store cannot be read, or a record is damaged.
+        """
+        return [*self.opening.notes, *edited_notes(self.studies, self.store)]
+
+    def study_views(self) -> list[Study]:
+        """Return the studies as they are now; nothing is written.
+
+        Raises:
+            StoreError: the store cannot be read, or a record is damaged.
+        """
+        from orchestrator.results.table import Results
+
+        results = Results(self.plan, self.store, self.schedule, self.studies)
+        results.look()
+        results.read_failures()
+        return self.studies.views(results)
 
     def up_to(self, entry: str) -> Session:
         """Return a session that is to reach one entry, and nothing that depends on it.
@@ -208,10 +235,52 @@ def open_document(
     outputs: str | None = None,
     store: str | None = None,
 ) -> Session:
-    """Check and plan a sweep that has been read; arguments and errors as those of `open_session`."""
-    spec = draft_document(document, overrides or ())
-    plan = build_plan(spec)
+    """Check and plan a sweep that has been read; arguments and errors as those of `open_session`.
+
+    Other sweeps that it names are looked for with the same `outputs` and `store`.
+
+    Raises:
+        StoreError: the store cannot be read, and `start: [{from: …}]` needs it.
+    """
+    return _open(document, overrides, only, exclude, outputs, store, ())
+
+
+def _open(
+    document: Document,
+    overrides: list[str] | None,
+    only: list[str] | None,
+    exclude: list[str] | None,
+    outputs: str | None,
+    store: str | None,
+    for_others: tuple[Path, ...],
+) -> Session:
+    """Open a sweep, for itself or because other sweeps, each for the one before it, need its tuned results."""
+    chain = (*for_others, document.path)
+
+    def open_other(path: Path) -> Session:
+        if path.resolve() in [each.resolve() for each in chain]:
+            circle = " -> ".join(each.name for each in (*chain, path))
+            raise SweepError([Problem("", "", f"the sweeps need each other's results, in a circle: {circle}")])
+        return _open(read_document(path), None, None, None, outputs, store, chain)
+
+    def read_table(file: str) -> pa.Table:
+        from orchestrator.results.parquet import read_results
+
+        name, written = _name_and_store(read_document(document.path.parent / file))
+        return read_results(resolve_outputs(name, written, outputs, store).results)
+
+    spec = look_up_tuned(draft_document(document, overrides or ()), open_other)
+    plan = build_plan(with_search_problems(spec))
     cells = select(plan, only or (), exclude or ()) if only or exclude else None
     places, selection = repeat_places(overrides, outputs, store), repeat_selection(only, exclude)
     where = resolve_outputs(spec.name, spec.store, outputs, store)
-    return Session(document.path, spec, plan, cells, where, None, tuple(places), tuple(selection))
+    opening = look_at_start(plan, lambda: open_store(where.store), read_table)
+    return Session(document.path, spec, plan, cells, where, None, tuple(places), tuple(selection), opening=opening)
+
+
+def _name_and_store(document: Document) -> tuple[str, str | None]:
+    """Return what says where the results of a sweep are; the rest of it need not be valid any more."""
+    name, store = document.value.get("name"), document.value.get("store")
+    if not isinstance(name, str) or not isinstance(store, str | None):
+        raise SweepError([document.problem((), "is no sweep: it has no name, or no such store")])
+    return name, store

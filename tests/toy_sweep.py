@@ -68,6 +68,52 @@ namespace: toy
 """
 
 
+#: Two studies of three trials, each measured at two repetitions and the best of them at another one.
+SEARCH = """\
+name: tune
+question: Which numbers add up to most?
+axes: {kind: [1, 2]}
+search:
+  tuning:
+    per: [kind]
+    space:
+      add: {float: [0, 10]}
+      value: {choice: {small: 1, large: 100}, default: small}
+    objective: {metric: total, better: higher, over: {seed: [0, 1]}}
+    sampler: {name: RandomSampler}
+    trials: 3
+    concurrency: 1
+    fresh: {seed: [7]}
+stages:
+  source: {stage: toy_source, config: {value: $tuning.value}}
+  double: {stage: toy_double, inputs: {number: source}, config: {add: $kind}}
+  again: {stage: toy_double, inputs: {number: double}, config: {add: $seed}}
+  total: {stage: toy_total, inputs: {numbers: again}, config: {add: $tuning.add}}
+results: [total]
+tracking: false
+uses: [toy]
+namespace: toy
+"""
+
+#: Uses what `SEARCH` found, beside it as tune.yaml.
+TUNED = """\
+name: tuned
+question: What do the best numbers give?
+axes: {kind: [1, 2]}
+stages:
+  source: {stage: toy_source, config: {value: {tuned: tune.yaml#tuning.value, for: {kind: $kind}}}}
+  double: {stage: toy_double, inputs: {number: source}}
+  total:
+    stage: toy_total
+    inputs: {numbers: double}
+    config: [{add: {tuned: tune.yaml#tuning.add, for: {kind: $kind}}}]
+results: [total]
+tracking: false
+uses: [toy]
+namespace: toy
+"""
+
+
 def write_sweep(folder: Path, text: str = SWEEP, name: str = "toy.yaml") -> Path:
     """The sweep as a file; it is replaced at once, since a driver may be reading it."""
     path = folder / name

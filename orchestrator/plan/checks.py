@@ -23,6 +23,7 @@ from orchestrator.sweep.load import pattern_problems
 from orchestrator.sweep.problems import DocPath, Problem, told
 from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.sweep.tuned import tuned_parts
 from orchestrator.texts import nearest
 from orchestrator.types import RESERVED_NAMES, Scalar
 from workers.metric import Metric
@@ -39,6 +40,7 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
         problems.append(spec.problem(("stages",), "a sweep has at least one stage"))
     unresolved = told(problem for name in spec.stages for problem in _reference_problems(spec, name))
     problems += unresolved
+    problems += _stray_tuned_problems(spec)
     problems += _name_problems(spec)
     for name in spec.stages:
         problems += _switch_problems(spec, name)
@@ -171,6 +173,13 @@ def _reference_problems(spec: SweepSpec, name: str) -> list[Problem]:
             message = "is part of the plan, so it cannot be searched for; search over values of configs"
             problems.append(spec.problem(("stages", name, part), message))
     return problems
+
+
+def _stray_tuned_problems(spec: SweepSpec) -> list[Problem]:
+    """Find the tuned results where nobody looks them up."""
+    message = "a tuned result is read in the config of an entry only; write it there"
+    parts = ((part, spec.document.value.get(part)) for part in ("data", "axes", "search"))
+    return told(spec.problem(path, message) for part, value in parts for path, _ in tuned_parts(value, (part,)))
 
 
 def _name_problems(spec: SweepSpec) -> list[Problem]:

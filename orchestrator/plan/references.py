@@ -1,4 +1,4 @@
-"""References, `$axis`, `$axis.field` and `$search.field`: the only thing in a sweep file that is not written out."""
+"""References, `$axis`, `$axis.field`, `$search.field` and `{tuned: …}`: all in a sweep file that is not written out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.sweep.tuned import Tuned, is_tuned, parse_tuned, tuned_parts
 from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 
@@ -70,6 +71,8 @@ def substitute(spec: SweepSpec, value: Any, coords: Mapping[str, Any]) -> Any:
     """
     if is_reference(value):
         return resolve(spec, value, coords)
+    if is_tuned(value):
+        return _tuned_value(spec, value, coords)
     if isinstance(value, dict):
         return {name: substitute(spec, item, coords) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -102,6 +105,50 @@ def resolve(spec: SweepSpec, reference: str, coords: Mapping[str, Any]) -> Any:
     return value
 
 
+def tuned_at(spec: SweepSpec, tuned: Tuned, coords: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return the coordinates of the study that is meant, where those of this sweep are `coords`.
+
+    Raises:
+        UnresolvedError: a reference has no value.
+    """
+
+    def label(each: Any) -> Any:
+        # Of an axis it is the name of a value, and not its fields.
+        return coords[each[1:]] if is_reference(each) and each[1:] in coords else substitute(spec, each, coords)
+
+    return {axis: label(each) for axis, each in tuned.at.items()}
+
+
+def _tuned_value(spec: SweepSpec, value: Mapping[str, Any], coords: Mapping[str, Any]) -> Any:
+    try:
+        tuned = parse_tuned(value)
+    except ValueError:
+        raise UnresolvedError("tuned") from None
+    found = spec.tuned_values(tuned.source, tuned_at(spec, tuned, coords))
+    if found is None:
+        raise UnresolvedError("tuned")
+    if tuned.field is None:
+        return dict(found)
+    if tuned.field not in found:
+        raise AbsentError(tuned.field)
+    return found[tuned.field]
+
+
+def _tuned_problems(spec: SweepSpec, where: DocPath, value: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find mistakes in how a tuned result is written; what it means is looked up when a sweep is opened."""
+    try:
+        tuned = parse_tuned(value)
+    except ValueError as error:
+        yield spec.problem((*where, "tuned"), str(error))
+        return
+    for path, text in references(tuned.at, (*where, "for")):
+        if is_searched(spec, text):
+            yield spec.problem(path, f"{text} is searched for, and the study must be known before; refer to an axis")
+    if not spec.knows_tuned:
+        message = "is looked up in the store when a sweep is opened (`open_session`); this one was only loaded"
+        yield spec.problem((*where, "tuned"), message)
+
+
 def origin_of(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> DocPath:
     """Return where in the document the value of a reference is written; the reference must have a value."""
     head, *fields = reference[1:].split(".")
@@ -115,6 +162,8 @@ def origin_of(spec: SweepSpec, reference: str, coords: Mapping[str, Scalar]) -> 
 
 def reference_problems(spec: SweepSpec, where: DocPath, value: Any) -> Iterator[Problem]:
     """Find the references to an axis that does not exist, or to a field that some value of the axis lacks."""
+    for path, part in tuned_parts(value, where):
+        yield from _tuned_problems(spec, path, part)
     for path, text in references(value, where):
         head, *fields = text[1:].split(".")
         if not (spec.understood("axes", head) and (head != "data" or spec.understood("data"))):

@@ -28,6 +28,7 @@ from orchestrator.study.function_stage import FunctionConfig, stage_name
 from orchestrator.sweep.problems import MISSING, UNKNOWN_FIELD, DocPath, Problem, SweepError, validation_messages
 from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import RUNTIME_FIELDS, SweepSpec
+from orchestrator.sweep.tuned import is_tuned
 from orchestrator.types import Scalar
 from workers.config import Config
 from workers.metric import Metric
@@ -214,6 +215,9 @@ class _MergedConfig:
             where = (*self._where, index) if isinstance(layers, list) else self._where
             try:
                 self._merge(layer, where)
+            except AbsentError:
+                # As if the layer were not written.
+                continue
             except UnresolvedError:
                 self._open = True
 
@@ -222,6 +226,8 @@ class _MergedConfig:
         if of_axis:
             reference, layer = layer, resolve(self._spec, layer, self._coords)
             where = origin_of(self._spec, reference, self._coords)
+        elif is_tuned(layer):
+            layer = substitute(self._spec, layer, self._coords)
         if not isinstance(layer, dict):
             self._problems.append(self._spec.problem(where, f"must be a mapping of config fields, found {layer!r}"))
             self._open = True
@@ -288,7 +294,9 @@ class _MergedConfig:
         return path[depth] in self._unknown or (self._open and message == MISSING)
 
     def __contains__(self, path: DocPath) -> bool:
-        return self._origin(path) in self._spec.document
+        depth = len(self._where)
+        # A field of a tuned layer stands in another file.
+        return (len(path) == depth + 1 and path[depth] in self._written) or self._origin(path) in self._spec.document
 
     def problem(self, path: DocPath, message: str) -> Problem:
         """Describe a mistake in the merged config, placed where its part was written."""

@@ -185,7 +185,7 @@ class Growth:
         found = self._samplings.get(study.id)
         if found is None:
             if study.history.earlier is None:
-                describe(self._store, study.id, study.description)
+                describe(self._store, study.id, self._studies.description(study))
                 study.history.earlier = add_earlier(self._store, study.id, self._earlier(study))
             # Not before it is needed: it imports Optuna.
             from orchestrator.search.sampling import Sampling

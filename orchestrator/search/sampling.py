@@ -20,7 +20,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.search.distribution import constraints, directions, distribution, parameters
-from orchestrator.search.options import make_pruner, make_sampler
+from orchestrator.search.parts import core, make_pruner, make_sampler
 from orchestrator.search.quiet import quiet
 from orchestrator.search.records import Earlier, Suggestion, Told, Verdict
 from orchestrator.sweep.search import Search
@@ -103,9 +103,9 @@ class Sampling:
             if wanted is not None:
                 self._study.enqueue_trial(dict(wanted))
             trial = self._study.ask()
-            if wanted is not None and self._search.sampler.name.startswith("NSGA"):
-                # Otherwise Optuna asks a sampler only where a value is left to choose, and genetic ones would never
-                # look at a trial that belongs to no generation.
+            if wanted is not None and core(self._search)[0].startswith("NSGA"):
+                # Optuna asks a sampler only where a value is left to choose, and genetic ones would then never look at
+                # this trial, as it belongs to no generation.
                 trial.relative_params  # noqa: B018
             values: dict[str, Scalar] = {}
             for name in self._search.fields:

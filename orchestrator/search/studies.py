@@ -63,12 +63,6 @@ class OpenStudy:
     ended: dict[int, Trial] = field(default_factory=dict)
     """The trials of which nothing more will be known."""
 
-    @property
-    def description(self) -> dict[str, Any]:
-        """What is searched for, for people."""
-        search = self.search.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return {"name": self.name, "coords": dict(self.coords), "search": search}
-
     @cached_property
     def steps_raw(self) -> bool:
         """Whether the pruner is told each repetition by itself, to compare it with the same one of other trials; else
@@ -208,6 +202,12 @@ class Studies:
             SweepError: the values make a config that is not valid.
         """
         return join(self.plan, cells, study.search.meant(suggestion.values))
+
+    def description(self, study: OpenStudy) -> dict[str, Any]:
+        """Return what a study searches for, for people and for `edited`."""
+        search = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
+        where = {"sweep": self.plan.spec.name, "search_name": self.plan.spec.search_name}
+        return {**where, "name": study.name, "coords": dict(study.coords), "search": search}
 
     def views(self, measurements: Measurements) -> list[Study]:
         """Return all studies as they are now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -214,6 +214,7 @@ class SweepSpec(Part):
     _versions: Mapping[str, int] = PrivateAttr(default_factory=dict)
     _origins: Mapping[str, Origin] = PrivateAttr(default_factory=dict)
     _former: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
+    _tuned: Mapping[tuple[str, frozenset[tuple[str, Scalar]]], Mapping[str, Any]] | None = PrivateAttr(None)
     _problems: tuple[Problem, ...] = PrivateAttr(())
     _hidden: frozenset[DocPath] = PrivateAttr(frozenset())
 
@@ -284,6 +285,32 @@ class SweepSpec(Part):
                 inside = inside.get(part, {})
             inside[name] = value
         return identity
+
+    def with_problems(self, problems: Iterable[Problem]) -> SweepSpec:
+        """Return the same sweep with more mistakes."""
+        other = self.model_copy()
+        other._problems = (*self._problems, *problems)
+        return other
+
+    def with_tuned(self, found: Mapping[tuple[str, frozenset[tuple[str, Scalar]]], Mapping[str, Any]]) -> SweepSpec:
+        """Return the same sweep with what was found in other sweeps' searches.
+
+        Args:
+            found: ("FILE#SEARCH", coordinates of the study as pairs) -> field -> its best value; what a mistake hides
+                is left out.
+        """
+        other = self.model_copy()
+        other._tuned = found
+        return other
+
+    @property
+    def knows_tuned(self) -> bool:
+        """Whether results of other sweeps' searches were looked up."""
+        return self._tuned is not None
+
+    def tuned_values(self, source: str, at: Mapping[str, Scalar]) -> Mapping[str, Any] | None:
+        """Return the best values of a study of another sweep; None where a mistake hides them."""
+        return (self._tuned or {}).get((source, frozenset(at.items())))
 
     def problem(self, path: DocPath, message: str) -> Problem:
         """Describe a mistake at `path`, placed at its line."""

@@ -11,6 +11,7 @@ from orchestrator.code import PACKAGES
 from orchestrator.session import Session
 from orchestrator.study.copy import LEFT_OUT, walk
 from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.sweep.tuned import other_sweeps
 
 #: Bytes that the files of a package may have together. It goes through the head's memory, once to every node.
 LIMIT = 5_000_000
@@ -39,7 +40,8 @@ def check_package(session: Session, root: Path, file: Path, files: Mapping[Path,
         message = f"is uploaded for the job without {missing[0].parent}, which git, .gitignore or .rayignore ignores"
         raise SweepError([Problem(str(root), "", message)])
     data = (inside(root, each) for each in _data(session.spec.document.value))
-    needed = [file, *(path for path in data if path)]
+    others = (inside(root, each) for each in other_sweeps(session.spec))
+    needed = [file, *(path for path in (*data, *others) if path)]
     left_out = {
         path: part
         for path in needed

@@ -1,0 +1,118 @@
+"""What is looked at of a search when its sweep is opened, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.plan.columns import Plan
+from orchestrator.search.earlier import ELSEWHERE, EarlierTable
+from orchestrator.search.records import Earlier
+from orchestrator.search.start import start_trials
+from orchestrator.search.studies import OpenStudy, Studies
+from orchestrator.store import Store
+from orchestrator.sweep.problems import DocPath, Problem, SweepError, told
+from orchestrator.sweep.search import From
+from orchestrator.sweep.spec import SweepSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass
+class Opening:
+    """What a search begins with."""
+
+    earlier: dict[str, tuple[Earlier, ...]] = field(default_factory=dict)
+    """Id of a study that was told nothing yet -> the results that it is told before its first trial."""
+    notes: list[str] = field(default_factory=list)
+    """What is no mistake, and yet does less than it seems."""
+
+
+def with_search_problems(spec: SweepSpec) -> SweepSpec:
+    """Return a sweep that has the mistakes in what its search says of Optuna among its problems."""
+    if spec.searched is None:
+        return spec
+    # It imports Optuna, which only searches need.
+    from orchestrator.search.options import problems
+
+    where = ("search", str(spec.search_name))
+    return spec.with_problems(spec.problem((*where, *path), message) for path, message in problems(spec.searched))
+
+
+def look_at_start(plan: Plan, store: Callable[[], Store], read_table: Callable[[str], pa.Table]) -> Opening:
+    """Look at the trials and the results that the studies of a plan start from.
+
+    Args:
+        plan: of a sweep with or without a search.
+        store: opens the store, which knows the studies that were told earlier results.
+        read_table: returns the results table of another sweep file, as `from` names it; raises SweepError, ValueError
+            or OSError where there is none.
+
+    Raises:
+        SweepError: a default is not known; or earlier results tell no study anything.
+        StoreError: the store cannot be read.
+    """
+    search = plan.spec.searched
+    if search is None:
+        return Opening()
+    from orchestrator.search.options import notes
+
+    opening = Opening(notes=notes(search))
+    if not search.start:
+        return opening
+    studies, problems = Studies(plan).all, dict[Problem, None]()
+    for study in studies:
+        try:
+            start_trials(plan, study)
+        except SweepError as error:
+            problems |= dict.fromkeys(error.problems)
+    sources = [(index, each.from_) for index, each in enumerate(search.start) if isinstance(each, From)]
+    new = list(_not_told(store(), studies)) if sources else []
+    for index, file in sources if new else ():
+        path: DocPath = ("search", str(plan.spec.search_name), "start", index, "from")
+        try:
+            _tell(opening, file, EarlierTable(search, read_table(file)), new)
+        except SweepError as error:
+            problems[plan.spec.problem(path, str(error.problems[0]))] = None
+        except (ValueError, OSError) as error:
+            problems[plan.spec.problem(path, f"{file}: {error}")] = None
+    if problems:
+        raise SweepError(told(problems))
+    return opening
+
+
+def _not_told(store: Store, studies: list[OpenStudy]) -> Iterator[OpenStudy]:
+    """Yield the studies that have not begun: what they are told is recorded before their first trial."""
+    known = set(store.studies())
+    for study in studies:
+        if study.id not in known or not store.study_records(study.id, ["earlier.json"]):
+            yield study
+
+
+def _tell(opening: Opening, file: str, table: EarlierTable, studies: list[OpenStudy]) -> None:
+    """Add what a table tells each study, and a note of what it does not.
+
+    Raises:
+        ValueError: it tells none of them anything; the message says why.
+    """
+    left_out: dict[str, set[int]] = {}
+    untold: list[str] = []
+    for study in studies:
+        usable = table.told(study)
+        for why, rows in usable.left_out.items():
+            left_out.setdefault(why, set()).update(rows)
+        if usable.results:
+            opening.earlier[study.id] = (*opening.earlier.get(study.id, ()), *usable.results)
+        else:
+            untold.append(study.name)
+    if len(untold) == len(studies):
+        reasons = ", ".join(f"{len(rows)} {why}" for why, rows in left_out.items())
+        raise ValueError(f"none of the {table.rows} rows can be used: {reasons or 'the table is empty'}")
+    amiss = [f"{len(rows)} rows {why}" for why, rows in left_out.items() if why != ELSEWHERE]
+    if amiss:
+        opening.notes.append(f"start: of the results of {file}, {', '.join(amiss)}, and are left out")
+    if untold:
+        more = f" and {len(untold) - 3} more" if len(untold) > 3 else ""
+        opening.notes.append(f"start: {file} has no results for {', '.join(untold[:3])}{more}")
