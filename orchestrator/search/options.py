@@ -169,7 +169,8 @@ def _sampler_problems(search: Search) -> Found:
         if name == "CmaEsSampler":
             if len(search.objective.metrics) > 1:
                 yield (*path, "name"), "CmaEsSampler takes one metric; NSGAIISampler and TPESampler take several"
-            yield from _value_problems(search, {k: [v] for k, v in (given.get("x0") or {}).items()}, (*path, "x0"))
+            if given.get("x0"):
+                yield from _first_point_problems(search, given["x0"], (*path, "x0"))
         elif name == "PartialFixedSampler":
             fixed = {k: [v] for k, v in given["fixed_params"].items()}
             yield from _value_problems(search, fixed, (*path, "fixed_params"))
@@ -179,6 +180,13 @@ def _sampler_problems(search: Search) -> Found:
             for field, each in search.fields.items():
                 if each.float_ is not None and each.step is None:
                     yield ("space", field), "has no end of values, and BruteForceSampler tries all; give it a step"
+
+
+def _first_point_problems(search: Search, point: Mapping[str, Any], path: DocPath) -> Found:
+    yield from _value_problems(search, {name: [value] for name, value in point.items()}, path)
+    missing = [name for name, each in search.fields.items() if each.choice is None and name not in point]
+    if missing:
+        yield path, f"has no value of {', '.join(missing)}, which CmaEsSampler begins at, too"
 
 
 def _grid_problems(search: Search, grid: object, path: DocPath) -> Found:

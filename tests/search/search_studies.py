@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.search.records import Earlier, Suggestion, Told, Verdict
 from orchestrator.search.sampling import Sampling
+from orchestrator.search.trial import Study, Trial
 from orchestrator.sweep.search import Search
 from orchestrator.types import Scalar
 
@@ -129,3 +130,19 @@ def verdict(sampling: Sampling, number: int, steps: Sequence[float]) -> Verdict:
     """Ask a pruner, and record what it says."""
     prune, attributes = sampling.judge(number, steps)
     return Verdict(number, len(steps) - 1, prune, json.loads(json.dumps(attributes)))
+
+
+def a_study(search: Search, trials: int = 20, running: int = 0, **changed: Any) -> Study:
+    """A study that has come so far: its last trials are under way."""
+    found = []
+    for suggestion in play(search, trials, 3).suggestions:
+        number, values = suggestion.number, suggestion.values
+        if number >= trials - running:
+            found.append(Trial(number, values, "running", None, suggested=1.7e9 + number))
+            continue
+        told = outcome(search, number, values)
+        objectives = None if told.state == "failed" else told.objectives
+        trial = Trial(number, values, told.state, objectives, told.excesses, (), told.steps, 1.5, 1.7e9 + number)
+        found.append(trial)
+    parts: dict[str, Any] = {"name": "tuning/helpful", "id": "1f2e3d", "trials": tuple(found)}
+    return Study(search=search, coords=COORDS, budget=trials, **parts | changed)

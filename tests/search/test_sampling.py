@@ -78,6 +78,17 @@ for name, records in json.load(open(sys.argv[1])).items():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long  # It imports torch, and takes half a second for a trial.
+def test_gaussian_processes_suggest_the_same_too() -> None:
+    search = a_search(sampler={"name": "GPSampler", "n_startup_trials": 4})
+    records = [read(written(each)) for each in play(search, 9, 3, EARLIER, START).suggestions]
+    sampling = rebuilt(search, records[:-1], EARLIER)
+    for told in records[-1].told:
+        sampling.tell(told)
+    assert "gp:relative_params:0" in records[-1].attributes
+    assert sampling.suggest(8) == (records[-1].values, records[-1].attributes)
+
+
 @pytest.mark.parametrize("sampler", ["nsga-ii", "nsga-iii", "tpe"])
 def test_several_metrics_are_searched_for_together(sampler: str) -> None:
     two = {"metric": ["score", "length"], "better": ["higher", "lower"]}
