@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.events import Event
     from orchestrator.explain.estimator import Estimator
     from orchestrator.explain.progress import SweepProgress
+    from orchestrator.results.study_watch import StudyWatch
 
 #: Seconds between two reports of progress: counting the steps of a large sweep takes longer than running a small one.
 _REPORT_EVERY = 0.25
@@ -267,6 +268,7 @@ class _Listener:
         self._session = session
         self._on_progress = on_progress
         self._estimator: Estimator | None = None
+        self._watch: StudyWatch | None = None
         self._due = 0.0
         self.cells: Mapping[str, int] = {}
         self.stopped: str | None = None
@@ -280,8 +282,8 @@ class _Listener:
         if found := warning(event):
             self.warnings.append(found)
         match event:
-            case LoopStarted(estimator):
-                self._estimator = estimator
+            case LoopStarted(estimator, watch):
+                self._estimator, self._watch = estimator, watch
             case Progressed() if time.monotonic() >= self._due:
                 try:
                     self.report()
@@ -296,8 +298,7 @@ class _Listener:
                 left = f"; {delivered.left} runs wait for the next run" if delivered.left else ""
                 self.warnings.append(f"{delivered.error}{left}")
             case Finished(table):
-                statuses = table["status"].to_pylist()
-                self.cells = dict(Counter(statuses[index] for index in self._session.chosen))
+                self.cells = dict(Counter(self._session.chosen_rows(table)["status"].to_pylist()))
 
     def report(self) -> None:
         """Tell how far the run is."""
@@ -306,7 +307,8 @@ class _Listener:
 
         if self._on_progress:
             left = self._estimator.eta() if self._estimator else Eta(0, 0, 0, 0)
-            self._on_progress(progress_of(self._session.schedule, left))
+            may_come = len(self._watch.may_come()) if self._watch else 0
+            self._on_progress(progress_of(self._session.schedule, left, may_come))
 
 
 def open_sweep(

@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.cli import console
 from orchestrator.cli.progress import Progress
+from orchestrator.cli.show_best import study_line, unfinished_studies
 from orchestrator.cli.show_results import show_missing, show_summary
 from orchestrator.command import format_command, repeat_options
 from orchestrator.drive import drive
@@ -29,6 +30,7 @@ from orchestrator.events import (
     Publishing,
     StageBroken,
     Started,
+    StudyEnded,
     Troubled,
     Unschedulable,
     warning,
@@ -116,18 +118,25 @@ class _Printer:
                 console.say(warning(event) or "", style="red")
             case NothingToDo(unfinished):
                 console.say(f"nothing to do: {_all_done(self._session, unfinished)}")
-            case Started(cells, steps):
+            case Started(cells, steps, studies, may_come):
                 self._ran = True
-                console.say(f"{console.counted(cells, 'cell')}, {console.counted(steps, 'step')} to run")
+                open_studies = console.counted(studies, "study") if studies == 1 else f"{studies:,} studies"
+                more = f"{open_studies} to finish, up to {cells + may_come:,} cells; " if studies else ""
+                decided = " decided" if studies else ""
+                console.say(f"{more}{console.counted(cells, 'cell')}{decided}, {console.counted(steps, 'step')} to run")
                 if self._connecting:
                     self._display.enter_context(console.spinner(self._connecting))
-            case LoopStarted(estimator):
+            case LoopStarted(estimator, watch):
                 self.close()
-                self._progress = Progress(self._session.schedule, console.console, estimator)
+                self._progress = Progress(
+                    self._session.schedule, console.console, estimator, lambda: len(watch.may_come())
+                )
                 self._display.enter_context(self._progress)
             case Progressed(attempt):
                 if self._progress:
                     self._progress.advance(attempt)
+            case StudyEnded(study):
+                console.say(study_line(study))
             case LoopEnded():
                 self.close()
                 _say_how_it_ended(event)
@@ -180,11 +189,11 @@ def _all_done(session: Session, unfinished: int) -> str:
         cells = _format_cells(session, _count_lacking(session)[1])
         return f"{session.entry} is done for all {cells}; {remain or 'no'} steps of other stages remain"
     if not len(chosen):
-        chosen_of = "" if session.considered == len(plan.points) else "chosen "
+        chosen_of = "" if session.considered == plan.decided.sum() else "chosen "
         return f"all {session.considered} {chosen_of}cells are finished"
     if session.cells is None:
         return f"all {len(chosen)} cells are finished"
-    others = len(plan.points) - len(chosen)
+    others = int(plan.decided.sum()) - len(chosen)
     rest = f"of the other {others}, {unfinished} are not" if unfinished else f"so are the other {others}"
     return f"all {len(chosen)} chosen cells are finished" + (f"; {rest}" if others else "")
 
@@ -221,7 +230,12 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     chosen = session.chosen_rows(event.table)
     ids, statuses = (chosen[name].to_pylist() for name in ("cell_id", "status"))
     missing = [(id_, status) for id_, status in zip(ids, statuses, strict=True) if status != "succeeded"]
+    command = session.command("run", *session.selection, *session.options)
+    for sentence in unfinished_studies(session, event.studies, event.exit_code, bool(missing)):
+        console.say(sentence, style="red" if event.exit_code else "yellow")
     if not missing:
+        if event.exit_code:
+            console.say(f"the same command goes on: {command}")
         return
     if session.entry and session.schedule.done:
         console.say(f"without --stage the same command finishes the {len(missing)} cells that are missing")
@@ -229,7 +243,6 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     show_missing(chosen)
     tried = [cell for cell, status in missing if status in ("failed", "blocked")]
     again = "the same command tries them again" if tried and not event.ended_early else "the same command goes on"
-    command = session.command("run", *session.selection, *session.options)
     what = f"{len(missing)} of {len(session.chosen)} cells are missing"
     if session.entry:
         lacking, of_cells = _count_lacking(session)
