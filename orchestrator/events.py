@@ -151,8 +151,8 @@ class Finished:
 
 
 Event = (
-    DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StudyEnded | StageBroken | Unschedulable
-    | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
+    DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StudyEnded | StageBroken
+    | Unschedulable | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from orchestrator.sweep.mapping import document_of, to_yaml
 from orchestrator.sweep.problems import Problem, SweepError
 
 if TYPE_CHECKING:
+    import optuna
     import pyarrow as pa
     from upath import UPath
 
@@ -129,7 +130,8 @@ class Sweep:
             `cells`: how many are chosen. `steps`: entry -> `total`, `committed`, `to_run`, `failed`, `blocked` (numbers
             of steps), `reasons` (why steps are not there -> how many), and `expected`, where steps like these were run
             before (see `explain.forecast.Cost`). `expected`: `cpu_hours`, `gpu_hours`, `bytes`, `wall_seconds` (least,
-            most), and `unknown_steps` of `steps` that come on top.
+            most), and `unknown_steps` of `steps` that come on top. Of a search also `search`, and for what may come
+            `may_come` and `expected_to_come` beside these.
 
         Raises:
             StoreError: the store cannot be read.
@@ -140,7 +142,8 @@ class Sweep:
         """Tell where the sweep stands, also while another process runs it: what `sweep status --json` prints.
 
         Returns:
-            `cells`: how many are chosen. `cells_by_status`: status -> how many. `steps`: entry -> `total`, `committed`,
+            `cells`: how many are chosen. `may_come`: how many `studies` may add at most; of each of these `study`,
+            `budget`, `trials` (state -> how many), `may_come`. `cells_by_status`: status -> how many. `steps`: entry -> `total`, `committed`,
             `running`, `pending`, `failed`, `blocked` (numbers of steps), `per_minute` and `seconds` (of one step; both
             None without a living driver). `errors`: groups of cells that ended alike. `live`: whether a driver lives.
             `left`: the seconds that it will still take (`low`, `high`, and `unknown` of `steps` that come on top), or
@@ -152,6 +155,50 @@ class Sweep:
         from orchestrator.explain.status import status
 
         return status(replace(self._session))
+
+    def study(self, name: str | None = None, /, **coords: Any) -> optuna.Study:
+        """Return a study of a search as an ordinary one of Optuna, as it is now.
+
+        It is a copy in memory: what is done to it changes nothing here. Of choices its trials have the names.
+
+        >>> study = open_sweep("tune.yaml").study("tuning", policy="tiny", reward_model="bt_mlp")   # doctest: +SKIP
+        >>> study.best_value, study.best_params                                                     # doctest: +SKIP
+        >>> optuna.visualization.plot_contour(study)                                                # doctest: +SKIP
+
+        Args:
+            name: of the search or the study, `tuning` or `tuning/tiny,bt_mlp`; may be left out.
+            coords: axis -> value, as many as make it unique.
+
+        Raises:
+            SweepError: nothing is searched, or no study or several have such a name and coordinates.
+            StoreError: the store cannot be read, or a record is damaged.
+        """
+        from orchestrator.results.choose import choose_study
+        from orchestrator.search.optuna_study import as_optuna
+
+        session = replace(self._session)
+        if session.spec.searched is None:
+            raise SweepError([Problem("study", "", f"{self.name} has no `search`, so there are no studies")])
+        return as_optuna(choose_study(session.study_views(), name, coords))
+
+    def best(self, study: str | None = None) -> list[dict[str, Any]]:
+        """Return the best trial of each study of a search: what `sweep best --json` prints.
+
+        Args:
+            study: only this one, by its name or as `axis=value,axis=value`.
+
+        Returns:
+            One row for each study, of several objectives one for each of its best compromises: see
+            `results.best.best_rows`, and `importances` (field -> its share, or None while nobody can tell).
+
+        Raises:
+            SweepError: nothing is searched, or there is no such study.
+            StoreError: the store cannot be read, or a record is damaged.
+        """
+        from orchestrator.explain.status import best_of
+        from orchestrator.results.best import told
+
+        return told(best_of(replace(self._session), study))
 
     def why(self, cell: str) -> dict[str, Any]:
         """Explain a cell: what `sweep why --json` prints.

@@ -30,6 +30,11 @@ class Study:
 
     session: Session
     table: pa.Table
+    """The rows that are compared: all, but of a search those of the best trials."""
+    rows: pa.Table
+    """All rows."""
+    notes: Sequence[str] = ()
+    """What is to be known of the rows that are compared."""
     axes: dict[str, Axis] = field(init=False)
     """The axes of two or more values, without `seed`."""
     metrics: tuple[str, ...] = field(init=False)

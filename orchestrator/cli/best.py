@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.sweep_command import Json, sweep_command
-from orchestrator.sweep.problems import Problem, SweepError
 
 if TYPE_CHECKING:
     from orchestrator.session import Session
@@ -41,24 +40,13 @@ def best(
     Seconds and GPU-hours are of the finished steps of trials; what they share with others is not counted. Of several
     objectives every trial is shown that no other one beats in all of them.
     """
-    from orchestrator.results.best import best_rows, find_best, importances
-    from orchestrator.results.choose import choose_studies
-    from orchestrator.results.table import Results
+    from orchestrator.explain.status import best_of
+    from orchestrator.results.best import told
 
-    if session.spec.searched is None:
-        message = "has no `search`, so there are no trials; `sweep results` shows its means"
-        raise SweepError([Problem(str(session.file), "", message)])
-    results = Results(session.plan, session.store, session.schedule, session.studies)
-    results.look()
-    results.read_failures()
-    found = find_best(session.studies, results)
-    if name is not None:
-        chosen = {study.name for study in choose_studies([each.study for each in found], name)}
-        found = [each for each in found if each.study.name in chosen]
+    found = best_of(session, name)
     if as_json:
-        told = [row | {"importances": importances(each.study)} for each in found for row in best_rows(each)]
-        print(json.dumps(told))
+        print(json.dumps(told(found)))
         return
-    from orchestrator.cli.show_best import show_best
+    from orchestrator.cli.show_results import show_best
 
     show_best(session, found)

@@ -91,7 +91,8 @@ class Progress:
                 break
         else:
             table = _words(counts, left)
-        line = f"{format_duration(time.monotonic() - self._started)}, {format_left(self._estimator.eta(), self._may_come())}"
+        left_of_all = format_left(self._estimator.eta(), self._may_come())
+        line = f"{format_duration(time.monotonic() - self._started)}, {left_of_all}"
         # The console would cut it: it leaves wrapping to the terminal, and a live display may not.
         return Group(table, Text(line, no_wrap=False, overflow="fold"))
 

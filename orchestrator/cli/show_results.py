@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from orchestrator.results.axis_effects import AxisEffect
+    from orchestrator.results.best import Found
     from orchestrator.results.comparisons import Comparison
 
 
@@ -27,6 +28,20 @@ def show_summary(session: Session, summary: pa.Table, notes: Sequence[str] = ())
     say(spread_of(summary), style="dim")
     for note in [*notes, *left_out(summary)]:
         say(note, style="yellow")
+
+
+def show_best(session: Session, found: Sequence[Found]) -> None:
+    """Print the best trials of some studies, and how much each field matters where that can be told."""
+    from orchestrator.results.best import best_table, importances
+
+    show_summary(session, best_table(found))
+    several = len(found[0].study.search.objective.metrics) > 1
+    of = f" for {found[0].study.search.objective.metrics[0]}" if several else ""
+    say(f"how much each field matters{of} ({found[0].study.search.importance.name}):", style="dim")
+    for each in found:
+        shares = importances(each.study)
+        told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in (shares or {}).items())
+        paragraph((each.study.name, "bold"), f": {told or 'unknown'}", indent=2)
 
 
 def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from orchestrator.cli import console
 from orchestrator.cli.progress import Progress
-from orchestrator.cli.show_best import study_line, unfinished_studies
 from orchestrator.cli.show_results import show_missing, show_summary
 from orchestrator.command import format_command, repeat_options
 from orchestrator.drive import drive
@@ -39,7 +39,12 @@ from orchestrator.executor import UnreachableError
 from orchestrator.explain.other_code import format_other_code
 from orchestrator.plan.needed import needed_steps
 from orchestrator.redact import redact
+from orchestrator.results.format import format_value
+from orchestrator.search.trial import Study
 from orchestrator.session import Session
+
+#: So many studies are named in a line.
+_NAMED = 4
 
 
 def run_and_show(
@@ -136,7 +141,7 @@ class _Printer:
                 if self._progress:
                     self._progress.advance(attempt)
             case StudyEnded(study):
-                console.say(study_line(study))
+                console.say(_study_line(study))
             case LoopEnded():
                 self.close()
                 _say_how_it_ended(event)
@@ -231,7 +236,7 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     ids, statuses = (chosen[name].to_pylist() for name in ("cell_id", "status"))
     missing = [(id_, status) for id_, status in zip(ids, statuses, strict=True) if status != "succeeded"]
     command = session.command("run", *session.selection, *session.options)
-    for sentence in unfinished_studies(session, event.studies, event.exit_code, bool(missing)):
+    for sentence in _unfinished_studies(session, event.studies, event.exit_code, bool(missing)):
         console.say(sentence, style="red" if event.exit_code else "yellow")
     if not missing:
         if event.exit_code:
@@ -250,3 +255,41 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     console.say((what, "red"), f"; {again}: {command}")
     first = tried[0] if tried else missing[0][0]
     console.say(f"explain one: {session.command('why', first)}")
+
+
+def _study_line(study: Study) -> str:
+    """Say how a study ended: "tuning/bt_mlp: best improvement 0.61 (trial 2 of 4)"."""
+    of = f"of {study.budget}"
+    metrics = study.search.objective.metrics
+    if len(metrics) > 1 and study.front:
+        return f"{study.name}: {len(study.front)} best compromises of {', '.join(metrics)} ({study.budget} trials)"
+    if study.best and study.best.objectives:
+        return (
+            f"{study.name}: best {metrics[0]} {format_value(study.best.objectives[0])} (trial {study.best.number} {of})"
+        )
+    states = Counter(trial.state for trial in study.trials)
+    ended = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{study.name}: no best trial ({ended})"
+
+
+def _unfinished_studies(session: Session, studies: Sequence[Study], exit_code: int, missing: bool) -> Iterator[str]:
+    """Say which studies are not finished when a run ends, and what becomes of trials that failed.
+
+    Args:
+        session: the sweep.
+        studies: those that were chosen.
+        exit_code: of the run.
+        missing: whether cells are missing.
+    """
+    left = [study for study in studies if not study.finished]
+    if left:
+        ended = {study.name: sum(trial.state != "running" for trial in study.trials) for study in left}
+        some = ", ".join(f"{study.name} ({ended[study.name]} of {study.budget} trials)" for study in left[:_NAMED])
+        more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+        are = "1 study is" if len(left) == 1 else f"{len(left):,} studies are"
+        yield f"{are} not finished: {some}{more}"
+        if not exit_code and session.cells is not None:
+            yield "a trial is run only where all of its repetitions are chosen (--only, --exclude, --max-cells)"
+    failed = sum(trial.state == "failed" for study in studies for trial in study.trials)
+    if failed and missing:
+        yield f"{console.counted(failed, 'trial')} failed, and their samplers were told so; they are tried again all the same"

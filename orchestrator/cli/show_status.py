@@ -15,7 +15,6 @@ from orchestrator.explain.other_code import OtherCode, format_other_code
 from orchestrator.explain.status import status, watch_status
 from orchestrator.session import Session
 
-
 #: Studies that are shown.
 _STUDIES = 20
 
@@ -69,7 +68,9 @@ def _studies(studies: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     rows = []
     for each in shown:
         counts = [f"{count:,}" if count else "" for count in each["trials"].values()]
-        rows.append([each["study"], f"{each['budget']:,}", *counts, f"{each['may_come']:,}" if each["may_come"] else ""])
+        rows.append(
+            [each["study"], f"{each['budget']:,}", *counts, f"{each['may_come']:,}" if each["may_come"] else ""]
+        )
     found: list[RenderableType] = []
     if rows:
         found += ["", table(["study", "trials", *shown[0]["trials"], "cells to come"], rows)]

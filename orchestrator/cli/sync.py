@@ -59,6 +59,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
 
     from orchestrator.cli import console
     from orchestrator.drive import summary_of
+    from orchestrator.results.best import find_best
     from orchestrator.tracking.client import TrackingError
     from orchestrator.tracking.experiment import experiment_of
     from orchestrator.tracking.outbox import Outbox
@@ -67,8 +68,10 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     from orchestrator.tracking.sync import sync_runs
 
     outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
+    best = find_best(session.studies, session.results(), session.cells) if session.spec.searched else []
+    summary = summary_of(session, table, best)
     uri = session.tracking_uri(tracking_uri)
-    experiment = experiment_of(projection, session.file, session.outputs, uri, summary_of(session, table))
+    experiment = experiment_of(projection, session.file, session.outputs, uri, summary)
     try:
         post_table(projection, outbox, session.store, session.schedule.committed, table, exact=True)
     except OSError as error:

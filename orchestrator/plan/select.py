@@ -86,6 +86,10 @@ def find_cell(plan: Plan, text: str) -> int:
             axis: [label for label in plan.spec.labels(axis) if normalised(label) == normalised(value)]
             for axis, value in wanted.items()
         }
+        if plan.spec.searched and labels.get(TRIAL) == []:
+            last = plan.spec.labels(TRIAL)[-1]
+            message = f"there is no trial {wanted[TRIAL]}: the studies have trials 0 to {last}"
+            raise SweepError([Problem(f"CELL {text}", "", message)])
         meant = np.flatnonzero(plan.grid.where(labels)[plan.points]).tolist()
         found = [index for index in meant if plan.decided[index]]
         if meant and not found:

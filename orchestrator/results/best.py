@@ -135,6 +135,11 @@ def importances(study: Study) -> dict[str, float] | None:
     return told(study)
 
 
+def told(found: Sequence[Found]) -> list[dict[str, Any]]:
+    """Return the rows of `best_rows` of several studies, with the `importances` of their fields, as JSON."""
+    return [row | {"importances": importances(each.study)} for each in found for row in best_rows(each)]
+
+
 def best_table(found: Sequence[Found]) -> pa.Table:
     """Make a table of `best_rows` of some studies of one sweep, one column for each field and metric."""
     rows = [(row, each.study) for each in found for row in best_rows(each)]

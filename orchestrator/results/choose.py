@@ -38,6 +38,28 @@ def choose_studies(studies: Sequence[Study], text: str, option: str = "--study")
     raise SweepError([Problem(f"{option} {text}", "", f"there is no study {text!r}; {hint}")])
 
 
+def choose_study(studies: Sequence[Study], name: str | None, coords: Mapping[str, Scalar]) -> Study:
+    """Return the one study with a name and coordinates.
+
+    Args:
+        studies: all studies of a sweep.
+        name: as `choose_studies` reads it; None for any.
+        coords: axis -> value.
+
+    Raises:
+        SweepError: there is no such study, axis or value, or several have these.
+    """
+    named = list(studies) if name is None else choose_studies(studies, name, "study")
+    place = f"study {format_coords(coords)}".strip()
+    found = studies_at(named, coords, place) if coords else named
+    if len(found) > 1:
+        axes = [axis for axis in found[0].coords if len({study.coords[axis] for study in found}) > 1]
+        some = ", ".join(study.name for study in found[:4]) + (", …" if len(found) > 4 else "")
+        message = f"names {len(found):,} studies ({some}); say which {' and '.join(axes)}"
+        raise SweepError([Problem(place, "", message)])
+    return found[0]
+
+
 def studies_at(studies: Sequence[Study], wanted: Mapping[str, Scalar], place: str) -> list[Study]:
     """Return the studies with certain coordinates.
 

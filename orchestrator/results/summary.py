@@ -124,7 +124,13 @@ def format_summary(summary: pa.Table) -> pa.Table:
     """Return a summary with one column of text per metric, `mean ± sd`; one of best trials without empty columns."""
     if b"title" in (summary.schema.metadata or {}):
         nothing = ([0], [None])
-        return summary.select([name for name in summary.column_names if summary[name].unique().to_pylist() not in nothing or name == "trial"])
+        return summary.select(
+            [
+                name
+                for name in summary.column_names
+                if summary[name].unique().to_pylist() not in nothing or name == "trial"
+            ]
+        )
     names = summary.column_names
     # Axes, counts, then two columns for each metric; the name of an axis may end like those of metrics.
     first = names.index("cells") + 1

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Mask
 from orchestrator.search.records import Told
 from orchestrator.search.studies import OpenStudy
@@ -118,6 +121,14 @@ def may_come(study: OpenStudy, decided: Mask, chosen: Collection[int] | None = N
         for cells in study.fresh if several else study.fresh[:1]:
             coming += allowed(cells)
     return coming
+
+
+def coming_steps(plan: Plan, cells: Sequence[int]) -> Mask:
+    """Return the mask of the steps that some cells would consist of at most, were they decided."""
+    marked: Mask = np.zeros(len(plan), np.bool_)
+    for name in plan.entries:
+        plan.mark(marked, plan.by_entry[name].places[plan.points_of(name)[list(cells)]])
+    return marked
 
 
 def has_ended(study: OpenStudy) -> bool:
