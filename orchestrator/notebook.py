@@ -143,11 +143,11 @@ class Sweep:
 
         Returns:
             `cells`: how many are chosen. `may_come`: how many `studies` may add at most; of each of these `study`,
-            `budget`, `trials` (state -> how many), `may_come`. `cells_by_status`: status -> how many. `steps`: entry -> `total`, `committed`,
-            `running`, `pending`, `failed`, `blocked` (numbers of steps), `per_minute` and `seconds` (of one step; both
-            None without a living driver). `errors`: groups of cells that ended alike. `live`: whether a driver lives.
-            `left`: the seconds that it will still take (`low`, `high`, and `unknown` of `steps` that come on top), or
-            None.
+            `budget`, `trials` (state -> how many), `may_come`. `cells_by_status`: status -> how many. `steps`: entry ->
+            `total`, `committed`, `running`, `pending`, `failed`, `blocked` (numbers of steps), `per_minute` and
+            `seconds` (of one step; both None without a living driver). `errors`: groups of cells that ended alike.
+            `live`: whether a driver lives. `left`: the seconds that what is decided will still take (`low`, `high`, and
+            `unknown` of `steps` that come on top), or None.
 
         Raises:
             StoreError: the store cannot be read.
@@ -180,25 +180,6 @@ class Sweep:
         if session.spec.searched is None:
             raise SweepError([Problem("study", "", f"{self.name} has no `search`, so there are no studies")])
         return as_optuna(choose_study(session.study_views(), name, coords))
-
-    def best(self, study: str | None = None) -> list[dict[str, Any]]:
-        """Return the best trial of each study of a search: what `sweep best --json` prints.
-
-        Args:
-            study: only this one, by its name or as `axis=value,axis=value`.
-
-        Returns:
-            One row for each study, of several objectives one for each of its best compromises: see
-            `results.best.best_rows`, and `importances` (field -> its share, or None while nobody can tell).
-
-        Raises:
-            SweepError: nothing is searched, or there is no such study.
-            StoreError: the store cannot be read, or a record is damaged.
-        """
-        from orchestrator.explain.status import best_of
-        from orchestrator.results.best import told
-
-        return told(best_of(replace(self._session), study))
 
     def why(self, cell: str) -> dict[str, Any]:
         """Explain a cell: what `sweep why --json` prints.

@@ -82,7 +82,7 @@ def _plain(value: object) -> object:
 
 def _chapters(session: Session, table: pa.Table) -> Iterator[Section]:
     if session.spec.searched is None:
-        return sections(Study(session, table, table))
+        return sections(Study(session, table))
     results = session.results()
     compared, notes = results.comparable(table, session.cells)
     best = best_table(find_best(session.studies, results, session.cells))

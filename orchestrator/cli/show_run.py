@@ -292,4 +292,4 @@ def _unfinished_studies(session: Session, studies: Sequence[Study], exit_code: i
             yield "a trial is run only where all of its repetitions are chosen (--only, --exclude, --max-cells)"
     failed = sum(trial.state == "failed" for study in studies for trial in study.trials)
     if failed and missing:
-        yield f"{console.counted(failed, 'trial')} failed, and their samplers were told so; they are tried again all the same"
+        yield f"{console.counted(failed, 'trial')} failed, as the sampler was told; another try may still complete them"

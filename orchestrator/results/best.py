@@ -188,7 +188,7 @@ def best_notes(found: Sequence[Found]) -> list[str]:
     most = max(each.study.budget for each in found)
     if not search.fresh and most > 1 and any(each.study.front for each in found):
         axis = next(iter(search.objective.over), None)
-        remedy = f"`fresh: {{{axis}: […]}}` measures it again at other values of {axis}"
+        remedy = f"`fresh: {{{axis}: […]}}` measures it again at other values"
         without = "repeat trials (`objective: {over: {seed: […]}}`), so that `fresh` can measure the best one again"
         notes.append(f"the best of {most} trials is flattered by the choice; {remedy if axis else without}")
     lacking = [each.study for each in found if each.study.trials and not each.study.front]
