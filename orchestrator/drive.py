@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,17 +37,20 @@ from orchestrator.events import (
     Publishing,
     StageBroken,
     Started,
+    StudyEnded,
     Troubled,
     Unschedulable,
 )
-from orchestrator.executor import choose_executor
+from orchestrator.executor import choose_executor, refuse_edited_stages
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.other_code import made_by_other_code
 from orchestrator.mirror import Mirror
 from orchestrator.pulse import Pulse
+from orchestrator.results.best import Found, best_table, find_best
 from orchestrator.results.heartbeat import HEARTBEAT_EVERY, remove_heartbeat, write_heartbeat
 from orchestrator.results.parquet import write_results
 from orchestrator.results.status import STATUSES
+from orchestrator.results.study_watch import StudyWatch
 from orchestrator.results.summary import summarise
 from orchestrator.results.table import Results
 from orchestrator.run.executors import Executor, ExecutorLostError
@@ -61,8 +64,6 @@ from orchestrator.search.growth import Growth
 from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.lease import BEAT
-from orchestrator.study import StageError
-from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.tracking.publisher import Publisher
 from orchestrator.types import Attempt
 
@@ -101,7 +102,7 @@ def drive(
         StoreError: the store cannot be used; or it was away for too long, takes no writes any more, or the table could
             not be written: then all else is done.
     """
-    _refuse_edited_stages(session)
+    refuse_edited_stages(session)
     # Not waited for: where nothing was reached yet, a wrong address is likelier than an outage.
     warning = session.store.prepare()
     for message in [*([warning] if warning else []), *shortcomings(session.store.location)]:
@@ -154,8 +155,10 @@ def _drive(
         left = int((results.codes()[session.plan.decided] != STATUSES.index("succeeded")).sum())
         on_event(NothingToDo(left if others else 0))
     else:
-        on_event(Started(len(session.chosen), int(session.schedule.needed.sum())))
-        run = _Run(session, results, executor(), publisher, growth, mirror, on_event)
+        watch = StudyWatch(session.studies, results, session.cells)
+        steps = int(session.schedule.needed.sum())
+        on_event(Started(len(session.chosen), steps, len(watch.open), len(watch.may_come())))
+        run = _Run(session, results, executor(), publisher, growth, watch, mirror, on_event)
         signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
     # Whoever sent a signal does not wait for the store.
@@ -171,7 +174,8 @@ def _drive(
     if not signalled:
         with Troubles(lambda message: on_event(Troubled(message))).contained(_MIRRORING):
             mirror.update()
-    summary = summary_of(session, table)
+    best = find_best(session.studies, results, session.cells)
+    summary = summary_of(session, table, best)
     if publisher:
         on_event(Publishing(0, 0))
         delivered = publisher.finish(
@@ -179,7 +183,8 @@ def _drive(
         )
         on_event(Published(delivered, len(publisher.outbox.digests)))
     code = signalled or (2 if store_error else _exit_code(session, table, growth))
-    on_event(Finished(table, summary, write_error is None, code, signalled is not None))
+    studies = [each.study for each in best]
+    on_event(Finished(table, summary, write_error is None, code, signalled is not None, studies))
     facts = {"sweep": session.spec.name, "exit_code": 2 if write_error else code}
     facts |= {"cells": Counter(table["status"].to_pylist()), "table": str(session.outputs.results)}
     _call_hook(session.spec.hooks.finish, "finish", facts, on_event)
@@ -196,23 +201,16 @@ def _at_once(action: Callable[[], T], proof: bool = True) -> T:
     return action()
 
 
-def _refuse_edited_stages(session: Session) -> None:
-    """Make sure that the stages that are not this package's are still what the sweep was planned with.
+def summary_of(session: Session, table: pa.Table, best: Sequence[Found]) -> pa.Table | None:
+    """Return the means that the sweep file asks for, of a search the best trials; None if no cell succeeded.
 
-    Raises:
-        SweepError: a module of theirs was edited since the sweep was opened.
+    Args:
+        session: the sweep.
+        table: its results table.
+        best: what `find_best` found of its studies.
     """
-    try:
-        edited = session.spec.available.edited()
-    except StageError as error:
-        raise SweepError([Problem(str(session.file), "", str(error))]) from error
-    if edited:
-        message = f"{edited[0]} or a module that it imports was edited since the sweep was opened; open it again"
-        raise SweepError([Problem(str(session.file), "", message)])
-
-
-def summary_of(session: Session, table: pa.Table) -> pa.Table | None:
-    """Return the means that the sweep file asks for; None if no cell succeeded."""
+    if session.spec.searched:
+        return best_table(best) if best else None
     return summarise(table, session.spec) if "succeeded" in table["status"].to_pylist() else None
 
 
@@ -246,12 +244,14 @@ class _Run:
         executor: Executor,
         publisher: Publisher | None,
         growth: Growth,
+        watch: StudyWatch,
         mirror: Mirror,
         on_event: Callable[[Event], None],
     ) -> None:
         self._session = session
         self._mirror = mirror
         self._growth = growth
+        self._watch = watch
         self._schedule = session.schedule
         self._results = results
         self._executor = executor
@@ -285,11 +285,11 @@ class _Run:
             grow = partial(OUTAGE.endure, self._growth.advance)
             attempts = run_plan(schedule, store, self._executor, code_commit(), self._driver, grow)
             with shutdown:
-                self._on_event(LoopStarted(self._estimator))
+                self._on_event(LoopStarted(self._estimator, self._watch))
                 for attempt in attempts:
                     self._note(attempt)
                     shutdown.check()
-                    self._report_broken_stages()
+                    self._report_stages_and_studies()
                     now = time.monotonic()
                     if now >= min(heartbeat_due, scratch_due, table_due) and not self._store_answers():
                         # What goes on beside the steps would fail one by one.
@@ -305,6 +305,7 @@ class _Run:
                         self._sweep_scratch()
                     if now >= table_due:
                         table_due = self._write_table(now)
+            self._report_stages_and_studies()
             self._on_event(LoopEnded("stopped" if schedule.stopped else "done", schedule.stopped or ""))
         except KeyboardInterrupt:
             shutdown.interrupt()
@@ -342,7 +343,9 @@ class _Run:
         with self._troubles.contained("recording the attempts that failed"):
             self._late_records.write()
 
-    def _report_broken_stages(self) -> None:
+    def _report_stages_and_studies(self) -> None:
+        for study in self._watch.ended():
+            self._on_event(StudyEnded(study))
         for name in self._schedule.broken.keys() - self._reported:
             self._reported.add(name)
             reason = self._schedule.broken[name]

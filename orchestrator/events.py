@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.other_code import OtherCode
+from orchestrator.results.study_watch import StudyWatch
+from orchestrator.search.trial import Study
 from orchestrator.tracking.publisher import Delivered
 from orchestrator.types import Attempt
 
@@ -44,6 +47,10 @@ class Started:
     """Number of chosen cells."""
     steps: int
     """Number of steps to run."""
+    studies: int = 0
+    """Number of studies of a search that are not finished."""
+    may_come: int = 0
+    """Number of cells that these may add at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class LoopStarted:
     """The first steps are about to start; the session's schedule and the estimator are up to date from now on."""
 
     estimator: Estimator
+    watch: StudyWatch
+    """Tells which studies of a search are not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,13 @@ class Progressed:
 
     attempt: Attempt | None
     """The attempt that ended; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEnded:
+    """All trials of a study have ended."""
+
+    study: Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +140,19 @@ class Finished:
     table: pa.Table
     """One row per cell of the sweep."""
     summary: pa.Table | None
-    """The means that the sweep file asks for; None if no cell succeeded."""
+    """The means that the sweep file asks for, of a search the best trials; None if there are none."""
     written: bool
     """Whether `results.parquet` holds the table."""
     exit_code: int
     ended_early: bool
     """Whether a signal ended the run."""
+    studies: Sequence[Study] = ()
+    """The chosen studies of a search, as they are now."""
 
 
 Event = (
-    DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StageBroken | Unschedulable
-    | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
+    DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StudyEnded | StageBroken
+    | Unschedulable | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
 )  # fmt: skip
 
 

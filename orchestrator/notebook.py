@@ -22,12 +22,14 @@ from orchestrator.sweep.mapping import document_of, to_yaml
 from orchestrator.sweep.problems import Problem, SweepError
 
 if TYPE_CHECKING:
+    import optuna
     import pyarrow as pa
     from upath import UPath
 
     from orchestrator.events import Event
     from orchestrator.explain.estimator import Estimator
     from orchestrator.explain.progress import SweepProgress
+    from orchestrator.results.study_watch import StudyWatch
 
 #: Seconds between two reports of progress: counting the steps of a large sweep takes longer than running a small one.
 _REPORT_EVERY = 0.25
@@ -128,7 +130,8 @@ class Sweep:
             `cells`: how many are chosen. `steps`: entry -> `total`, `committed`, `to_run`, `failed`, `blocked` (numbers
             of steps), `reasons` (why steps are not there -> how many), and `expected`, where steps like these were run
             before (see `explain.forecast.Cost`). `expected`: `cpu_hours`, `gpu_hours`, `bytes`, `wall_seconds` (least,
-            most), and `unknown_steps` of `steps` that come on top.
+            most), and `unknown_steps` of `steps` that come on top. Of a search also `search`, and for what may come
+            `may_come` and `expected_to_come` beside these.
 
         Raises:
             StoreError: the store cannot be read.
@@ -139,11 +142,12 @@ class Sweep:
         """Tell where the sweep stands, also while another process runs it: what `sweep status --json` prints.
 
         Returns:
-            `cells`: how many are chosen. `cells_by_status`: status -> how many. `steps`: entry -> `total`, `committed`,
-            `running`, `pending`, `failed`, `blocked` (numbers of steps), `per_minute` and `seconds` (of one step; both
-            None without a living driver). `errors`: groups of cells that ended alike. `live`: whether a driver lives.
-            `left`: the seconds that it will still take (`low`, `high`, and `unknown` of `steps` that come on top), or
-            None.
+            `cells`: how many are chosen. `may_come`: how many `studies` may add at most; of each of these `study`,
+            `budget`, `trials` (state -> how many), `may_come`. `cells_by_status`: status -> how many. `steps`: entry ->
+            `total`, `committed`, `running`, `pending`, `failed`, `blocked` (numbers of steps), `per_minute` and
+            `seconds` (of one step; both None without a living driver). `errors`: groups of cells that ended alike.
+            `live`: whether a driver lives. `left`: the seconds that what is decided will still take (`low`, `high`, and
+            `unknown` of `steps` that come on top), or None.
 
         Raises:
             StoreError: the store cannot be read.
@@ -151,6 +155,31 @@ class Sweep:
         from orchestrator.explain.status import status
 
         return status(replace(self._session))
+
+    def study(self, name: str | None = None, /, **coords: Any) -> optuna.Study:
+        """Return a study of a search as an ordinary one of Optuna, as it is now.
+
+        It is a copy in memory: what is done to it changes nothing here. Of choices its trials have the names.
+
+        >>> study = open_sweep("tune.yaml").study("tuning", policy="tiny", reward_model="bt_mlp")   # doctest: +SKIP
+        >>> study.best_value, study.best_params                                                     # doctest: +SKIP
+        >>> optuna.visualization.plot_contour(study)                                                # doctest: +SKIP
+
+        Args:
+            name: of the search or the study, `tuning` or `tuning/tiny,bt_mlp`; may be left out.
+            coords: axis -> value, as many as make it unique.
+
+        Raises:
+            SweepError: nothing is searched, or no study or several have such a name and coordinates.
+            StoreError: the store cannot be read, or a record is damaged.
+        """
+        from orchestrator.results.choose import choose_study
+        from orchestrator.search.optuna_study import as_optuna
+
+        session = replace(self._session)
+        if session.spec.searched is None:
+            raise SweepError([Problem("study", "", f"{self.name} has no `search`, so there are no studies")])
+        return as_optuna(choose_study(session.study_views(), name, coords))
 
     def why(self, cell: str) -> dict[str, Any]:
         """Explain a cell: what `sweep why --json` prints.
@@ -267,6 +296,7 @@ class _Listener:
         self._session = session
         self._on_progress = on_progress
         self._estimator: Estimator | None = None
+        self._watch: StudyWatch | None = None
         self._due = 0.0
         self.cells: Mapping[str, int] = {}
         self.stopped: str | None = None
@@ -280,8 +310,8 @@ class _Listener:
         if found := warning(event):
             self.warnings.append(found)
         match event:
-            case LoopStarted(estimator):
-                self._estimator = estimator
+            case LoopStarted(estimator, watch):
+                self._estimator, self._watch = estimator, watch
             case Progressed() if time.monotonic() >= self._due:
                 try:
                     self.report()
@@ -296,8 +326,7 @@ class _Listener:
                 left = f"; {delivered.left} runs wait for the next run" if delivered.left else ""
                 self.warnings.append(f"{delivered.error}{left}")
             case Finished(table):
-                statuses = table["status"].to_pylist()
-                self.cells = dict(Counter(statuses[index] for index in self._session.chosen))
+                self.cells = dict(Counter(self._session.chosen_rows(table)["status"].to_pylist()))
 
     def report(self) -> None:
         """Tell how far the run is."""
@@ -306,7 +335,8 @@ class _Listener:
 
         if self._on_progress:
             left = self._estimator.eta() if self._estimator else Eta(0, 0, 0, 0)
-            self._on_progress(progress_of(self._session.schedule, left))
+            may_come = len(self._watch.may_come()) if self._watch else 0
+            self._on_progress(progress_of(self._session.schedule, left, may_come))
 
 
 def open_sweep(

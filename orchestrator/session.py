@@ -184,15 +184,18 @@ class Session:
         results.read_failures()
         return results
 
-    def table(self) -> pa.Table:
+    def table(self, results: Results | None = None) -> pa.Table:
         """Rebuild the results table from the store, write it, and return the rows of the chosen cells.
+
+        Args:
+            results: what `results` has read, if that was called before.
 
         Raises:
             StoreError: the store cannot be read, or the table cannot be written.
         """
         from orchestrator.results.parquet import write_results
 
-        table = self.results().table()
+        table = (results or self.results()).table()
         write_results(table, self.outputs.results)
         return self.chosen_rows(table)
 

@@ -31,7 +31,7 @@ FAILING_CELL = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: wor
 SLOW = SWEEP.replace("behaviour: work", "behaviour: slow")
 
 #: Two studies of four trials, each at two values of y, and the best one at a third; trials with `bad` fail.
-STUDIES = """\
+ODD_SEARCH = """\
 name: toy
 question: How much is to be added?
 axes: {x: [1, 2]}

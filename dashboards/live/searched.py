@@ -15,7 +15,7 @@ import pandas as pd
 
 from orchestrator.results.status import STATUSES
 from orchestrator.search.record_files import read_history
-from orchestrator.search.rounds import remaining
+from orchestrator.search.rounds import may_come
 from orchestrator.search.studies import Measured, Studies
 from orchestrator.search.trial import Study
 from orchestrator.session import Session
@@ -112,7 +112,9 @@ class Searched:
             for study in self._studies.all:
                 # What failed may have been tried again since.
                 study.ended.clear()
-                more += remaining(study, list(study.trials(told)))
+                # Which says of each trial whether it has ended.
+                list(study.trials(told))
+                more += len(may_come(study, self._studies.plan.decided))
             self._seen = (version, len(cells), trials), tuple(self._studies.views(told)), more
         return self._seen[1:]
 

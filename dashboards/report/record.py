@@ -22,7 +22,7 @@ from orchestrator.types import Artifact, Manifest, Scalar
 def failures(study: Study) -> Section:
     """Tabulate the cells without a result by what went wrong."""
     columns = ["status", "error_class", "error", "log", *study.session.spec.axes]
-    rows = study.table.select(columns).to_pylist()
+    rows = study.rows.select(columns).to_pylist()
     found = error_groups((row["status"], row["error_class"], row["error"], row["log"]) for row in rows)
     examples: dict[tuple[Any, ...], dict[str, Scalar]] = {}
     for row in rows:
@@ -83,8 +83,8 @@ def provenance(study: Study, manifests: Mapping[str, Sequence[Manifest]]) -> Sec
     """Say which code, libraries and sweep file made the numbers (`read_manifests`), and how to make them again."""
     session = study.session
     every = [each for some in manifests.values() for each in some]
-    keys = hashlib.sha256("".join(sorted(study.table["key"].to_pylist())).encode()).hexdigest()
-    facts = [["sweep", session.spec.name], ["store", session.outputs.store], ["cells", f"{study.table.num_rows:,}"]]
+    keys = hashlib.sha256("".join(sorted(study.rows["key"].to_pylist())).encode()).hexdigest()
+    facts = [["sweep", session.spec.name], ["store", session.outputs.store], ["cells", f"{study.rows.num_rows:,}"]]
     facts.append(["sha256 of all cell keys", keys])
     if every:
         starts, ends = min(each.finished - each.seconds for each in every), max(each.finished for each in every)

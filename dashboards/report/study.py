@@ -30,6 +30,11 @@ class Study:
 
     session: Session
     table: pa.Table
+    """The rows that are compared: all, but of a search those of the best trials."""
+    whole: pa.Table | None = None
+    """All rows; None where all are compared."""
+    notes: Sequence[str] = ()
+    """What is to be known of the rows that are compared."""
     axes: dict[str, Axis] = field(init=False)
     """The axes of two or more values, without `seed`."""
     metrics: tuple[str, ...] = field(init=False)
@@ -49,6 +54,11 @@ class Study:
         self.metrics = tuple(dict.fromkeys([*first, *chosen]))[:FEW]
         wanted = [axis for axis in summary.by if axis in self.axes]
         self.by = tuple(wanted or list(self.axes)[-2:])
+
+    @property
+    def rows(self) -> pa.Table:
+        """All rows, also of a search."""
+        return self.table if self.whole is None else self.whole
 
     @property
     def colour(self) -> Axis | None:

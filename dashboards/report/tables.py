@@ -11,7 +11,7 @@ import pyarrow as pa
 
 import dashboards
 from dashboards.report.figures import Axis, Figure, beside, format_name
-from dashboards.report.section import Section, Table, sentences
+from dashboards.report.section import Section, Table, capital, sentences
 from dashboards.report.study import PAGES, PANELS, Study
 from orchestrator.results.axis_effects import axis_effects, differ_in_cells
 from orchestrator.results.comparisons import Comparison, compare
@@ -19,7 +19,20 @@ from orchestrator.results.estimates import seeds_needed
 from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
 from orchestrator.results.metric_grid import read_axes
 from orchestrator.results.metrics import averaged_metrics
-from orchestrator.results.summary import format_summary
+from orchestrator.results.summary import format_summary, left_out, spread_of
+
+
+def best_trials(found: pa.Table) -> Section:
+    """Tabulate the best trials of a search.
+
+    Args:
+        found: of `orchestrator.results.best.best_table`.
+    """
+    shown = format_summary(found)
+    rows = [[format_value(value) for value in row.values()] for row in shown.to_pylist()]
+    numeric = [not pa.types.is_string(field.type) for field in shown.schema]
+    table = Table("best", "Best trials", shown.column_names, rows, numeric, sentences(left_out(found)))
+    return Section("best", "What the search found", [f"{capital(spread_of(found))}."], (), [table])
 
 
 def means(study: Study) -> Section:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dashboards.report.figures import Axis, Figure, format_name, winners
-from dashboards.report.section import Section, file_name, title_of
+from dashboards.report.section import Section, capital, file_name, title_of
 from dashboards.report.study import Study
 from orchestrator.results.axis_effects import axis_effects
 from orchestrator.results.comparisons import Comparison, compare
@@ -39,7 +39,7 @@ def verdict(study: Study, compared: Sequence[Comparison]) -> Section:
         study: the sweep.
         compared: all pairs of what competes, over everything else.
     """
-    text = [state(study)]
+    text = [state(study), *(f"{capital(note)}." for note in study.notes)]
     if study.colour and study.headline:
         text += _ranking(study, study.colour, study.headline, compared)
     elif study.colour:

@@ -17,8 +17,9 @@ from dashboards.report.figures import pdf, png
 from dashboards.report.record import cost, failures, provenance, read_manifests
 from dashboards.report.section import Section
 from dashboards.report.study import Study
-from dashboards.report.tables import comparisons, means, published
+from dashboards.report.tables import best_trials, comparisons, means, published
 from dashboards.report.verdict import state, verdict, winner_map
+from orchestrator.results.best import best_table, find_best
 from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.format import markdown
 from orchestrator.session import Session
@@ -45,10 +46,11 @@ def write_report(
 
     Raises:
         StoreError: the folder cannot be written.
+        SweepError: in a search no study is finished, or it has several objectives, so that nothing can be compared.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    chapters = list(sections(Study(session, table)))
+    chapters = list(_chapters(session, table))
     figures = [figure for chapter in chapters for figure in chapter.figures]
     images: dict[str, str] = {}
     for done, figure in enumerate(figures):
@@ -78,9 +80,24 @@ def _plain(value: object) -> object:
     return plain_text(value) if isinstance(value, str) else value
 
 
-def sections(study: Study) -> Iterator[Section]:
-    """Make the sections of the report in order; those that have nothing to say are left out."""
+def _chapters(session: Session, table: pa.Table) -> Iterator[Section]:
+    if session.spec.searched is None:
+        return sections(Study(session, table))
+    results = session.results()
+    compared, notes = results.comparable(table, session.cells)
+    best = best_table(find_best(session.studies, results, session.cells))
+    return sections(Study(session, compared, table, notes), best_trials(best))
+
+
+def sections(study: Study, *first: Section) -> Iterator[Section]:
+    """Make the sections of the report in order; those that have nothing to say are left out.
+
+    Args:
+        study: the sweep.
+        first: sections that come before those on what is compared.
+    """
     manifests = read_manifests(study)
+    yield from first
     if study.succeeded() and study.metrics:
         compared = _compared(study)
         yield verdict(study, compared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,7 @@ from orchestrator.cli.sweep_command import (
     TrackingUri,
     names,
     need_page,
+    refuse,
     sweep_command,
 )
 from orchestrator.results.format import SUFFIXES, Format
@@ -152,31 +153,38 @@ def results(
     """Rebuild the Parquet table from the store, and show or export means ± sd over seeds, or the answer to a query.
 
     Means are over the seeds' means, from complete blocks: cells that differ in nothing but the axes of --by, where none
-    of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store.
+    of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store. Of a search:
+    the best trial of each study; with --by or --metrics means over these at their fresh values.
     """
     from orchestrator.cli.console import say
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
+    from orchestrator.results.best import best_table, find_best
     from orchestrator.results.metrics import reported_metrics
     from orchestrator.results.sql import query
     from orchestrator.results.summary import format_summary, left_out, summarise
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}
-        _refuse(given, "has no effect beside --sql; put it into the query")
+        refuse(given, "has no effect beside --sql; put it into the query")
     elif cells:
-        _refuse({"--by": bool(by)}, "has no effect beside --cells, which averages nothing")
+        refuse({"--by": bool(by)}, "has no effect beside --cells, which averages nothing")
     form = _format(form, output, as_json)
-    table = session.table()
+    results = session.results()
+    table = session.table(results)
+    notes: list[str] = []
     if sql is not None:
         shown = query(table, sql)
     elif cells:
         shown = _with_metrics(table, names(metrics))
+    elif session.spec.searched and not by and not metrics:
+        shown = best_table(find_best(session.studies, results, session.cells))
     else:
-        shown = summarise(table, session.spec, names(by) or None, names(metrics))
-        if as_json or form is not None:
-            # Not on standard output, which is for the table.
-            for note in left_out(shown):
-                print(plain_text(note), file=sys.stderr)
+        rows, notes = results.comparable(table, session.cells)
+        shown = summarise(rows, session.spec, names(by) or None, names(metrics))
+    if sql is None and not cells and (as_json or form is not None):
+        # Not on standard output, which is for the table.
+        for note in [*notes, *left_out(shown)]:
+            print(plain_text(note), file=sys.stderr)
     if as_json:
         print(json.dumps(shown.to_pylist(), default=str))
     elif form is not None:
@@ -189,7 +197,7 @@ def results(
             session, shown.to_pylist(), names(metrics) or session.spec.summary.metrics or reported_metrics(shown)
         )
     else:
-        show_summary(session, shown)
+        show_summary(session, shown, notes)
         say(f"table: {session.outputs.results}")
 
 
@@ -227,21 +235,25 @@ def compare(
     """Compare the values of an axis: paired by seed, with intervals, and p values adjusted by Holm over all lines.
 
     The seeds are the sample: an effect is averaged within each seed over all other axes first. Without AXIS=…: how much
-    each axis moves the metrics, against how much the seeds do.
+    each axis moves the metrics, against how much the seeds do. Of a search: each study's best trial at fresh values.
     """
     from dataclasses import asdict
 
     from orchestrator.plan.select import read_values
     from orchestrator.results import axis_effects, comparisons
+    from orchestrator.results.comparable import refuse_trials
     from orchestrator.results.metric_grid import missing_cells
 
     if not values:
         given = {"--within": bool(within), "--confidence": confidence is not None, "--width": width is not None}
-        _refuse(given, "is for comparisons of the values of an axis; name it: AXIS=V1,V2")
+        refuse(given, "is for comparisons of the values of an axis; name it: AXIS=V1,V2")
     confidence = confidence or 0.95
+    refuse_trials(session.spec, ((values or "").partition("=")[0], *names(within)))
     axis, chosen = read_values(session.spec, "AXIS=V1,V2", values) if values and "=" in values else (values, [])
-    table = session.table()
-    warnings = missing_cells(table)
+    results = session.results()
+    table = session.table(results)
+    table, warnings = results.comparable(table, session.cells)
+    warnings += missing_cells(table)
     measured = names(metrics) or session.spec.summary.metrics
     found: list[comparisons.Comparison] = []
     effects: list[axis_effects.AxisEffect] = []
@@ -287,7 +299,7 @@ def report(
     from orchestrator.cli.console import bar, say
 
     if tracking_uri and not mlflow:
-        _refuse({"--tracking-uri": True}, "has no effect without --mlflow")
+        refuse({"--tracking-uri": True}, "has no effect without --mlflow")
     folder = output or session.outputs.local / "sweeps" / session.spec.name / "report"
     with bar("report") as progress:
         page = write_report(session, session.table(), folder, progress)
@@ -341,13 +353,6 @@ def show(
     from orchestrator.cli.show_cell import show_cell
 
     show_cell(shown, whole=stage is not None)
-
-
-def _refuse(given: Mapping[str, bool], why: str) -> None:
-    """Refuse those options that were given, since they would have no effect."""
-    problems = [Problem(option, "", why) for option, there in given.items() if there]
-    if problems:
-        raise SweepError(problems)
 
 
 def _with_metrics(table: pa.Table, metrics: Sequence[str]) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.explain.estimator import Estimator
-from orchestrator.explain.eta import format_duration, format_eta, format_eta_short
+from orchestrator.explain.eta import format_duration, format_eta_short, format_left
 from orchestrator.explain.progress import progress_of
 from orchestrator.plan.select import format_coords
 from orchestrator.run.schedule import Schedule, State
@@ -34,8 +34,18 @@ _SHOWN = (State.RUNNING, State.ELSEWHERE, State.FAILED, State.BLOCKED)
 class Progress:
     """Shows a schedule while it is run; on a terminal as a live table, elsewhere as a line now and then."""
 
-    def __init__(self, schedule: Schedule, console: Console, estimator: Estimator) -> None:
-        """Prepare to show a schedule, whose time left the estimator tells."""
+    def __init__(
+        self, schedule: Schedule, console: Console, estimator: Estimator, may_come: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Prepare to show a schedule, whose time left the estimator tells.
+
+        Args:
+            schedule: the steps.
+            console: where to.
+            estimator: tells the time left.
+            may_come: tells how many cells the studies of a search may still add.
+        """
+        self._may_come = may_come
         self._schedule = schedule
         self._console = console
         self._estimator = estimator
@@ -81,12 +91,13 @@ class Progress:
                 break
         else:
             table = _words(counts, left)
-        line = f"{format_duration(time.monotonic() - self._started)}, {format_eta(self._estimator.eta())}"
+        left_of_all = format_left(self._estimator.eta(), self._may_come())
+        line = f"{format_duration(time.monotonic() - self._started)}, {left_of_all}"
         # The console would cut it: it leaves wrapping to the terminal, and a live display may not.
         return Group(table, Text(line, no_wrap=False, overflow="fold"))
 
     def _line(self) -> str:
-        progress = progress_of(self._schedule, self._estimator.eta())
+        progress = progress_of(self._schedule, self._estimator.eta(), self._may_come())
         return f"{format_duration(time.monotonic() - self._started)}  {progress}"
 
     def _step(self, attempt: Attempt) -> str:

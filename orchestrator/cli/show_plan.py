@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.cli.console import console, counted, say, table
+from orchestrator.cli.console import console, counted, paragraph, say, table
 from orchestrator.explain.eta import Eta, format_eta
 from orchestrator.explain.other_code import OtherCode, format_other_code
 from orchestrator.plan.select import format_coords
@@ -21,14 +21,30 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
     combinations = math.prod(len(session.spec.labels(axis)) for axis in session.spec.axes)
     cells = f"{report['cells']:,} of {points:,} cells" if report["cells"] < points else counted(points, "cell")
     excluded = f", {combinations - points:,} of {combinations:,} excluded" if points < combinations else ""
-    say(f"{cells} ({axes}{excluded})")
+    search = report.get("search")
+    if search:
+        _say_what_is_searched(report["cells"], search)
+    else:
+        say(f"{cells} ({axes}{excluded})")
     steps, expected = report["steps"], report["expected"]
     costs = any("expected" in each for each in steps.values())
     totals = {name: sum(each[name] for each in steps.values()) for name in ("total", "committed", "to_run")}
-    totals |= {name: sum(each[name] for each in steps.values()) for name in ("failed", "blocked")}
+    totals |= {name: sum(each.get(name, 0) for each in steps.values()) for name in ("failed", "blocked", "may_come")}
     rows = [[name, *_counts(each), *_cost_of(each, costs)] for name, each in steps.items()]
     rows.append(["all", *_counts(totals), "", *(_cost(expected, expected["unknown_steps"]) if costs else [""] * 3)])
-    headings = ["stage", "steps", "committed", "to run", "failed", "blocked", "each", "CPU-hours", "GPU-hours", "disk"]
+    headings = [
+        "stage",
+        "steps",
+        "committed",
+        "to run",
+        "failed",
+        "blocked",
+        "may come",
+        "each",
+        "CPU-hours",
+        "GPU-hours",
+        "disk",
+    ]
     console.print(table(headings, rows))
     low, high = expected["wall_seconds"]
     eta = Eta(low, high, expected["unknown_steps"], expected["steps"])
@@ -37,6 +53,7 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
         say(f"on these machines (--cpus, --gpus): {format_eta(eta)}; {basis}")
     elif eta.steps:
         say(f"{format_eta(eta)}: no step with the same models, data and settings has finished")
+    _say_what_may_come(report)
     reasons = [(name, reason, count) for name, each in steps.items() for reason, count in each["reasons"].items()]
     if any(reason != "never run" for _, reason, _ in reasons):
         say("why they are to be run:")
@@ -49,7 +66,39 @@ def show_plan(session: Session, report: Mapping[str, Any]) -> None:
 
 def _counts(each: Mapping[str, int]) -> list[str]:
     always = [f"{each[name]:,}" for name in ("total", "committed", "to_run")]
-    return always + [f"{each[name]:,}" if each[name] else "" for name in ("failed", "blocked")]
+    return always + [f"{each[name]:,}" if each.get(name) else "" for name in ("failed", "blocked", "may_come")]
+
+
+def _say_what_is_searched(cells: int, search: Mapping[str, Any]) -> None:
+    """Say how many cells a search has at most, and what is to be known before it is run."""
+    parts = [f"{counted(search['trials'], 'trial')}", f"{counted(search['repetitions'], 'repetition')}"]
+    studies = "1 study" if search["studies"] == 1 else f"{search['studies']:,} studies"
+    again = f", each best one again at {counted(search['fresh'], 'fresh value')}" if search["fresh"] else ""
+    up_to = f"up to {cells + search['may_come']:,} cells" if search["may_come"] else counted(cells, "cell")
+    decided = f"{cells:,} decided, up to {search['may_come']:,} may come" if search["may_come"] else "all decided"
+    if search["unfinished"] and not search["may_come"]:
+        decided = "no more come, since a trial is run only where all of its repetitions are chosen"
+    paragraph((search["name"], "bold"), f": {' × '.join([studies, *parts])}{again}: {up_to}; {decided}")
+    for note in search["notes"]:
+        paragraph((note, "yellow"))
+
+
+def _say_what_may_come(report: Mapping[str, Any]) -> None:
+    """Say what all that may come costs, so far as that is known."""
+    coming = {name: each for name, each in report["steps"].items() if each.get("may_come")}
+    if not coming:
+        return
+    unknown = sum(each.get("expected_to_come", {}).get("unknown", each["may_come"]) for each in coming.values())
+    steps, cost = sum(each["may_come"] for each in coming.values()), report["expected_to_come"]
+    if unknown == steps:
+        paragraph(f"what may come, at most {counted(steps, 'step')}: cost unknown, none like them has finished")
+        return
+    cpu, gpu, disk = _cost(cost, 0)
+    known = ", ".join([f"{cpu} CPU-hours", *([f"{gpu} GPU-hours"] if gpu else []), disk])
+    rest = f", and {unknown:,} of them unknown" if unknown else ""
+    low, high = cost["wall_seconds"]
+    eta = Eta(low, high, cost["unknown_steps"], cost["steps"])
+    paragraph(f"what may come, at most {counted(steps, 'step')}: {known}{rest}; with all of it {format_eta(eta)}")
 
 
 def _cost_of(each: Mapping[str, Any], costs: bool) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.console import console, first_line, say, table
+from orchestrator.cli.console import console, first_line, paragraph, say, table
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
 from orchestrator.session import Session
@@ -14,19 +14,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from orchestrator.results.axis_effects import AxisEffect
+    from orchestrator.results.best import Found
     from orchestrator.results.comparisons import Comparison
 
 
-def show_summary(session: Session, summary: pa.Table) -> None:
-    """Print means ± spread, what that spread is, and what is not in them."""
-    from orchestrator.results.summary import format_summary, left_out, spread_of
+def show_summary(session: Session, summary: pa.Table, notes: Sequence[str] = ()) -> None:
+    """Print means ± spread, what that spread is, what else is to be known, and what is not in them."""
+    from orchestrator.results.summary import format_summary, key_columns, left_out, spread_of
 
     spelled = format_summary(summary)
     rows = [[format_value(value) for value in row.values()] for row in spelled.to_pylist()]
-    console.print(table(spelled.column_names, rows, keys=spelled.column_names.index("cells")))
+    console.print(table(spelled.column_names, rows, keys=key_columns(spelled)))
     say(spread_of(summary), style="dim")
-    for note in left_out(summary):
+    for note in [*notes, *left_out(summary)]:
         say(note, style="yellow")
+
+
+def show_best(session: Session, found: Sequence[Found]) -> None:
+    """Print the best trials of some studies, and how much each field matters where that can be told."""
+    from orchestrator.results.best import best_table, importances
+
+    show_summary(session, best_table(found))
+    several = len(found[0].study.search.objective.metrics) > 1
+    of = f" for {found[0].study.search.objective.metrics[0]}" if several else ""
+    say(f"how much each field matters{of} ({found[0].study.search.importance.name}):", style="dim")
+    for each in found:
+        shares = importances(each.study)
+        told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in (shares or {}).items())
+        paragraph((each.study.name, "bold"), f": {told or 'unknown'}", indent=2)
 
 
 def show_cells(session: Session, cells: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> None:

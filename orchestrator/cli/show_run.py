@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from orchestrator.events import (
     Publishing,
     StageBroken,
     Started,
+    StudyEnded,
     Troubled,
     Unschedulable,
     warning,
@@ -37,7 +39,12 @@ from orchestrator.executor import UnreachableError
 from orchestrator.explain.other_code import format_other_code
 from orchestrator.plan.needed import needed_steps
 from orchestrator.redact import redact
+from orchestrator.results.format import format_value
+from orchestrator.search.trial import Study
 from orchestrator.session import Session
+
+#: So many studies are named in a line.
+_NAMED = 4
 
 
 def run_and_show(
@@ -116,18 +123,25 @@ class _Printer:
                 console.say(warning(event) or "", style="red")
             case NothingToDo(unfinished):
                 console.say(f"nothing to do: {_all_done(self._session, unfinished)}")
-            case Started(cells, steps):
+            case Started(cells, steps, studies, may_come):
                 self._ran = True
-                console.say(f"{console.counted(cells, 'cell')}, {console.counted(steps, 'step')} to run")
+                open_studies = console.counted(studies, "study") if studies == 1 else f"{studies:,} studies"
+                more = f"{open_studies} to finish, up to {cells + may_come:,} cells; " if studies else ""
+                decided = " decided" if studies else ""
+                console.say(f"{more}{console.counted(cells, 'cell')}{decided}, {console.counted(steps, 'step')} to run")
                 if self._connecting:
                     self._display.enter_context(console.spinner(self._connecting))
-            case LoopStarted(estimator):
+            case LoopStarted(estimator, watch):
                 self.close()
-                self._progress = Progress(self._session.schedule, console.console, estimator)
+                self._progress = Progress(
+                    self._session.schedule, console.console, estimator, lambda: len(watch.may_come())
+                )
                 self._display.enter_context(self._progress)
             case Progressed(attempt):
                 if self._progress:
                     self._progress.advance(attempt)
+            case StudyEnded(study):
+                console.say(_study_line(study))
             case LoopEnded():
                 self.close()
                 _say_how_it_ended(event)
@@ -180,11 +194,11 @@ def _all_done(session: Session, unfinished: int) -> str:
         cells = _format_cells(session, _count_lacking(session)[1])
         return f"{session.entry} is done for all {cells}; {remain or 'no'} steps of other stages remain"
     if not len(chosen):
-        chosen_of = "" if session.considered == len(plan.points) else "chosen "
+        chosen_of = "" if session.considered == plan.decided.sum() else "chosen "
         return f"all {session.considered} {chosen_of}cells are finished"
     if session.cells is None:
         return f"all {len(chosen)} cells are finished"
-    others = len(plan.points) - len(chosen)
+    others = int(plan.decided.sum()) - len(chosen)
     rest = f"of the other {others}, {unfinished} are not" if unfinished else f"so are the other {others}"
     return f"all {len(chosen)} chosen cells are finished" + (f"; {rest}" if others else "")
 
@@ -221,7 +235,12 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     chosen = session.chosen_rows(event.table)
     ids, statuses = (chosen[name].to_pylist() for name in ("cell_id", "status"))
     missing = [(id_, status) for id_, status in zip(ids, statuses, strict=True) if status != "succeeded"]
+    command = session.command("run", *session.selection, *session.options)
+    for sentence in _unfinished_studies(session, event.studies, event.exit_code, bool(missing)):
+        console.say(sentence, style="red" if event.exit_code else "yellow")
     if not missing:
+        if event.exit_code:
+            console.say(f"the same command goes on: {command}")
         return
     if session.entry and session.schedule.done:
         console.say(f"without --stage the same command finishes the {len(missing)} cells that are missing")
@@ -229,7 +248,6 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     show_missing(chosen)
     tried = [cell for cell, status in missing if status in ("failed", "blocked")]
     again = "the same command tries them again" if tried and not event.ended_early else "the same command goes on"
-    command = session.command("run", *session.selection, *session.options)
     what = f"{len(missing)} of {len(session.chosen)} cells are missing"
     if session.entry:
         lacking, of_cells = _count_lacking(session)
@@ -237,3 +255,41 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     console.say((what, "red"), f"; {again}: {command}")
     first = tried[0] if tried else missing[0][0]
     console.say(f"explain one: {session.command('why', first)}")
+
+
+def _study_line(study: Study) -> str:
+    """Say how a study ended: "tuning/bt_mlp: best improvement 0.61 (trial 2 of 4)"."""
+    of = f"of {study.budget}"
+    metrics = study.search.objective.metrics
+    if len(metrics) > 1 and study.front:
+        return f"{study.name}: {len(study.front)} best compromises of {', '.join(metrics)} ({study.budget} trials)"
+    if study.best and study.best.objectives:
+        return (
+            f"{study.name}: best {metrics[0]} {format_value(study.best.objectives[0])} (trial {study.best.number} {of})"
+        )
+    states = Counter(trial.state for trial in study.trials)
+    ended = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{study.name}: no best trial ({ended})"
+
+
+def _unfinished_studies(session: Session, studies: Sequence[Study], exit_code: int, missing: bool) -> Iterator[str]:
+    """Say which studies are not finished when a run ends, and what becomes of trials that failed.
+
+    Args:
+        session: the sweep.
+        studies: those that were chosen.
+        exit_code: of the run.
+        missing: whether cells are missing.
+    """
+    left = [study for study in studies if not study.finished]
+    if left:
+        ended = {study.name: sum(trial.state != "running" for trial in study.trials) for study in left}
+        some = ", ".join(f"{study.name} ({ended[study.name]} of {study.budget} trials)" for study in left[:_NAMED])
+        more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+        are = "1 study is" if len(left) == 1 else f"{len(left):,} studies are"
+        yield f"{are} not finished: {some}{more}"
+        if not exit_code and session.cells is not None:
+            yield "a trial is run only where all of its repetitions are chosen (--only, --exclude, --max-cells)"
+    failed = sum(trial.state == "failed" for study in studies for trial in study.trials)
+    if failed and missing:
+        yield f"{console.counted(failed, 'trial')} failed, as the sampler was told; another try may still complete them"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.cli.console import console, first_line, table
-from orchestrator.explain.eta import Eta, format_eta
+from orchestrator.cli.console import console, counted, first_line, table
+from orchestrator.explain.eta import Eta, format_left
 from orchestrator.explain.other_code import OtherCode, format_other_code
 from orchestrator.explain.status import status, watch_status
 from orchestrator.session import Session
+
+#: Studies that are shown.
+_STUDIES = 20
 
 
 def show_status(session: Session, watch: bool) -> None:
@@ -38,11 +41,13 @@ def _status(session: Session, report: Mapping[str, Any], fold: bool = False) -> 
         seconds = "" if each["seconds"] is None else f"{each['seconds']:.3g} s"
         rows.append([name, *(f"{each[state]:,}" if each[state] else "" for state in states), rate, seconds])
     cells = ", ".join(f"{count:,} {status}" for status, count in report["cells_by_status"].items())
-    lines = [Text(f"{report['cells']:,} cells: {cells}")]
+    more = f"{', ' if cells else ''}up to {report['may_come']:,} more" if report["may_come"] else ""
+    lines = [Text(f"{counted(report['cells'], 'cell')}: {cells}{more}")]
     if report["live"]:
         other = "with another version of this sweep (its file was changed, or -s differs)"
         left = report["left"]
-        lines.append(Text(f"a driver is running{f': {format_eta(Eta(**left))}' if left else f' {other}'}"))
+        told = f": {format_left(Eta(**left), report['may_come'])}" if left else f" {other}"
+        lines.append(Text(f"a driver is running{told}"))
     lines += [Text(format_other_code(session, OtherCode(**each)), style="yellow") for each in report["other_code"]]
     for each in report["errors"]:
         reason = f"{each['error_class']}: {first_line(each['example'])}"
@@ -54,4 +59,21 @@ def _status(session: Session, report: Mapping[str, Any], fold: bool = False) -> 
     if fold:
         for line in lines:
             line.no_wrap, line.overflow = False, "fold"
-    return Group(steps, *lines)
+    return Group(steps, *_studies(report["studies"]), *lines)
+
+
+def _studies(studies: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """Lay out what became of the trials of studies, those that go on first."""
+    shown = sorted(studies, key=lambda each: not each["may_come"])[:_STUDIES]
+    rows = []
+    for each in shown:
+        counts = [f"{count:,}" if count else "" for count in each["trials"].values()]
+        rows.append(
+            [each["study"], f"{each['budget']:,}", *counts, f"{each['may_come']:,}" if each["may_come"] else ""]
+        )
+    found: list[RenderableType] = []
+    if rows:
+        found += ["", table(["study", "trials", *shown[0]["trials"], "cells to come"], rows)]
+    if len(studies) > len(shown):
+        found.append(f"and {len(studies) - len(shown):,} more studies; `sweep best` shows all")
+    return [*found, ""] if found else []

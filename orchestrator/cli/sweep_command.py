@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,6 +131,13 @@ def need_page(command: str, extra: str) -> None:
     """Raise SweepError if a command lacks the extra, or the package, that makes its page."""
     if message := lacking(extra) or hidden("dashboards"):
         raise SweepError([Problem(command, "", message)])
+
+
+def refuse(given: Mapping[str, bool], why: str) -> None:
+    """Refuse those options that were given, since they would have no effect."""
+    problems = [Problem(option, "", why) for option, there in given.items() if there]
+    if problems:
+        raise SweepError(problems)
 
 
 def names(text: str) -> tuple[str, ...]:

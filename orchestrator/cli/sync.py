@@ -59,6 +59,7 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
 
     from orchestrator.cli import console
     from orchestrator.drive import summary_of
+    from orchestrator.results.best import find_best
     from orchestrator.tracking.client import TrackingError
     from orchestrator.tracking.experiment import experiment_of
     from orchestrator.tracking.outbox import Outbox
@@ -68,8 +69,10 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     from orchestrator.tracking.sync import sync_runs
 
     outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan, session.studies)
-    uri, summary = session.tracking_uri(tracking_uri), summary_of(session, table)
-    studies = session.studies.views(session.results()) if session.spec.searched else []
+    results = session.results() if session.spec.searched else None
+    best = find_best(session.studies, results, session.cells) if results else []
+    studies = session.studies.views(results) if results else []
+    uri, summary = session.tracking_uri(tracking_uri), summary_of(session, table, best)
     try:
         for study in studies:
             draw(study, session.outputs.figures)

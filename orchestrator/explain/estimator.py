@@ -16,6 +16,7 @@ from orchestrator.explain.eta import Eta
 from orchestrator.explain.likeness import Likeness
 from orchestrator.explain.throughput import Throughput
 from orchestrator.plan.columns import Plan
+from orchestrator.plan.grid import Mask
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.store.records import name_of_record
@@ -53,8 +54,12 @@ class Estimator:
             frozenset(name for name, runtime in typical.items() if runtime.gpus),
         )
 
-    def read_finished(self, store: Store) -> dict[str, dict[str, list[Manifest]]]:
+    def read_finished(self, store: Store, coming: Mask | None = None) -> dict[str, dict[str, list[Manifest]]]:
         """Learn from some finished steps that cost like those that are to be run, of this sweep, else of others.
+
+        Args:
+            store: where to look.
+            coming: mask of steps that may come, of which it is to be learnt too; None for none.
 
         Returns:
             entry -> kind (`Likeness`) -> their manifests. A kind of which no step was ever finished is not there.
@@ -63,7 +68,8 @@ class Estimator:
             StoreError: the store cannot be read.
         """
         plan = self._schedule.plan
-        to_run = {name: self.likeness.split(numbers) for name, numbers in missing_steps(self._schedule).items()}
+        steps = missing_steps(self._schedule, coming)
+        to_run = {name: self.likeness.split(numbers) for name, numbers in steps.items()}
         finished = self.likeness.split(np.flatnonzero(self._schedule.committed))
         chosen: dict[str, dict[str, list[Artifact]]] = {}
         strangers: dict[str, set[str]] = {}
@@ -156,13 +162,20 @@ class Estimator:
         return self.likeness.count(np.flatnonzero(self._schedule.unfinished))
 
 
-def missing_steps(schedule: Schedule) -> dict[str, np.ndarray]:
-    """Return the steps that are to be run, failed ones included, by entry; entries without any are left out."""
+def missing_steps(schedule: Schedule, coming: Mask | None = None) -> dict[str, np.ndarray]:
+    """Return the steps that are to be run, failed ones included, by entry; entries without any are left out.
+
+    Args:
+        schedule: the steps.
+        coming: mask of others that are to be returned too; None for none.
+    """
     missing = schedule.needed & ~schedule.committed
-    of_entries = {
-        name: np.flatnonzero(missing & (schedule.plan.home == position))
-        for position, name in enumerate(schedule.plan.entries)
-    }
+    return by_entry(schedule.plan, missing if coming is None else missing | coming)
+
+
+def by_entry(plan: Plan, steps: Mask) -> dict[str, np.ndarray]:
+    """Return the numbers of some steps by entry; entries without any are left out."""
+    of_entries = {name: np.flatnonzero(steps & (plan.home == position)) for position, name in enumerate(plan.entries)}
     return {name: numbers for name, numbers in of_entries.items() if len(numbers)}
 
 

@@ -53,6 +53,19 @@ def format_eta(eta: Eta) -> str:
     return "; ".join(filter(None, [least, f"no estimate yet for {eta.unknown:,} of {eta.steps:,} steps"]))
 
 
+def format_left(eta: Eta, may_come: int) -> str:
+    """Format the time left, and what may come on top: "4 s left; up to 6 more cells may come on top".
+
+    Args:
+        eta: of the steps that are decided.
+        may_come: how many cells the studies of a search may still add; 0 where nothing is searched.
+    """
+    if not may_come:
+        return format_eta(eta)
+    more = f"up to {may_come:,} more cell{'s' if may_come > 1 else ''} may come"
+    return f"{format_eta(eta)}; {more} on top" if eta.steps else more
+
+
 def format_duration(seconds: float) -> str:
     """Format a duration with its two largest units: "4 s", "1 min 15 s", "1 h 06 min", "2 d 07 h"."""
     whole = round(seconds)

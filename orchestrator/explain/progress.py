@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.explain.eta import Eta, format_eta
+from orchestrator.explain.eta import Eta, format_left
 from orchestrator.run.schedule import Schedule, State
 
 
@@ -24,6 +24,8 @@ class SweepProgress:
     """Steps that another driver computes."""
     left: Eta
     """The time that the rest takes."""
+    may_come: int = 0
+    """Cells that the studies of a search may still add at most; nothing else here speaks of them."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -34,15 +36,16 @@ class SweepProgress:
         busy = [f"{name} {count}" for name, count in self.running.items()]
         busy += [f"{self.elsewhere} by another driver"] if self.elsewhere else []
         counts = f"{self.done}/{self.total} steps done, {self.failed} failed"
-        return f"{counts}, running: {', '.join(busy) or 'nothing'}, {format_eta(self.left)}"
+        return f"{counts}, running: {', '.join(busy) or 'nothing'}, {format_left(self.left, self.may_come)}"
 
 
-def progress_of(schedule: Schedule, left: Eta) -> SweepProgress:
+def progress_of(schedule: Schedule, left: Eta, may_come: int = 0) -> SweepProgress:
     """Count the steps of a schedule by what became of them.
 
     Args:
         schedule: the steps.
         left: the time that the rest takes.
+        may_come: how many cells the studies of a search may still add.
     """
     counts = schedule.counts()
 
@@ -56,4 +59,5 @@ def progress_of(schedule: Schedule, left: Eta) -> SweepProgress:
         running={name: each[State.RUNNING] for name, each in counts.items() if each[State.RUNNING]},
         elsewhere=sum_of(State.ELSEWHERE),
         left=left,
+        may_come=may_come,
     )

@@ -19,7 +19,7 @@ from orchestrator.plan.columns import Plan
 from orchestrator.plan.needed import needed_steps
 from orchestrator.results.heartbeat import read_heartbeat
 from orchestrator.results.table import Results
-from orchestrator.search.rounds import remaining
+from orchestrator.search.rounds import may_come
 from orchestrator.search.studies import Studies
 from orchestrator.session import Session
 from orchestrator.store import Store, StoreError
@@ -161,7 +161,12 @@ def awaited(session: Session) -> set[Artifact]:
     results.look()
     results.read_failures()
     plan, marked = session.plan, np.zeros(len(session.plan), np.bool_)
-    unfinished = [study for study in session.studies.all if remaining(study, list(study.trials(results)))]
+    unfinished = []
+    for study in session.studies.all:
+        # Which says of each trial whether it has ended.
+        list(study.trials(results))
+        if may_come(study, plan.decided):
+            unfinished.append(study)
     cells = [cell for study in unfinished for part in (*study.over, *study.fresh) for cell in part]
     for name in plan.entries:
         if not plan.by_entry[name].open:

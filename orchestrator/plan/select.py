@@ -10,6 +10,7 @@ from orchestrator.keys import canonical_json
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
 from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
 from orchestrator.types import Scalar
@@ -48,18 +49,18 @@ def read_values(spec: SweepSpec, option: str, text: str) -> tuple[str, list[Scal
     if not equals or axis not in spec.axes:
         message = f"there is no axis {axis!r}; {nearest(axis, spec.axes)}" if equals else "write axis=value,value"
         raise SweepError([Problem(place, "", message)])
-    labels = {_normalised(label): label for label in spec.labels(axis)}
+    labels = {normalised(label): label for label in spec.labels(axis)}
     problems = [
         Problem(place, "", f"{value!r} is no value of {axis!r}; {nearest(value, labels)}")
         for value in values.split(",")
-        if _normalised(value) not in labels
+        if normalised(value) not in labels
     ]
     if problems:
         raise SweepError(problems)
-    return axis, [labels[_normalised(value)] for value in values.split(",")]
+    return axis, [labels[normalised(value)] for value in values.split(",")]
 
 
-def _normalised(label: Scalar) -> str:
+def normalised(label: Scalar) -> str:
     """Return the same text for 1, 1.0 and "1", as keys do."""
     if isinstance(label, bool):
         return str(label).lower()
@@ -82,18 +83,40 @@ def find_cell(plan: Plan, text: str) -> int:
             hint = nearest(unknown[0], plan.spec.axes)
             raise SweepError([Problem(f"CELL {text}", "", f"there is no axis {unknown[0]!r}; {hint}")])
         labels = {
-            axis: [label for label in plan.spec.labels(axis) if _normalised(label) == _normalised(value)]
+            axis: [label for label in plan.spec.labels(axis) if normalised(label) == normalised(value)]
             for axis, value in wanted.items()
         }
-        found = np.flatnonzero(plan.grid.where(labels)[plan.points]).tolist()
+        if plan.spec.searched and labels.get(TRIAL) == []:
+            last = plan.spec.labels(TRIAL)[-1]
+            message = f"there is no trial {wanted[TRIAL]}: the studies have trials 0 to {last}"
+            raise SweepError([Problem(f"CELL {text}", "", message)])
+        meant = np.flatnonzero(plan.grid.where(labels)[plan.points]).tolist()
+        found = [index for index in meant if plan.decided[index]]
+        if meant and not found:
+            raise SweepError([Problem(f"CELL {text}", "", _undecided(plan, meant[0]))])
     else:
-        found = [index for index in range(len(plan.points)) if cell_id(plan.cell_coords(index)).startswith(text)]
+        there = np.flatnonzero(plan.decided).tolist()
+        found = [index for index in there if cell_id(plan.cell_coords(index)).startswith(text)]
     if len(found) == 1:
         return int(found[0])
     few = "; ".join(f"{cell.id} ({format_coords(cell.coords)})" for cell in map(plan.cell, found[:5]))
     more = "name more axes" if "=" in text else "give more of the id"
     message = f"names {len(found)} cells, e.g. {few}; {more}" if found else "names no cell of this sweep"
     raise SweepError([Problem(f"CELL {text}", "", f"{message}; `sweep results` lists cell ids")])
+
+
+def _undecided(plan: Plan, cell: int) -> str:
+    """Say why a cell of a trial is not there."""
+    coords, over = plan.cell_coords(cell), plan.spec.searched.objective.over if plan.spec.searched else {}
+    others = plan.grid.where({axis: [label] for axis, label in coords.items() if axis not in over})[plan.points]
+    trial = f"trial {coords[TRIAL]}"
+    if not (others & plan.decided).any():
+        return f"{trial} is not suggested yet; `sweep status` says how many are"
+    at = format_coords({axis: label for axis, label in coords.items() if axis in over})
+    fresh = f"trial {coords[TRIAL]} is not measured at {at}: "
+    if any(coords[axis] not in values for axis, values in over.items()):
+        return f"{fresh}only the best trial of a finished study is"
+    return f"{fresh}its repetitions come one by one, and a pruner may end it before"
 
 
 def format_coords(coords: Mapping[str, Scalar]) -> str:

@@ -17,6 +17,7 @@ from orchestrator.types import Scalar
 
 if TYPE_CHECKING:
     from orchestrator.plan.columns import Plan
+    from orchestrator.sweep.search import SpaceField
     from orchestrator.sweep.spec import SweepSpec
 
 #: Raised when a column changes its name, type or meaning.
@@ -72,8 +73,12 @@ def _trial_fields(spec: SweepSpec) -> Iterator[pa.Field]:
     yield pa.field("study", pa.string(), nullable=False)
     yield pa.field("trial_state", pa.string(), nullable=False)
     for name, field in spec.searched.fields.items():
-        kind = pa.float64() if field.float_ else pa.int64() if field.int_ else type_of(field.labels)
-        yield pa.field(name, kind)
+        yield pa.field(name, value_type(field))
+
+
+def value_type(field: SpaceField) -> pa.DataType:
+    """Return the type of the column of a field that is searched."""
+    return pa.float64() if field.float_ else pa.int64() if field.int_ else type_of(field.labels)
 
 
 def column_type(spec: SweepSpec, axis: str) -> pa.DataType:

@@ -48,15 +48,17 @@ def summarise(
     Raises:
         SweepError: no such axis or metric, or a metric of which no mean is taken.
     """
+    # Rows of best trials have no axis of trials.
+    along = [axis for axis in spec.axes if axis in table.column_names]
     if by is None:
-        by = spec.summary.by or tuple(axis for axis in spec.axes if axis != "seed")[-2:]
+        by = spec.summary.by or tuple(axis for axis in along if axis != "seed")[-2:]
     metrics = metrics or spec.summary.metrics or tuple(averaged_metrics(table))
-    unknown = [axis for axis in (*within, *by) if axis not in spec.axes]
-    problems = [Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, spec.axes)}") for axis in unknown]
+    unknown = [axis for axis in (*within, *by) if axis not in along]
+    problems = [Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, along)}") for axis in unknown]
     if problems := problems + metric_problems(table, metrics):
         raise SweepError(problems)
-    axes, others = (*within, *by), tuple(axis for axis in spec.axes if axis not in (*within, *by))
-    positions = {axis: label_codes(table[axis], spec.labels(axis)) for axis in spec.axes}
+    axes, others = (*within, *by), tuple(axis for axis in along if axis not in (*within, *by))
+    positions = {axis: label_codes(table[axis], spec.labels(axis)) for axis in along}
     row, block, group = (_combined(positions, spec, names) for names in (axes, others, within))
     unit = positions["seed"] if "seed" in others else np.arange(len(row))
     statuses = np.array(table["status"].to_pylist(), np.str_)
@@ -104,14 +106,31 @@ def left_out(summary: pa.Table) -> list[str]:
 
 
 def spread_of(summary: pa.Table) -> str:
-    """Say what the ± of a summary is."""
+    """Say what the numbers of a summary are: what its ± is, or of which trials they are (`results.best`)."""
+    if title := (summary.schema.metadata or {}).get(b"title"):
+        return str(title.decode())
     if "seeds" in summary.column_names:
         return "mean ± sd over seeds; the cells of a seed are averaged first"
     return "mean ± sd over cells"
 
 
+def key_columns(summary: pa.Table) -> int:
+    """Return how many of the first columns of a summary tell its rows apart."""
+    keys = (summary.schema.metadata or {}).get(b"keys")
+    return int(keys) if keys else int(summary.column_names.index("cells"))
+
+
 def format_summary(summary: pa.Table) -> pa.Table:
-    """Return a summary with one column of text per metric, `mean ± sd`."""
+    """Return a summary with one column of text per metric, `mean ± sd`; one of best trials without empty columns."""
+    if b"title" in (summary.schema.metadata or {}):
+        nothing = ([0], [None])
+        return summary.select(
+            [
+                name
+                for name in summary.column_names
+                if summary[name].unique().to_pylist() not in nothing or name == "trial"
+            ]
+        )
     names = summary.column_names
     # Axes, counts, then two columns for each metric; the name of an axis may end like those of metrics.
     first = names.index("cells") + 1

@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
+from orchestrator.results.comparable import comparable_rows
 from orchestrator.results.metrics import declared_metrics, undeclared_entries
 from orchestrator.results.parquet import results_schema
 from orchestrator.results.status import STATUSES, failure_of, status_codes
+from orchestrator.results.study_watch import chosen_studies
 from orchestrator.run.failures import read_failures, stopped_entries
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.search.studies import Measured, Studies
@@ -89,6 +91,18 @@ class Results:
         """The cells that have a row in the table; in a search some may come, and some are superseded."""
         superseded = self.studies.superseded(self)
         return [cell for cell in np.flatnonzero(self.plan.decided).tolist() if cell not in superseded]
+
+    def comparable(self, rows: pa.Table, cells: Mask | None = None) -> tuple[pa.Table, list[str]]:
+        """Reduce some rows of the table to those that can be compared (`comparable_rows`): all but in a search.
+
+        Args:
+            rows: of this table.
+            cells: mask of the cells that they are of; None for all.
+
+        Raises:
+            SweepError: there is nothing to compare in a search.
+        """
+        return comparable_rows(rows, [each.view(self) for each in chosen_studies(self.studies, cells)])
 
     def rows(self, cells: Sequence[int]) -> pa.Table:
         """Make the rows of some cells, as far as attempts were noted or manifests were read."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from orchestrator.plan.columns import Plan
+from orchestrator.plan.grid import Mask
 from orchestrator.search.records import Told
 from orchestrator.search.studies import OpenStudy
 from orchestrator.search.trial import Study, Trial
@@ -94,11 +98,45 @@ def news(study: OpenStudy, trials: Sequence[Trial]) -> tuple[Told, ...]:
     )
 
 
-def remaining(study: OpenStudy, trials: Sequence[Trial]) -> int:
-    """Return how many cells may still come: of trials that are not suggested, or go on, and of fresh measurements."""
-    more = sum(len(study.over[number]) for number in range(len(trials), study.budget))
-    for trial in trials:
-        if trial.state == "running":
-            more += len(study.over[trial.number]) - len(_cells(study, trial))
-    view = Study(study.name, study.id, study.search, study.coords, tuple(trials), budget=study.budget)
-    return more + (0 if view.finished else max(map(len, study.fresh), default=0))
+def may_come(study: OpenStudy, decided: Mask, chosen: Collection[int] | None = None) -> list[int]:
+    """Return the cells that may still come, at most: of trials not suggested yet or going on, and fresh measurements.
+
+    Which trial will be measured again is not known; the cells of one stand for those of whichever it is. Measures
+    nothing: `study.ended` says which trials have ended. One that failed may be tried again, and go on then.
+
+    Args:
+        study: with its records.
+        decided: mask over the cells of the plan.
+        chosen: the cells that may be run; None for all.
+    """
+
+    def allowed(cells: Sequence[int]) -> list[int]:
+        return [cell for cell in cells if not decided[cell] and (chosen is None or cell in chosen)]
+
+    coming: list[int] = []
+    for number in study.history.suggestions:
+        ended = study.ended.get(number)
+        if ended is None or ended.state == "failed":
+            coming += allowed(study.over[number])
+    number = len(study.history.suggestions)
+    while number < study.budget and (chosen is None or all(cell in chosen for cell in study.over[number])):
+        coming += allowed(study.over[number])
+        number += 1
+    if number == study.budget and not has_ended(study):
+        several = len(study.search.objective.metrics) > 1
+        for cells in study.fresh if several else study.fresh[:1]:
+            coming += allowed(cells)
+    return coming
+
+
+def coming_steps(plan: Plan, cells: Sequence[int]) -> Mask:
+    """Return the mask of the steps that some cells would consist of at most, were they decided."""
+    marked: Mask = np.zeros(len(plan), np.bool_)
+    for name in plan.entries:
+        plan.mark(marked, plan.by_entry[name].places[plan.points_of(name)[list(cells)]])
+    return marked
+
+
+def has_ended(study: OpenStudy) -> bool:
+    """Tell whether all trials of a study have ended, as far as `study.ended` says."""
+    return len(study.ended) >= study.budget

@@ -13,7 +13,7 @@ from orchestrator.maintenance.verify import verify
 from orchestrator.session import Session, open_session
 
 #: Nothing fails.
-TEXT = toy_sweep.STUDIES.replace("bad: raise", "bad: work")
+TEXT = toy_sweep.ODD_SEARCH.replace("bad: raise", "bad: work")
 
 
 def opened(folder: Path, *overrides: str) -> Session:

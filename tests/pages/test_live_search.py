@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(dashboards.__file__).with_name("live") / "page.py"
 HTML = "<img src=x onerror=window.pwned=1>"
-TEXT = toy_sweep.STUDIES.replace("good: work", f"'{HTML}': work").replace("kind: good", f"kind: '{HTML}'")
+TEXT = toy_sweep.ODD_SEARCH.replace("good: work", f"'{HTML}': work").replace("kind: good", f"kind: '{HTML}'")
 
 
 def beat(session: Session) -> None:

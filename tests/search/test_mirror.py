@@ -17,7 +17,7 @@ from orchestrator.sweep.problems import SweepError
 
 
 def opened(folder: Path, *overrides: str) -> Session:
-    file = toy_sweep.write_sweep(folder, toy_sweep.STUDIES)
+    file = toy_sweep.write_sweep(folder, toy_sweep.ODD_SEARCH)
     return open_session(file, list(overrides), outputs=str(folder / "out"))
 
 

@@ -18,7 +18,7 @@ from orchestrator.tracking import runs as projection
 from orchestrator.tracking.runs import Projection
 from orchestrator.tracking.studies import draw
 
-TEXT = toy_sweep.STUDIES.replace("tracking: false\n", "")
+TEXT = toy_sweep.ODD_SEARCH.replace("tracking: false\n", "")
 
 
 def opened(folder: Path, text: str = TEXT) -> Session:
@@ -84,8 +84,8 @@ def test_studies_have_their_best_trial_and_figures_and_trials_the_means_of_their
 
 
 def test_what_ends_a_trial_concerns_the_runs_of_all_its_cells(tmp_path: Path) -> None:
-    assert run_and_show(opened(tmp_path, toy_sweep.STUDIES), None, True, None) == 1
-    session = opened(tmp_path, toy_sweep.STUDIES)
+    assert run_and_show(opened(tmp_path, toy_sweep.ODD_SEARCH), None, True, None) == 1
+    session = opened(tmp_path, toy_sweep.ODD_SEARCH)
     shown, plan = Projection(session.studies.plan, session.studies), session.schedule.plan
     for number in plan.known:
         coords = plan.coords(number)
@@ -98,8 +98,8 @@ def test_what_ends_a_trial_concerns_the_runs_of_all_its_cells(tmp_path: Path) ->
 def test_no_parent_of_a_search_has_more_children_than_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run_and_show(opened(tmp_path, toy_sweep.STUDIES), None, True, None) == 1
-    session = opened(tmp_path, toy_sweep.STUDIES)
+    assert run_and_show(opened(tmp_path, toy_sweep.ODD_SEARCH), None, True, None) == 1
+    session = opened(tmp_path, toy_sweep.ODD_SEARCH)
     monkeypatch.setattr(projection, "CHILDREN_PER_PARENT", 2)
     table = session.results().table()
     cells = [index for index in range(len(session.plan.points)) if session.plan.decided[index]]
