@@ -41,7 +41,7 @@ from orchestrator.events import (
     Troubled,
     Unschedulable,
 )
-from orchestrator.executor import choose_executor
+from orchestrator.executor import choose_executor, refuse_edited_stages
 from orchestrator.explain.estimator import Estimator
 from orchestrator.explain.other_code import made_by_other_code
 from orchestrator.pulse import Pulse
@@ -60,11 +60,10 @@ from orchestrator.run.schedule import State
 from orchestrator.run.shutdown import Shutdown
 from orchestrator.run.trouble import Troubles
 from orchestrator.search.growth import Growth
+from orchestrator.search.mirror import Mirror
 from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.lease import BEAT
-from orchestrator.study import StageError
-from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.tracking.publisher import Publisher
 from orchestrator.types import Attempt
 
@@ -72,6 +71,7 @@ T = TypeVar("T")
 
 #: The share of wall time that rewriting the table during the run may take.
 _SHARE = 0.01
+_MIRRORING = "writing Optuna's copy of the studies"
 
 
 def drive(
@@ -96,12 +96,13 @@ def drive(
         The exit code: 0 if all chosen cells succeeded, 1 if some are missing, 130 or 143 if a signal ended the run.
 
     Raises:
-        SweepError: a stage that is not this package's was edited since the sweep was opened; nothing was run.
+        SweepError: a stage that is not this package's was edited since the sweep was opened, or the storage of its
+            search has somebody else's study of the same name; nothing was run.
         UnreachableError: no cluster answers at the address; nothing was run.
         StoreError: the store cannot be used; or it was away for too long, takes no writes any more, or the table could
             not be written: then all else is done.
     """
-    _refuse_edited_stages(session)
+    refuse_edited_stages(session)
     # Not waited for: where nothing was reached yet, a wrong address is likelier than an outage.
     warning = session.store.prepare()
     for message in [*([warning] if warning else []), *shortcomings(session.store.location)]:
@@ -126,17 +127,20 @@ def _drive_prepared(
         on_event(Troubled(note))
     for found in OUTAGE.endure(lambda: made_by_other_code(session)):
         on_event(MadeByOtherCode(found))
+    mirror = Mirror(session.studies, results, session.outputs)
+    mirror.check()
     tracked = session.spec.tracking is not False
     uri = session.tracking_uri(tracking_uri)
     publisher = Publisher(results, session.file, session.outputs, uri) if tracked else None
     with contextlib.closing(publisher) if publisher else contextlib.nullcontext():
-        return _drive(session, results, publisher, executor, on_event)
+        return _drive(session, results, publisher, mirror, executor, on_event)
 
 
 def _drive(
     session: Session,
     results: Results,
     publisher: Publisher | None,
+    mirror: Mirror,
     executor: Callable[[], Executor],
     on_event: Callable[[Event], None],
 ) -> int:
@@ -154,7 +158,7 @@ def _drive(
         watch = StudyWatch(session.studies, results, session.cells)
         steps = int(session.schedule.needed.sum())
         on_event(Started(len(session.chosen), steps, len(watch.open), len(watch.may_come())))
-        run = _Run(session, results, executor(), publisher, growth, watch, on_event)
+        run = _Run(session, results, executor(), publisher, growth, watch, mirror, on_event)
         signalled, store_error = run.run(), run.store_error
     write_error: StoreError | None = None
     # Whoever sent a signal does not wait for the store.
@@ -167,6 +171,9 @@ def _drive(
         wait(lambda: write_results(table, session.outputs.results))
     except StoreError as error:
         write_error = _table_error(session, error)
+    if not signalled:
+        with Troubles(lambda message: on_event(Troubled(message))).contained(_MIRRORING):
+            mirror.update()
     best = find_best(session.studies, results, session.cells)
     summary = summary_of(session, table, best)
     if publisher:
@@ -192,21 +199,6 @@ def _joined(*errors: StoreError | None) -> StoreError:
 
 def _at_once(action: Callable[[], T], proof: bool = True) -> T:
     return action()
-
-
-def _refuse_edited_stages(session: Session) -> None:
-    """Make sure that the stages that are not this package's are still what the sweep was planned with.
-
-    Raises:
-        SweepError: a module of theirs was edited since the sweep was opened.
-    """
-    try:
-        edited = session.spec.available.edited()
-    except StageError as error:
-        raise SweepError([Problem(str(session.file), "", str(error))]) from error
-    if edited:
-        message = f"{edited[0]} or a module that it imports was edited since the sweep was opened; open it again"
-        raise SweepError([Problem(str(session.file), "", message)])
 
 
 def summary_of(session: Session, table: pa.Table, best: Sequence[Found]) -> pa.Table | None:
@@ -253,9 +245,11 @@ class _Run:
         publisher: Publisher | None,
         growth: Growth,
         watch: StudyWatch,
+        mirror: Mirror,
         on_event: Callable[[Event], None],
     ) -> None:
         self._session = session
+        self._mirror = mirror
         self._growth = growth
         self._watch = watch
         self._schedule = session.schedule
@@ -386,6 +380,8 @@ class _Run:
             write_results(self._results.table(), self._session.outputs.results)
             written = True
         took = time.monotonic() - now
+        with self._troubles.contained(_MIRRORING):
+            self._mirror.tick()
         return time.monotonic() + max(HEARTBEAT_EVERY, took / _SHARE if written else took)
 
     def _sweep_scratch(self, ended: str | None = None) -> None:

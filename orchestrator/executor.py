@@ -1,4 +1,4 @@
-"""Where the steps of a run are executed: by Ray, or one by one."""
+"""Where the steps of a run are executed: by Ray, or one by one; by the code that they were planned with."""
 
 from __future__ import annotations
 
@@ -47,3 +47,18 @@ def _folders_of(session: Session) -> list[Path]:
     """Return the local folders that the outputs of a sweep are in."""
     places = (session.outputs.local, session.outputs.store)
     return [Path(each) for each in places if "://" not in str(each)]
+
+
+def refuse_edited_stages(session: Session) -> None:
+    """Make sure that the stages that are not this package's are still what the sweep was planned with.
+
+    Raises:
+        SweepError: a module of theirs was edited since the sweep was opened.
+    """
+    try:
+        edited = session.spec.available.edited()
+    except StageError as error:
+        raise SweepError([Problem(str(session.file), "", str(error))]) from error
+    if edited:
+        message = f"{edited[0]} or a module that it imports was edited since the sweep was opened; open it again"
+        raise SweepError([Problem(str(session.file), "", message)])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 
 from orchestrator.command import format_command, program, repeat_places, repeat_selection
 from orchestrator.plan.build import build_plan
@@ -27,7 +28,7 @@ from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.load import draft_document
 from orchestrator.sweep.outputs import Outputs, resolve_outputs
 from orchestrator.sweep.part import matches
-from orchestrator.sweep.problems import Problem, SweepError
+from orchestrator.sweep.problems import Problem, SweepError, validation_messages
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
 
@@ -200,7 +201,9 @@ class Session:
 
     def chosen_rows(self, table: pa.Table) -> pa.Table:
         """Return the rows of the chosen cells, of a results table with a row for each cell."""
-        return table if self.cells is None else table.filter(self.cells[self.plan.decided])
+        if self.cells is None:
+            return table
+        return table.filter(self.cells[list(self.plan.positions(table["cell_id"].to_pylist()))])
 
 
 def open_session(
@@ -261,7 +264,7 @@ def _open(
     chain = (*for_others, document.path)
 
     def open_other(path: Path) -> Session:
-        if path.resolve() in [each.resolve() for each in chain]:
+        if os.path.realpath(path) in map(os.path.realpath, chain):
             circle = " -> ".join(each.name for each in (*chain, path))
             raise SweepError([Problem("", "", f"the sweeps need each other's results, in a circle: {circle}")])
         return _open(read_document(path), None, None, None, outputs, store, chain)
@@ -283,7 +286,10 @@ def _open(
 
 def _name_and_store(document: Document) -> tuple[str, str | None]:
     """Return what says where the results of a sweep are; the rest of it need not be valid any more."""
-    name, store = document.value.get("name"), document.value.get("store")
-    if not isinstance(name, str) or not isinstance(store, str | None):
-        raise SweepError([document.problem((), "is no sweep: it has no name, or no such store")])
-    return name, store
+    written = {part: document.value[part] for part in ("name", "store") if part in document.value}
+    try:
+        spec = SweepSpec.model_validate({"question": "unknown", "axes": {}, "stages": {}} | written)
+    except ValidationError as error:
+        messages = validation_messages(error, document, (), SweepSpec)
+        raise SweepError([document.problem(where, message) for where, message in messages.items()]) from error
+    return spec.name, spec.store

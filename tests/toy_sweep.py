@@ -30,6 +30,31 @@ namespace: toy
 FAILING_CELL = SWEEP.replace("plain: {behaviour: work}", "plain: {behaviour: work}\n    bad: {behaviour: raise}")
 SLOW = SWEEP.replace("behaviour: work", "behaviour: slow")
 
+#: Two studies of four trials, each at two values of y, and the best one at a third; trials with `bad` fail.
+ODD_SEARCH = """\
+name: toy
+question: How much is to be added?
+axes: {x: [1, 2]}
+search:
+  tune:
+    space:
+      add: {float: [0, 8]}
+      kind: {choice: {good: work, bad: raise}}
+    objective: {metric: total, better: higher, over: {y: [0, 10]}}
+    sampler: {name: RandomSampler}
+    trials: 4
+    start: [{add: 1.5, kind: good}, {add: 2.5, kind: bad}, {add: 6.5, kind: good}, {add: 0.5, kind: good}]
+    fresh: {y: [20]}
+stages:
+  source: {stage: toy_source, config: {value: $x}}
+  double: {stage: toy_double, inputs: {number: source}, config: {add: $y}}
+  total: {stage: toy_total, inputs: {numbers: double}, config: {add: $tune.add, behaviour: $tune.kind}}
+results: [total]
+tracking: false
+uses: [toy]
+namespace: toy
+"""
+
 #: One source, which tells `FOLDER` how far it is.
 PIECES = """\
 name: toy
@@ -89,6 +114,22 @@ stages:
   double: {stage: toy_double, inputs: {number: source}, config: {add: $kind}}
   again: {stage: toy_double, inputs: {number: double}, config: {add: $seed}}
   total: {stage: toy_total, inputs: {numbers: again}, config: {add: $tuning.add}}
+results: [total]
+tracking: false
+uses: [toy]
+namespace: toy
+"""
+
+#: A grid of what `SEARCH` searches, at one kind: totals are 8 + 4 x kind + 2 x seed + add, at two shards.
+GRID = """\
+name: grid
+question: Which numbers add up to most?
+axes: {kind: [1], value: [small, large, huge], add: [1, 2, 20], seed: [0, 1]}
+stages:
+  source: {stage: toy_source, config: {value: 1}}
+  double: {stage: toy_double, inputs: {number: source}, config: {add: $kind}}
+  again: {stage: toy_double, inputs: {number: double}, config: {add: $seed}}
+  total: {stage: toy_total, inputs: {numbers: again}, config: {add: $add, marker: $value}}
 results: [total]
 tracking: false
 uses: [toy]

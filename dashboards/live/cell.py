@@ -16,6 +16,7 @@ from dashboards.live.watch import Look, Watch
 from orchestrator.command import format_command, repeat_options
 from orchestrator.explain.log_tail import tail
 from orchestrator.results.format import format_value
+from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
 
 
@@ -26,8 +27,9 @@ def show_cell(watch: Watch, name: str) -> None:
     try:
         look = watch.look()
         found = explain(look, name)
-    except (SweepError, OSError) as error:
+    except (SweepError, StoreError, OSError) as error:
         found = None
+        title = "There is no such cell." if isinstance(error, SweepError) else "The cell cannot be read."
         problem = "; ".join(map(str, error.problems)) if isinstance(error, SweepError) else str(error)
 
     def back() -> None:
@@ -35,7 +37,7 @@ def show_cell(watch: Watch, name: str) -> None:
 
     st.button("All cells", icon=":material/arrow_back:", on_click=back)
     if found is None:
-        st.error("There is no such cell.")
+        st.error(title)
         block(problem)
         return
     status = found["status"]

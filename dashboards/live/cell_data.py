@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +22,7 @@ def explain(look: Look, text: str) -> dict[str, Any]:
     Raises:
         SweepError: there is no such cell.
     """
-    found: dict[str, Any] = why.explain(replace(look.session), text)
+    found: dict[str, Any] = why.explain(look.anew(), text)
     row = look.cells[look.cells["cell_id"] == found["cell_id"]].iloc[0]
     found["status"] = str(row["status"])
     found["metrics"] = {name: float(row[name]) for name in look.metrics if pd.notna(row[name])}
@@ -82,4 +81,4 @@ def made(watch: Watch, found: Mapping[str, Any], entry: str | None) -> dict[str,
 
 @lru_cache(maxsize=16)
 def _made(watch: Watch, cell: str, entry: str | None, steps: tuple[object, ...]) -> dict[str, Any]:
-    return show(replace(watch.session()), cell, entry)
+    return show(watch.look().anew(), cell, entry)

@@ -8,14 +8,15 @@ and are drawn on a canvas: they cannot become HTML.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dashboards.live.watch import SHOWN
 from orchestrator.results.format import format_short
-from orchestrator.results.status import STATUSES
 
 #: Okabe & Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/: told apart with any colour vision.
 COLOURS = {
@@ -33,6 +34,8 @@ _FONT = "Source Sans, Source Sans Pro, sans-serif"
 _LOW = 46
 #: Pixels that the page gives to the grid and, at most, to the labels of its rows.
 _WIDTH, _LABEL = 440, 150
+#: Columns that have a label each.
+_LABELS = 16
 
 _Spec = dict[str, Any]
 
@@ -104,7 +107,7 @@ def curve_chart(curve: Mapping[str, Any]) -> _Spec:
 
 def _place(axes: tuple[str, str], labels: tuple[Sequence[str], Sequence[str]]) -> _Spec:
     """Encodings of a rectangle from `left` and `top` to `right` and `bottom`, in squares."""
-    tilted = max(map(len, labels[0])) * len(labels[0]) > 75
+    tilted = max(map(len, labels[0])) * min(len(labels[0]), _LABELS) > 75
     return {
         "x": _channel("left", axes[0], labels[0], {"orient": "top", "labelAngle": -35 if tilted else 0}),
         "y": _channel("top", axes[1], labels[1], {"orient": "left"}, reverse=True),
@@ -116,8 +119,11 @@ def _place(axes: tuple[str, str], labels: tuple[Sequence[str], Sequence[str]]) -
 def _channel(field: str, title: str, labels: Sequence[str], look: _Spec, **scale: bool) -> _Spec:
     # JSON is also a Vega expression; the label is looked up, never evaluated.
     expression = f"{json.dumps(list(labels))}[floor(datum.value)]"
+    # Columns have no room for more labels; the tooltip of a square says its own.
+    every = 1 if look["orient"] == "left" else math.ceil(len(labels) / _LABELS)
+    values = [position + 0.5 for position in range(0, len(labels), every)]
     axis = {
-        "title": title, "values": [position + 0.5 for position in range(len(labels))], "labelExpr": expression,
+        "title": title, "values": values, "labelExpr": expression,
         "labelLimit": _LABEL, "labelOverlap": False, "labelPadding": 6, "titlePadding": 10, **look,
     }  # fmt: skip
     domain = {"domain": [0, len(labels)], "nice": False, "zero": False, **scale}
@@ -126,7 +132,7 @@ def _channel(field: str, title: str, labels: Sequence[str], look: _Spec, **scale
 
 def _statuses(tiles: pd.DataFrame, place: _Spec, room: tuple[float, int]) -> list[_Spec]:
     """A number over a bar of statuses; the bar alone where there is little room."""
-    upto = tiles[list(STATUSES)].cumsum(axis=1).div(tiles["cells"], axis=0)
+    upto = tiles[list(SHOWN)].cumsum(axis=1).div(tiles["cells"], axis=0)
     begins = upto.shift(axis=1, fill_value=0.0)
     low = room[1] < _LOW
     parts = [
@@ -139,7 +145,7 @@ def _statuses(tiles: pd.DataFrame, place: _Spec, room: tuple[float, int]) -> lis
                 "bottom": tiles["row"] + 0.88,
             }
         )[tiles[status] > 0]
-        for status in STATUSES
+        for status in SHOWN
     ]
     scale = {"domain": list(COLOURS), "range": list(COLOURS.values())}
     colour = {"field": "status", "type": "nominal", "scale": scale, "legend": None}
@@ -184,7 +190,7 @@ def _frame(
 ) -> _Spec:
     """What lies over everything, takes the clicks, shows the numbers as a tooltip, and marks the chosen square."""
     hints = [{"field": field, "title": axis} for field, axis in zip(("x", "y"), axes, strict=True)]
-    hints += [{"field": field, "title": field} for field in ("cells", *STATUSES)]
+    hints += [{"field": field, "title": field} for field in ("cells", *SHOWN)]
     if measure is not None:
         hints += [{"field": "mean", "title": f"mean {measure}", "format": ".4~g"}]
         hints += [{"field": "sd", "title": "sd over cells", "format": ".3~g"}]

@@ -10,13 +10,14 @@ import streamlit as st
 
 from dashboards.live.charts import CLICK, COLOURS, grid_chart
 from dashboards.live.stages import stages_shown
+from dashboards.live.studies import show_studies
 from dashboards.live.text import age, ago, block, plain, status_text
 from dashboards.live.tiles import blocks, tiles
-from dashboards.live.watch import Look, Watch, machine
+from dashboards.live.watch import SHOWN, Look, Watch, machine
 from orchestrator.explain.eta import format_eta
 from orchestrator.results.format import format_percent
-from orchestrator.results.status import STATUSES
 from orchestrator.run.failures import UNKNOWN_ERROR
+from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
 
 #: So many groups of errors are shown.
@@ -37,6 +38,7 @@ def show_overview(watch: Watch, choice: dict[str, Any]) -> None:
         st.rerun()
     _headline(watch, look)
     cells = _filtered(look, choice)
+    show_studies(look)
     left, right = st.columns([4, 5], gap="medium")
     with left:
         square = _grid(look, cells, choice)
@@ -67,7 +69,11 @@ def _headline(watch: Watch, look: Look) -> None:
     counts = look.cells["status"].value_counts()
     total, done = len(look.cells), int(counts["succeeded"])
     live, left = look.heartbeat is not None, look.left
-    words = [f"**{done:,} of {total:,} cells finished** ({format_percent(done / total)})"]
+    words = ["**No trial was suggested yet**"]
+    if total:
+        words = [f"**{done:,} of {total:,} cells finished** ({format_percent(done / total)})"]
+    if look.more:
+        words.append(f"up to {look.more:,} more may come")
     if left:
         words.append(format_eta(left))
         rates = sum(each["per_minute"] for each in look.heartbeat["pace"].values()) if look.heartbeat else 0
@@ -90,8 +96,9 @@ def _headline(watch: Watch, look: Look) -> None:
     if look.written is None and not live:
         st.info("This sweep has not been run here yet. This is its plan; this command runs it:", icon=":material/info:")
         block(watch.subject.command("run"))
-    elif not live and done < total:
-        st.markdown(f"{total - done:,} cells are missing; the same command finishes them:")
+    elif not live and (done < total or look.more):
+        missing = f"{total - done:,} cells are missing" if done < total else "The studies have trials left"
+        st.markdown(f"{missing}; the same command finishes them:")
         block(watch.subject.command("run"))
     elif look.heartbeat and look.written and age(look.written) > 10:
         st.caption(f"Statuses, stages and rates are live; metrics are as of {ago(look.written)}.")
@@ -99,7 +106,7 @@ def _headline(watch: Watch, look: Look) -> None:
 
 def _bar(counts: Any, total: int) -> None:
     """Only numbers and our own words go into this HTML."""
-    parts = [(status, int(counts[status])) for status in STATUSES]
+    parts = [(status, int(counts[status])) for status in SHOWN]
     strip = "".join(
         f'<span style="flex:{count} 0 0;background:{COLOURS[status]};min-width:{3 if count else 0}px"></span>'
         for status, count in parts
@@ -124,7 +131,7 @@ def _grid(look: Look, cells: pd.DataFrame, choice: dict[str, Any]) -> pd.Series 
     what = "Status" if measure is None else f"Mean {measure}"
     st.subheader(plain(f"{what} by {y} and {x}" if x != y else f"{what} by {x}"), anchor=False)
     if cells.empty:
-        st.info("No cell passes the filters.")
+        st.info("There are no cells yet." if look.cells.empty else "No cell passes the filters.")
         return None
     squares = tiles(cells, x, y, measure)
     labels = tuple(list(cells[axis].cat.categories) for axis in (x, y))
@@ -150,7 +157,11 @@ def _grid(look: Look, cells: pd.DataFrame, choice: dict[str, Any]) -> pd.Series 
 
 def _stages(watch: Watch, look: Look) -> None:
     st.subheader("Stages", anchor=False)
-    rows = stages_shown(watch.stages(look))
+    try:
+        rows = stages_shown(watch.stages(look))
+    except StoreError as error:
+        st.warning(plain(str(error)), icon=":material/warning:")
+        return
     live = look.heartbeat is not None
     column = st.column_config
     config = {
@@ -233,15 +244,16 @@ def _cells(look: Look, cells: pd.DataFrame, of_square: bool, choice: dict[str, A
     metrics = list(dict.fromkeys([*(each for each in summary if each in look.metrics), *look.metrics]))[:_METRICS]
     if choice["colour"] in look.metrics and choice["colour"] not in metrics:
         metrics = [choice["colour"], *metrics][:_METRICS]
-    order = ["status", *look.axes, *metrics, "seconds", "attempts"]
+    order = ["status", *look.axes, *look.cells.attrs["values"], *metrics, "seconds", "attempts"]
     if cells["error_class"].notna().any():
         order.append("error_class")
     order.append("cell_id")
     shown = cells[order].reset_index(drop=True)
-    marks = {status: status_text(status) for status in STATUSES}
+    marks = {status: status_text(status) for status in SHOWN}
     shown["status"] = shown["status"].map(marks).astype(str)
     config: dict[str, Any] = {name: st.column_config.NumberColumn(name, format="%.4g") for name in metrics}
     config["seconds"] = st.column_config.NumberColumn("seconds", format="%.1f", help="of its own steps")
+    config["status"] = st.column_config.TextColumn("status", width=86)
     config["error_class"] = st.column_config.TextColumn("error class")
     config["cell_id"] = st.column_config.TextColumn("cell")
     ids = cells["cell_id"].tolist()

@@ -11,8 +11,7 @@ from dashboards.live.cell import show_cell
 from dashboards.live.overview import show_overview
 from dashboards.live.text import block, plain
 from dashboards.live.tiles import MEASURES, default_axes
-from dashboards.live.watch import Look, Watch, watch
-from orchestrator.results.status import STATUSES
+from dashboards.live.watch import SHOWN, Look, Watch, watch
 from orchestrator.sweep.problems import SweepError
 
 #: While a driver is alive the page looks so often (seconds); else it looks so often whether one came alive.
@@ -85,7 +84,7 @@ def _sidebar(look: Look) -> dict[str, Any]:
             "colour": st.selectbox("Colour by", ["status", *measures], key="colour", bind="query-params"),
         }
         st.subheader("Only cells with")
-        chosen["status"] = st.multiselect("status", STATUSES, key="only_status", bind="query-params")
+        chosen["status"] = st.multiselect("status", SHOWN, key="only_status", bind="query-params")
         if kinds := _kinds(look):
             chosen["error"] = st.multiselect("error class", kinds, key="only_error", bind="query-params")
         chosen["axes"] = {

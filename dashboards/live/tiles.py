@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from dashboards.live.watch import Look
+from dashboards.live.watch import SHOWN, Look
 from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks
-from orchestrator.results.status import STATUSES
 
 #: Columns of the table that people may colour by, beside the metrics.
 MEASURES = ("seconds", "attempts")
@@ -39,10 +38,10 @@ def tiles(cells: pd.DataFrame, columns: str, rows: str, measure: str | None) -> 
         blocks (`blocks`), so that squares can be compared.
     """
     frame = pd.DataFrame({"column": cells[columns].cat.codes, "row": cells[rows].cat.codes})
-    for status in STATUSES:
+    for status in SHOWN:
         frame[status] = (cells["status"] == status).astype(np.int64)
     keys = ["column", "row"]
-    found = frame.groupby(keys, sort=True)[list(STATUSES)].sum()
+    found = frame.groupby(keys, sort=True)[list(SHOWN)].sum()
     found["cells"] = found.sum(axis=1)
     if measure is not None:
         frame["value"] = cells[measure].where(blocks(cells, columns, rows, measure).kept).astype(np.float64)

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pandas as pd
 import psutil
 from upath import UPath
 
+from dashboards.live.searched import Searched
 from orchestrator.command import format_command, repeat_places
 from orchestrator.explain.eta import Eta
 from orchestrator.plan.columns import Plan, cell_id
@@ -30,7 +32,13 @@ from orchestrator.results.metrics import averaged_metrics, reported_metrics
 from orchestrator.results.parquet import read_results
 from orchestrator.results.status import STATUSES
 from orchestrator.run.failures import ErrorGroup, error_groups, read_failures
+from orchestrator.search.trial import Study
 from orchestrator.session import Session, open_session
+from orchestrator.store import StoreError
+from orchestrator.sweep.problems import SweepError
+
+#: What may have become of a cell that is shown: those that a search may still decide are not.
+SHOWN = STATUSES[: STATUSES.index("undecided")]
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Look:
 
     session: Session
     cells: pd.DataFrame
-    """One row per cell of the plan: `cell_id`, the axes (ordered categories), `status`, metrics, … as in the table."""
+    """One row per cell that there is, by its number in the plan: `cell_id`, the axes (ordered categories), `status`,
+    metrics, … as in the table."""
     metrics: tuple[str, ...]
     averaged: tuple[str, ...]
     """Those of which means are taken."""
@@ -76,7 +85,25 @@ class Look:
     outdated: int
     """Cells of which the table has what they were before the sweep file or its data changed; shown as pending."""
     trouble: str | None
-    """Why the table cannot be read."""
+    """Why the table, or the records of studies, cannot be read."""
+    studies: tuple[Study, ...] = ()
+    """The studies of a search, as the table knows them."""
+    more: int = 0
+    """How many cells may still come with trials that are not suggested yet, at most."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held by whoever lets the plan grow."""
+
+    def anew(self) -> Session:
+        """Return a session that reads the store anew; what it finds of studies is in the plan then.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        session = replace(self.session)
+        if session.spec.searched:
+            with self.lock:
+                assert session.schedule.plan is session.plan
+        return session
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -119,6 +146,7 @@ class Watch:
         self._blank: pd.DataFrame | None = None
         self._table: tuple[Any, pd.DataFrame, int] | None = None
         self._stages: tuple[Any, list[dict[str, Any]]] | None = None
+        self._searched: Searched | None = None
 
     def session(self) -> Session:
         """Return the sweep as its file stands now: planned again when the content of the file changes.
@@ -139,27 +167,33 @@ class Watch:
         """
         with self._lock:
             session = self._open()
-            assert self._blank is not None
             heartbeat = read_heartbeat(session.outputs.folder, session.plan.entries)
             if heartbeat and heartbeat.get("plan") != session.plan.digest:
                 # A driver of an older version of the file.
                 heartbeat = None
-            cells, outdated, written, trouble = self._blank, 0, None, None
+            codes = _codes(heartbeat, session.plan)
+            blank, trouble = self._decided(session, codes)
+            cells, outdated, written = blank, 0, None
             try:
-                cells, outdated, written = self._read_table(session, self._blank)
+                cells, outdated, written = self._read_table(session, blank)
             except FileNotFoundError:
                 pass
             except (ValueError, OSError, KeyError, TypeError) as error:
                 # The last two are what a table of somebody else's lacks.
                 trouble = str(error)
-            if heartbeat and heartbeat.get("cells"):
-                with contextlib.suppress(ValueError):
-                    cells = cells.assign(status=_statuses(unpack_codes(heartbeat["cells"])))
+            studies: tuple[Study, ...] = ()
+            more = 0
+            if self._searched:
+                studies, more = self._searched.views(cells, cells.attrs.get("metrics", ()), written)
+            if codes is not None:
+                cells = cells.assign(status=_statuses(codes[cells.index]))
             elif (cells["status"] == "running").any():
                 # A driver that was killed left the table so.
                 cells = cells.assign(status=cells["status"].replace("running", "pending"))
             metrics, averaged = (tuple(cells.attrs.get(name, ())) for name in ("metrics", "averaged"))
-            return Look(session, cells, metrics, averaged, heartbeat, written, outdated, trouble)
+            return Look(
+                session, cells, metrics, averaged, heartbeat, written, outdated, trouble, studies, more, self._lock
+            )
 
     def stages(self, look: Look) -> list[dict[str, Any]]:
         """Return for each entry its steps in each state and, if known, their rate, seconds each and time left (`Eta`).
@@ -186,17 +220,33 @@ class Watch:
         if self._session is None or digest != self._digest:
             subject = self.subject
             session = open_session(subject.file, list(subject.overrides), None, None, subject.outputs, subject.store)
-            self._session, self._digest, self._blank = session, digest, _blank(session.plan)
+            self._session, self._digest, self._blank = session, digest, None
+            self._searched = Searched(session) if session.spec.searched else None
             self._table = self._stages = None
         return self._session
 
+    def _decided(self, session: Session, codes: np.ndarray | None) -> tuple[pd.DataFrame, str | None]:
+        """Return the cells that there are, without results, and why not all of them may be known."""
+        trouble = None
+        if self._searched:
+            try:
+                self._searched.grow(codes, _version(session.outputs.results))
+            except (StoreError, SweepError) as error:
+                trouble = str(error)
+        numbers = np.flatnonzero(session.plan.decided)
+        if self._blank is None or len(self._blank) != len(numbers):
+            values = self._searched.values(numbers.tolist()) if self._searched else {}
+            self._blank, self._table = _blank(session.plan, numbers, values), None
+        return self._blank, trouble
+
     def _read_table(self, session: Session, blank: pd.DataFrame) -> tuple[pd.DataFrame, int, float]:
         path = session.outputs.results
-        stat = path.stat()
-        version = (stat.st_mtime, stat.st_size)
+        version = _version(path)
+        if version is None:
+            raise FileNotFoundError(path)
         if self._table is None or self._table[0] != version:
             self._table = (version, *_join(blank, path))
-        return self._table[1], self._table[2], stat.st_mtime
+        return self._table[1], self._table[2], version[0]
 
 
 @cache
@@ -214,22 +264,41 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _blank(plan: Plan) -> pd.DataFrame:
-    """The cells of a plan of which nothing is known."""
-    coords = [plan.cell_coords(index) for index in range(len(plan.points))]
-    frame = pd.DataFrame({"cell_id": [cell_id(each) for each in coords]})
+def _version(path: Path | UPath) -> tuple[float, int] | None:
+    """What changes with a file; None without one."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime, stat.st_size
+
+
+def _codes(heartbeat: Mapping[str, Any] | None, plan: Plan) -> np.ndarray | None:
+    """The statuses of all cells, as a driver tells; None where it does not."""
+    with contextlib.suppress(ValueError):
+        codes = unpack_codes(heartbeat["cells"]) if heartbeat and heartbeat.get("cells") else None
+        return codes if codes is None or len(codes) == len(plan.points) else None
+    return None
+
+
+def _blank(plan: Plan, numbers: np.ndarray, values: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Some cells of a plan of which nothing is known but the values of their trials."""
+    coords = [plan.cell_coords(index) for index in numbers.tolist()]
+    frame = pd.DataFrame({"cell_id": [cell_id(each) for each in coords]}, index=numbers)
     grid = plan.grid
     for axis, name in enumerate(grid.names):
         labels = [str(label) for label in grid.labels[axis]]
-        codes = grid.project(grid.all, (axis,))[plan.points]
+        codes = grid.project(grid.all, (axis,))[plan.points[numbers]]
         frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(labels), ordered=True)
-    frame.attrs["axes"] = tuple(grid.names)
+    frame.attrs["axes"], frame.attrs["values"] = tuple(grid.names), tuple(values)
+    for name, column in values.items():
+        frame[name] = column
     frame["status"] = _statuses(np.full(len(frame), STATUSES.index("pending"), np.uint8))
-    for column in ("error_class", "error", "log"):
-        frame[column] = pd.Series([None] * len(frame), dtype=object)
+    for text in ("error_class", "error", "log", *(["trial_state"] if plan.spec.searched else [])):
+        frame[text] = pd.Series([None] * len(frame), index=numbers, dtype=object)
     frame["attempts"] = 0
     frame["seconds"] = np.nan
-    frame["key"] = [plan.cell_key(index) for index in range(len(frame))]
+    frame["key"] = [plan.cell_key(index) for index in numbers.tolist()]
     return frame
 
 
@@ -243,6 +312,7 @@ def _join(blank: pd.DataFrame, path: Path | UPath) -> tuple[pd.DataFrame, int]:
     table = read_results(path)
     metrics = reported_metrics(table)
     known = ["error_class", "error", "log", "attempts", "seconds", *metrics]
+    known += ["trial_state"] if "trial_state" in blank else []
     found = table.select(["cell_id", "status", "key", *known]).to_pandas().set_index("cell_id")
     rows = found.reindex(blank["cell_id"])
     same = (rows["key"].to_numpy() == blank["key"].to_numpy()) & rows["key"].notna().to_numpy()
@@ -254,7 +324,7 @@ def _join(blank: pd.DataFrame, path: Path | UPath) -> tuple[pd.DataFrame, int]:
         elif column.dtype == object:
             # Text that is missing is NaN in pandas, which is no text; and true.
             there = same & rows[name].notna().to_numpy()
-            frame[name] = pd.Series(np.where(there, column, None), dtype=object)
+            frame[name] = pd.Series(np.where(there, column, None), index=frame.index, dtype=object)
         else:
             frame[name] = np.where(same, column, np.nan)
     codes = rows["status"].map({status: code for code, status in enumerate(STATUSES)})
@@ -264,7 +334,9 @@ def _join(blank: pd.DataFrame, path: Path | UPath) -> tuple[pd.DataFrame, int]:
 
 
 def _statuses(codes: np.ndarray) -> Any:
-    return pd.Categorical.from_codes(codes.astype(np.int8), categories=pd.Index(STATUSES))
+    # The records of studies are newer than what a driver or a table told: what joined since waits.
+    codes = np.where(codes < len(SHOWN), codes, SHOWN.index("pending"))
+    return pd.Categorical.from_codes(codes.astype(np.int8), categories=pd.Index(SHOWN))
 
 
 def _stage(name: str, states: dict[str, int], per_minute: float | None = None) -> dict[str, Any]:

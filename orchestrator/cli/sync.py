@@ -65,14 +65,18 @@ def synchronise(session: Session, table: pa.Table, tracking_uri: str | None, reb
     from orchestrator.tracking.outbox import Outbox
     from orchestrator.tracking.publisher import post_table
     from orchestrator.tracking.runs import Projection
+    from orchestrator.tracking.studies import draw
     from orchestrator.tracking.sync import sync_runs
 
-    outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan)
-    best = find_best(session.studies, session.results(), session.cells) if session.spec.searched else []
-    summary = summary_of(session, table, best)
-    uri = session.tracking_uri(tracking_uri)
-    experiment = experiment_of(projection, session.file, session.outputs, uri, summary)
+    outbox, projection = Outbox(session.outputs.outbox), Projection(session.plan, session.studies)
+    results = session.results() if session.spec.searched else None
+    best = find_best(session.studies, results, session.cells) if results else []
+    studies = session.studies.views(results) if results else []
+    uri, summary = session.tracking_uri(tracking_uri), summary_of(session, table, best)
     try:
+        for study in studies:
+            draw(study, session.outputs.figures)
+        experiment = experiment_of(projection, session.file, session.outputs, uri, summary, studies)
         post_table(projection, outbox, session.store, session.schedule.committed, table, exact=True)
     except OSError as error:
         raise StoreError(f"{outbox.folder} cannot be written: {error.strerror or error}") from error

@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from orchestrator.maintenance import Progress, ignore
+from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.needed import needed_steps
 from orchestrator.results.heartbeat import read_heartbeat
+from orchestrator.results.table import Results
+from orchestrator.search.rounds import may_come
+from orchestrator.search.studies import Studies
 from orchestrator.session import Session
 from orchestrator.store import Store, StoreError
 from orchestrator.sweep.problems import Problem, SweepError
@@ -126,7 +130,58 @@ class Survey:
         return not (self.division.doomed or self.records or self.remains)
 
 
-def survey(plans: Sequence[Plan], store: Store, drops: Collection[str], progress: Progress = ignore) -> Survey:
+def of_trials(session: Session) -> set[Artifact]:
+    """Collect all that the suggested trials of a sweep may ever use.
+
+    That is more than its plan has: with more trials another one may be the best, and be measured again where an earlier
+    best one was.
+
+    Raises:
+        StoreError: the store cannot be read, or a record is damaged.
+    """
+    if not session.spec.searched:
+        return set()
+    studies = Studies(build_plan(session.spec))
+    studies.read(session.store)
+    for study in studies.all:
+        for number, suggestion in study.history.suggestions.items():
+            studies.join(study, suggestion, [*study.over[number], *study.fresh[number]])
+    return reach([studies.plan])
+
+
+def awaited(session: Session) -> set[Artifact]:
+    """Collect what trials that may still come would read of what no trial alone has.
+
+    Raises:
+        StoreError: the store cannot be read, or a record is damaged.
+    """
+    if not session.spec.searched:
+        return set()
+    results = Results(session.plan, session.store, session.schedule, session.studies)
+    results.look()
+    results.read_failures()
+    plan, marked = session.plan, np.zeros(len(session.plan), np.bool_)
+    unfinished = []
+    for study in session.studies.all:
+        # Which says of each trial whether it has ended.
+        list(study.trials(results))
+        if may_come(study, plan.decided):
+            unfinished.append(study)
+    cells = [cell for study in unfinished for part in (*study.over, *study.fresh) for cell in part]
+    for name in plan.entries:
+        if not plan.by_entry[name].open:
+            plan.mark(marked, plan.groups(name)[cells])
+    return {plan.address(number) for number in np.flatnonzero(marked).tolist()}
+
+
+def survey(
+    plans: Sequence[Plan],
+    store: Store,
+    drops: Collection[str],
+    progress: Progress = ignore,
+    trials: Set[Artifact] = frozenset(),
+    needed: Set[Artifact] = frozenset(),
+) -> Survey:
     """Look through a store; nothing is changed.
 
     Args:
@@ -134,6 +189,8 @@ def survey(plans: Sequence[Plan], store: Store, drops: Collection[str], progress
         store: the store.
         drops: entries of which only what is still needed stays.
         progress: called with the number of manifests read so far, and of all.
+        trials: what trials use beyond the plans (`of_trials`).
+        needed: what is not dropped whatever it is of (`awaited`).
 
     Raises:
         SweepError: `drops` names no entry, or one that is never dropped.
@@ -141,7 +198,7 @@ def survey(plans: Sequence[Plan], store: Store, drops: Collection[str], progress
     """
     pins = dict(store.pins())
     pinned = frozenset[Artifact]().union(*pins.values())
-    reachable = reach(plans)
+    reachable = reach(plans) | trials
     stages = store.stages()
     committed = store.committed(stages)
     sizes: dict[Artifact, int] = {}
@@ -157,7 +214,7 @@ def survey(plans: Sequence[Plan], store: Store, drops: Collection[str], progress
                     # An adopted artifact has its log under the key of the old one.
                     logs[address] = Artifact(address.stage, PurePosixPath(found.log).name.split(".")[0])
         progress(len(sizes), len(committed))
-    division = divide(committed, reachable, pinned, droppable(plans, drops, whole))
+    division = divide(committed, reachable, pinned, droppable(plans, drops, whole) - needed)
     kept_logs = {logs[address] for address in division.kept if address in logs}
     records = store.tried(stages) - reachable - pinned - kept_logs
     return Survey(division, sizes, records, dict(store.remains()), pins)
@@ -250,7 +307,9 @@ def collect(
         raise SweepError([Problem(str(each.file), "", message.format(each.store.location)) for each in sessions])
     if delete_it:
         refuse_if_a_driver_runs(session)
-    found = survey([each.plan for each in sessions], session.store, drops, reading)
+    trials = set[Artifact]().union(*map(of_trials, sessions))
+    needed = set[Artifact]().union(*map(awaited, sessions))
+    found = survey([each.plan for each in sessions], session.store, drops, reading, trials, needed)
     if delete_it and not found.empty:
         # Reading a large store takes a while; somebody may have started a driver.
         refuse_if_a_driver_runs(session)

@@ -92,7 +92,9 @@ def verify(
         StoreError: the store cannot be read.
     """
     plan, store = session.plan, session.store
-    chosen = plan.steps_of(session.cells) & session.schedule.committed
+    # First, since the records of studies say which cells there are.
+    there = session.schedule.committed
+    chosen = plan.steps_of(session.cells) & there
     numbers: list[int] = np.flatnonzero(chosen).tolist()
     findings = Findings(len(numbers), reruns, tolerance=tolerance)
     if checksums:

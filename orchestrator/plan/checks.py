@@ -300,7 +300,10 @@ def _stages(spec: SweepSpec, name: str | None) -> list[Stage]:
 
 
 def _unused_axis_problems(spec: SweepSpec) -> list[Problem]:
-    used = frozenset().union(*(own_axes(spec, name) for name in spec.stages))
+    # What is searched for depends on the axes of its studies by itself, but need not differ between them.
+    plain = spec.model_copy(update={"search": {}})
+    used = frozenset().union(*(own_axes(plain, name) for name in spec.stages))
+    used |= {axis for field in (spec.searched.fields.values() if spec.searched else ()) for axis in field.when}
     return [
         spec.problem(
             ("axes", axis),

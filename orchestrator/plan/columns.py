@@ -152,7 +152,10 @@ class Plan:
         config, config_identity = resolved.of_shard(self.shard[number])
         dumped = self._dumped.get(id(config))
         if dumped is None:
-            dumped = self._dumped[id(config)] = config.model_dump(mode="json")
+            dumped = config.model_dump(mode="json")
+            if not self._entry(number).chosen:
+                # Many steps have one config, but few that of a trial.
+                self._dumped[id(config)] = dumped
         feeds = self.feeds(number)
         inputs = {feed.input: self._addresses(feed.first, feed.size) for feed in feeds}
         keys = [(feed.input, self._group_keys.get(feed.first) if feed.size > 1 else None) for feed in feeds]
@@ -243,6 +246,13 @@ class Plan:
             if first >= 0:
                 keys += self.keys[first : first + int(self.size[first])]
         return keys[0] if len(keys) == 1 else digest(keys)
+
+    def positions(self, ids: Sequence[str]) -> Sequence[int]:
+        """Return the cells with some ids, of rows of the results table."""
+        if len(ids) == len(self.points):
+            return range(len(ids))
+        numbers = {cell_id(self.cell_coords(index)): index for index in np.flatnonzero(self.decided).tolist()}
+        return [numbers[each] for each in ids]
 
     def cell(self, index: int) -> Cell:
         """Make the `Cell` of a number, with the addresses of its steps."""

@@ -84,7 +84,13 @@ class Results:
     def table(self) -> pa.Table:
         """Make the table: one row per cell, in the order of the plan; cells that may come have none."""
         self._read_manifests()
-        return self.rows(np.flatnonzero(self.plan.decided).tolist())
+        return self.rows(self.cells)
+
+    @property
+    def cells(self) -> list[int]:
+        """The cells that have a row in the table; in a search some may come, and some are superseded."""
+        superseded = self.studies.superseded(self)
+        return [cell for cell in np.flatnonzero(self.plan.decided).tolist() if cell not in superseded]
 
     def comparable(self, rows: pa.Table, cells: Mask | None = None) -> tuple[pa.Table, list[str]]:
         """Reduce some rows of the table to those that can be compared (`comparable_rows`): all but in a search.

@@ -8,16 +8,21 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 
+from orchestrator.search.quiet import quiet
 from orchestrator.sweep.search import Search, SpaceField
 from orchestrator.types import Scalar
 
 
 def distribution(field: SpaceField) -> BaseDistribution:
-    """Return what Optuna samples for a field; of choices these are the labels."""
-    if field.int_ is not None:
-        return IntDistribution(*field.int_, log=field.log, step=int(field.step or 1))
-    if field.float_ is not None:
-        return FloatDistribution(*field.float_, log=field.log, step=field.step)
+    """Return what Optuna samples for a field; of choices these are the labels.
+
+    A highest value that no number of steps leads to becomes the last one before it.
+    """
+    with quiet():
+        if field.int_ is not None:
+            return IntDistribution(*field.int_, log=field.log, step=int(field.step or 1))
+        if field.float_ is not None:
+            return FloatDistribution(*field.float_, log=field.log, step=field.step)
     return CategoricalDistribution(field.labels)
 
 

@@ -27,6 +27,8 @@ class Usable:
 
     results: tuple[Earlier, ...] = ()
     """One for each combination of values, in order of the table."""
+    used: set[int] = field(default_factory=set)
+    """The rows that these come from."""
     left_out: dict[str, set[int]] = field(default_factory=dict)
     """Why -> the rows that tell nothing for it."""
 
@@ -41,18 +43,18 @@ class EarlierTable:
             ValueError: it lacks a metric of the search, or all of its fields; the message names it.
         """
         metadata = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
-        metrics = [*search.objective.metrics, *search.constraints]
-        if lacking := [name for name in metrics if name not in json.loads(metadata["metrics"])]:
-            raise ValueError(f"has no metric {lacking[0]!r}")
+        self._measured = [*search.objective.metrics, *search.constraints]
+        if lacking := [name for name in self._measured if name not in json.loads(metadata["metrics"])]:
+            raise ValueError(f"its table has no metric {lacking[0]!r}")
         axes = json.loads(metadata["axes"])
         known = [*axes, *json.loads(metadata.get("space", "[]"))]
         self._fields = [name for name in search.fields if name in known]
         if not self._fields:
-            raise ValueError(f"has no column of the space ({', '.join(search.fields)})")
+            raise ValueError(f"its table has no column of the space ({', '.join(search.fields)})")
         self._search = search
         self._axes = list(axes)
         trials = [name for name in ("trial_state",) if name in table.column_names]
-        needed = dict.fromkeys([*self._axes, *self._fields, *metrics, "status", *trials])
+        needed = dict.fromkeys([*self._axes, *self._fields, *self._measured, "status", *trials])
         self._rows: list[dict[str, Any]] = table.select(list(needed)).to_pylist()
 
     @property
@@ -70,14 +72,8 @@ class EarlierTable:
                 left_out.setdefault(why, set()).add(number)
             else:
                 rows.setdefault(tuple(values.items()), []).append(number)
-        results: list[Earlier] = []
-        for pairs, those in rows.items():
-            found = self._result(dict(pairs), [self._rows[number] for number in those])
-            if found is None:
-                left_out.setdefault("have an undefined metric", set()).update(those)
-            else:
-                results.append(found)
-        return Usable(tuple(results), left_out)
+        found = [self._result(dict(pairs), [self._rows[number] for number in each]) for pairs, each in rows.items()]
+        return Usable(tuple(found), {number for each in rows.values() for number in each}, left_out)
 
     def _values(self, study: OpenStudy, row: Mapping[str, Any]) -> tuple[dict[str, Scalar], str]:
         """Return the values of a row in the study's space, or why it has none."""
@@ -88,6 +84,10 @@ class EarlierTable:
         if row.get("trial_state", "complete") != "complete":
             # What is left of such a trial are those repetitions that went well.
             return {}, "are of trials that are not complete"
+        if self._search.objective.null == "fail":
+            for metric in self._measured:
+                if row[metric] is None:
+                    return {}, f"have an undefined {metric}"
         values: dict[str, Scalar] = {}
         for name, each in self._search.fields.items():
             if not self._search.exists(name, study.coords, values):
@@ -100,12 +100,9 @@ class EarlierTable:
             values[name] = label
         return values, "" if values else "have no field of the space"
 
-    def _result(self, values: Mapping[str, Scalar], rows: Sequence[Mapping[str, Any]]) -> Earlier | None:
-        """Reduce the rows with some values like the repetitions of a trial; None if a metric is undefined."""
+    def _result(self, values: Mapping[str, Scalar], rows: Sequence[Mapping[str, Any]]) -> Earlier:
+        """Reduce the rows with some values like the repetitions of a trial."""
         objective = self._search.objective
-        measured = [*objective.metrics, *self._search.constraints]
-        if objective.null == "fail" and any(row[metric] is None for row in rows for metric in measured):
-            return None
         objectives = []
         for metric, better in zip(objective.metrics, objective.directions, strict=True):
             worst = -math.inf if better == "higher" else math.inf

@@ -58,12 +58,12 @@ def edited_notes(studies: Studies, store: Store) -> list[str]:
 
 def _note(studies: Studies, store: Store, again: int, kept: Mapping[str, int], changes: list[str]) -> str:
     spec = studies.plan.spec
-    what = _listed(changes) or "a stage, its config, data or code"
+    what = named(changes) or "a stage, its config, data or code"
     begin = "its study begins" if again == 1 else f"{again} of its studies begin"
     undo = "undo the edit" if changes else "undo that"
     note = (
         f"search {spec.search_name} was edited after trials were made ({what}), so {begin} anew at trial 0. The "
-        f"{sum(kept.values())} trials of before are kept in {store.location}/studies ({_listed(list(kept))}); what "
+        f"{sum(kept.values())} trials of before are kept in {store.location}/studies ({named(list(kept))}); what "
         f"they computed is used where values coincide. To go on with them, {undo}"
     )
     if spec.searched and any(isinstance(each, From) for each in spec.searched.start):
@@ -79,9 +79,10 @@ def _place(description: Mapping[str, Any]) -> str:
     return json.dumps([description.get(name) for name in ("sweep", "search_name", "coords")], sort_keys=True)
 
 
-def _listed(names: list[str]) -> str:
+def named(names: list[str]) -> str:
+    """Return the first of some names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return "; ".join(names[:_NAMED]) + more
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _made(suggestions: Mapping[int, Suggestion]) -> float:

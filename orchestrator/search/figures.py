@@ -65,8 +65,10 @@ def parallel_coordinates(study: Study) -> Figure | None:
     """
     if len(_finite(study)) < _FEWEST or not study.search.fields:
         return None
+    # With a target of its own, Optuna draws low values darkest, whichever are better.
+    target = _first if len(study.search.objective.metrics) > 1 else None
     with quiet():
-        return optuna.visualization.plot_parallel_coordinate(as_optuna(study), target=_first, target_name=_name(study))
+        return optuna.visualization.plot_parallel_coordinate(as_optuna(study), target=target, target_name=_name(study))
 
 
 def importances(study: Study) -> dict[str, float] | None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from orchestrator.run.schedule import Schedule
-from orchestrator.search.record_files import add_earlier, add_suggestion, add_verdict, describe
+from orchestrator.search.record_files import add_earlier, add_suggestion, add_verdict, describe, find_verdict
 from orchestrator.search.records import Earlier, Suggestion, Verdict
 from orchestrator.search.rounds import news, next_round
 from orchestrator.search.start import start_trials
 from orchestrator.search.studies import Measurements, OpenStudy, Studies
 from orchestrator.search.trial import Trial
 from orchestrator.store import Store
-from orchestrator.types import Attempt
+from orchestrator.types import Attempt, Outcome
 
 if TYPE_CHECKING:
     from orchestrator.search.sampling import Sampling
@@ -40,6 +42,17 @@ def catch_up(studies: Studies, schedule: Schedule, measurements: Measurements) -
                 break
         # What failed in an earlier command may be tried again.
         study.ended.clear()
+
+
+@dataclass
+class _Sampler:
+    """The sampler of a study in memory."""
+
+    sampling: Sampling
+    told: set[int]
+    """The trials that it was told of."""
+    valid: bool = True
+    """Whether the records say what it says."""
 
 
 class Growth:
@@ -67,10 +80,16 @@ class Growth:
         self._store = store
         self._measurements = measurements
         self._earlier = earlier
-        self._samplings: dict[str, Sampling] = {}
+        self._samplers: dict[str, _Sampler] = {}
         self._watchers: dict[int, set[int]] = {}
         """Step of a trial -> the studies that it belongs to."""
         self._due = set(range(len(studies.all)))
+        self._joining: list[tuple[int, list[int], list[int]]] = []
+        """(Study, cells that the plan has gained, steps that are new with them) that are not scheduled yet."""
+        self._unread: list[int] = []
+        """New steps, some of which may have been committed before."""
+        self._steps: list[int] = []
+        """Steps that are to be run for them, and are not returned yet."""
         self._chosen: Collection[int] | None = None
         if schedule.cells is not None:
             self._chosen = frozenset(np.flatnonzero(schedule.cells).tolist())
@@ -83,7 +102,10 @@ class Growth:
     def note(self, attempt: Attempt) -> None:
         """Take in an attempt that ended."""
         number = self._schedule.plan.number(attempt.address)
-        self._due |= self._watchers.get(-1 if number is None else number, set())
+        if number is not None and attempt.outcome is Outcome.SUCCEEDED:
+            self._due |= self._watchers.pop(number, set())
+        elif number is not None:
+            self._due |= self._watchers.get(number, set())
 
     @property
     def pending(self) -> bool:
@@ -102,16 +124,17 @@ class Growth:
         Raises:
             StoreError: a suggestion cannot be recorded; the next call does what is left.
         """
-        steps: list[int] = []
         while self._due:
             position = min(self._due)
-            steps += self._advance(position)
+            self._advance(position)
             self._due.discard(position)
+        steps, self._steps = self._steps, []
         return steps
 
-    def _advance(self, position: int) -> list[int]:
-        study, steps = self._studies.all[position], []
+    def _advance(self, position: int) -> None:
+        study = self._studies.all[position]
         while self._schedule.entry is None:
+            self._take_in()
             trials = list(study.trials(self._measurements))
             due = next_round(study, trials, self._chosen)
             joined = False
@@ -119,29 +142,33 @@ class Growth:
                 new = [cell for cell in cells if not self._schedule.plan.decided[cell]]
                 if new:
                     joined = True
-                    steps += self._join(position, number, new)
+                    made = self._studies.join(study, study.history.suggestions[number], new)
+                    self._joining.append((position, new, made))
             if due.judge:
                 self._judge(study, trials, due.judge)
             elif due.suggest is not None and self._open_for_more():
                 self._suggest(study, trials, due.suggest)
             elif not joined:
                 if len(trials) >= study.budget:
-                    self._samplings.pop(study.id, None)
+                    self._samplers.pop(study.id, None)
                 break
-        return steps
 
     def _open_for_more(self) -> bool:
         """Whether trials make sense: not once a stage of theirs is stopped, or nothing is started any more."""
         broken = self._schedule.broken.keys() & set(self._schedule.plan.open_entries)
         return not broken and self._schedule.stopped is None
 
-    def _join(self, position: int, number: int, cells: list[int]) -> list[int]:
-        study = self._studies.all[position]
-        made = self._studies.join(study, study.history.suggestions[number], cells)
-        steps = self._schedule.join(cells, made)
-        self._measurements.join(made)
-        self._watch(position, cells)
-        return steps
+    def _take_in(self) -> None:
+        """Schedule the cells that the plan has gained; whatever fails is done by the next call."""
+        while self._joining:
+            position, cells, made = self._joining[0]
+            steps = self._schedule.join(cells, made)
+            self._joining.pop(0)
+            self._steps += steps
+            self._watch(position, cells)
+            self._unread += made
+        self._measurements.join(self._unread)
+        self._unread = []
 
     def _watch(self, position: int, cells: Collection[int]) -> None:
         plan = self._schedule.plan
@@ -153,50 +180,65 @@ class Growth:
     # --- the sampler
 
     def _suggest(self, study: OpenStudy, trials: list[Trial], number: int) -> None:
-        sampling = self._sampling(study, trials)
         told = news(study, trials)
-        for each in told:
-            sampling.tell(each)
         wanted, origin = None, ""
         starts = start_trials(self._schedule.plan, study) if number < len(study.search.start) else []
         if number < len(starts):
             origin, wanted = starts[number]
-        values, attributes = sampling.suggest(number, wanted)
-        suggestion = Suggestion(number, values, told, attributes, origin, time.time())
-        recorded = add_suggestion(self._store, study.id, suggestion)
-        study.history.suggestions[number] = recorded
-        if recorded != suggestion:
-            # Another driver was first; its sampler was told what the record says.
-            self._samplings.pop(study.id)
+        with self._sampler(study, trials) as sampler:
+            values, attributes = sampler.sampling.suggest(number, wanted)
+            suggestion = Suggestion(number, values, told, attributes, origin, time.time())
+            recorded = add_suggestion(self._store, study.id, suggestion)
+            sampler.valid = recorded == suggestion
+        study.history.add(recorded)
 
     def _judge(self, study: OpenStudy, trials: list[Trial], trial: Trial) -> None:
-        sampling, step = self._sampling(study, trials), len(trial.steps) - 1
-        for each in news(study, trials):
-            sampling.tell(each)
-        prune, attributes = sampling.judge(trial.number, trial.steps)
-        verdict = Verdict(trial.number, step, prune, attributes)
-        recorded = add_verdict(self._store, study.id, verdict)
+        step = len(trial.steps) - 1
+        # Another driver may have gone on with the trial, and its sampler been told how it ended.
+        recorded = find_verdict(self._store, study.id, trial.number, step)
+        if recorded:
+            self._samplers.pop(study.id, None)
+        else:
+            with self._sampler(study, trials) as sampler:
+                prune, attributes = sampler.sampling.judge(trial.number, trial.steps)
+                verdict = Verdict(trial.number, step, prune, attributes)
+                recorded = add_verdict(self._store, study.id, verdict)
+                sampler.valid = recorded == verdict
         study.history.verdicts[trial.number, step] = recorded
-        if recorded != verdict:
-            self._samplings.pop(study.id)
 
-    def _sampling(self, study: OpenStudy, trials: Sequence[Trial]) -> Sampling:
-        """Return the sampler of a study in memory, made anew from the records where there is none."""
-        found = self._samplings.get(study.id)
-        if found is None:
-            if study.history.earlier is None:
-                describe(self._store, study.id, self._studies.description(study))
-                study.history.earlier = add_earlier(self._store, study.id, self._earlier(study))
-            # Not before it is needed: it imports Optuna.
-            from orchestrator.search.sampling import Sampling
+    @contextlib.contextmanager
+    def _sampler(self, study: OpenStudy, trials: Sequence[Trial]) -> Iterator[_Sampler]:
+        """Lend the sampler of a study, which has been told of all trials that ended.
 
-            found = Sampling(study.search, study.coords, study.id, study.history.earlier)
-            told, verdicts = study.history.told, sorted(study.history.verdicts.items())
-            for number, suggestion in study.history.suggestions.items():
-                found.adopt(suggestion)
-                steps = told[number].steps if number in told else trials[number].steps
-                for (trial, step), verdict in verdicts:
-                    if trial == number:
-                        found.adopt_verdict(verdict, steps[: step + 1])
-            self._samplings[study.id] = found
-        return found
+        It is made anew from the records where there is none. It is kept if it is `valid` afterwards: not where another
+        driver's record came first, nor where something failed.
+        """
+        sampler = self._samplers.pop(study.id, None)
+        if sampler is None:
+            sampler = _Sampler(self._rebuilt(study, trials), set(study.history.told))
+        for each in news(study, trials):
+            if each.number not in sampler.told:
+                sampler.sampling.tell(each)
+                sampler.told.add(each.number)
+        sampler.valid = False
+        yield sampler
+        if sampler.valid:
+            self._samplers[study.id] = sampler
+
+    def _rebuilt(self, study: OpenStudy, trials: Sequence[Trial]) -> Sampling:
+        """Make the sampler of a study anew, from the records."""
+        # Not before it is needed: it imports Optuna.
+        from orchestrator.search.sampling import Sampling
+
+        if study.history.earlier is None:
+            describe(self._store, study.id, self._studies.description(study))
+            study.history.earlier = add_earlier(self._store, study.id, self._earlier(study))
+        sampling = Sampling(study.search, study.coords, study.id, study.history.earlier)
+        told, verdicts = study.history.told, sorted(study.history.verdicts.items())
+        for number, suggestion in study.history.suggestions.items():
+            sampling.adopt(suggestion)
+            steps = told[number].steps if number in told else trials[number].steps
+            for (trial, step), verdict in verdicts:
+                if trial == number:
+                    sampling.adopt_verdict(verdict, steps[: step + 1])
+        return sampling

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.plan.columns import Plan
 from orchestrator.search.earlier import ELSEWHERE, EarlierTable
+from orchestrator.search.edited import named
 from orchestrator.search.records import Earlier
 from orchestrator.search.start import start_trials
 from orchestrator.search.studies import OpenStudy, Studies
@@ -69,26 +70,36 @@ def look_at_start(plan: Plan, store: Callable[[], Store], read_table: Callable[[
         except SweepError as error:
             problems |= dict.fromkeys(error.problems)
     sources = [(index, each.from_) for index, each in enumerate(search.start) if isinstance(each, From)]
-    new = list(_not_told(store(), studies)) if sources else []
-    for index, file in sources if new else ():
-        path: DocPath = ("search", str(plan.spec.search_name), "start", index, "from")
-        try:
-            _tell(opening, file, EarlierTable(search, read_table(file)), new)
-        except SweepError as error:
-            problems[plan.spec.problem(path, str(error.problems[0]))] = None
-        except (ValueError, OSError) as error:
-            problems[plan.spec.problem(path, f"{file}: {error}")] = None
+    if sources:
+        new, untold = _new_and_untold(store(), studies)
+        if untold:
+            what = "start: {from: …} is told before the first trial, and"
+            opening.notes.append(f"{what} {named(untold)} began without it; what it says now is not told any more")
+        for index, file in sources if new else ():
+            path: DocPath = ("search", str(plan.spec.search_name), "start", index, "from")
+            try:
+                _tell(opening, file, EarlierTable(search, read_table(file)), new)
+            except SweepError as error:
+                problems[plan.spec.problem(path, str(error.problems[0]))] = None
+            except (ValueError, OSError) as error:
+                problems[plan.spec.problem(path, f"{file}: {error}")] = None
     if problems:
         raise SweepError(told(problems))
     return opening
 
 
-def _not_told(store: Store, studies: list[OpenStudy]) -> Iterator[OpenStudy]:
-    """Yield the studies that have not begun: what they are told is recorded before their first trial."""
+def _new_and_untold(store: Store, studies: list[OpenStudy]) -> tuple[list[OpenStudy], list[str]]:
+    """Return the studies that have not begun, and the names of those that began without earlier results."""
     known = set(store.studies())
+    new, untold = [], []
     for study in studies:
-        if study.id not in known or not store.study_records(study.id, ["earlier.json"]):
-            yield study
+        # Recorded before the first trial.
+        earlier = store.study_records(study.id, ["earlier.json"]) if study.id in known else {}
+        if not earlier:
+            new.append(study)
+        elif earlier["earlier.json"].strip() == b"[]":
+            untold.append(study.name)
+    return new, untold
 
 
 def _tell(opening: Opening, file: str, table: EarlierTable, studies: list[OpenStudy]) -> None:
@@ -98,21 +109,29 @@ def _tell(opening: Opening, file: str, table: EarlierTable, studies: list[OpenSt
         ValueError: it tells none of them anything; the message says why.
     """
     left_out: dict[str, set[int]] = {}
+    # What one study cannot use, another may.
+    settled: set[int] = set()
     untold: list[str] = []
     for study in studies:
         usable = table.told(study)
+        settled |= usable.used
         for why, rows in usable.left_out.items():
             left_out.setdefault(why, set()).update(rows)
         if usable.results:
             opening.earlier[study.id] = (*opening.earlier.get(study.id, ()), *usable.results)
         else:
             untold.append(study.name)
+    amiss: dict[str, int] = {}
+    for why in sorted(left_out, key=lambda why: why == ELSEWHERE):
+        if rows := left_out[why] - settled:
+            amiss[why] = len(rows)
+            settled |= rows
     if len(untold) == len(studies):
-        reasons = ", ".join(f"{len(rows)} {why}" for why, rows in left_out.items())
-        raise ValueError(f"none of the {table.rows} rows can be used: {reasons or 'the table is empty'}")
-    amiss = [f"{len(rows)} rows {why}" for why, rows in left_out.items() if why != ELSEWHERE]
+        reasons = ", ".join(f"{count} {why}" for why, count in amiss.items())
+        raise ValueError(f"none of its {table.rows} results can be used: {reasons or 'there are none'}")
+    amiss.pop(ELSEWHERE, None)
     if amiss:
-        opening.notes.append(f"start: of the results of {file}, {', '.join(amiss)}, and are left out")
+        reasons = ", ".join(f"{count} {why}" for why, count in amiss.items())
+        opening.notes.append(f"start: of the {table.rows} results of {file} some are left out: {reasons}")
     if untold:
-        more = f" and {len(untold) - 3} more" if len(untold) > 3 else ""
-        opening.notes.append(f"start: {file} has no results for {', '.join(untold[:3])}{more}")
+        opening.notes.append(f"start: {file} has no results for {named(untold)}")

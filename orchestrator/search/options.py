@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import math
 import sys
 import typing
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from orchestrator.extras import lacking
+from orchestrator.search.distribution import distribution
 from orchestrator.search.parts import (
     EVALUATORS,
     PRUNERS,
@@ -30,7 +32,7 @@ from orchestrator.search.quiet import quiet
 from orchestrator.search.records import Told
 from orchestrator.search.sampling import Sampling
 from orchestrator.sweep.problems import DocPath
-from orchestrator.sweep.search import Chooser, From, Search
+from orchestrator.sweep.search import MOST_TRIALS, Chooser, From, Search
 from orchestrator.texts import nearest
 
 #: What Optuna raises where it does not take a value.
@@ -49,6 +51,8 @@ _CODE = ("Callable", "FrozenTrial", "ndarray")
 #: Samplers that look at constraints, and those that look at results which no sampler suggested.
 _HEED_CONSTRAINTS = ("GPSampler", "NSGAIISampler", "NSGAIIISampler", "TPESampler")
 _HEED_EARLIER = ("BruteForceSampler", "GPSampler", "TPESampler")
+#: Points of a grid: half a gigabyte.
+_MOST_POINTS = 1_000_000
 #: So many trials are rehearsed: TPE and GP first look at results after ten.
 _REHEARSED = 12
 
@@ -57,7 +61,7 @@ Found = Iterator[tuple[DocPath, str]]
 
 def problems(search: Search) -> list[tuple[DocPath, str]]:
     """List the mistakes that can be seen without results: where each is below the search, and what to do."""
-    found = list(_same_to_optuna(search))
+    found = list(_choice_problems(search))
     for kind, name in ((SAMPLERS, "sampler"), (PRUNERS, "pruner"), (EVALUATORS, "importance")):
         chooser: Chooser | None = getattr(search, name)
         if chooser is None:
@@ -73,11 +77,13 @@ def problems(search: Search) -> list[tuple[DocPath, str]]:
     return found
 
 
-def _same_to_optuna(search: Search) -> Found:
+def _choice_problems(search: Search) -> Found:
     for name, field in search.fields.items():
         labels = field.labels
         for place, label in enumerate(labels):
-            if label in labels[:place]:
+            if isinstance(label, float) and not math.isfinite(label):
+                yield ("space", name), f"{label!r} cannot be recorded; name the choices"
+            elif label in labels[:place]:
                 first = labels[labels.index(label)]
                 yield ("space", name), f"{first!r} and {label!r} are the same choice to Optuna; name the choices"
 
@@ -180,6 +186,13 @@ def _sampler_problems(search: Search) -> Found:
             for field, each in search.fields.items():
                 if each.float_ is not None and each.step is None:
                     yield ("space", field), "has no end of values, and BruteForceSampler tries all; give it a step"
+                elif (bounds := each.float_ or each.int_) is not None:
+                    count = (bounds[1] - bounds[0]) / (each.step or 1) + 1
+                    if count > MOST_TRIALS:
+                        yield (
+                            ("space", field),
+                            f"has {count:.3g} values, and BruteForceSampler tries all; give it a step",
+                        )
 
 
 def _first_point_problems(search: Search, point: Mapping[str, Any], path: DocPath) -> Found:
@@ -202,6 +215,8 @@ def _grid_problems(search: Search, grid: object, path: DocPath) -> Found:
         yield path, f"has no values of {', '.join(missing)}, which are searched for; add them, or fix them in the space"
     yield from _value_problems(search, grid, path)
     points = math.prod(len(values) for values in grid.values())
+    if points > _MOST_POINTS:
+        yield path, f"has {points} points, and GridSampler lists them all; keep to {_MOST_POINTS}"
     if search.trials > points and not missing:
         yield ("trials",), f"the grid of the sampler has {points} points; write trials: {points}, or add values"
     for place, start in enumerate(search.start):
@@ -249,7 +264,7 @@ def _rehearsed(search: Search) -> Iterator[tuple[str, Exception]]:
     steps = [float(step) for step in range(min(repetitions(search), _REHEARSED) if search.pruner else 0)]
     metrics, bounds = len(search.objective.metrics), len(search.constraints)
     for number in range(min(search.trials, _REHEARSED)):
-        for error in _refusals(sampling.suggest, number):
+        for error in _refusals(lambda number=number: json.dumps(sampling.suggest(number), allow_nan=False)):
             yield "sampler", error
             return
         for known in range(1, len(steps) + 1):
@@ -261,7 +276,15 @@ def _rehearsed(search: Search) -> Iterator[tuple[str, Exception]]:
 
 def notes(search: Search) -> list[str]:
     """List what is no mistake and yet does less than it seems; only for a search without `problems`."""
-    return [*_sampler_notes(search), *_pruner_notes(search)]
+    return [*_step_notes(search), *_sampler_notes(search), *_pruner_notes(search)]
+
+
+def _step_notes(search: Search) -> Iterator[str]:
+    for name, field in search.fields.items():
+        if (bounds := field.float_ or field.int_) is not None:
+            highest = getattr(distribution(field), "high", bounds[1])
+            if highest != bounds[1]:
+                yield f"{name}: the highest value is {highest}, the last step before {bounds[1]}"
 
 
 def _sampler_notes(search: Search) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,10 +27,13 @@ class History:
     earlier: tuple[Earlier, ...] | None = None
     """None where nothing was recorded."""
 
-    @property
-    def told(self) -> dict[int, Told]:
-        """Trial -> what the sampler was told of it, by the suggestions so far."""
-        return {told.number: told for each in self.suggestions.values() for told in each.told}
+    told: dict[int, Told] = field(default_factory=dict)
+    """Trial -> what the sampler was told of it, by the suggestions so far."""
+
+    def add(self, suggestion: Suggestion) -> None:
+        """Take in the next suggestion."""
+        self.suggestions[suggestion.number] = suggestion
+        self.told |= {told.number: told for told in suggestion.told}
 
 
 def read_history(store: Store, study: str) -> History:
@@ -41,6 +43,7 @@ def read_history(store: Store, study: str) -> History:
         StoreError: the store cannot be read, or a record is damaged.
     """
     history = History()
+    suggestions: dict[int, Suggestion] = {}
     found = store.study_records(study)
     last = max((int(match[1]) for name in found if (match := _NAME.fullmatch(name))), default=-1)
     # One that another driver adds meanwhile may be listed, and one that it added before may not.
@@ -52,9 +55,9 @@ def read_history(store: Store, study: str) -> History:
             verdict: Verdict = _parse(store, study, name, content, _verdict)
             history.verdicts[verdict.number, verdict.step] = verdict
         elif match:
-            suggestion: Suggestion = _parse(store, study, name, content, _suggestion)
-            history.suggestions[suggestion.number] = suggestion
-    history.suggestions = dict(sorted(history.suggestions.items()))
+            suggestions[int(match[1])] = _parse(store, study, name, content, _suggestion)
+    for _, suggestion in sorted(suggestions.items()):
+        history.add(suggestion)
     missing = [number for number in range(last + 1) if number not in history.suggestions]
     if missing:
         raise StoreError(f"{store.location}/studies/{study}/{missing[0]}.json is missing, {_remedy(store, study)}")
@@ -69,6 +72,13 @@ def add_suggestion(store: Store, study: str, suggestion: Suggestion) -> Suggesti
 def add_verdict(store: Store, study: str, verdict: Verdict) -> Verdict:
     """Record a verdict; return it, or the one that another driver recorded before."""
     return _add(store, study, f"{verdict.number}.{verdict.step}.json", verdict, _verdict)
+
+
+def find_verdict(store: Store, study: str, number: int, step: int) -> Verdict | None:
+    """Read what a pruner said of a trial after some of its repetitions, if that was recorded."""
+    name = f"{number}.{step}.json"
+    content = store.study_records(study, [name]).get(name)
+    return None if content is None else _parse(store, study, name, content, _verdict)
 
 
 def add_earlier(store: Store, study: str, earlier: tuple[Earlier, ...]) -> tuple[Earlier, ...]:
@@ -112,16 +122,8 @@ def _add(store: Store, study: str, name: str, record: T, parse: Callable[[Any], 
 
 
 def _encode(value: Any) -> bytes:
-    """Write JSON; the infinite numbers, which it does not have, are texts that `float` reads."""
-
-    def plain(each: Any) -> Any:
-        if isinstance(each, float) and not math.isfinite(each):
-            return str(each)
-        if isinstance(each, Mapping):
-            return {name: plain(item) for name, item in each.items()}
-        return [plain(item) for item in each] if isinstance(each, list | tuple) else each
-
-    return json.dumps(plain(value), allow_nan=False).encode()
+    """Write JSON, with Python's `Infinity` for numbers that are infinite."""
+    return json.dumps(value).encode()
 
 
 def _parse(store: Store, study: str, name: str, content: bytes, parse: Callable[[Any], T]) -> T:

@@ -59,14 +59,20 @@ def _cells(study: OpenStudy, trial: Trial) -> Sequence[int]:
     passed = 0
     while (verdict := study.history.verdicts.get((trial.number, passed))) and not verdict.prune:
         passed += 1
-    return cells[: passed + 1]
+    return cells if verdict is None and _was_told_failed(study, trial) else cells[: passed + 1]
 
 
 def _awaits_verdict(study: OpenStudy, trial: Trial) -> bool:
     """Tell whether a trial has a repetition that the pruner has not looked at, and others that it may spare."""
-    if study.search.pruner is None or trial.state != "running" or not trial.steps:
+    if study.search.pruner is None or trial.state != "running" or not trial.steps or _was_told_failed(study, trial):
         return False
     return (trial.number, len(trial.steps) - 1) not in study.history.verdicts
+
+
+def _was_told_failed(study: OpenStudy, trial: Trial) -> bool:
+    """Tell whether the sampler knows a trial as failed, which is tried again: to the pruner it is over."""
+    told = study.history.told.get(trial.number)
+    return told is not None and told.state == "failed"
 
 
 def _suggest(study: OpenStudy, trials: Sequence[Trial], chosen: Collection[int] | None) -> int | None:

@@ -72,6 +72,10 @@ class Sampling:
         """
         trial = self._trial_id(told.number)
         state, values = self._ended(told)
+        if any(math.isnan(each) for each in told.excesses):
+            raise ValueError(
+                f"trial {told.number} of study {self._study.study_name} has a constraint that is no number"
+            )
         for step, value in enumerate(told.steps):
             self._storage.set_trial_intermediate_value(trial, step, value)
         if told.excesses or (self._search.constraints and state == TrialState.COMPLETE):
@@ -96,7 +100,7 @@ class Sampling:
             ValueError: it is not the turn of this number.
         """
         self._take(number)
-        of_study = copy.deepcopy(self._storage.get_study_system_attrs(self._study_id))
+        of_study = dict(self._storage.get_study_system_attrs(self._study_id))
         with quiet():
             sampler = make_sampler(self._search, number)
             self._study.sampler = sampler
@@ -111,6 +115,8 @@ class Sampling:
             for name in self._search.fields:
                 if self._search.exists(name, self._coords, values):
                     values[name] = _chosen(trial, name, self._distributions[name])
+                    if name not in (wanted or {}):
+                        values[name] = self._within(number, name, values[name])
             self._study.sampler = _IDLE
         frozen = self._storage.get_trial(self._trial_id(number))
         attributes = dict(frozen.system_attrs)
@@ -150,7 +156,7 @@ class Sampling:
         """
         trial = self._trial_id(number)
         self._report(trial, steps)
-        before = copy.deepcopy(self._storage.get_trial(trial).system_attrs)
+        before = dict(self._storage.get_trial(trial).system_attrs)
         with quiet():
             pruner = make_pruner(self._search)
             prune = pruner is not None and pruner.prune(self._study, self._storage.get_trial(trial))
@@ -169,6 +175,15 @@ class Sampling:
         trial = self._trial_id(verdict.number)
         self._report(trial, steps)
         self._set(trial, verdict.attributes)
+
+    def _within(self, number: int, name: str, value: Scalar) -> Scalar:
+        """Move a value that was rounded out of its field, by a logarithm and back, to the field's bound."""
+        field = self._distributions[name]
+        if not isinstance(field, FloatDistribution) or field.low <= float(value) <= field.high:
+            return value
+        value = min(max(float(value), field.low), field.high)
+        self._storage.set_trial_param(self._trial_id(number), name, value, field)
+        return value
 
     def _take(self, number: int) -> None:
         if number != self._next:

@@ -18,6 +18,7 @@ from orchestrator.search.records import Suggestion, Verdict
 from orchestrator.search.trial import Study, Trial, TrialState
 from orchestrator.store import Store
 from orchestrator.sweep.part import matches
+from orchestrator.sweep.problems import SweepError
 from orchestrator.sweep.search import TRIAL, Search, reduced
 from orchestrator.types import Scalar
 
@@ -203,6 +204,16 @@ class Studies:
         """
         return join(self.plan, cells, study.search.meant(suggestion.values))
 
+    def superseded(self, measurements: Measurements) -> set[int]:
+        """Return the decided cells of trials that were the best and are not, since a failed one was tried again."""
+        found: set[int] = set()
+        for study in self.all:
+            view = study.view(measurements)
+            best = {trial.number for trial in view.front}
+            others = [trial.number for trial in view.trials if view.finished and trial.number not in best]
+            found |= {cell for number in others for cell in study.fresh[number]}
+        return found
+
     def description(self, study: OpenStudy) -> dict[str, Any]:
         """Return what a study searches for, for people and for `edited`."""
         search = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -230,6 +241,7 @@ def _studies(plan: Plan) -> Iterator[OpenStudy]:
     of_study = grid.project(grid.all, axes)[plan.points]
     of_trial = grid.project(grid.all, grid.axes(frozenset({TRIAL})))[plan.points]
     several = len(np.unique(of_study)) > 1
+    seen: dict[str, str] = {}
     for point in np.unique(of_study).tolist():
         coords = grid.coords(axes, point)
         mine = np.flatnonzero(of_study == point)
@@ -243,6 +255,9 @@ def _studies(plan: Plan) -> Iterator[OpenStudy]:
             labels = (each if isinstance(each, str) else f"{axis}={each}" for axis, each in coords.items())
             name = f"{name}/{','.join(labels)}"
         id_ = _identity(plan, search, coords, over_of[0])
+        if (other := seen.setdefault(id_, name)) != name:
+            message = f"{other} and {name} search for the same thing: leave one out, or say in what they differ"
+            raise SweepError([spec.problem(("search", str(spec.search_name)), message)])
         yield OpenStudy(name, id_, search, coords, budget, over_of, fresh_of)
 
 

@@ -130,7 +130,10 @@ class _Other:
             if axis not in axes:
                 raise _AmissError(f"the studies of {tuned.source} have no axis {axis!r}; {nearest(axis, axes)}", "for")
             if label not in axes[axis]:
-                message = f"{label!r} is no value of {axis!r} in {self._file}; {nearest(label, axes[axis])}"
+                # Of 1 and '1' one is a number, the other a name.
+                twin = next((each for each in axes[axis] if str(each) == str(label)), None)
+                hint = nearest(label, axes[axis]) if twin is None else f"it has {twin!r}"
+                message = f"{label!r} is no value of {axis!r} in {self._file}; {hint}"
                 raise _AmissError(message, "for", axis)
         if missing := [axis for axis, labels in axes.items() if axis not in point.at and len(labels) > 1]:
             written = ", ".join(f"{axis}: ${axis}" for axis in missing)

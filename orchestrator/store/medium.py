@@ -22,7 +22,7 @@ class Medium(Protocol):
         """Read files; None for one that is missing."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a file unless there is one; returns whether this wrote it."""
+        """Write a file unless there is one; returns whether this wrote it. A reader finds all of it, or none."""
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, in place of what is there: a reader finds the old content or the new one."""

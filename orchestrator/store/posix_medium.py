@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 from collections.abc import Collection, Iterator, Mapping
@@ -13,6 +14,9 @@ from orchestrator.regular_file import IrregularFileError, open_descriptor
 from orchestrator.store.atomic import move_over
 from orchestrator.store.errors import NO_FILE, StoreError, remedy
 from orchestrator.store.medium import K
+
+#: What file systems say that have no hard links.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class PosixMedium:
@@ -56,16 +60,21 @@ class PosixMedium:
         return found
 
     def create(self, path: str, content: bytes) -> bool:
-        """See `Medium.create`."""
+        """See `Medium.create`; safe against a power failure, and whole however the process ends."""
         with self.translate_errors():
+            folder, _, name = path.rpartition("/")
+            part = f"{self.root}/{folder}/.{secrets.token_hex(8)}"
             try:
-                create_file(f"{self.root}/{path}", content)
-            except FileExistsError:
-                return False
+                create_file(part, content)
             except FileNotFoundError:
-                self.make_folder(path.rpartition("/")[0])
-                return self.create(path, content)
-        return True
+                self.make_folder(folder)
+                create_file(part, content)
+            try:
+                flush(part)
+                return _link(part, f"{self.root}/{folder}/{name}", content)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(part)  # noqa: PTH108
 
     def replace(self, path: str, content: bytes) -> None:
         """See `Medium.replace`; safe against a power failure."""
@@ -122,6 +131,23 @@ def create_file(path: str, content: bytes, folder: int | None = None) -> None:
             content = content[os.write(descriptor, content) :]
     finally:
         os.close(descriptor)
+
+
+def _link(part: str, path: str, content: bytes) -> bool:
+    """Give a file a second name, which nothing has; returns whether nothing had it. Raises OSError."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        # Where the answer was lost NFS asks again, and is told that the name is taken: by us.
+        return os.path.samestat(os.stat(part), os.stat(path))  # noqa: PTH116
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            create_file(path, content)
+        except FileExistsError:
+            return False
+    return True
 
 
 def flush(path: str) -> None:

@@ -18,6 +18,7 @@ from orchestrator.redact import redact_uris
 from orchestrator.study import StageError
 from orchestrator.study.modules import study_at
 from orchestrator.study.table import StageTable
+from orchestrator.sweep.axis_values import value_messages
 from orchestrator.sweep.document import Document, read_document
 from orchestrator.sweep.files import resolve_files
 from orchestrator.sweep.overrides import override
@@ -33,7 +34,7 @@ from orchestrator.sweep.problems import (
 from orchestrator.sweep.searched import add_axes, search_problems
 from orchestrator.sweep.spec import Entry, SweepSpec
 from orchestrator.texts import closest, nearest
-from orchestrator.types import RESERVED_NAMES, Scalar
+from orchestrator.types import RESERVED_NAMES
 
 #: A plan of a million cells takes some 20 s and a gigabyte; more than ten times that is a slip in the axes.
 MOST_CELLS = 10_000_000
@@ -104,7 +105,7 @@ def draft_document(document: Document, overrides: Sequence[str] = ()) -> SweepSp
     problems += [problem for each in unfit.values() for problem in each]
     spec = spec.model_copy(update={"axes": {name: each for name, each in spec.axes.items() if name not in unfit}})
     spec._hidden = frozenset(hidden | {("axes", axis) for axis in unfit})
-    if amiss := search_problems(spec):
+    if (amiss := search_problems(spec)) or not spec.understood("search"):
         # What it adds to the rest is not known.
         problems += amiss
         spec = spec.model_copy(update={"search": {}})
@@ -232,7 +233,7 @@ def _axis_problems(spec: SweepSpec) -> dict[str, list[Problem]]:
             found.append(((), f"{axis!r} cannot name an axis: it differs from {other!r} only in case"))
         if not values:
             found.append(((), "has no values, so the sweep has zero cells"))
-        found += islice(_value_messages(values) if isinstance(values, list) else _label_messages(values), MOST_TOLD)
+        found += islice(value_messages(values) if isinstance(values, list) else _label_messages(values), MOST_TOLD)
         if found:
             problems[axis] = [spec.problem(("axes", axis, *path), message) for path, message in found]
     return problems
@@ -243,24 +244,6 @@ def _label_messages(values: Iterable[str]) -> Iterator[tuple[DocPath, str]]:
     for name in values:
         if (other := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
             yield (name,), f"is shown like {other!a}, which has other characters; keep one"
-
-
-def _value_messages(values: Sequence[Any]) -> Iterator[tuple[DocPath, str]]:
-    seen: set[Scalar] = set()
-    for index, value in enumerate(values):
-        if not isinstance(value, str | int | float):
-            message = f"is no value of an axis (text, number, true or false); found {value!r}"
-        elif isinstance(value, float) and not math.isfinite(value):
-            message = f"{value} is not a coordinate; give a number"
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            message = "is a whole number of more than 64 bits; write it as text"
-        elif (written := unicodedata.normalize("NFC", value) if isinstance(value, str) else value) in seen:
-            # 1 and true are one dictionary key, so they cannot be two coordinates.
-            message = f"{value!r} is there twice; keep one"
-        else:
-            seen.add(written)
-            continue
-        yield (index,), message
 
 
 def pattern_problems(spec: SweepSpec, where: DocPath, pattern: Mapping[str, Any]) -> Iterator[Problem]:

@@ -60,6 +60,16 @@ class Outputs:
         """The folder of what MLflow is to show of this sweep."""
         return self.local / "sweeps" / self.sweep / "outbox"
 
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures of this sweep's studies, for MLflow."""
+        return self.outbox / "figures"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's own copy of the studies of this sweep, by default; a projection, so it may be lost."""
+        return self.local / "sweeps" / self.sweep / "optuna.journal"
+
 
 #: The default root of a Ray job, and the folder of the MLflow database where the root is an object store.
 _HOME = Path("~/sweep-outputs")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from orchestrator.sweep.part import Part, matches
+from orchestrator.texts import nearest
 from orchestrator.types import Scalar
 
 #: The axis of the trials of a search.
@@ -21,6 +22,17 @@ _Bound = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
 _Whole = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
 
 
+def _choices(value: object) -> object:
+    if isinstance(value, list):
+        for each in value:
+            if not isinstance(each, str | int | float):
+                what = "only text, numbers, true and false stand for themselves"
+                raise ValueError(f"{what}; give {each!r} a name: {{NAME: VALUE, …}}")
+    elif not isinstance(value, dict):
+        raise ValueError("is neither a list of values nor a mapping of names to values")
+    return value
+
+
 class SpaceField(Part):
     """A field whose value is searched for: exactly one of `float`, `int` and `choice`."""
 
@@ -28,7 +40,7 @@ class SpaceField(Part):
     """Lowest and highest value, both included."""
     int_: tuple[_Whole, _Whole] | None = Field(default=None, alias="int")
     """Lowest and highest value, both included."""
-    choice: list[str | bool | int | float] | dict[str, Any] | None = None
+    choice: Annotated[list[str | bool | int | float] | dict[str, Any] | None, BeforeValidator(_choices)] = None
     """The values, or name -> value where a value is more than a scalar."""
     log: bool = False
     """Whether ratios of values matter, and not differences."""
@@ -82,9 +94,24 @@ class SpaceField(Part):
             return False
         return self.float_ is not None or float(label).is_integer()
 
+    def refusal(self, label: object) -> str:
+        """Say why a value cannot be recorded of this field; empty where it can."""
+        if self.contains(label):
+            return ""
+        if self.choice is not None:
+            return f"{label!r} is no choice; {nearest(label, self.labels)}"
+        kind, bounds = ("a number", self.float_) if self.float_ else ("a whole number", self.int_)
+        assert bounds is not None, "a field has one of the three"
+        return f"{label!r} is not {kind} from {bounds[0]:g} to {bounds[1]:g}"
+
     def typical(self) -> Iterator[Scalar]:
         """Yield values that differ as much as values of this field can: all choices, or both ends."""
         yield from self.labels or (self.float_ or self.int_ or ())
+
+
+def _mapping_or(other: str) -> Discriminator:
+    """Choose the member of a union by what was written, so that only its mistakes are told."""
+    return Discriminator(lambda value: "a mapping" if not isinstance(value, str | bool | int | float) else other)
 
 
 class Quantile(Part):
@@ -102,7 +129,10 @@ class Objective(Part):
     """Which of its values are better; one for each metric."""
     over: dict[str, list[Any]] = Field(default_factory=dict)
     """Axis -> its values at which every trial is repeated."""
-    reduce: Literal["mean", "median", "worst"] | Quantile = "mean"
+    reduce: Annotated[
+        Annotated[Quantile, Tag("a mapping")] | Annotated[Literal["mean", "median", "worst"], Tag("a name")],
+        _mapping_or("a name"),
+    ] = "mean"
     """What is taken of the repetitions."""
     null: Literal["fail", "worst"] = "fail"
     """What a trial with an undefined metric is: failed, or worse than all others."""
@@ -168,12 +198,25 @@ def _start(value: object) -> object:
     return value
 
 
+def _not_empty(value: dict[str, Any]) -> dict[str, Any]:
+    if not value:
+        raise ValueError("has no fields, so there is nothing to search for")
+    return value
+
+
+#: A field that is searched, or a plain value. The tags have blanks, unlike what is written at their place.
+_Searched = Annotated[
+    Annotated[SpaceField, Tag("a mapping")] | Annotated[str | bool | int | float, Tag("a scalar")],
+    _mapping_or("a scalar"),
+]
+
+
 class Search(Part):
     """A search: for each combination of the axes in `per` one study of Optuna."""
 
     per: tuple[str, ...] | None = None
     """The axes whose combinations have a study each; default: all but those of `objective.over`."""
-    space: Annotated[dict[str, SpaceField | str | bool | int | float], Field(min_length=1)]
+    space: Annotated[dict[str, _Searched], AfterValidator(_not_empty)]
     """Field -> what is to be searched, or a plain value that is not; read as $NAME.field."""
     objective: Objective
     sampler: Chooser = Chooser(name="TPESampler")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.sweep.axis_values import value_messages
 from orchestrator.sweep.problems import DocPath, Problem
 from orchestrator.sweep.search import TRIAL, Search, SpaceField
 from orchestrator.sweep.spec import SweepSpec
@@ -49,7 +50,15 @@ def _name_messages(spec: SweepSpec, name: str) -> Iterator[tuple[DocPath, str]]:
     if not name.isidentifier() or len(name) > 100:
         yield (), f"{name!r} cannot name a search: use up to 100 letters, digits and _"
     elif name in spec.axes or name.lower() in RESERVED_NAMES:
-        yield (), f"{name!r} cannot name a search: {'an axis has' if name in spec.axes else 'we use'} that name"
+        why = "an axis has that name" if name in spec.axes else "it is a name of our own"
+        yield (), f"{name!r} cannot name a search: {why}"
+
+
+def _unfit_name(name: str) -> str:
+    """Say why a column cannot have a name; empty where it can."""
+    if name.lower() in RESERVED_NAMES:
+        return "it is a name of our own"
+    return "" if name.isidentifier() and len(name) <= 100 else "use up to 100 letters, digits and _"
 
 
 def _axis_messages(spec: SweepSpec, search: Search) -> Iterator[tuple[DocPath, str]]:
@@ -58,6 +67,8 @@ def _axis_messages(spec: SweepSpec, search: Search) -> Iterator[tuple[DocPath, s
         where: DocPath = ("objective", "over", axis)
         if not values:
             yield where, "has no values, so a trial has no repetitions; leave the axis out, or give values"
+        for path, message in value_messages(values):
+            yield (*where, *path), message
         fresh = search.fresh.get(axis, [])
         if axis in spec.axes and spec.understood("axes", axis):
             labels = spec.labels(axis)
@@ -66,13 +77,16 @@ def _axis_messages(spec: SweepSpec, search: Search) -> Iterator[tuple[DocPath, s
                     yield where, f"{value!r} is no value of {axis!r}; {nearest(value, labels)}"
             if idle := [label for label in labels if label not in values and label not in fresh]:
                 yield where, f"axes.{axis} has {idle[0]!r}, at which no trial is measured; leave it out there"
-        elif axis.lower() in RESERVED_NAMES or not axis.isidentifier():
-            yield where, f"{axis!r} cannot name an axis: use letters, digits and _, and no name of our own"
+        elif why := _unfit_name(axis):
+            yield where, f"{axis!r} cannot name an axis: {why}"
     for axis, values in search.fresh.items():
         where = ("fresh", axis)
         if axis not in over:
             yield where, f"{axis!r} is no axis of objective.over; {nearest(axis, over)}"
-        elif not values:
+            continue
+        for path, message in value_messages(values):
+            yield (*where, *path), message
+        if not values:
             yield where, "has no values; leave it out, or give some"
         elif used := [value for value in values if value in over[axis]]:
             yield where, f"{used[0]!r} is one of the values that trials are chosen by; fresh ones are others"
@@ -86,7 +100,9 @@ def _axis_messages(spec: SweepSpec, search: Search) -> Iterator[tuple[DocPath, s
             yield ("per", index), f"{axis!r} is in objective.over too: trials are repeated along it; write it in one"
         elif axis not in per:
             yield ("per", index), f"there is no axis {axis!r}; {nearest(axis, per)}"
-    if search.per is not None:
+        elif axis in (search.per or ())[:index]:
+            yield ("per", index), f"{axis!r} is there twice; keep one"
+    if search.per is not None and set(search.per) <= set(per):
         for axis in per:
             if axis not in search.per and spec.understood("axes", axis):
                 yield (
@@ -103,8 +119,8 @@ def _space_messages(spec: SweepSpec, search: Search) -> Iterator[tuple[DocPath, 
     earlier: dict[str, SpaceField] = {}
     for name, value in search.space.items():
         where: DocPath = ("space", name)
-        if not name.isidentifier() or len(name) > 100 or name.lower() in RESERVED_NAMES:
-            yield where, f"{name!r} cannot name a field: use up to 100 letters, digits and _, and no name of our own"
+        if why := "`start` uses it" if name == "from" else _unfit_name(name):
+            yield where, f"{name!r} cannot name a field: {why}"
         elif name.lower() in {axis.lower() for axis in (*spec.axes, *search.objective.over)}:
             yield (
                 where,
@@ -114,8 +130,8 @@ def _space_messages(spec: SweepSpec, search: Search) -> Iterator[tuple[DocPath, 
             yield where, "differs from another field only in case, and would be one column"
         if not isinstance(value, SpaceField):
             continue
-        if value.default is not None and not value.contains(value.default):
-            yield (*where, "default"), f"{value.default!r} is no value of the field"
+        if value.default is not None and (why := value.refusal(value.default)):
+            yield (*where, "default"), why
         for other, wanted in value.when.items():
             there: tuple[Any, ...]
             if other in earlier:
@@ -146,9 +162,11 @@ def _start_messages(search: Search) -> Iterator[tuple[DocPath, str]]:
         if not isinstance(each, Mapping):
             continue
         for name, label in each.items():
-            if name not in fields:
+            if name == "from":
+                yield ("start", index, name), "stands alone, and names a sweep file: {from: SWEEP.yaml}"
+            elif name not in fields:
                 yield ("start", index, name), f"there is no such field; {nearest(name, fields)}"
-            elif not fields[name].contains(label):
-                yield ("start", index, name), f"{label!r} is no value of the field"
+            elif why := fields[name].refusal(label):
+                yield ("start", index, name), why
     if trials > search.trials:
         yield ("trials",), f"{search.trials} trials are fewer than the {trials} that `start` asks for"

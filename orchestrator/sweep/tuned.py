@@ -53,7 +53,7 @@ def parse_tuned(value: Mapping[str, Any]) -> Tuned:
     text, at = value["tuned"], value.get("for", {})
     file, _, name = text.rpartition("#") if isinstance(text, str) else ("", "", "")
     search, _, field = name.partition(".")
-    if not file or not search or name.endswith("."):
+    if not file or not search or name.endswith(".") or "\0" in file:
         raise ValueError(f"{text!r} names no search of another sweep; write FILE#SEARCH, or FILE#SEARCH.FIELD")
     if not isinstance(at, dict):
         raise ValueError(f"for: is no mapping of axes to values; found {at!r}")

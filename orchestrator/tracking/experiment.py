@@ -19,9 +19,12 @@ from orchestrator.results.format import Format, escape_markdown, export, markdow
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.results.parquet import column_type
 from orchestrator.results.summary import format_summary, left_out, spread_of
+from orchestrator.search.trial import Study
 from orchestrator.sweep.outputs import Outputs
 from orchestrator.sweep.spec import SweepSpec
-from orchestrator.tracking.runs import KIND, Projection
+from orchestrator.tracking.runs import KIND, TRIAL_STATE, Projection
+from orchestrator.tracking.runs import STUDY as STUDY_NAME
+from orchestrator.tracking.studies import StudyRun, study_runs
 
 #: MLflow takes tags of at most 8,000 characters.
 _NOTE_LIMIT = 7500
@@ -48,6 +51,10 @@ class Experiment:
     """The axes that name the groups of cells; None where cells are counted off."""
     unaveraged: Sequence[str] = ()
     """Metrics of which no means are taken."""
+    searched: bool = False
+    """Whether the groups are studies and their trials."""
+    studies: tuple[StudyRun, ...] = ()
+    """What the runs of the studies have, once the sweep has ended."""
 
     @property
     def target(self) -> str:
@@ -56,7 +63,12 @@ class Experiment:
 
 
 def experiment_of(
-    projection: Projection, file: Path, outputs: Outputs, uri: str, summary: pa.Table | None = None
+    projection: Projection,
+    file: Path,
+    outputs: Outputs,
+    uri: str,
+    summary: pa.Table | None = None,
+    studies: Sequence[Study] = (),
 ) -> Experiment:
     """Describe the experiment of a sweep.
 
@@ -66,6 +78,7 @@ def experiment_of(
         outputs: where the sweep's table and artifacts are.
         uri: MLflow's tracking URI.
         summary: the small table that the run ends with, if it has ended.
+        studies: those of the plan, if it has ended.
     """
     spec, plan = projection.spec, projection.plan
     local = [each for each in (outputs.results, file) if isinstance(each, Path)]
@@ -82,6 +95,8 @@ def experiment_of(
         files=tuple(str(each.absolute()) for each in local),
         group_axes=projection.group_axes,
         unaveraged=unaveraged_metrics(plan),
+        searched=spec.searched is not None,
+        studies=study_runs(projection, studies, outputs.figures),
     )
 
 
@@ -108,7 +123,7 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     metric_rows = "\n".join(
         f"| {escape_markdown(name)} | {escape_markdown(', '.join(each))} |" for name, each in metrics.items() if each
     )
-    axes = projection.group_axes
+    axes, cells = projection.group_axes, f"{len(plan.points):,} cells ({product})"
     groups = f"by {escape_markdown(', '.join(axes))}" if axes else "of consecutive cells" if axes is None else ""
     means = (
         "Groups only count their cells."
@@ -116,6 +131,13 @@ def describe(projection: Projection, file: Path, table: str) -> str:
         else "Groups carry means and standard deviations over blocks that all groups have, so that they can be "
         "compared: cells that agree in everything but the group. `<metric>_cells` says over how many cells."
     )
+    if spec.searched:
+        cells = f"At most {len(plan.points):,} cells, as its studies choose them (of {product})"
+        groups = "by study and trial"
+        means = (
+            "A trial carries means and standard deviations over its repetitions; a study its best trial, without a "
+            "mean over trials, which would say nothing."
+        )
     varied = [axis for axis, each in labels.items() if len(each) > 1][-2:] or list(labels)[:1]
     example = " and ".join(f'params.{axis} = "{labels[axis][-1]}"' for axis in varied)
     shown = (
@@ -124,7 +146,10 @@ def describe(projection: Projection, file: Path, table: str) -> str:
         'tags.`sweep.status` = "failed"',
         f'tags.`sweep.key.{plan.targets[0]}` = "KEY"',
     )
-    some, cells, failed, users = map(markdown_code, shown)
+    if spec.searched:
+        name = projection.studies.all[0].name
+        shown = (f'tags.`{STUDY_NAME}` = "{name}" and tags.`{TRIAL_STATE}` = "complete"', *shown[1:])
+    some, all_cells, failed, users = map(markdown_code, shown)
     why, run, sync = (
         markdown_code(f"sweep {verb} {shlex.quote(str(file))}{more}")
         for verb, more in (("why", " CELL"), ("run", ""), ("sync", ""))
@@ -132,7 +157,7 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     return f"""\
 **{escape_markdown(spec.question)}**
 
-{len(plan.points):,} cells ({product}), one run each{f", in groups {groups}," if groups else ""} below the run of the
+{cells}, one run each{f", in groups {groups}," if groups else ""} below the run of the
 whole sweep, which has the summary, the table and the data. {means}
 
 | axis | values |
@@ -145,8 +170,8 @@ whole sweep, which has the summary, the table and the data. {means}
 
 Stages: {" → ".join(map(escape_markdown, plan.entries))}.
 
-Show some: {some} · only cells: {cells} · what failed: {failed} · whatever used a step: {users} · why a cell is as it
-is: {why}
+Show some: {some} · only cells: {all_cells} · what failed: {failed} · whatever used a step: {users} · why a cell is as
+it is: {why}
 
 This page mirrors {markdown_code(table)}. To go on: {run}; to bring MLflow up to date: {sync}.
 """

@@ -9,7 +9,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 import numpy as np
 
 from orchestrator.results.blocks import Codes, complete_blocks
-from orchestrator.tracking.runs import GROUP, ID, KIND, Run
+from orchestrator.sweep.search import TRIAL
+from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, Run, trial_group
 
 
 def parent_run(group: tuple[str, ...], sweep: str, started: float) -> Run:
@@ -42,12 +43,8 @@ def aggregates(
     Returns:
         Parent -> metric -> value.
     """
-    cells = {group: [run for run in runs if run.tags[KIND] == "cell"] for group, runs in groups.items()}
-    found: dict[tuple[str, ...], dict[str, float]] = {}
-    for group, each in cells.items():
-        good = sum(run.succeeded for run in each)
-        counts = {"cells": float(len(each)), "cells_succeeded": float(good), "cells_failed": float(len(each) - good)}
-        found[group] = counts if each else {}
+    cells = _cells(groups)
+    found = _counts(cells)
     whole = [(group, run) for group, each in cells.items() if not group for run in each]
     named = [(group, run) for group, each in cells.items() if group for run in each]
     for members in (whole, named if axes is not None else []):
@@ -66,11 +63,54 @@ def aggregates(
                 # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.
                 found[group][f"{name}_cells"] = float(len(values.get(group, ())))
             for group, some in values.items():
-                mean = math.fsum(some) / len(some)
-                found[group][f"{name}_mean"] = mean
-                if len(some) > 1:
-                    squares = math.fsum((value - mean) ** 2 for value in some)
-                    found[group][f"{name}_sd"] = math.sqrt(squares / (len(some) - 1))
+                found[group] |= _moments(name, some)
+    return found
+
+
+def aggregates_of_trials(
+    groups: Mapping[tuple[str, ...], Iterable[Run]], unaveraged: Sequence[str] = ()
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """Count the cells below each parent of a search, and take means over the repetitions of each trial.
+
+    A mean over trials says nothing, since their sampler chose them; one over cells at fresh values would be over those
+    of the best trial alone. So neither is taken.
+
+    Args and returns: as `aggregates`.
+    """
+    cells = _cells(groups)
+    found = _counts(cells)
+    for group, each in cells.items():
+        repetitions = [run for run in each if run.succeeded and FRESH not in run.tags]
+        if not group or any(group[-1] != trial_group(run.params[TRIAL]) for run in each):
+            continue
+        for name in dict.fromkeys(name for run in repetitions for name in run.metrics):
+            if name != "attempts" and name not in unaveraged:
+                some = [run.metrics[name] for run in repetitions if name in run.metrics]
+                found[group] |= {f"{name}_cells": float(len(some)), **_moments(name, some)}
+    return found
+
+
+def _cells(groups: Mapping[tuple[str, ...], Iterable[Run]]) -> dict[tuple[str, ...], list[Run]]:
+    return {group: [run for run in runs if run.tags[KIND] == "cell"] for group, runs in groups.items()}
+
+
+def _counts(cells: Mapping[tuple[str, ...], Sequence[Run]]) -> dict[tuple[str, ...], dict[str, float]]:
+    """Count the cells below each parent; there is nothing to say of one that has none."""
+    found: dict[tuple[str, ...], dict[str, float]] = {}
+    for group, each in cells.items():
+        good = sum(run.succeeded for run in each)
+        counts = {"cells": float(len(each)), "cells_succeeded": float(good), "cells_failed": float(len(each) - good)}
+        found[group] = counts if each else {}
+    return found
+
+
+def _moments(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Take the mean of a metric, and the standard deviation (sample) where it has two values or more."""
+    mean = math.fsum(values) / len(values)
+    found = {f"{name}_mean": mean}
+    if len(values) > 1:
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        found[f"{name}_sd"] = math.sqrt(squares / (len(values) - 1))
     return found
 
 

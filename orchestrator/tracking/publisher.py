@@ -29,6 +29,7 @@ from orchestrator.texts import plain_text
 from orchestrator.tracking.experiment import Experiment, experiment_of
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.runs import Projection, Run
+from orchestrator.tracking.studies import draw
 from orchestrator.types import Attempt
 
 #: Seconds before the writer is started: a shorter run starts it only at its end.
@@ -61,7 +62,7 @@ def post_table(
     content = fingerprint(table)
     if outbox.table == content:
         return 0
-    runs = list(projection.runs(table, np.flatnonzero(projection.plan.decided).tolist()))
+    runs = list(projection.runs(table, projection.plan.positions(table["cell_id"].to_pylist())))
     kept = {run.id for run in runs} if exact else set(table["cell_id"].to_pylist())
     curves = list(_curves(projection, store, np.flatnonzero(committed).tolist(), outbox.digests))
     gone = [id_ for id_ in outbox.digests if ":" not in id_ and id_ not in kept]
@@ -124,7 +125,7 @@ class Publisher:
             uri: MLflow's tracking URI.
         """
         self.results = results
-        self.projection = Projection(results.plan)
+        self.projection = Projection(results.plan, results.studies)
         self.outbox = Outbox(outputs.outbox)
         self._file = file
         self._outputs = outputs
@@ -149,9 +150,7 @@ class Publisher:
         """Remember an attempt that ended."""
         number = self.results.plan.number(attempt.address)
         assert number is not None, "only steps of this plan are run"
-        cell = int(self.projection.owners[number])
-        if cell >= 0:
-            self._cells.add(cell)
+        self._cells.update(self.projection.cells_of(number))
         if attempt.metrics is not None and self.results.plan.stage(number).history:
             self._steps.append(number)
 
@@ -173,7 +172,7 @@ class Publisher:
             if self._writer is None or self._writer.ended:
                 self.close()
                 self._writer_due = time.monotonic() + _WRITER_AGAIN
-                experiment = self._experiment()
+                experiment = experiment_of(self.projection, self._file, self._outputs, self._uri)
                 try:
                     # The scheduler and the steps come first, hence the niceness.
                     self._writer = _WriterProcess(self.outbox, experiment, niceness=10)
@@ -206,7 +205,12 @@ class Publisher:
     ) -> Delivered:
         results = self.results
         post_table(self.projection, self.outbox, results.store, results.schedule.committed, table, exact=False)
-        experiment = self._experiment(summary)
+        studies = results.studies.views(results)
+        # Figures are not worth waiting for.
+        for position, study in enumerate(studies if not stopped else ()):
+            draw(study, self._outputs.figures)
+            progress(position + 1, len(studies))
+        experiment = experiment_of(self.projection, self._file, self._outputs, self._uri, summary, studies)
         if self._is_known(experiment):
             return Delivered(unchanged=len(self.outbox.digests))
         if self._writer is None or self._writer.ended:
@@ -221,9 +225,6 @@ class Publisher:
             id_ not in sent.runs or sent.runs[id_].digest != content for id_, content in self.outbox.digests.items()
         )
         return found
-
-    def _experiment(self, summary: pa.Table | None = None) -> Experiment:
-        return experiment_of(self.projection, self._file, self._outputs, self._uri, summary)
 
     def _format(self, error: OSError | StoreError) -> str:
         if isinstance(error, StoreError):

@@ -1,4 +1,7 @@
-"""One run per cell, below groups, below the sweep's own run: what MLflow shows. Pure; no mlflow here."""
+"""One run per cell, below groups, below the sweep's own run: what MLflow shows. Pure; no mlflow here.
+
+The groups of a search are its studies, and in each its trials.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -17,6 +20,8 @@ import pyarrow as pa
 from orchestrator.plan.columns import Plan
 from orchestrator.plan.grid import Numbers
 from orchestrator.results.metrics import reported_metrics
+from orchestrator.search.studies import OpenStudy, Studies
+from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.types import Scalar
 
@@ -24,6 +29,9 @@ from orchestrator.types import Scalar
 CHILDREN_PER_PARENT = 500
 #: Tags by which runs are found again.
 KIND, CELL, ID, CONTENT, GROUP = "sweep.kind", "sweep.cell_id", "sweep.id", "sweep.content", "sweep.group"
+#: Tags of the cells of a search: their study, what became of their trial, and "true" if the best trial was measured
+#: again there.
+STUDY, TRIAL_STATE, FRESH = "sweep.study", "sweep.trial_state", "sweep.fresh"
 #: The parents of runs that show the training of a long step begin with this.
 TRAINING = "training"
 _TEXT_LIMIT = 5000
@@ -67,9 +75,15 @@ _FACTS = tuple(each.name for each in fields(Run) if each.name not in ("started",
 class Projection:
     """The cells and steps of a plan as runs of MLflow."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Remember the plan; nothing is computed yet."""
+    def __init__(self, plan: Plan, studies: Studies | None = None) -> None:
+        """Remember the plan; nothing is computed yet.
+
+        Args:
+            plan: the cells and steps.
+            studies: those of the plan, where they are known already.
+        """
         self.plan = plan
+        self.studies = studies or Studies(plan)
         self.spec: SweepSpec = plan.spec
 
     def runs(self, table: pa.Table, cells: Sequence[int]) -> Iterator[Run]:
@@ -79,14 +93,15 @@ class Projection:
             table: rows of the results table, one per cell (`orchestrator.results.table.Results.rows`).
             cells: the place of each row's cell in the plan.
         """
+        fields = tuple(self.spec.searched.fields) if self.spec.searched else ()
         axes, metrics = tuple(self.spec.axes), (*reported_metrics(table), "seconds", "attempts")
-        chosen = np.asarray(cells, np.int64)
-        keys = {name: of_cells[chosen].tolist() for name, of_cells in self._single_steps.items()}
+        keys = {name: of_cells.tolist() for name, of_cells in self._single_steps(cells)}
         now = time.time()
         for position, row in enumerate(table.to_pylist()):
             if row["status"] not in ("succeeded", "failed", "blocked"):
                 continue
-            group = self._group(cells[position], row)
+            index = cells[position]
+            group = self._group(index, row)
             tags = {
                 KIND: "cell",
                 CELL: row["cell_id"],
@@ -103,14 +118,19 @@ class Projection:
             for name, of_cells in keys.items():
                 if of_cells[position] >= 0:
                     tags[f"sweep.key.{name}"] = self.plan.keys[of_cells[position]]
+            values = {name: row[name] for name in fields if row[name] is not None}
+            if self.spec.searched:
+                tags |= {STUDY: row["study"], TRIAL_STATE: row["trial_state"]}
+                if self._is_fresh(index):
+                    tags[FRESH] = "true"
             yield Run(
                 id=row["cell_id"],
-                name=_short({axis: row[axis] for axis in self._shown_axes}) or row["cell_id"],
+                name=_short({axis: row[axis] for axis in self._shown_axes}) or _short(values) or row["cell_id"],
                 group=group,
                 succeeded=row["status"] == "succeeded",
                 started=now - (row["seconds"] or 0),
                 ended=now,
-                params={axis: str(row[axis]) for axis in axes},
+                params={name: str(value) for name, value in ({axis: row[axis] for axis in axes} | values).items()},
                 metrics={name: row[name] for name in metrics if row[name] is not None},
                 tags=tags,
             )
@@ -158,14 +178,30 @@ class Projection:
         of_steps: Numbers = found[np.arange(len(self.plan)) - self.plan.shard]
         return of_steps
 
+    def cells_of(self, number: int) -> Collection[int]:
+        """Return the cells whose runs change when a step ends, but for steps that cells share.
+
+        Of a search these are all cells of its trials that are decided: what becomes of one may end the trial.
+        """
+        if self.spec.searched is None:
+            owner = int(self.owners[number])
+            return () if owner < 0 else (owner,)
+        first = number - int(self.plan.shard[number])
+        users = (np.flatnonzero(self.plan.groups(name) == first).tolist() for name in self.plan.open_entries)
+        trials = {self.studies.of_cell[cell] for each in users for cell in each}
+        parts = (part[trial] for study, trial in trials for part in (self._study(study).over, self._study(study).fresh))
+        return {cell for part in parts for cell in part if self.plan.decided[cell]}
+
     # --- groups
 
     @cached_property
     def group_axes(self) -> tuple[str, ...] | None:
         """The axes that group the cells: as few leading ones as leave at most CHILDREN_PER_PARENT cells to a group.
 
-        None where that makes too many groups; the cells are then counted off.
+        None where that makes too many groups; the cells are then counted off. A search has none: see `study_group`.
         """
+        if self.spec.searched:
+            return ()
         axes = tuple(self.spec.axes)
         points = self.plan.points
         grid = self.plan.grid
@@ -178,30 +214,65 @@ class Projection:
     @property
     def _shown_axes(self) -> tuple[str, ...]:
         """The axes in the name of a cell: all but those of its group."""
+        if self.spec.searched:
+            return tuple(self.spec.searched.objective.over)
         return tuple(self.spec.axes)[len(self.group_axes or ()) :]
 
+    def study_group(self, position: int) -> tuple[str, ...]:
+        """Return the group of a study, given its place among those of the plan."""
+        study = self._study(position)
+        name = study.name if len(study.name) <= _NAME_LIMIT else f"{study.name[: _NAME_LIMIT - 9]} {study.id[:8]}"
+        return (*_counted("studies", position, len(self.studies.all)), name)
+
     def _group(self, index: int, row: Mapping[str, Scalar]) -> tuple[str, ...]:
+        if self.spec.searched:
+            position, trial = self.studies.of_cell[index]
+            study = self._study(position)
+            # A name says the number of a trial, which counts from 0.
+            levels = _counted("trials", trial, study.budget, first=0)
+            cells = [*study.over[trial], *study.fresh[trial]]
+            return (
+                *self.study_group(position),
+                *levels,
+                trial_group(trial),
+                *_counted("cells", cells.index(index), len(cells)),
+            )
         axes = self.group_axes
         if axes is not None:
             return (_short({axis: row[axis] for axis in axes}),) if axes else ()
-        levels: list[str] = []
-        size, count = CHILDREN_PER_PARENT, len(self.plan.points)
-        while not levels or math.ceil(count / (size // CHILDREN_PER_PARENT)) > CHILDREN_PER_PARENT:
-            start = index // size * size
-            levels.append(f"cells {start + 1}–{min(start + size, count)}")
-            size *= CHILDREN_PER_PARENT
-        return tuple(reversed(levels))
+        return _counted("cells", index, len(self.plan.points))
 
-    @cached_property
-    def _single_steps(self) -> dict[str, Numbers]:
-        """Entry -> the step of each cell (cells,); -1 where there is none or it is cut into shards."""
-        found = {}
+    def _study(self, position: int) -> OpenStudy:
+        return self.studies.all[position]
+
+    def _is_fresh(self, index: int) -> bool:
+        position, trial = self.studies.of_cell[index]
+        return index not in self._study(position).over[trial]
+
+    def _single_steps(self, cells: Sequence[int]) -> Iterator[tuple[str, Numbers]]:
+        """Yield for each entry the steps of some cells (cells,); -1 where there is none or it is cut into shards."""
+        chosen = np.asarray(cells, np.int64)
         for name in self.plan.entries:
-            firsts = self.plan.groups(name)
-            single = np.where((firsts >= 0) & (self.plan.size[firsts] == 1), firsts, -1)
+            firsts = self.plan.groups(name)[chosen]
+            single: Numbers = np.where((firsts >= 0) & (self.plan.size[firsts] == 1), firsts, -1)
             if (single >= 0).any():
-                found[name] = single
-        return found
+                yield name, single
+
+
+def trial_group(number: int | str) -> str:
+    """Name the group of a trial within its study."""
+    return f"{TRIAL} {number}"
+
+
+def _counted(what: str, index: int, count: int, first: int = 1) -> tuple[str, ...]:
+    """Name the levels of groups that leave at most CHILDREN_PER_PARENT of some things below each, outermost first."""
+    levels: list[str] = []
+    size = CHILDREN_PER_PARENT
+    while math.ceil(count / (size // CHILDREN_PER_PARENT)) > CHILDREN_PER_PARENT:
+        start = index // size * size
+        levels.append(f"{what} {start + first}–{min(start + size, count) + first - 1}")
+        size *= CHILDREN_PER_PARENT
+    return tuple(reversed(levels))
 
 
 def _short(coords: Mapping[str, Scalar]) -> str:

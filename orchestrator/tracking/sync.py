@@ -19,7 +19,7 @@ from orchestrator.tracking.backend import Backend, Found, RunRefusedError
 from orchestrator.tracking.client import TrackingError, is_server, open_client, open_experiment, translate_errors
 from orchestrator.tracking.database import Database
 from orchestrator.tracking.experiment import Experiment
-from orchestrator.tracking.groups import aggregates, parent_id, parent_run
+from orchestrator.tracking.groups import aggregates, aggregates_of_trials, parent_id, parent_run
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.runs import Run
 from orchestrator.tracking.sent import Delivery, Sent
@@ -309,7 +309,10 @@ class Sync:
             for length in range(len(run.group) + 1):
                 below.setdefault(run.group[:length], []).append(run)
         above = self.parents(below)
-        for group, means in aggregates(below, self.experiment.group_axes, self.experiment.unaveraged).items():
+        axes, unaveraged = self.experiment.group_axes, self.experiment.unaveraged
+        searched = self.experiment.searched
+        means_of = aggregates_of_trials(below, unaveraged) if searched else aggregates(below, axes, unaveraged)
+        for group, means in means_of.items():
             if means:
                 log = partial(self._log_values, above[group], means)
                 self._log_once(f"means {parent_id(group)}", above[group], means, log)
@@ -323,11 +326,20 @@ class Sync:
             )
         if experiment.datasets:
             self._log_once("datasets", whole, experiment.datasets, partial(self._log_datasets, whole))
-        for file in experiment.files:
+        self._log_files("file", whole, experiment.files)
+        for study in experiment.studies:
+            # The driver may have been killed before the first cell of a study ended.
+            if shown := above.get(study.group):
+                log = partial(self._log_values, shown, study.metrics, study.tags)
+                self._log_once(f"study {parent_id(study.group)}", shown, [study.metrics, study.tags], log)
+                self._log_files(f"file {parent_id(study.group)}", shown, study.files)
+
+    def _log_files(self, name: str, run: str, files: Iterable[str]) -> None:
+        for file in files:
             path = Path(file)
             if path.exists():
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
-                self._log_once(f"file {path.name}", whole, content, partial(self.client.log_artifact, whole, file))
+                self._log_once(f"{name} {path.name}", run, content, partial(self.client.log_artifact, run, file))
 
     def _log_once(self, name: str, run: str, facts: object, action: Callable[[], object]) -> None:
         """Log some facts of a run by an action, unless they were logged before."""

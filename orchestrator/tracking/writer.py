@@ -17,6 +17,7 @@ from orchestrator.redact import redact
 from orchestrator.tracking.client import TrackingError, is_server, translate_errors
 from orchestrator.tracking.experiment import Experiment
 from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.studies import StudyRun
 from orchestrator.tracking.sync import LAST_PAUSES, Sync
 
 #: Seconds between two looks into the outbox, and between two updates of the groups' means.
@@ -99,7 +100,9 @@ def write(sync: Sync, ending: threading.Event, report: Callable[..., None]) -> i
 
 def _experiment(line: str) -> Experiment:
     facts = json.loads(line)
-    return Experiment(**{**facts, "datasets": tuple(facts["datasets"]), "files": tuple(facts["files"])})
+    studies = (StudyRun(**{**each, "group": tuple(each["group"])}) for each in facts["studies"])
+    facts |= {"datasets": tuple(facts["datasets"]), "files": tuple(facts["files"]), "studies": tuple(studies)}
+    return Experiment(**facts)
 
 
 if __name__ == "__main__":

@@ -124,13 +124,34 @@ def test_a_grid_has_values_of_all_fields_and_as_many_points_as_there_are_trials(
     ]
     assert grid([1])[0].startswith("sampler.search_space: should be a mapping of fields")
     assert grid({"a": [1], "b": [0.0]}, trials=1, start=[{"a": 1}])[0].startswith("start.0: has no value of b")
-    assert told(sampler={"name": "BruteForceSampler"})[0].startswith("space.b: has no end of values")
+    many = {"a": list(range(1, 4)) * 1000, "b": [0.5] * 1000}
+    assert grid(many)[0] == "sampler.search_space: has 3000000 points, and GridSampler lists them all; keep to 1000000"
+
+
+def test_trying_all_values_needs_an_end_of_them() -> None:
+    brute = {"name": "BruteForceSampler"}
+    assert told(sampler=brute)[0].startswith("space.b: has no end of values")
+    assert told(sampler=brute, space={"a": {"int": [0, 2**53]}}) == [
+        "space.a: has 9.01e+15 values, and BruteForceSampler tries all; give it a step"
+    ]
+    assert told(sampler=brute, space={"a": {"int": [0, 10**6], "step": 1000}, "b": {"choice": ["x", "y"]}}) == []
 
 
 def test_choices_that_are_equal_to_optuna_have_to_be_named() -> None:
     assert told(space={"a": {"choice": [1, True, "x"]}}) == [
         "space.a: 1 and True are the same choice to Optuna; name the choices"
     ]
+
+
+def test_choices_that_json_cannot_hold_have_to_be_named() -> None:
+    assert told(space={"a": {"choice": [float("nan"), 1.0]}}) == ["space.a: nan cannot be recorded; name the choices"]
+
+
+def test_a_highest_value_between_two_steps_is_noted(recwarn: pytest.WarningsRecorder) -> None:
+    assert noted(space={"a": {"float": [0, 1], "step": 0.3}, "b": {"int": [1, 9], "step": 2}}) == [
+        "a: the highest value is 0.9, the last step before 1.0"
+    ]
+    assert list(recwarn) == []
 
 
 def test_several_metrics_allow_neither_cma_es_nor_a_pruner() -> None:

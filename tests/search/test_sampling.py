@@ -144,6 +144,48 @@ def test_start_values_are_used_and_the_sampler_chooses_the_others() -> None:
     assert attributes["fixed_params"] == {"lr": 0.1, "depth": 6}
 
 
+def test_values_are_within_their_field_however_narrow_it_is() -> None:
+    search = a_search(space={"a": {"float": [0.1, 0.1000000000000001], "log": True}}, constraints={})
+    lived = Sampling(search, {}, "1")
+    suggestions = []
+    for number in range(40):
+        suggestions.append(_recorded(lived, number))
+        lived.tell(Told(number, "complete", (float(number % 7),)))
+    assert all(search.fields["a"].contains(each.values["a"]) for each in suggestions)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"a": {"choice": ["only"]}},
+        {"a": 3},
+        {"lr": {"float": [0, 1]}, "LR": {"float": [0, 1]}},
+        {"a": {"int": [-(2**53), 2**53]}, "b": {"float": [1e-300, 1e300], "log": True}},
+        {"ü:☃": {"choice": ["", "\ud800", 2**70, -0.5]}},
+        {
+            "a": {"choice": ["x", "y"]},
+            "b": {"choice": ["p", "q"], "when": {"a": "x"}},
+            "c": {"int": [0, 9], "when": {"b": "q"}},
+        },
+    ],
+)
+def test_odd_spaces_are_sampled_recorded_and_rebuilt(space: dict[str, object]) -> None:
+    for sampler in ("tpe group", "random", "cma-es", "nsga-iii", "qmc scrambled"):
+        search = a_search(space=space, sampler=SAMPLERS[sampler], constraints={})
+        lived, anew = Sampling(search, {}, "1"), Sampling(search, {}, "1")
+        for number in range(12):
+            told = (Told(number - 1, "complete", (float(number % 5),)),) if number else ()
+            for each in told:
+                lived.tell(each)
+            suggestion = _recorded(lived, number, told)
+            assert all(search.fields[name].contains(value) for name, value in suggestion.values.items())
+            assert read(written(suggestion)) == suggestion
+            if number < 11:
+                anew.adopt(read(written(suggestion)))
+        anew.tell(suggestion.told[0])
+        assert anew.suggest(11) == (suggestion.values, suggestion.attributes)
+
+
 def test_genetic_samplers_take_start_trials_into_their_first_generation() -> None:
     search = a_search(sampler=SAMPLERS["nsga-ii"])
     full = {"lr": 0.1, "model": "small", "depth": 6, "leaves": 3}
@@ -179,7 +221,7 @@ def test_a_study_made_anew_with_its_verdicts_prunes_the_same_trials() -> None:
     steps = {number: [float(-number % 5), float(-number % 5)] for number in range(8)}
     suggestions, verdicts = [], []
     for number in range(8):
-        suggestions.append(Suggestion(number, *lived.suggest(number)))
+        suggestions.append(_recorded(lived, number))
         verdicts.append(verdict(lived, number, steps[number]))
     assert [each.prune for each in verdicts[:3]] == [False, False, True]
     assert verdicts[0].attributes == {"completed_rung_0": 0.0}
@@ -227,6 +269,8 @@ def test_what_is_out_of_turn_is_an_error() -> None:
     sampling.suggest(0)
     with pytest.raises(ValueError, match="trial -1 of study 1f is not under way"):
         sampling.tell(Told(-1, "failed"))
+    with pytest.raises(ValueError, match="has a constraint that is no number"):
+        sampling.tell(Told(0, "complete", (1.0,), (float("nan"),)))
     with pytest.raises(ValueError, match="needs a number for each metric"):
         sampling.tell(Told(0, "complete", (float("nan"),), (0.0,)))
     sampling.tell(Told(0, "failed"))
@@ -234,3 +278,8 @@ def test_what_is_out_of_turn_is_an_error() -> None:
         sampling.tell(Told(0, "failed"))
     with pytest.raises(ValueError, match="not in"):
         Sampling(a_search(), COORDS, "1f", [Earlier({"model": "huge"}, (0.0,), (0.0,))])
+
+
+def _recorded(sampling: Sampling, number: int, told: tuple[Told, ...] = ()) -> Suggestion:
+    values, attributes = sampling.suggest(number)
+    return Suggestion(number, values, told, attributes)

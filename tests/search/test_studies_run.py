@@ -160,7 +160,7 @@ def test_an_undefined_metric_is_a_failed_trial_or_the_worst_one(
         assert {trial.objectives for trial in bad} == {None if null == "fail" else (float("inf"),)}
         assert study.best is None or float(study.best.values["lr"]) >= 0.01
     told = [each for record in _records(tmp_path).values() for each in record["told"] if each["number"] == 0]
-    assert {tuple(each["objectives"]) for each in told} == {() if null == "fail" else ("inf",)}
+    assert {tuple(each["objectives"]) for each in told} == {() if null == "fail" else (float("inf"),)}
 
 
 def test_a_pruned_trial_starts_no_further_repetition_and_keeps_what_it_has(tmp_path: Path) -> None:

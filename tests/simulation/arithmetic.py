@@ -33,6 +33,7 @@ class TotalConfig(Config):
     """Adds to its input."""
 
     add: int
+    more: int = 0
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return ("value",)
@@ -48,8 +49,8 @@ def double(config: DoubleConfig, out: Path, *, number: Path) -> dict[str, float]
 
 
 def total(config: TotalConfig, out: Path, *, number: Path) -> dict[str, float]:
-    value = _read(number)
-    return _make(f"total of {value:g} and {config.add}", out, value + config.add)
+    value, add = _read(number), config.add + config.more
+    return _make(f"total of {value:g} and {add}", out, value + add)
 
 
 def _read(folder: Path) -> float:
@@ -84,3 +85,21 @@ stages:
 results: [total]
 runtime: {default: {attempts: 3}}
 """
+
+#: The same with what is added searched for: two studies of four trials, each pruned after one of its three repetitions
+#: or not, and the best one measured again.
+SEARCH = SWEEP.replace(
+    "axes: {x: [1, 2], y: [10, 20]}",
+    """\
+axes: {x: [1, 2]}
+search:
+  tuning:
+    per: [x]
+    space: {add: {int: [1, 100000]}}
+    objective: {metric: value, better: lower, over: {y: [10, 20, 30]}}
+    sampler: {name: RandomSampler}
+    pruner: {name: MedianPruner, n_startup_trials: 1}
+    trials: 4
+    concurrency: 2
+    fresh: {y: [40]}""",
+).replace("{add: $y}", "{add: $tuning.add, more: $y}")

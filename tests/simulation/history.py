@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from faults import Faults
 from judge import Judge
 from machine import BEAT, installed
 from setting import LIMITS, Setting
+from studies import check_studies
 from tracker import Tracker
 from world import Actor, Node, Thread, World, short
 
@@ -87,7 +88,8 @@ class History:
         self.objects = bool(chooses.below(2))
         self.trouble = _TROUBLES[chooses.below(len(_TROUBLES))]
         self.limits = LIMITS[chooses.below(len(LIMITS))]
-        self.session = setting.sessions[LIMITS.index(self.limits)]
+        self.searches = not self.choices.stream("sweep").below(4)
+        """Whether the sweep is a search, whose plan grows."""
         self.passing = chooses.below(3)
         """Whether steps may crash, or run out of memory, and be well when they are tried again."""
         # Two containers may have one host name.
@@ -131,9 +133,10 @@ class History:
             left = ", ".join(map(str, self.living_drivers()))
             self.judge.demand(bool(self.judge.broken), f"{left} never ends")
         self._stop_if_broken()
-        self.session = self.setting.sessions[0]
+        self.limits = LIMITS[0]
         last = self._finish("the last driver")
         self._check_table(last)
+        check_studies(self, last)
         before, rotten = self.computed.copy(), set(self.judge.rotten)
         after = self._finish("the driver after it")
         idle = after.facts.get("idle") or self.trouble or rotten
@@ -170,7 +173,7 @@ class History:
         return driver
 
     def _drive(self, driver: Actor) -> None:
-        session = replace(self.session)
+        session = self.setting.session(self.limits, self.searches)
         session.__dict__["store"] = self.store_of(driver)
         driver.facts["session"] = session
         self.world.tell("starts")
@@ -339,7 +342,8 @@ class History:
 
     def _check_table(self, driver: Actor) -> None:
         path = f"{self.setting.root}/outputs/sweeps/simulated/results.parquet"
-        rows = [{name: row.get(name) for name in COLUMNS} for row in pq.read_table(path).to_pylist()]
+        columns = (*COLUMNS, *(("trial", "add") if self.searches else ()))
+        rows = [{name: row.get(name) for name in columns} for row in pq.read_table(path).to_pylist()]
         rotten = bool(self.judge.rotten)
         expected = self._expected(rows)
         if rows != expected and not rotten:
@@ -362,6 +366,8 @@ class History:
         expected = []
         for row in rows:
             x, y = row["x"], row["y"]
+            if self.searches:
+                y += self.setting.suggested[row["trial"]]
             steps = [f"source of {x}", f"double of {x}", f"total of {2 * x} and {y}"]
             odd = next((number for number, name in enumerate(steps) if name in self.trouble), None)
             kind = self.trouble[steps[odd]] if odd is not None else None
@@ -387,8 +393,7 @@ class History:
                 _renew_all()
 
         self.world.spawn(actor, beat, 0.5)
-        if actor not in self.actors:
-            self.actors.append(actor)
+        self.actors += [actor] if actor not in self.actors else []
 
 
 class _BrokenError(Exception):
