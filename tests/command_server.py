@@ -84,6 +84,7 @@ if __name__ == "__main__":
     from orchestrator.cli import main
     from orchestrator.maintenance import adopt, gc, verify  # noqa: F401
     from orchestrator.results import table  # noqa: F401
+    from orchestrator.search import figures  # noqa: F401
 
     if _serve():
         main()

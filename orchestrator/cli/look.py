@@ -53,7 +53,7 @@ def plan(
 ) -> None:
     """Show what would run, why, and at what cost; run nothing.
 
-    Cells; per stage the steps that are committed, to run, failed before or blocked by a failure; the estimated cost of
+    Cells; per stage the steps that are committed, to run, failed before, blocked, or may come; the estimated cost of
     the rest, from steps that were run before; and why steps are not there.
     """
     from orchestrator.explain.preview import preview
