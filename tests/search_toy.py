@@ -16,7 +16,9 @@ class Losses(TypedDict):
     loss: float | None
     size: float
 
-def bowl(out: Path, *, base: Path, lr: float, net: list[int], seed: int, momentum: float = 0.5) -> Losses:
+def bowl(
+    out: Path, *, base: Path, lr: float, net: list[int], seed: int, momentum: float = 0.5, odd: int | str = 0
+) -> Losses:
     with open(os.environ["BOWL_TRACE"], "a") as stream:
         stream.write(f"{lr!r} {net} {seed}\\\\n")
     if lr > float(os.environ.get("BOWL_RAISES", "inf")):

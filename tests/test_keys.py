@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator import read_results
+from orchestrator.search.studies import Studies
 from orchestrator.session import Session, open_session
 from orchestrator.store import DamagedArtifactError
 
@@ -30,11 +31,22 @@ EARLIER = Path(__file__).parent / "data" / "store-of-e4bc492.tar.xz"
         ("judges", 192, 6_659, "a28f5d87fa01176c769f4f596a9a6582"),
         ("judge-bias", 60, 550, "a80205fc41abdc4de9bcb9a143e23bac"),
         ("judges-quickstart", 24, 303, "ddc6f0a9f73faa0b30c7ccdeaade90df"),
+        # Cells and steps that may come; the keys of what is decided at first, and what is searched for.
+        ("tune", 21_600, 45_063, "25881389d1eb5fd9edc4e4d85ac15fc9"),
+        ("tune-quickstart", 704, 1_463, "423f6fb73ed00dea3c99bf5e90c880a6"),
     ],
 )
 def test_the_plans_of_the_shipped_sweeps_are_pinned(name: str, cells: int, steps: int, digest: str) -> None:
     plan = open_session(SWEEPS / f"{name}.yaml").plan
     assert (len(plan.points), len(plan), plan.digest) == (cells, steps, digest)
+
+
+def test_the_studies_of_a_shipped_search_are_pinned() -> None:
+    plan = open_session(SWEEPS / "tune-quickstart.yaml").plan
+    assert [study.id for study in Studies(plan).all] == [
+        "188f217a5435cd64ae54ddd9fa471c84",
+        "4b7940cd61490a370de54eeefca393ae",
+    ]
 
 
 @pytest.mark.skipif(not HARMLESS.exists(), reason=f"there is no {HARMLESS}: real data are not part of the project")

@@ -81,6 +81,11 @@ def value_type(field: SpaceField) -> pa.DataType:
     return pa.float64() if field.float_ else pa.int64() if field.int_ else type_of(field.labels)
 
 
+def as_column(field: SpaceField, label: Scalar) -> Scalar:
+    """Return how the column of a searched field has a value: as text where its choices are of several types."""
+    return str(label) if field.choice is not None and pa.types.is_string(type_of(field.labels)) else label
+
+
 def column_type(spec: SweepSpec, axis: str) -> pa.DataType:
     """Return the type of the column of an axis; whole numbers beside others are floats, so that 10 is shown as 10.0."""
     return type_of(spec.labels(axis))

@@ -14,7 +14,7 @@ from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Mask
 from orchestrator.results.comparable import comparable_rows
 from orchestrator.results.metrics import declared_metrics, undeclared_entries
-from orchestrator.results.parquet import results_schema
+from orchestrator.results.parquet import as_column, results_schema
 from orchestrator.results.status import STATUSES, failure_of, status_codes
 from orchestrator.results.study_watch import chosen_studies
 from orchestrator.run.failures import read_failures, stopped_entries
@@ -224,7 +224,8 @@ class Results:
             if (position, number) not in states:
                 suggestion = study.history.suggestions[number]
                 trial = study.ended.get(number) or study.trial(suggestion, self)
-                states[position, number] = {"study": study.name, "trial_state": trial.state, **suggestion.values}
+                values = {name: as_column(study.search.fields[name], each) for name, each in suggestion.values.items()}
+                states[position, number] = {"study": study.name, "trial_state": trial.state, **values}
             found[cell] = states[position, number]
         return found
 

@@ -241,3 +241,12 @@ def test_only_some_studies_or_trials_are_run_where_only_these_are_chosen(tmp_pat
     assert Counter(row["study"] for row in _rows(tmp_path)) == {"tuning/a": 6, "tuning/b": 20}
     assert _run(tmp_path)[0] == 0
     assert Counter(row["study"] for row in _rows(tmp_path)) == {"tuning/a": 20, "tuning/b": 20}
+
+
+def test_choices_of_several_types_are_a_column_of_texts(tmp_path: Path) -> None:
+    text = SWEEP.replace("net: {choice: {narrow: [8], wide: [16, 16]}, default: narrow}", "odd: {choice: [auto, 3]}")
+    text = text.replace("start: [{lr: 0.01, net: narrow}]", "start: [{odd: auto}, {odd: 3}]")
+    text = text.replace("[$tuning, {seed: $seed}]", "[$tuning, {net: [8], seed: $seed}]")
+    assert _run(tmp_path, text=text)[0] == 0
+    assert {row["odd"] for row in _rows(tmp_path)} == {"auto", "3"}
+    assert {trial.values["odd"] for study in _studies(tmp_path, text=text) for trial in study.trials} == {"auto", 3}

@@ -13,6 +13,7 @@ from unittest import mock
 from orchestrator.attempt import attempt, bundle, stage_call
 from orchestrator.run import loop, ready, retry, trouble
 from orchestrator.run.executors import recovery
+from orchestrator.search import growth, rounds
 from orchestrator.store import lease, object_lease, object_medium, posix_lease
 from orchestrator.tracking import sync
 
@@ -31,6 +32,21 @@ class Alteration(NamedTuple):
 
 #: Fault -> where it is put. What has two places has one for folders and one for objects.
 MUTATIONS: dict[str, list[Alteration]] = {
+    "a cell that joins while the store is away is forgotten": [
+        Alteration(
+            growth.Growth, "_take_in",
+            "steps = self._schedule.join(cells, made)\n            self._joining.pop(0)",
+            "self._joining.pop(0)\n            steps = self._schedule.join(cells, made)",
+        )
+    ],
+    "a sampler is told what another driver's suggestion told it": [
+        Alteration(
+            rounds, "news", "and trial.number not in told", "", (growth,)
+        )
+    ],
+    "a sampler goes on after a suggestion that was not recorded": [
+        Alteration(growth.Growth, "_sampler", "sampler.valid = False", "sampler.valid = True")
+    ],
     "a takeover that is not fenced": [
         Alteration(
             posix_lease.PosixClaims, "evict",

@@ -90,7 +90,10 @@ def installed(history: History) -> Iterator[None]:
         patch(bundle_module, "sealed_bundle", nullcontext), patch(bundle_module, "same_folder", nullcontext),
         patch(bundle_module.signals, "watched", nullcontext), patch(stage_call, "sealed", nullcontext),
         patch(StepProcess, "capturing", lambda *_: nullcontext()), patch(StepProcess, "prepare", lambda *_: None),
-        patch(drive_module, "_refuse_edited_stages", lambda _: None),
+        patch(drive_module, "refuse_edited_stages", lambda _: None),
+        # Optuna's own copy of the studies, and its figures, are beside what is simulated, and take long.
+        patch(drive_module.Mirror, "update"), patch(drive_module.Mirror, "tick"), patch(drive_module.Mirror, "check"),
+        patch(publisher, "draw"),
         patch(drive_module, "shortcomings", lambda _: []),
         patch(drive_module, "Shutdown", ShutdownInSimulation),
         patch(drive_module, "choose_executor", lambda *_: ClusterExecutor(history, world.actor)),
