@@ -120,11 +120,14 @@ class Sync:
         self._refused: dict[str, str] = {}
         """Id -> why MLflow refuses that run."""
         self._done = 0
-        self._replaced = 0
+        self._was_there: dict[str, bool] = {}
+        """Run that was written -> whether MLflow had it before; one that changes in mid-run is written again."""
 
     def synced(self) -> Synced:
         """Count what was done so far."""
-        return Synced(self._done - self._replaced, len(self._runs) - self._done, self._replaced)
+        replaced = sum(self._was_there.values())
+        unchanged = len(self._runs.keys() - self._was_there.keys())
+        return Synced(len(self._was_there) - replaced, unchanged, replaced)
 
     # --- what MLflow has
 
@@ -261,7 +264,6 @@ class Sync:
         """Write some runs, and yield each that MLflow then has."""
         above = self.parents({run.group for run in batch})
         old = [self.sent.runs[run.id].run for run in batch if run.id in self.sent.runs]
-        self._replaced += len(old)
         # Whoever finds this without an end looks up in MLflow what became of them.
         self.sent.note({"begun": [run.id for run in batch]}, durable=True)
         self._backend.delete(old)
@@ -274,6 +276,7 @@ class Sync:
                 error = error or result
             else:
                 written.append((run, result))
+                self._was_there.setdefault(run.id, run.id in self.sent.runs)
                 yield run
         if written:
             self.sent.note({"sent": [[run.id, run.digest, id_] for run, id_ in written]})

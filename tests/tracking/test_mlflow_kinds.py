@@ -21,7 +21,7 @@ from orchestrator.tracking.client import TrackingError
 from orchestrator.tracking.experiment import Experiment
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.server import Server
-from orchestrator.tracking.sync import Synced, attach, sync_runs
+from orchestrator.tracking.sync import Sync, Synced, attach, sync_runs
 
 pytestmark = pytest.mark.mlflow
 
@@ -42,6 +42,18 @@ def test_a_server_gets_the_same_runs_as_a_file_training_curves_included(
         assert step.data.metrics["loss"] == 1199 / 7
     assert shown(file) == shown(mlflow_server)
     assert len(shown(file)) == 12 + 3 + 1 + 2
+
+
+def test_a_run_that_changes_while_it_is_brought_is_counted_once(outbox: Outbox, tmp_path: Path) -> None:
+    experiment = Experiment(put_mlflow_database(tmp_path / "mlflow.db"), "changing", "what it is about")
+    sync = Sync(outbox, experiment, lambda done, total: None)
+    before = len(outbox.digests)
+    with outbox.locked():
+        sync.connect()
+        for length in (3, 4, 5):
+            outbox.post([step_run(length)])
+            sync.deliver()
+    assert sync.synced() == Synced(before + 1, 0, 0)
 
 
 @pytest.fixture(params=["file", "server"])
