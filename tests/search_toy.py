@@ -10,14 +10,15 @@ from orchestrator.session import Session, open_session
 BOWL = """
 import math, os, random, time
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 class Losses(TypedDict):
     loss: float | None
     size: float
 
 def bowl(
-    out: Path, *, base: Path, lr: float, net: list[int], seed: int, momentum: float = 0.5, odd: int | str = 0
+    out: Path, *, base: Path, lr: float, net: list[int], seed: int,
+    momentum: float = 0.5, odd: int | str = 0, step: Literal[1, 3] = 1,
 ) -> Losses:
     with open(os.environ["BOWL_TRACE"], "a") as stream:
         stream.write(f"{lr!r} {net} {seed}\\\\n")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from optuna.trial import FrozenTrial
-    from plotly.graph_objects import Figure
 
 
 def history_png(study: Study) -> bytes | None:
@@ -50,18 +49,18 @@ def importance_png(study: Study) -> bytes | None:
     )
 
 
-def history(study: Study) -> Figure | None:
-    """Return the figure of `history_png` for a page; it needs the package plotly."""
+def history(study: Study) -> Any:
+    """Return the figure of `history_png` for a page, one of plotly's, which must be there; else None."""
     if not _shows_history(study):
         return None
     with quiet():
         return _history(study, optuna.visualization)
 
 
-def parallel_coordinates(study: Study) -> Figure | None:
+def parallel_coordinates(study: Study) -> Any:
     """Return a figure with a line for each trial, across an axis for each field that all of them have.
 
-    It needs the package plotly. None where too few trials are complete.
+    It is one of plotly's, which must be there. None where too few trials are complete.
     """
     if len(_finite(study)) < _FEWEST or not study.search.fields:
         return None

@@ -36,8 +36,9 @@ def catch_up(studies: Studies, schedule: Schedule, measurements: Measurements) -
             new = [(number, cell) for number, cells in due for cell in cells if not schedule.plan.decided[cell]]
             for number, cell in new:
                 made = studies.join(study, study.history.suggestions[number], [cell])
-                schedule.join([cell], made)
-                measurements.join(made)
+                if number not in study.invalid:
+                    schedule.join([cell], made)
+                    measurements.join(made)
             if not new:
                 break
         # What failed in an earlier command may be tried again.
@@ -143,7 +144,8 @@ class Growth:
                 if new:
                     joined = True
                     made = self._studies.join(study, study.history.suggestions[number], new)
-                    self._joining.append((position, new, made))
+                    if number not in study.invalid:
+                        self._joining.append((position, new, made))
             if due.judge:
                 self._judge(study, trials, due.judge)
             elif due.suggest is not None and self._open_for_more():

@@ -37,7 +37,7 @@ def next_round(study: OpenStudy, trials: Sequence[Trial], chosen: Collection[int
         trials: its trials as they are now.
         chosen: the cells that may be run; None for all. A trial is suggested only if all of its cells may be.
     """
-    cells = [(trial.number, _cells(study, trial)) for trial in trials]
+    cells = [(trial.number, _cells(study, trial)) for trial in trials if trial.number not in study.invalid]
     view = Study(study.name, study.id, study.search, study.coords, tuple(trials), budget=study.budget)
     if view.finished:
         # Of several objectives each trial of the front is measured again.

@@ -61,6 +61,8 @@ class OpenStudy:
     fresh: Sequence[Sequence[int]]
     """For each trial the cells at which it is measured again if it is the best."""
     history: History = field(default_factory=History)
+    invalid: dict[int, str] = field(default_factory=dict)
+    """Trial whose values together make no valid config, though each by itself does -> what is wrong with them."""
     ended: dict[int, Trial] = field(default_factory=dict)
     """The trials of which nothing more will be known."""
 
@@ -81,6 +83,10 @@ class OpenStudy:
     def trial(self, suggestion: Suggestion, measurements: Measurements) -> Trial:
         """Return one trial as it is now."""
         objective, number = self.search.objective, suggestion.number
+        if number in self.invalid:
+            origin, made = suggestion.origin, suggestion.made
+            why = f"its values make no valid config: {self.invalid[number]}"
+            return Trial(number, suggestion.values, "failed", None, suggested=made, origin=origin, why=why)
         cells = [measurements.measured(cell) for cell in self.over[number]]
         known: list[tuple[float, ...]] = []
         excesses: list[tuple[float, ...]] = []
@@ -199,10 +205,14 @@ class Studies:
     def join(self, study: OpenStudy, suggestion: Suggestion, cells: Sequence[int]) -> list[int]:
         """Decide cells of a suggested trial; return the steps that are new in the plan.
 
-        Raises:
-            SweepError: the values make a config that is not valid.
+        Where the values make a config that is not valid none is decided, and the trial has failed.
         """
-        return join(self.plan, cells, study.search.meant(suggestion.values))
+        try:
+            return join(self.plan, cells, study.search.meant(suggestion.values))
+        except SweepError as error:
+            first = error.problems[0]
+            study.invalid[suggestion.number] = f"{first.path}: {first.message}"
+            return []
 
     def superseded(self, measurements: Measurements) -> set[int]:
         """Return the decided cells of trials that were the best and are not, since a failed one was tried again."""

@@ -23,6 +23,7 @@ OURS = ("orchestrator", "workers", "dashboards")
 BROUGHT_BY = {
     "aiohttp": "ray",
     "fsspec": "universal-pathlib",
+    "matplotlib": "mlflow",
     "mlflow": "mlflow",
     "pydantic_core": "pydantic",
     "sqlalchemy": "mlflow",
@@ -32,7 +33,7 @@ BROUGHT_BY = {
 #: Runs commands of `sweep` one after another where the modules of all extras cannot be imported.
 WITHOUT_EXTRAS = """
 import contextlib, sys
-sys.modules.update(dict.fromkeys(("streamlit", "altair", "vl_convert", "s3fs")))
+sys.modules.update(dict.fromkeys(("streamlit", "plotly", "altair", "vl_convert", "s3fs", "cmaes", "optuna_dashboard")))
 from orchestrator.cli import main
 for command in sys.argv[1:]:
     sys.argv = ["sweep", *command.split()]
@@ -89,7 +90,7 @@ def test_a_study_needs_no_extra(tmp_path: Path) -> None:
     ("command", "message"),
     [
         ("report toy.yaml", "sweep report: altair and vl_convert are not installed; INSTALL[report]'"),
-        ("dashboard toy.yaml", "sweep dashboard: streamlit is not installed; INSTALL[live]'"),
+        ("dashboard toy.yaml", "sweep dashboard: streamlit and plotly are not installed; INSTALL[live]'"),
         (
             "plan toy.yaml --outputs s3://a/b",
             "--outputs: 's3://a/b' cannot be opened: s3fs is not installed; INSTALL[s3]'",

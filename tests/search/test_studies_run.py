@@ -250,3 +250,20 @@ def test_choices_of_several_types_are_a_column_of_texts(tmp_path: Path) -> None:
     assert _run(tmp_path, text=text)[0] == 0
     assert {row["odd"] for row in _rows(tmp_path)} == {"auto", "3"}
     assert {trial.values["odd"] for study in _studies(tmp_path, text=text) for trial in study.trials} == {"auto", 3}
+
+
+def test_values_that_make_no_valid_config_together_are_a_failed_trial_of_which_nothing_is_run(tmp_path: Path) -> None:
+    # Both ends are valid, so that this is not known when the sweep is opened.
+    text = SWEEP.replace("net: {choice: {narrow: [8], wide: [16, 16]}, default: narrow}", "step: {int: [1, 3]}")
+    text = text.replace("start: [{lr: 0.01, net: narrow}]", "start: [{step: 2}, {step: 3}]")
+    text = text.replace("[$tuning, {seed: $seed}]", "[$tuning, {net: [8], seed: $seed}]")
+    for _ in range(2):
+        assert _run(tmp_path, text=text)[0] == 0
+        for study in _studies(tmp_path, text=text):
+            assert study.finished
+            for trial in study.trials:
+                assert trial.state == ("failed" if trial.values["step"] == 2 else "complete")
+            assert "step" in study.trials[0].why
+    told = [each for record in _records(tmp_path).values() for each in record["told"] if each["number"] == 0]
+    assert [each["state"] for each in told] == ["failed", "failed"]
+    assert not any(row["trial"] == 0 for row in _rows(tmp_path))
