@@ -226,7 +226,10 @@ class Plan:
         found = self._points_of.get(name)
         if found is None:
             of_points = self.grid.project(self.grid.all, self.by_entry[name].wired.axes)
-            found = self._points_of[name] = of_points[self.points]
+            found = of_points[self.points]
+            if self.by_entry[name].open:
+                # Asked for again and again; the others once, and a plan may have millions of cells.
+                self._points_of[name] = found
         return found
 
     @property
