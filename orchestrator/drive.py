@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -282,8 +281,7 @@ class _Run:
             with self._troubles.contained("reading how long steps took before"):
                 self._estimator.read_finished(store)
             # Before SIGTERM is listened to: this may wait for the store.
-            grow = partial(OUTAGE.endure, self._growth.advance)
-            attempts = run_plan(schedule, store, self._executor, code_commit(), self._driver, grow)
+            attempts = run_plan(schedule, store, self._executor, code_commit(), self._driver, self._grow)
             with shutdown:
                 self._on_event(LoopStarted(self._estimator, self._watch))
                 for attempt in attempts:
@@ -334,6 +332,10 @@ class _Run:
             self._estimator.note(attempt)
             self._growth.note(attempt)
         self._on_event(Progressed(attempt))
+
+    def _grow(self) -> list[int]:
+        # Whatever is endured tells that the store answers, so that it must have been asked.
+        return OUTAGE.endure(self._growth.advance) if self._growth.due else []
 
     def _store_answers(self) -> bool:
         """Tell whether the store can be reached now; that it cannot is told once, also where only workers need it."""

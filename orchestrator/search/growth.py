@@ -109,6 +109,11 @@ class Growth:
             self._due |= self._watchers.get(number, set())
 
     @property
+    def due(self) -> bool:
+        """Whether `advance` has something to look at."""
+        return bool(self._due or self._joining or self._steps)
+
+    @property
     def pending(self) -> bool:
         """Whether something is due, so that the sweep is not over."""
         plan = self._schedule.plan

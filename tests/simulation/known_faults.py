@@ -35,17 +35,14 @@ MUTATIONS: dict[str, list[Alteration]] = {
     "a cell that joins while the store is away is forgotten": [
         Alteration(
             growth.Growth, "_take_in",
-            "steps = self._schedule.join(cells, made)\n            self._joining.pop(0)",
-            "self._joining.pop(0)\n            steps = self._schedule.join(cells, made)",
+            "steps = self._schedule.join(cells, made)\n        self._joining.pop(0)",
+            "self._joining.pop(0)\n        steps = self._schedule.join(cells, made)",
         )
     ],
     "a sampler is told what another driver's suggestion told it": [
         Alteration(
             rounds, "news", "and trial.number not in told", "", (growth,)
         )
-    ],
-    "a sampler goes on after a suggestion that was not recorded": [
-        Alteration(growth.Growth, "_sampler", "sampler.valid = False", "sampler.valid = True")
     ],
     "a takeover that is not fenced": [
         Alteration(
