@@ -173,6 +173,7 @@ MUTATIONS: dict[str, list[Alteration]] = {
 #: Those that take more than a budget of 2,000 histories, or may: decision 18 says what holds them.
 SELDOM = frozenset(
     {
+        "a cell that joins while the store is away is forgotten",
         "an attempt that was given up evicts the next",
         "the record of another driver's attempt is taken for one's own",
         "what is left of a claim that was not made goes with the next",
