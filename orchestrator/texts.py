@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 #: Control sequences of terminals (ECMA-48, section 5.4), and their strings: titles, links, pictures (section 5.6).
@@ -54,3 +54,9 @@ def nearest(name: object, valid: Iterable[object]) -> str:
         return "there are none to choose from"
     shown = [each if len(each) <= _LONGEST_NAME else f"{each[:_LONGEST_NAME]}…" for each in names[:16]]
     return "choose from " + ", ".join(shown) + (", …" if len(names) > 16 else "")
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """Return the first of some names, and how many more there are: "a, b, c, d and 12 more"."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -83,7 +83,7 @@ class Searched:
             except StoreError as error:
                 damage = damage or error
             for suggestion in study.history.suggestions.values():
-                self._studies.join(study, suggestion, self._studies.recorded(study, suggestion.number))
+                self._studies.join(study, suggestion, study.recorded(suggestion.number))
         if damage:
             raise damage
 

@@ -42,9 +42,7 @@ from orchestrator.redact import redact
 from orchestrator.results.format import format_value
 from orchestrator.search.trial import Study
 from orchestrator.session import Session
-
-#: So many studies are named in a line.
-_NAMED = 4
+from orchestrator.texts import few
 
 
 def run_and_show(
@@ -284,10 +282,9 @@ def _unfinished_studies(session: Session, studies: Sequence[Study], exit_code: i
     left = [study for study in studies if not study.finished]
     if left:
         ended = {study.name: sum(trial.state != "running" for trial in study.trials) for study in left}
-        some = ", ".join(f"{study.name} ({ended[study.name]} of {study.budget} trials)" for study in left[:_NAMED])
-        more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+        some = few([f"{study.name} ({ended[study.name]} of {study.budget} trials)" for study in left])
         are = "1 study is" if len(left) == 1 else f"{len(left):,} studies are"
-        yield f"{are} not finished: {some}{more}"
+        yield f"{are} not finished: {some}"
         if not exit_code and session.cells is not None:
             yield "a trial is run only where all of its repetitions are chosen (--only, --exclude, --max-cells)"
     failed = sum(trial.state == "failed" for study in studies for trial in study.trials)

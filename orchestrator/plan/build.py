@@ -55,9 +55,7 @@ def possible(spec: SweepSpec, grid: Grid) -> Mask:
         trials = list(range(search.budget(coords)))
         reached |= grid.where({**{axis: [label] for axis, label in coords.items()}, TRIAL: trials})
     over = search.objective.over
-    # Fresh values of one axis go with those of the others that trials are chosen by, where they have no fresh ones.
-    fresh = {axis: search.fresh.get(axis, values) for axis, values in over.items()}
-    return reached & (grid.where(over) | (grid.where(fresh) if search.fresh else False))
+    return reached & (grid.where(over) | (grid.where(search.again) if search.fresh else False))
 
 
 #: Placeholder for a key; no JSON holds a bare zero byte.

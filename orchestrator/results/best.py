@@ -18,6 +18,7 @@ from orchestrator.results.study_watch import chosen_studies
 from orchestrator.search.studies import Measurements, OpenStudy, Studies
 from orchestrator.search.trial import Study, Trial, TrialState
 from orchestrator.sweep.search import Objective, reduced
+from orchestrator.texts import few
 from orchestrator.types import Scalar
 
 #: What a trial may be, in the order in which it is told.
@@ -194,10 +195,5 @@ def best_notes(found: Sequence[Found]) -> list[str]:
     lacking = [each.study for each in found if each.study.trials and not each.study.front]
     if lacking:
         bound = " and keeps to the constraints" if search.constraints else ""
-        notes.append(f"no trial is complete{bound} in {_few([study.name for study in lacking])}")
+        notes.append(f"no trial is complete{bound} in {few([study.name for study in lacking])}")
     return notes
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
-    return f"{', '.join(names[:4])}{more}"

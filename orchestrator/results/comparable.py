@@ -15,6 +15,7 @@ from orchestrator.search.trial import Study
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.search import TRIAL
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import few
 
 #: The column of the number of the trial in comparable rows, where it is no axis.
 BEST_TRIAL = "best_trial"
@@ -46,8 +47,7 @@ def comparable_rows(table: pa.Table, studies: Sequence[Study]) -> tuple[pa.Table
         )
         raise SweepError([Problem("search", "", message)])
     best = {study.name: study.best.number for study in studies if study.finished and study.best}
-    meant = {axis: search.fresh.get(axis, values) for axis, values in search.objective.over.items()}
-    meant = meant if search.fresh else dict(search.objective.over)
+    meant = search.again
     names, trials = table["study"].to_pylist(), table[TRIAL].to_pylist()
     kept = [best.get(name) == trial for name, trial in zip(names, trials, strict=True)]
     for axis, values in meant.items():
@@ -86,8 +86,7 @@ def _warnings(fresh: bool, studies: Sequence[Study]) -> list[str]:
 def _lacking(names: Sequence[str], of: int) -> list[str]:
     if not names:
         return []
-    more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
-    return [f"{len(names):,} of {of:,} studies have no best trial yet: {', '.join(names[:4])}{more}"]
+    return [f"{len(names):,} of {of:,} studies have no best trial yet: {few(names)}"]
 
 
 def refuse_trials(spec: SweepSpec, axes: Sequence[str]) -> None:

@@ -12,11 +12,12 @@ from orchestrator.search.records import Suggestion
 from orchestrator.search.studies import Studies
 from orchestrator.store import Store, StoreError
 from orchestrator.sweep.search import From
+from orchestrator.texts import few
 
 #: What is no part of a study's identity.
 _FREE = frozenset({"per", "trials", "concurrency", "fresh", "start", "storage", "importance"})
 #: So many studies, and changes, are named.
-_NAMED = 3
+NAMED = 3
 
 
 def edited_notes(studies: Studies, store: Store) -> list[str]:
@@ -58,12 +59,12 @@ def edited_notes(studies: Studies, store: Store) -> list[str]:
 
 def _note(studies: Studies, store: Store, again: int, kept: Mapping[str, int], changes: list[str]) -> str:
     spec = studies.plan.spec
-    what = named(changes) or "a stage, its config, data or code"
+    what = few(changes, NAMED) or "a stage, its config, data or code"
     begin = "its study begins" if again == 1 else f"{again} of its studies begin"
     undo = "undo the edit" if changes else "undo that"
     note = (
         f"search {spec.search_name} was edited after trials were made ({what}), so {begin} anew at trial 0. The "
-        f"{sum(kept.values())} trials of before are kept in {store.location}/studies ({named(list(kept))}); what "
+        f"{sum(kept.values())} trials of before are kept in {store.location}/studies ({few(list(kept), NAMED)}); what "
         f"they computed is used where values coincide. To go on with them, {undo}"
     )
     if spec.searched and any(isinstance(each, From) for each in spec.searched.start):
@@ -77,12 +78,6 @@ def _note(studies: Studies, store: Store, again: int, kept: Mapping[str, int], c
 def _place(description: Mapping[str, Any]) -> str:
     """Return what studies have in common that are one to people, edited or not."""
     return json.dumps([description.get(name) for name in ("sweep", "search_name", "coords")], sort_keys=True)
-
-
-def named(names: list[str]) -> str:
-    """Return the first of some names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _made(suggestions: Mapping[int, Suggestion]) -> float:

@@ -241,11 +241,10 @@ class Growth:
             describe(self._store, study.id, self._studies.description(study))
             study.history.earlier = add_earlier(self._store, study.id, self._earlier(study))
         sampling = Sampling(study.search, study.coords, study.id, study.history.earlier)
-        told, verdicts = study.history.told, sorted(study.history.verdicts.items())
+        told = study.history.told
         for number, suggestion in study.history.suggestions.items():
             sampling.adopt(suggestion)
             steps = told[number].steps if number in told else trials[number].steps
-            for (trial, step), verdict in verdicts:
-                if trial == number:
-                    sampling.adopt_verdict(verdict, steps[: step + 1])
+            for verdict in study.verdicts(number):
+                sampling.adopt_verdict(verdict, steps[: verdict.step + 1])
         return sampling

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.plan.columns import Plan
 from orchestrator.search.earlier import ELSEWHERE, EarlierTable
-from orchestrator.search.edited import named
+from orchestrator.search.edited import NAMED
 from orchestrator.search.records import Earlier
 from orchestrator.search.start import start_trials
 from orchestrator.search.studies import OpenStudy, Studies
@@ -16,6 +16,7 @@ from orchestrator.store import Store
 from orchestrator.sweep.problems import DocPath, Problem, SweepError, told
 from orchestrator.sweep.search import From
 from orchestrator.sweep.spec import SweepSpec
+from orchestrator.texts import few
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +75,7 @@ def look_at_start(plan: Plan, store: Callable[[], Store], read_table: Callable[[
         new, untold = _new_and_untold(store(), studies)
         if untold:
             what = "start: {from: …} is told before the first trial, and"
-            opening.notes.append(f"{what} {named(untold)} began without it; what it says now is not told any more")
+            opening.notes.append(f"{what} {few(untold, NAMED)} began without it; what it says now is not told any more")
         for index, file in sources if new else ():
             path: DocPath = ("search", str(plan.spec.search_name), "start", index, "from")
             try:
@@ -134,4 +135,4 @@ def _tell(opening: Opening, file: str, table: EarlierTable, studies: list[OpenSt
         reasons = ", ".join(f"{count} {why}" for why, count in amiss.items())
         opening.notes.append(f"start: of the {table.rows} results of {file} some are left out: {reasons}")
     if untold:
-        opening.notes.append(f"start: {file} has no results for {named(untold)}")
+        opening.notes.append(f"start: {file} has no results for {few(untold, NAMED)}")

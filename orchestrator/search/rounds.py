@@ -52,14 +52,9 @@ def next_round(study: OpenStudy, trials: Sequence[Trial], chosen: Collection[int
 
 
 def _cells(study: OpenStudy, trial: Trial) -> Sequence[int]:
-    """Return the cells of a trial that are due: all, or with a pruner one more than it let pass."""
-    cells = study.over[trial.number]
-    if study.search.pruner is None or trial.state == "complete":
-        return cells
-    passed = 0
-    while (verdict := study.history.verdicts.get((trial.number, passed))) and not verdict.prune:
-        passed += 1
-    return cells if verdict is None and _was_told_failed(study, trial) else cells[: passed + 1]
+    """Return the cells of a trial that are due: those by the records, or all where the pruner has no say any more."""
+    ended = trial.state == "complete" or (_was_told_failed(study, trial) and not study.is_judged(trial.number))
+    return study.over[trial.number] if ended else study.recorded(trial.number)
 
 
 def _awaits_verdict(study: OpenStudy, trial: Trial) -> bool:

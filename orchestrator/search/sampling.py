@@ -226,15 +226,11 @@ class Sampling:
     def _ended(self, told: Told) -> tuple[TrialState, list[float] | None]:
         if told.state == "failed":
             return TrialState.FAIL, None
-        if told.state == "pruned" and not self._compares_repetitions:
+        if told.state == "pruned" and not self._search.compares_repetitions:
             return TrialState.PRUNED, list(told.steps[-1:]) or None
         # As the documentation of WilcoxonPruner advises: a pruned trial has the mean of what there is.
         self._check(told.objectives)
         return TrialState.COMPLETE, list(told.objectives)
-
-    @property
-    def _compares_repetitions(self) -> bool:
-        return self._search.pruner is not None and self._search.pruner.name == "WilcoxonPruner"
 
     def _check(self, objectives: tuple[float, ...]) -> None:
         if len(objectives) != len(self._search.objective.metrics) or any(math.isnan(each) for each in objectives):

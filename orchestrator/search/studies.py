@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,12 +65,6 @@ class OpenStudy:
     ended: dict[int, Trial] = field(default_factory=dict)
     """The trials of which nothing more will be known."""
 
-    @cached_property
-    def steps_raw(self) -> bool:
-        """Whether the pruner is told each repetition by itself, to compare it with the same one of other trials; else
-        what the repetitions so far reduce to."""
-        return self.search.pruner is not None and self.search.pruner.name == "WilcoxonPruner"
-
     def trials(self, measurements: Measurements) -> Iterator[Trial]:
         """Yield the trials as they are now, by number."""
         for number, suggestion in self.history.suggestions.items():
@@ -90,7 +83,8 @@ class OpenStudy:
         cells = [measurements.measured(cell) for cell in self.over[number]]
         known: list[tuple[float, ...]] = []
         excesses: list[tuple[float, ...]] = []
-        state, why = "running", ""
+        state: TrialState = "running"
+        why = ""
         for cell in cells:
             if cell.status == "failed":
                 state, why = "failed", cell.why
@@ -108,13 +102,13 @@ class OpenStudy:
         if any(cell.status == "failed" for cell in cells) and state == "running":
             # A later repetition may fail before an earlier one ends.
             state, why = "failed", next(cell.why for cell in cells if cell.status == "failed")
-        pruned = any(verdict.prune for verdict in self._verdicts(number))
+        pruned = any(verdict.prune for verdict in self.verdicts(number))
         if state == "running" and (pruned or len(known) == len(cells)):
             state = "pruned" if pruned else "complete"
         return Trial(
             number,
             suggestion.values,
-            _state(state),
+            state,
             self._reduced(known) if state in ("complete", "pruned") else None,
             self._reduced_excesses(excesses) if state in ("complete", "pruned") else (),
             tuple(known),
@@ -125,9 +119,28 @@ class OpenStudy:
             why,
         )
 
-    def _verdicts(self, number: int) -> list[Verdict]:
+    def verdicts(self, number: int) -> list[Verdict]:
+        """Return what the pruner said of a trial, in order."""
         steps = range(len(self.over[number]) if self.search.pruner else 0)
         return [verdict for step in steps if (verdict := self.history.verdicts.get((number, step)))]
+
+    def recorded(self, number: int) -> Sequence[int]:
+        """Return the cells of a trial that are due by the records: with a pruner, one more than it let pass."""
+        if self.search.pruner is None:
+            return self.over[number]
+        return self.over[number][: self._passed(number) + 1]
+
+    def is_judged(self, number: int) -> bool:
+        """Tell whether the pruner has ended a trial."""
+        verdict = self.history.verdicts.get((number, self._passed(number)))
+        return verdict is not None and verdict.prune
+
+    def _passed(self, number: int) -> int:
+        """Return how many repetitions of a trial the pruner let pass."""
+        passed = 0
+        while (verdict := self.history.verdicts.get((number, passed))) and not verdict.prune:
+            passed += 1
+        return passed
 
     def _reduced(self, known: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
         objective = self.search.objective
@@ -145,7 +158,7 @@ class OpenStudy:
     def _steps(self, known: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
         if self.search.pruner is None:
             return ()
-        if self.steps_raw:
+        if self.search.compares_repetitions:
             return tuple(each[0] for each in known)
         return tuple(self._reduced(known[: count + 1])[0] for count in range(len(known)))
 
@@ -190,17 +203,7 @@ class Studies:
             if study.id in known:
                 study.history = read_history(store, study.id)
                 for suggestion in study.history.suggestions.values():
-                    self.join(study, suggestion, self.recorded(study, suggestion.number))
-
-    def recorded(self, study: OpenStudy, number: int) -> list[int]:
-        """Return the cells of a trial that are due by the records: with a pruner, one more than it let pass."""
-        cells = list(study.over[number])
-        if study.search.pruner is None:
-            return cells
-        passed = 0
-        while (verdict := study.history.verdicts.get((number, passed))) and not verdict.prune:
-            passed += 1
-        return cells[: passed + 1]
+                    self.join(study, suggestion, study.recorded(suggestion.number))
 
     def join(self, study: OpenStudy, suggestion: Suggestion, cells: Sequence[int]) -> list[int]:
         """Decide cells of a suggested trial; return the steps that are new in the plan.
@@ -235,19 +238,13 @@ class Studies:
         return [study.view(measurements) for study in self.all]
 
 
-def _state(state: str) -> TrialState:
-    assert state in ("complete", "pruned", "failed", "running"), state
-    return state  # type: ignore[return-value]
-
-
 def _studies(plan: Plan) -> Iterator[OpenStudy]:
     spec, grid, search = plan.spec, plan.grid, plan.spec.searched
     assert search is not None, "only asked where there is one"
     axes = grid.axes(frozenset(spec.study_axes))
     over, fresh = grid.where(search.objective.over)[plan.points], np.zeros(len(plan.points), np.bool_)
     if search.fresh:
-        again = {axis: search.fresh.get(axis, values) for axis, values in search.objective.over.items()}
-        fresh = grid.where(again)[plan.points]
+        fresh = grid.where(search.again)[plan.points]
     of_study = grid.project(grid.all, axes)[plan.points]
     of_trial = grid.project(grid.all, grid.axes(frozenset({TRIAL})))[plan.points]
     several = len(np.unique(of_study)) > 1

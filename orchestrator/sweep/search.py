@@ -244,6 +244,17 @@ class Search(Part):
         """The fields that are searched, in order."""
         return {name: each for name, each in self.space.items() if isinstance(each, SpaceField)}
 
+    @property
+    def again(self) -> dict[str, list[Any]]:
+        """Axis -> its values at which the best trial is measured again: fresh ones, where the axis has some."""
+        return {axis: self.fresh.get(axis, values) for axis, values in self.objective.over.items()}
+
+    @property
+    def compares_repetitions(self) -> bool:
+        """Whether the pruner is told each repetition by itself, to compare it with the same one of other trials; else
+        what the repetitions so far reduce to."""
+        return self.pruner is not None and self.pruner.name == "WilcoxonPruner"
+
     def exists(self, name: str, coords: Mapping[str, Scalar], values: Mapping[str, Scalar]) -> bool:
         """Tell whether a field exists at the coordinates of a study, given the values of the fields before it."""
         return matches(self.fields[name].when, {**values, **coords})
