@@ -19,6 +19,7 @@ import pyarrow as pa
 # Imported here, so that the import does not count as time that the first table takes.
 import pyarrow.parquet
 
+from orchestrator.analysis.summary import summarise
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.code import code_commit
 from orchestrator.doctor.before_run import shortcomings
@@ -50,7 +51,6 @@ from orchestrator.results.heartbeat import HEARTBEAT_EVERY, remove_heartbeat, wr
 from orchestrator.results.parquet import write_results
 from orchestrator.results.status import STATUSES
 from orchestrator.results.study_watch import StudyWatch
-from orchestrator.results.summary import summarise
 from orchestrator.results.table import Results
 from orchestrator.run.executors import Executor, ExecutorLostError
 from orchestrator.run.hooks import call_hook

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.results.estimates import Reals, estimate, holm
+from orchestrator.analysis.estimates import Reals, estimate, holm
 from orchestrator.results.parquet import read_results
 from orchestrator.types import Scalar as Label
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.results.estimates import Reals
-from orchestrator.results.metric_grid import MetricGrid, read_metric_grid
+from orchestrator.analysis.estimates import Reals
+from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.types import Scalar as Label
 

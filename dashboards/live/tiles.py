@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dashboards.live.watch import SHOWN, Look
-from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks
+from orchestrator.analysis.blocks import Blocks, Codes, combine_codes, complete_blocks
 
 #: Columns of the table that people may colour by, beside the metrics.
 MEASURES = ("seconds", "attempts")

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from dashboards.report.figures import Axis
 from dashboards.report.section import sentences
-from orchestrator.results.metric_grid import SEED, read_axes
+from orchestrator.analysis.metric_grid import SEED, read_axes
+from orchestrator.analysis.summary import left_out, summarise
 from orchestrator.results.metrics import averaged_metrics
-from orchestrator.results.summary import left_out, summarise
 from orchestrator.session import Session
 from orchestrator.types import Scalar
 
@@ -108,7 +108,7 @@ class Study:
         within: Sequence[Axis | None] = (),
         page: Mapping[str, Scalar] = MappingProxyType({}),
     ) -> tuple[pa.Table, str]:
-        """Summarise (`orchestrator.results.summary.summarise`); return the means, and in sentences what is not in them.
+        """Summarise (`orchestrator.analysis.summary`); return the means, and in sentences what is not in them.
 
         Args:
             by: what is compared.

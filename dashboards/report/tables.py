@@ -13,13 +13,14 @@ import dashboards
 from dashboards.report.figures import Axis, Figure, beside, format_name
 from dashboards.report.section import Section, Table, capital, sentences
 from dashboards.report.study import PAGES, PANELS, Study
-from orchestrator.results.axis_effects import axis_effects, differ_in_cells
-from orchestrator.results.comparisons import Comparison, compare
-from orchestrator.results.estimates import seeds_needed
-from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
-from orchestrator.results.metric_grid import read_axes
+from orchestrator.analysis.axis_effects import axis_effects, differ_in_cells
+from orchestrator.analysis.comparisons import Comparison, compare
+from orchestrator.analysis.estimates import seeds_needed
+from orchestrator.analysis.lines import distinct_warnings, format_comparison, format_effect
+from orchestrator.analysis.metric_grid import read_axes
+from orchestrator.analysis.summary import format_summary, left_out, spread_of
+from orchestrator.results.format import format_value
 from orchestrator.results.metrics import averaged_metrics
-from orchestrator.results.summary import format_summary, left_out, spread_of
 
 
 def best_trials(found: pa.Table) -> Section:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from dashboards.report.figures import Axis, Figure, format_name, winners
 from dashboards.report.section import Section, capital, file_name, title_of
 from dashboards.report.study import Study
-from orchestrator.results.axis_effects import axis_effects
-from orchestrator.results.comparisons import Comparison, compare
-from orchestrator.results.estimates import holm
-from orchestrator.results.format import distinct_warnings, format_p_value, format_percent, format_signed, format_value
-from orchestrator.results.metric_grid import SEED, missing_cells, read_axes
+from orchestrator.analysis.axis_effects import axis_effects
+from orchestrator.analysis.comparisons import Comparison, compare
+from orchestrator.analysis.estimates import holm
+from orchestrator.analysis.lines import distinct_warnings
+from orchestrator.analysis.metric_grid import SEED, missing_cells, read_axes
+from orchestrator.results.format import format_p_value, format_percent, format_signed, format_value
 from orchestrator.types import Scalar
 
 #: A difference is called clear when its adjusted p is below.

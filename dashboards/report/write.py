@@ -19,8 +19,8 @@ from dashboards.report.section import Section
 from dashboards.report.study import Study
 from dashboards.report.tables import best_trials, comparisons, means, published
 from dashboards.report.verdict import state, verdict, winner_map
+from orchestrator.analysis.comparisons import Comparison, compare
 from orchestrator.results.best import best_table, find_best
-from orchestrator.results.comparisons import Comparison, compare
 from orchestrator.results.format import markdown
 from orchestrator.session import Session
 from orchestrator.store.atomic import replace_file

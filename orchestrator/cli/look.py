@@ -156,12 +156,12 @@ def results(
     of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store. Of a search:
     the best trial of each study; with --by or --metrics means over these at their fresh values.
     """
+    from orchestrator.analysis.summary import format_summary, left_out, summarise
     from orchestrator.cli.console import say
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
     from orchestrator.results.best import best_table, find_best
     from orchestrator.results.metrics import reported_metrics
     from orchestrator.results.sql import query
-    from orchestrator.results.summary import format_summary, left_out, summarise
 
     if sql is not None:
         given = {"--by": bool(by), "--metrics": bool(metrics), "--cells": cells}
@@ -239,10 +239,10 @@ def compare(
     """
     from dataclasses import asdict
 
+    from orchestrator.analysis import axis_effects, comparisons
+    from orchestrator.analysis.metric_grid import missing_cells
     from orchestrator.plan.select import read_values
-    from orchestrator.results import axis_effects, comparisons
     from orchestrator.results.comparable import refuse_trials
-    from orchestrator.results.metric_grid import missing_cells
 
     if not values:
         given = {"--within": bool(within), "--confidence": confidence is not None, "--width": width is not None}

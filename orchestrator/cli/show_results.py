@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.analysis.lines import distinct_warnings, format_comparison, format_effect
 from orchestrator.cli.console import console, first_line, paragraph, say, table
 from orchestrator.plan.select import format_coords
-from orchestrator.results.format import distinct_warnings, format_comparison, format_effect, format_value
+from orchestrator.results.format import format_value
 from orchestrator.session import Session
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from orchestrator.results.axis_effects import AxisEffect
+    from orchestrator.analysis.axis_effects import AxisEffect
+    from orchestrator.analysis.comparisons import Comparison
     from orchestrator.results.best import Found
-    from orchestrator.results.comparisons import Comparison
 
 
 def show_summary(session: Session, summary: pa.Table, notes: Sequence[str] = ()) -> None:
     """Print means ± spread, what that spread is, what else is to be known, and what is not in them."""
-    from orchestrator.results.summary import format_summary, key_columns, left_out, spread_of
+    from orchestrator.analysis.summary import format_summary, key_columns, left_out, spread_of
 
     spelled = format_summary(summary)
     rows = [[format_value(value) for value in row.values()] for row in spelled.to_pylist()]
@@ -90,7 +91,7 @@ def show_comparisons(
 
 def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
     """Print how much each axis moves the metrics, and what to beware of."""
-    from orchestrator.results.axis_effects import differ_in_cells
+    from orchestrator.analysis.axis_effects import differ_in_cells
 
     if all(each.spread is None for each in found):
         say("no axis has results at two of its values; `sweep run` runs what is missing")

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.analysis.summary import format_summary, left_out, spread_of
 from orchestrator.code import code_commit
 from orchestrator.keys import digest
 from orchestrator.redact import redact_uris
 from orchestrator.results.format import Format, escape_markdown, export, markdown_code
 from orchestrator.results.metrics import declared_metrics, unaveraged_metrics
 from orchestrator.results.parquet import column_type
-from orchestrator.results.summary import format_summary, left_out, spread_of
 from orchestrator.search.trial import Study
 from orchestrator.sweep.outputs import Outputs
 from orchestrator.sweep.spec import SweepSpec
@@ -208,7 +208,7 @@ def datasets(spec: SweepSpec) -> tuple[dict[str, str], ...]:
 
 
 def markdown(summary: pa.Table, left_out: Sequence[str] = ()) -> str:
-    """Format a summary (`orchestrator.results.summary.summarise`) as Markdown, each metric as mean ± sd.
+    """Format a summary (`orchestrator.analysis.summary.summarise`) as Markdown, each metric as mean ± sd.
 
     Args:
         summary: the summary.

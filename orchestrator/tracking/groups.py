@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.results.blocks import Codes, complete_blocks
+from orchestrator.analysis.blocks import Codes, complete_blocks
 from orchestrator.sweep.search import TRIAL
 from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, Run, trial_group
 
@@ -31,7 +31,7 @@ def aggregates(
 ) -> dict[tuple[str, ...], dict[str, float]]:
     """Count the cells below each parent, and take the mean and standard deviation of each metric over them.
 
-    Groups are compared with each other, so their means are over complete blocks (`orchestrator.results.blocks`), and
+    Groups are compared with each other, so their means are over complete blocks (`orchestrator.analysis.blocks`), and
     `<metric>_cells` says over how many cells. Groups that merely count cells off have no means. The whole
     sweep has means over all cells that succeeded. Sums are exact: the order of the runs does not matter.
 

@@ -32,9 +32,9 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from servers import free_port, wait_until_it_answers  # noqa: E402
 
+from orchestrator.analysis.summary import summarise  # noqa: E402
 from orchestrator.results.metrics import reported_metrics  # noqa: E402
 from orchestrator.results.parquet import write_results  # noqa: E402
-from orchestrator.results.summary import summarise  # noqa: E402
 from orchestrator.session import Session, open_session  # noqa: E402
 from orchestrator.tracking.experiment import experiment_of  # noqa: E402
 from orchestrator.tracking.outbox import Outbox  # noqa: E402

@@ -16,9 +16,9 @@ import pytest
 from command_server import sweep
 from markdown_it import MarkdownIt
 
+from orchestrator.analysis.summary import format_summary, summarise
 from orchestrator.results.format import Format, escape_markdown, export, markdown_code
 from orchestrator.results.parquet import read_results
-from orchestrator.results.summary import format_summary, summarise
 from orchestrator.session import open_session
 from orchestrator.tracking.experiment import experiment_of
 from orchestrator.tracking.runs import Projection

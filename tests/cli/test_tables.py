@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.analysis.axis_effects import AxisEffect
+from orchestrator.analysis.comparisons import Comparison
 from orchestrator.cli import console
 from orchestrator.cli.console import table
 from orchestrator.cli.show_plan import show_plan
 from orchestrator.cli.show_results import show_cells, show_comparisons, show_effects, show_summary
 from orchestrator.explain.preview import preview
-from orchestrator.results.axis_effects import AxisEffect
-from orchestrator.results.comparisons import Comparison
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
 

@@ -12,10 +12,10 @@ import pytest
 import toy
 import toy_sweep
 
+from orchestrator.analysis.summary import format_summary, summarise
 from orchestrator.drive import drive
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.results.parquet import read_results
-from orchestrator.results.summary import format_summary, summarise
 from orchestrator.run.failures import error_groups
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.problems import SweepError

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 from search_toy import SWEEP, open_bowls
 
+from orchestrator.analysis.comparisons import compare
+from orchestrator.analysis.summary import format_summary, left_out, spread_of, summarise
 from orchestrator.drive import drive
 from orchestrator.events import Event, Finished, LoopStarted, Started, StudyEnded
 from orchestrator.explain.preview import preview
@@ -19,9 +21,7 @@ from orchestrator.plan.select import find_cell
 from orchestrator.results.best import Found, best_notes, best_rows, best_table
 from orchestrator.results.choose import choose_studies
 from orchestrator.results.comparable import comparable_rows, refuse_trials
-from orchestrator.results.comparisons import compare
 from orchestrator.results.heartbeat import read_heartbeat
-from orchestrator.results.summary import format_summary, left_out, spread_of, summarise
 from orchestrator.search.trial import Study, Trial
 from orchestrator.session import Session
 from orchestrator.sweep.problems import SweepError

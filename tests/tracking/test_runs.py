@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import toy_sweep
 
+from orchestrator.analysis.summary import summarise
 from orchestrator.drive import drive
 from orchestrator.plan.build import build_plan
-from orchestrator.results.summary import summarise
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.load import load_sweep
 from orchestrator.tracking import runs as projection

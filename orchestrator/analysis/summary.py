@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.analysis.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
 from orchestrator.plan.grid import Mask
 from orchestrator.plan.select import format_coords
-from orchestrator.results.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
 from orchestrator.sweep.problems import Problem, SweepError
@@ -32,7 +32,7 @@ def summarise(
 ) -> pa.Table:
     """Compute mean and standard deviation of metrics over seeds, for each combination of some axes.
 
-    Only complete blocks count (`results.blocks`), so that means can be compared. Within a seed, the cells of a
+    Only complete blocks count (`analysis.blocks`), so that means can be compared. Within a seed, the cells of a
     combination are averaged first; `<metric>_mean` is the mean of these over the seeds and `<metric>_sd` their sample
     standard deviation (null for one seed). A sweep without an axis `seed` takes the spread over its cells. `cells` says
     from how many cells the mean of a metric is, and `seeds` from how many seeds, for the metric with most of them;

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
-from orchestrator.results.axis_effects import AxisEffect, axis_effects, differ_in_cells
-from orchestrator.results.comparisons import compare
-from orchestrator.results.estimates import bootstrap_intervals, estimate, holm, seeds_needed
-from orchestrator.results.format import distinct_warnings
-from orchestrator.results.metric_grid import missing_cells, read_metric_grid
+from orchestrator.analysis.axis_effects import AxisEffect, axis_effects, differ_in_cells
+from orchestrator.analysis.comparisons import compare
+from orchestrator.analysis.estimates import bootstrap_intervals, estimate, holm, seeds_needed
+from orchestrator.analysis.lines import distinct_warnings
+from orchestrator.analysis.metric_grid import missing_cells, read_metric_grid
 from orchestrator.results.parquet import SCHEMA_VERSION
 from orchestrator.sweep.problems import SweepError
 

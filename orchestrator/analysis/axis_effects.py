@@ -1,6 +1,6 @@
 """Effects of axes: how much each axis of a sweep moves a metric, against how much the seeds do (analysis of variance).
 
-As in `results.comparisons`, the seeds are the sample, and means are over complete blocks.
+As in `analysis.comparisons`, the seeds are the sample, and means are over complete blocks.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.results.blocks import balanced
-from orchestrator.results.estimates import ROUNDING, SAME, Reals, adjusted
-from orchestrator.results.metric_grid import SEED, MetricGrid, read_metric_grid
+from orchestrator.analysis.blocks import balanced
+from orchestrator.analysis.estimates import ROUNDING, SAME, Reals, adjusted
+from orchestrator.analysis.metric_grid import SEED, MetricGrid, read_metric_grid
 from orchestrator.results.metrics import averaged_metrics, metric_problems
 from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Scalar

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.live.tiles import blocks, tiles
-from orchestrator.results.blocks import complete_blocks
+from orchestrator.analysis.blocks import complete_blocks
+from orchestrator.analysis.summary import left_out, summarise
 from orchestrator.results.metrics import averaged_metrics
-from orchestrator.results.summary import left_out, summarise
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.problems import SweepError
 from orchestrator.tracking.groups import aggregates

@@ -3,10 +3,10 @@
 **The seeds are the sample.** A seed is a new draw of annotations and fits, and everything else of a sweep is fixed by
 its file. Cells of one seed share pairs, labels' luck and test prompts, so they are not independent of each other: an
 effect is first averaged within each seed over all other axes, from cells that differ in nothing but the axis at hand,
-and these few numbers, one per seed, are tested (`results.estimates`). What all cells of a seed share cancels in the
+and these few numbers, one per seed, are tested (`analysis.estimates`). What all cells of a seed share cancels in the
 differences.
 
-All comparisons of a call that differ in the two values only are from the same cells (`results.blocks.balanced`), so
+All comparisons of a call that differ in the two values only are from the same cells (`analysis.blocks.balanced`), so
 that their means can be ranked. What was left out is said in `warning`.
 """
 
@@ -19,8 +19,8 @@ from itertools import combinations, product
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.results.blocks import balanced
-from orchestrator.results.estimates import (
+from orchestrator.analysis.blocks import balanced
+from orchestrator.analysis.estimates import (
     BOOTSTRAP_SEEDS,
     RESAMPLES,
     ROUNDING,
@@ -31,7 +31,7 @@ from orchestrator.results.estimates import (
     estimate,
     seeds_needed,
 )
-from orchestrator.results.metric_grid import SEED, read_axes, read_metric_grid
+from orchestrator.analysis.metric_grid import SEED, read_axes, read_metric_grid
 from orchestrator.results.metrics import averaged_metrics, metric_problems
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest

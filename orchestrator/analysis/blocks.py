@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.analysis.estimates import Reals
 from orchestrator.plan.grid import Mask
-from orchestrator.results.estimates import Reals
 from orchestrator.types import Scalar
 
 #: Numbers that tell apart what cells have in common.
