@@ -12,7 +12,7 @@ from dashboards.report.figures import Axis
 from dashboards.report.section import sentences
 from orchestrator.analysis.metric_grid import SEED, read_axes
 from orchestrator.analysis.summary import left_out, summarise
-from orchestrator.results.metrics import averaged_metrics
+from orchestrator.results.metrics import averaged_metrics, metric_directions
 from orchestrator.session import Session
 from orchestrator.types import Scalar
 
@@ -40,7 +40,7 @@ class Study:
     metrics: tuple[str, ...] = field(init=False)
     """Those of the figures and comparisons, the headline first, else as the sweep file orders them."""
     headline: str | None = field(init=False)
-    """The metric that decides who wins: the first of which the sweep file declares what is better; None: nobody."""
+    """The metric that decides who wins: the primary one of the analysis; None: nobody."""
     by: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,8 @@ class Study:
         found = read_axes(self.table)
         self.axes = {name: Axis(name, values) for name, values in found.items() if name != SEED and len(values) > 1}
         summary = self.session.spec.summary
-        self.headline = next((name for name in summary.better if name in self.filled), None)
+        analysis = self.session.spec.analysis
+        self.headline = analysis.primary.metric if analysis and analysis.primary.metric in self.filled else None
         first = [self.headline] if self.headline else []
         chosen = [name for name in summary.metrics or self.filled if name in self.filled]
         self.metrics = tuple(dict.fromkeys([*first, *chosen]))[:FEW]
@@ -90,6 +91,11 @@ class Study:
     def filled(self) -> list[str]:
         """Return the metrics of which means are taken, and that some cell has."""
         return [name for name in averaged_metrics(self.table) if self.table[name].null_count < self.table.num_rows]
+
+    @property
+    def lower(self) -> bool:
+        """Return whether lower values of the headline are better."""
+        return self.headline is not None and metric_directions(self.session.plan)[self.headline] == "lower"
 
     @property
     def band(self) -> str:

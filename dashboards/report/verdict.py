@@ -45,8 +45,8 @@ def verdict(study: Study, compared: Sequence[Comparison]) -> Section:
         text += _ranking(study, study.colour, study.headline, compared)
     elif study.colour:
         text.append(
-            "Nothing is ranked: the sweep file does not declare of which metric higher or lower values are better "
-            "(`summary: {better: {METRIC: higher}}`)."
+            "Nothing is ranked: the sweep file does not declare what it is to show "
+            "(`analysis: {primary: {metric: METRIC, better: higher}}`)."
         )
     text += _shares(study, study.metrics[0])
     text += [f"Warning: {warning}." for warning in missing_cells(study.table)]
@@ -71,7 +71,7 @@ def _ranking(study: Study, colour: Axis, headline: str, compared: Sequence[Compa
     """The values of what competes by their means, all from the same cells, and whether the best is clearly ahead."""
     mine = [each for each in compared if each.metric == headline]
     means = _mean_of(mine)
-    lower = study.session.spec.summary.better[headline] == "lower"
+    lower = study.lower
     by = f"By {format_name(headline)}, of which {'lower' if lower else 'higher'} is better"
     without = [str(label) for label in colour.labels if label not in means]
     warnings = [f"Warning: {warning}." for warning in distinct_warnings(mine)]
@@ -136,7 +136,7 @@ def winner_map(study: Study) -> Iterator[Section]:
     tiles: dict[tuple[Scalar, ...], list[Comparison]] = {}
     for each in compared:
         tiles.setdefault(tuple(each.at.values()), []).append(each)
-    lower = study.session.spec.summary.better[metric] == "lower"
+    lower = study.lower
     competing = {label for pairs in tiles.values() for label in _mean_of(pairs)}
     rows, worst, level, gaps = [], [], 0, 0
     for pairs in tiles.values():

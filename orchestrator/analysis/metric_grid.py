@@ -31,8 +31,13 @@ class MetricGrid:
     """Axis -> its values that are in the table, in the order of the sweep file."""
     metrics: Mapping[str, Reals]
     """Metric -> values, of shape (len of each axis, …); NaN where a cell is missing, unfinished or lacks the number."""
-    points: Mask
-    """Which combinations of values are cells of the table, of the same shape."""
+    rows: NDArray[np.int64]
+    """Row of the table at each combination of values, of the same shape; -1 where it is no cell of the table."""
+
+    @property
+    def points(self) -> Mask:
+        """Which combinations of values are cells of the table, of the same shape."""
+        return self.rows >= 0
 
     def labels(self, axis: str) -> tuple[Scalar, ...]:
         """Return the values of an axis; none where there is no such axis."""
@@ -91,9 +96,9 @@ def read_metric_grid(table: pa.Table, metrics: Sequence[str] = ()) -> MetricGrid
         values = np.full(math.prod(shape), np.nan)
         values[places[succeeded]] = column[succeeded]
         filled[name] = values.reshape(shape)
-    cells = np.zeros(math.prod(shape), np.bool_)
-    cells[places] = True
-    return MetricGrid(axes, filled, cells.reshape(shape))
+    rows = np.full(math.prod(shape), -1, np.int64)
+    rows[places] = np.arange(table.num_rows)
+    return MetricGrid(axes, filled, rows.reshape(shape))
 
 
 def missing_cells(table: pa.Table) -> list[str]:

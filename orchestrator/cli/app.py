@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import best, debug, doctor, look, run, study, submit, sync, tidy
+from orchestrator.cli import debug, doctor, findings, look, run, study, submit, sync, tidy
 from orchestrator.store import StoreError
 from orchestrator.sweep.problems import SweepError
 from orchestrator.texts import plain_text
@@ -75,7 +75,7 @@ def _options(
 
 
 # In the order of the help.
-for commands in (study, look, best, run, submit, debug, doctor, sync, tidy):
+for commands in (study, look, findings, run, submit, debug, doctor, sync, tidy):
     app.add_typer(commands.app)
 
 

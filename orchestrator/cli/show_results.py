@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.analysis.axis_effects import AxisEffect
     from orchestrator.analysis.comparisons import Comparison
+    from orchestrator.analysis.tested import Tested
     from orchestrator.results.best import Found
 
 
@@ -126,3 +127,25 @@ def _comparison_row(each: Comparison, width: float | None) -> dict[str, str]:
     needed = "" if width is None or each.seeds_needed is None else f"{each.seeds_needed:,}"
     at = format_coords(each.at)
     return {"metric": each.metric, "difference": row["difference"], "at": at, **row, "seeds needed": needed}
+
+
+def show_claims(tested: Tested) -> None:
+    """Print the verdict on each claim, its findings with their intervals, and what to beware of."""
+    rows = [{"claim": each.claim, **tested.line(each)} for each in tested.findings]
+    _show(rows, keys=3)
+    colours = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not testable": "dim"}
+    say("")
+    for name, verdict, findings in tested.claims:
+        paragraph((name, "bold"), ": ", (verdict, colours[verdict]), ". ", f"{findings[0].statement}.")
+        for reason in dict.fromkeys(each.reason for each in findings if each.reason):
+            paragraph(reason, indent=2)
+    family = sum(each.p is not None for each in tested.findings)
+    level = format_value((1 - tested.confidence) / 2)
+    said = (
+        f"intervals of {100 * tested.confidence:g} %, not adjusted; Holm over the {family} tests, which are for "
+        f"{tested.new or tested.fixed} where there are such values; a verdict needs a Holm p below {level}; power: the "
+        "chance that the same sweep, run anew, would find it again"
+    )
+    paragraph((said, "dim"))
+    for note in tested.notes:
+        paragraph((note, "yellow"))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from orchestrator.plan.analysis import analysis_metrics, analysis_problems
 from orchestrator.plan.dependencies import order, own_axes
 from orchestrator.plan.references import (
     UnresolvedError,
@@ -19,6 +20,7 @@ from orchestrator.plan.references import (
 )
 from orchestrator.study import StageError
 from orchestrator.study.function_stage import FunctionStage
+from orchestrator.sweep.analysis import directions
 from orchestrator.sweep.load import pattern_problems
 from orchestrator.sweep.problems import DocPath, Problem, told
 from orchestrator.sweep.search import TRIAL
@@ -94,7 +96,6 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
         for name in owners
         if (reason := _unfit_column(name))
     ]
-    problems += _direction_problems(spec)
     folded = {name.lower(): name for name in owners}
     for field in spec.searched.space if spec.searched else ():
         if name := folded.get(field.lower()):
@@ -108,7 +109,7 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
     never = {metric.name for metrics in returned.values() for metric in metrics or () if not metric.averaged}
     named: list[tuple[DocPath, str]] = [
         *((("summary", "metrics", index), metric) for index, metric in enumerate(spec.summary.metrics)),
-        *((("summary", "better", metric), metric) for metric in spec.summary.better),
+        *analysis_metrics(spec),
         *_searched_metrics(spec),
     ]
     for where, name in named:
@@ -117,7 +118,8 @@ def metric_problems(spec: SweepSpec, returned: Mapping[str, Collection[Metric] |
         elif name in never:
             message = f"{name!r} is a p value or the end of an interval, of which no mean is taken; leave it out"
             problems.append(spec.problem(where, message))
-    return problems
+    known = {metric.name: metric for metrics in returned.values() for metric in metrics or ()}
+    return [*problems, *_direction_problems(spec, known), *analysis_problems(spec, known)]
 
 
 def _searched_metrics(spec: SweepSpec) -> list[tuple[DocPath, str]]:
@@ -129,16 +131,19 @@ def _searched_metrics(spec: SweepSpec) -> list[tuple[DocPath, str]]:
     return [*named, *(((*where, "constraints", metric), metric) for metric in search.constraints)]
 
 
-def _direction_problems(spec: SweepSpec) -> list[Problem]:
-    """Find the directions of an objective that contradict those of the summary."""
+def _direction_problems(spec: SweepSpec, metrics: Mapping[str, Metric]) -> list[Problem]:
+    """Find the directions of an objective that contradict those of the analysis, or of the stage."""
     if spec.searched is None:
         return []
     objective = spec.searched.objective
     path = ("search", str(spec.search_name), "objective", "better")
+    said = directions(spec.analysis, {name: metric.better for name, metric in metrics.items()})
     return [
-        spec.problem(path, f"is {better} for {metric!r}, but summary.better says {spec.summary.better[metric]}")
+        spec.problem(
+            path, f"is {better} for {metric!r}, but its stage or `analysis` says that {said[metric]} is better"
+        )
         for metric, better in zip(objective.metrics, objective.directions, strict=True)
-        if spec.summary.better.get(metric, better) != better
+        if said.get(metric, better) != better
     ]
 
 
@@ -153,9 +158,11 @@ def _unfit_column(name: str) -> str | None:
 def _undeclared_problems(spec: SweepSpec, entry: str, reported: int) -> list[Problem]:
     """Find what must know the metrics of an entry before it ran, which it does not declare."""
     remedy = f"whose metrics are not declared: write stages.{entry}.metrics: [NAME, …], or have it return a TypedDict"
-    places: dict[DocPath, str] = {
-        ("summary", part): "names metrics of" for part in ("metrics", "better") if getattr(spec.summary, part)
-    }
+    places: dict[DocPath, str] = {}
+    if spec.summary.metrics:
+        places["summary", "metrics"] = "names metrics of"
+    if spec.analysis is not None:
+        places["analysis",] = "names metrics of"
     if reported > 1:
         places["results",] = "reports others beside"
     return [spec.problem(place, f"{why} {entry!r}, {remedy}") for place, why in places.items()]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from orchestrator.sweep.analysis import Direction, directions
 from orchestrator.sweep.problems import Problem
 from orchestrator.texts import nearest
 
@@ -25,6 +26,12 @@ def declared_metrics(plan: Plan) -> dict[str, dict[str, Metric]]:
             if resolved:
                 metrics |= resolved.configs[0].declared() or {}
     return declared
+
+
+def metric_directions(plan: Plan) -> dict[str, Direction]:
+    """Return metric -> which of its values are better, where the sweep or the stage says so."""
+    declared = {name: metric.better for metrics in declared_metrics(plan).values() for name, metric in metrics.items()}
+    return directions(plan.spec.analysis, declared)
 
 
 def undeclared_entries(plan: Plan) -> list[str]:

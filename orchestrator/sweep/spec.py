@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 from orchestrator import types
 from orchestrator.study.function_stage import stage_name
 from orchestrator.study.table import StageTable
+from orchestrator.sweep.analysis import Analysis
 from orchestrator.sweep.document import Document
 from orchestrator.sweep.part import Part, matches
 from orchestrator.sweep.problems import DocPath, Problem
@@ -156,9 +157,6 @@ class Summary(Part):
     """Axes of its rows; default: the last two other than `seed`."""
     metrics: tuple[str, ...] = ()
     """Its columns; default: all reported metrics of which means are taken."""
-    better: dict[str, Literal["higher", "lower"]] = Field(default_factory=dict)
-    """Metric -> which of its values are better. Without it nothing is called best; the first of them is the one that
-    reports rank by."""
 
 
 class Hooks(Part):
@@ -201,6 +199,8 @@ class SweepSpec(Part):
     stages: dict[str, Entry]
     results: tuple[str, ...] = ()
     """Entries whose metrics become columns; default: those that feed no other."""
+    analysis: Analysis | None = None
+    """What it is to show; without it nothing is ranked."""
     summary: Summary = Summary()
     runtime: dict[str, EntryRuntime] = Field(default_factory=dict)
     """Entry name, or `default`, -> how its steps are run."""

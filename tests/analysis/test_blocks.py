@@ -192,14 +192,14 @@ def test_no_mean_is_taken_of_p_values_and_ends_of_intervals(tmp_path: Path) -> N
     assert not any(name.startswith(tuple(never)) for name in found.column_names)
     with pytest.raises(SweepError, match="'mcnemar_p' is a p value or the end of an interval"):
         summarise(table, session.spec, ("arm",), ("mcnemar_p",))
-    for place in ("metrics=[mcnemar_p]", "better={mcnemar_p: lower}"):
+    for place in ("summary.metrics=[mcnemar_p]", "analysis.secondary=[mcnemar_p]"):
         with pytest.raises(SweepError, match="'mcnemar_p' is a p value or the end of an interval"):
-            open_session(sweeps / "judges-quickstart.yaml", [f"summary.{place}"], outputs=str(tmp_path))
+            open_session(sweeps / "judges-quickstart.yaml", [place], outputs=str(tmp_path))
 
 
-def test_what_is_better_is_part_of_no_key(tmp_path: Path) -> None:
+def test_what_a_sweep_is_to_show_is_part_of_no_key(tmp_path: Path) -> None:
     before = opened(tmp_path).plan
-    after = opened(tmp_path, SWEEP + "summary: {better: {total: lower, value: higher}}\n").plan
+    after = opened(tmp_path, SWEEP + "analysis: {primary: {metric: total, better: lower}}\n").plan
     assert (before.digest, before.keys) == (after.digest, after.keys)
 
 

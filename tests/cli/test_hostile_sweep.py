@@ -77,7 +77,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "results": ["make", "judge"],
         "tracking": False,
-        "summary": {"better": {"gain": "higher"}, "by": ["text"]},
+        "summary": {"by": ["text"]},
+        "analysis": {
+            "primary": {"metric": "gain", "better": "higher"},
+            "claims": {LABELS[0]: {"compare": {"text": LABELS[:2]}}},
+        },
     }  # fmt: skip
     # JSON is YAML, and has a way to write each of these characters.
     (folder / "hostile.yaml").write_text(json.dumps(document))

@@ -56,7 +56,7 @@ def test_data_that_would_not_be_uploaded_and_a_package_that_is_too_large_are_nam
     toy_sweep.write_sweep(checkout, SWEEP)
     (checkout / "data" / "huge.jsonl").write_bytes(b"0" * 7_000_000)
     said = refused(checkout, "toy.yaml", *address)
-    assert re.search(r"a package of [78]\.\d MB for every node, more than 5 MB; exclude .* in \.rayignore", said)
+    assert re.search(r"a package of [789]\.\d MB for every node, more than 5 MB; exclude .* in \.rayignore", said)
     assert "largest: data/huge.jsonl (7.0 MB), data/ (7.0 MB)" in said
 
 

@@ -39,7 +39,8 @@ stages:
   double: {stage: toy_double, when: $kind.twice, otherwise: source, inputs: {number: source}}
   total: {stage: toy_total, inputs: {numbers: double}, config: [{add: $data.n}, $kind.config]}
 results: [total]
-summary: {by: [x], metrics: [total], better: {total: higher}}
+summary: {by: [x], metrics: [total]}
+analysis: {primary: {metric: total, better: higher}, claims: {more: {compare: {x: [1, 2]}, within: {y: [10]}}}}
 runtime:
   default: {cpus: 1, timeout: 2h, memory: 1GiB, memory_limit: 2GiB, device: cpu, attempts: 2}
   total: {rules: [{at: {x: [1, 2]}, gpus: 1, silent: 30m, silent_ends: true}]}

@@ -195,7 +195,7 @@ def changed(table: pa.Table, **columns: Any) -> pa.Table:
 
 
 def test_without_a_declared_direction_nothing_is_ranked_and_the_order_is_that_of_the_sweep_file(tmp_path: Path) -> None:
-    session = opened(tmp_path, [*FEW, "summary.better={}"])
+    session = opened(tmp_path, [*FEW, "analysis=null"])
     found = chapters(session, made_up(session))
     text = " ".join(found["verdict"].text)
     assert "Nothing is ranked: the sweep file does not declare" in text
@@ -207,7 +207,7 @@ def test_without_a_declared_direction_nothing_is_ranked_and_the_order_is_that_of
 
 
 def test_a_metric_that_is_better_when_lower_has_the_lowest_as_its_best(tmp_path: Path) -> None:
-    session = opened(tmp_path, [*FEW, "summary.better={pairwise_accuracy: lower}"])
+    session = opened(tmp_path, [*FEW, "analysis={primary: {metric: pairwise_accuracy_cross, better: lower}}"])
     found = chapters(session, made_up(session))
     ranking = found["verdict"].text[1]
     assert re.search(
@@ -257,7 +257,7 @@ def test_an_arm_of_which_nothing_has_come_out_is_not_ranked_and_wins_nothing(tmp
 
 
 def test_numbers_that_are_equal_have_no_winner(tmp_path: Path) -> None:
-    session = opened(tmp_path, [*FEW, "summary.better={flip_rate: lower}"])
+    session = opened(tmp_path, [*FEW, "analysis={primary: {metric: flip_rate, better: lower}}"])
     found = chapters(session, made_up(session))
     level = "reward_model bt_mlp and clf_mlp and clf_lgb are level, with the best mean over everything else: 0.25."
     assert found["verdict"].text[1].endswith(level)

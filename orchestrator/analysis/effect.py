@@ -1,0 +1,229 @@
+"""Effects: contrasts of a sweep's results, with what may be said of them.
+
+Every mean difference, rank, slope and claim that is printed of a sweep comes from `Sample.effect`, so that no two of
+them can contradict each other. Two statements stand side by side: for new draws of the axes that are random, the seed
+above all, on the test prompts at hand; and for new prompts as well, where the sweep declares its tables of single
+prompts and the metric is a mean over them (`analysis.crossed`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.analysis.available import Available, available
+from orchestrator.analysis.bootstrap import product_bootstrap
+from orchestrator.analysis.contrast import Arranged, Weights, arrange
+from orchestrator.analysis.crossed import Interval, crossed
+from orchestrator.analysis.estimates import Reals
+from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
+from orchestrator.sweep.analysis import Analysis
+
+#: The mean over single prompts is the metric of the cell, up to rounding.
+_SAME = 1e-6
+#: Below this p it is said that missing cells depend on what is compared.
+_DEPENDS = 0.01
+
+
+class Singles(Protocol):
+    """Values of single prompts."""
+
+    def read(self, metric: str, rows: NDArray[np.int64]) -> tuple[Reals | None, str]:
+        """Return the values (rows, prompts) of some rows of the table, NaN where there is none; or None, and why."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast of a metric. Numbers that cannot be computed are None, and a note says why."""
+
+    estimate: float | None = None
+    fixed: Interval | None = None
+    """For new draws of the random axes, on the test prompts at hand."""
+    new: Interval | None = None
+    """For new prompts, too; None where there are no values of single prompts."""
+    bootstrap: tuple[float, float] | None = None
+    """Ends of the product bootstrap's interval, for what `new` is for."""
+    seeds: int = 0
+    """Draws of the random axes that were used."""
+    prompts: int = 0
+    """Prompts that were used; 0 where there are no values of single ones."""
+    combinations: int = 0
+    """Combinations of the averaged axes that were used."""
+    cells: int = 0
+    missing: int = 0
+    """Of so many cells of the contrast so many have no number."""
+    depends: float | None = None
+    """p of "which cells are missing has nothing to do with what is contrasted"; None where none is missing."""
+    squares: Mapping[tuple[str, ...], float] | None = None
+    """Set of random factors -> its variance component."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def interval(self) -> Interval | None:
+        """The widest statement that can be made: for new prompts where there is one."""
+        return self.new or self.fixed
+
+
+class Sample:
+    """The results of a sweep as a sample: what is random in them, and what of single prompts is known."""
+
+    def __init__(
+        self,
+        table: pa.Table,
+        analysis: Analysis | None = None,
+        metrics: Sequence[str] = (),
+        confidence: float = 0.95,
+        singles: Singles | None = None,
+    ) -> None:
+        """Arrange a table.
+
+        Args:
+            table: results, or those rows that are compared.
+            analysis: says what is random; None: the axis `seed`.
+            metrics: that will be asked for; none for all.
+            confidence: of intervals.
+            singles: values of single prompts, where the sweep declares them.
+        """
+        self.grid: MetricGrid = read_metric_grid(table, metrics)
+        self.confidence = confidence
+        self.axes = analysis.random_axes() if analysis else {"seed": "seed"}
+        self._prompt = analysis.prompt_tables()[0] if analysis else None
+        self._singles = singles
+
+    @property
+    def random(self) -> tuple[str, ...]:
+        """The axes whose values are the sample, as far as there are such axes."""
+        return tuple(axis for axis in self.axes.values() if axis in self.grid.axes)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name, axis in self.axes.items() if axis in self.grid.axes) or ("draw",)
+
+    @property
+    def fixed(self) -> str:
+        """Say what `Effect.fixed` is for."""
+        draws = " and ".join(f"new {name}s" for name in self._names)
+        return f"{draws}, these {self._prompt}s" if self._prompt else draws
+
+    @property
+    def new(self) -> str | None:
+        """Say what `Effect.new` is for; None where no values of single prompts are declared."""
+        return " and ".join(f"new {name}s" for name in (*self._names, self._prompt)) if self._prompt else None
+
+    def effect(self, metric: str, weights: Weights) -> Effect:
+        """Compute a contrast, from all pairs of cells that are there.
+
+        Raises:
+            StoreError: tables of single prompts cannot be read.
+        """
+        arranged = arrange(self.grid, metric, weights, self.random)
+        there = np.isfinite(arranged.values)
+        found = available(arranged.values, there, arranged.rows >= 0)
+        counted = Effect(cells=found.cells, missing=found.missing, depends=found.p, notes=tuple(_gaps(found, arranged)))
+        if not found.values.size:
+            return replace(counted, notes=(*counted.notes, "no two cells that differ in nothing else have results"))
+        scale = float(np.abs(found.values).max())
+        effects = _contracted(found.values, arranged.weights)
+        prompts, why = self._of_prompts(metric, arranged, there, found)
+        if prompts is not None:
+            effects = prompts.mean(axis=1)
+        notes = [*counted.notes, *([why] if why else [])]
+        counted = replace(
+            counted,
+            estimate=float(effects.mean()),
+            seeds=len(effects),
+            prompts=0 if prompts is None else prompts.shape[1],
+            combinations=found.values.shape[1],
+            notes=tuple(notes),
+        )
+        units = _crossing(arranged, found)
+        if units is None:
+            return replace(counted, notes=(*notes, "cells are missing, so that not all random axes are crossed"))
+        if min(units) < 2:
+            lone = self._names[units.index(min(units))]
+            return replace(counted, notes=(*notes, f"one {lone} only: there is no interval and no p value"))
+        fixed = crossed(effects.reshape(units), self._names, self.confidence, scale)
+        counted = replace(counted, fixed=fixed.all, squares=fixed.components, estimate=fixed.all.mean)
+        if fixed.all.p is None and (prompts is None or not np.ptp(prompts, axis=0).any()):
+            said = f"the same for every {' and '.join(self._names)}: there is no interval and no p value"
+            return replace(counted, fixed=None, notes=(*notes, said))
+        if prompts is None or prompts.shape[1] < 2:
+            return counted
+        singles = prompts.reshape(*units, -1)
+        new = crossed(singles, (*self._names, str(self._prompt)), self.confidence, scale)
+        return replace(
+            counted, new=new.all, bootstrap=product_bootstrap(singles, self.confidence), squares=new.components
+        )
+
+    def _of_prompts(
+        self, metric: str, arranged: Arranged, there: NDArray[np.bool_], found: Available
+    ) -> tuple[Reals | None, str]:
+        """Return the contrast (draws, prompts) of single prompts; or None, and why there is none."""
+        if self._singles is None:
+            return None, ""
+        used = np.ix_(found.seeds, found.combinations)
+        rows, there = arranged.rows[used], there[used]
+        values, why = self._singles.read(metric, rows[there])
+        if values is None:
+            return None, why
+        known = np.isfinite(values)
+        sums, counts = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
+        measured = arranged.values[used][there]
+        if not (counts > 0).all() or not np.allclose(sums / counts, measured, rtol=_SAME, atol=_SAME):
+            return None, f"{metric} is not the mean over its column of the table of single {self._prompt}s"
+        kept: NDArray[np.bool_] = np.logical_and.reduce(known, axis=0)
+        note = ""
+        if not kept.all():
+            lost = f"{int((~kept).sum()):,} of {len(kept):,} {self._prompt}s"
+            note = f"{lost} have no {metric} in some cell and are left out"
+            if kept.sum() < 2:
+                return None, note
+            values = values[:, kept]
+        if there.all():
+            draws, share = rows.shape[0], np.tile(arranged.weights, rows.shape[1]) / rows.shape[1]
+            return np.stack([share @ each for each in values.reshape(draws, -1, values.shape[1])]), note
+        whole = np.full((*rows.shape, values.shape[1]), np.nan)
+        whole[there] = values
+        return _contracted(available(whole, there).values, arranged.weights), note
+
+
+def _contracted(values: Reals, weights: Reals) -> Reals:
+    """Contract (draws, combinations, arms, …) to the contrast (draws, …); the combinations count the same."""
+    effects: Reals = np.tensordot(values.mean(axis=1), weights, axes=([1], [0]))
+    return effects
+
+
+def _crossing(arranged: Arranged, found: Available) -> tuple[int, ...] | None:
+    """Return how many values of each random axis are used; None where these are not all crossed."""
+    if found.seeds.all():
+        return arranged.units
+    used = found.seeds.reshape(arranged.units)
+    sizes = [
+        np.flatnonzero(used.any(axis=tuple(other for other in range(used.ndim) if other != axis)))
+        for axis in range(used.ndim)
+    ]
+    return tuple(map(len, sizes)) if math.prod(map(len, sizes)) == used.sum() else None
+
+
+def _gaps(found: Available, arranged: Arranged) -> list[str]:
+    """Say how many cells are missing, whether that depends on the arm, and what could not be used."""
+    said = []
+    if found.missing:
+        depends = ""
+        if found.p is not None and found.p < _DEPENDS:
+            shares = ", ".join(f"{count:,}" for count in found.missing_by_arm)
+            depends = f", and more of some arms than of others ({shares}): what is missing is not missing by chance"
+        said.append(f"{found.missing:,} of {found.cells:,} cells have no number{depends}")
+    left = []
+    if not found.combinations.all():
+        axes = " × ".join(arranged.averaged)
+        left.append(f"{int((~found.combinations).sum()):,} of {len(found.combinations):,} combinations of {axes}")
+    if not found.seeds.all():
+        left.append(f"{int((~found.seeds).sum())} of {len(found.seeds)} draws of what is random")
+    return [*said, *([f"without {' and '.join(left)}, which have no pairs"] if left else [])]

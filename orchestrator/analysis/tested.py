@@ -1,0 +1,171 @@
+"""The tests of all claims of a sweep, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.analysis.claims import Finding, find, verdict_of
+from orchestrator.analysis.crossed import Interval
+from orchestrator.analysis.declared import declare, notes
+from orchestrator.analysis.effect import Sample
+from orchestrator.analysis.looks import look
+from orchestrator.analysis.metric_grid import missing_cells
+from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed
+from orchestrator.results.metrics import metric_directions
+from orchestrator.session import Session
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The findings on all claims of a sweep, in the order of the file."""
+
+    findings: Sequence[Finding]
+    notes: Sequence[str]
+    """What is to be known beside them, in sentences without full stop."""
+    confidence: float
+    fixed: str
+    """What statements on these prompts are for."""
+    new: str | None
+    """What statements for new prompts are for; None where no values of single prompts are declared."""
+
+    @property
+    def claims(self) -> Iterator[tuple[str, str, list[Finding]]]:
+        """Yield the claims: name, verdict, findings."""
+        for name, group in groupby(self.findings, key=lambda each: each.claim):
+            findings = list(group)
+            yield name, verdict_of(findings), findings
+
+    def record(self) -> dict[str, Any]:
+        """Return everything, for machines."""
+        return {
+            "confidence": self.confidence,
+            "family": sum(each.p is not None for each in self.findings),
+            "claims": [
+                {
+                    "claim": name,
+                    "verdict": verdict,
+                    "statement": findings[0].statement,
+                    "metric": findings[0].metric,
+                    "findings": [_numbers(each) for each in findings],
+                }
+                for name, verdict, findings in self.claims
+            ],
+            "notes": list(self.notes),
+        }
+
+    def table(self, people: bool) -> pa.Table:
+        """Return one row per finding; as text where it is for people."""
+        rows = [{"claim": each.claim, **(self.line(each) if people else _flat(each))} for each in self.findings]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+    def line(self, each: Finding) -> dict[str, str]:
+        """Return a finding for people: column -> text, but for its claim."""
+        found, fixed, new = each.found, None, None
+        if found:
+            fixed, new = found.fixed, found.new
+        interval = new or fixed
+        return {
+            "at": ", ".join(f"{axis}={label}" for axis, label in each.at.items()),
+            "effect": each.effect,
+            "mean": format_signed(found.estimate if found else None),
+            **({self.new: _ends(new)} if self.new else {}),
+            self.fixed: _ends(fixed),
+            "Holm p": format_p_value(each.holm_p) if interval else "",
+            "power": format_percent(each.power),
+            "verdict": each.verdict,
+        }
+
+
+def _ends(interval: Interval | None) -> str:
+    return format_interval(interval.low, interval.high) if interval else ""
+
+
+def _numbers(each: Finding) -> dict[str, Any]:
+    found = each.found
+    intervals = {"these_prompts": found.fixed if found else None, "new_prompts": found.new if found else None}
+    return {
+        "at": dict(each.at),
+        "verdict": each.verdict,
+        "effect": each.effect,
+        "estimate": found.estimate if found else None,
+        **{
+            name: None
+            if interval is None
+            else {part: getattr(interval, part) for part in ("mean", "error", "df", "low", "high", "p")}
+            for name, interval in intervals.items()
+        },
+        "bootstrap": list(found.bootstrap) if found and found.bootstrap else None,
+        "p": each.p,
+        "holm_p": each.holm_p,
+        "holm_p_opposite": each.holm_p_opposite,
+        "power": each.power,
+        **{
+            name: getattr(found, name) if found else 0
+            for name in ("seeds", "prompts", "combinations", "cells", "missing")
+        },
+        "notes": list(found.notes) if found else [],
+        "reason": each.reason,
+    }
+
+
+def _flat(each: Finding) -> dict[str, Any]:
+    """Return a finding as one row of numbers."""
+    flat: dict[str, Any] = {}
+    for name, value in _numbers(each).items():
+        if name == "at":
+            flat["at"] = ", ".join(f"{axis}={label}" for axis, label in each.at.items())
+        elif name == "bootstrap":
+            flat["bootstrap_low"], flat["bootstrap_high"] = value or (None, None)
+        elif name in ("these_prompts", "new_prompts"):
+            for part in ("error", "df", "low", "high"):
+                flat[f"{name}_{part}"] = value[part] if value else None
+        elif name == "notes":
+            flat[name] = "; ".join(value)
+        else:
+            flat[name] = value
+    return {"metric": each.metric, "statement": each.statement} | flat
+
+
+def examine(
+    session: Session, confidence: float = 0.95, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Tested:
+    """Test the claims that a sweep declares on its results; what was tested with how many seeds is written down.
+
+    Args:
+        session: a sweep with an `analysis`.
+        confidence: of the intervals; verdicts are at half of what is left.
+        progress: called with how many tables of single prompts are read, and of how many.
+
+    Raises:
+        StoreError: results cannot be read.
+        SweepError: in a search no study is finished.
+    """
+    analysis = session.spec.analysis
+    assert analysis is not None, "the caller looked"
+    results = session.results()
+    table, about = results.comparable(session.table(results), session.cells)
+    declare(session, int(sum(status == "succeeded" for status in table["status"].to_pylist())))
+    metrics = dict.fromkeys(claim.metric or analysis.primary.metric for claim in analysis.claims.values())
+    known = [name for name in metrics if name in table.column_names]
+    sample = Sample(table, analysis, known, confidence)
+    findings = find(sample, analysis, metric_directions(session.plan))
+    seeds = max((each.found.seeds for each in findings if each.found), default=0)
+    looked = look(session, seeds) if seeds > 1 else None
+    said = [*about, *missing_cells(table), *notes(session), *([looked] if looked else []), *_common(findings)]
+    return Tested(findings, said, confidence, sample.fixed, sample.new)
+
+
+def _common(findings: Sequence[Finding]) -> list[str]:
+    """Return the notes of findings, each once, with the claims that it is about if these are not all."""
+    claims: dict[str, dict[str, None]] = {}
+    for each in findings:
+        for note in each.found.notes if each.found else ():
+            claims.setdefault(note, {})[each.claim] = None
+    every = {each.claim for each in findings}
+    return [note if every <= of.keys() else f"{', '.join(of)}: {note}" for note, of in claims.items()]
