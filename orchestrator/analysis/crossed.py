@@ -3,7 +3,7 @@
 A contrast has one value for every combination of seed and prompt. Over the seeds alone its mean says something of new
 seeds *on these prompts*; of new seeds and new prompts it says less, and no number of seeds makes up for few prompts.
 With d_sp = mean + a_s + b_p + e_sp, the mean squares A of the seeds, B of the prompts, E of the rest, and A and B
-raised to at least E, the variance of the mean is (A + B - E) / (S P), with the degrees of freedom of Satterthwaite (1946)
+raised to at least E, the variance of the mean is (A + B - E) / (S P), with Satterthwaite's degrees of freedom (1946)
 
     (A + B - E)^2 / (A^2 / (S - 1) + B^2 / (P - 1) + E^2 / ((S - 1) (P - 1))).
 

@@ -1,0 +1,65 @@
+"""The product-weight bootstrap of a mean whose factors are crossed random samples (Owen & Eckles 2012).
+
+Every seed and every prompt gets a random weight, a value the product of its weights, and a draw is the weighted mean:
+resampling whole seeds and whole prompts, in other words, and it needs no model of the values. The weights are
+exponential with mean 1, not Poisson: of those all can be 0, in 6.7 % of the draws of three seeds by four prompts. No
+bootstrap of a crossed array is exact (McCullagh 2000): the interaction counts about three times, and the part of few
+seeds falls short, by (S - 1) / (S + 1) with these weights. It is shown beside the interval of `analysis.crossed`, which
+covers better at few seeds (`tests/calibration/results.md`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from orchestrator.analysis.estimates import ROUNDING, Reals
+
+#: Ends of 95 % intervals are good to a twentieth of the interval's width or better.
+DRAWS = 2_000
+#: So many weights of one factor are drawn at a time.
+_AT_ONCE = 2**20
+
+
+def product_bootstrap(values: Reals, confidence: float = 0.95, draws: int = DRAWS) -> tuple[float, float]:
+    """Compute the percentile interval of the mean of `values`, every axis of which is a random factor.
+
+    The same input gives the same ends: the weights are drawn from a fixed seed.
+
+    Args:
+        values: one for each combination, such as (seeds, prompts).
+        confidence: of the interval.
+        draws: how many.
+
+    Returns:
+        the lower and the upper end; both the mean where there is no spread.
+
+    Raises:
+        ValueError: a factor has one value only, or a value is missing.
+    """
+    if min(values.shape, default=0) < 2:
+        raise ValueError(f"a bootstrap needs two or more values of every factor, not {values.shape}")
+    centre = float(values.mean())
+    if not np.isfinite(centre):
+        raise ValueError("a bootstrap needs a finite value at every combination")
+    if np.ptp(values) <= ROUNDING * float(np.abs(values).max()):
+        return centre, centre
+    random = np.random.default_rng(0)
+    # The longest factor is averaged over first, so that no array is larger than its weights.
+    ordered = np.transpose(values, np.argsort([-size for size in values.shape], kind="stable")) - centre
+    batch = max(1, _AT_ONCE // max(values.shape))
+    means = np.concatenate([_weighted(ordered, min(batch, draws - done), random) for done in range(0, draws, batch)])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return centre + low, centre + high
+
+
+def _weighted(values: Reals, draws: int, random: np.random.Generator) -> Reals:
+    """Draw weighted means (draws,)."""
+    rest: Reals = values[np.newaxis]
+    for size in values.shape:
+        weights = random.standard_exponential((draws, size))
+        weights /= weights.sum(axis=1, keepdims=True)
+        # Not by BLAS, whose sums may depend on the number of its threads.
+        rest = (
+            np.einsum("ds,es...->d...", weights, rest) if len(rest) == 1 else np.einsum("ds,ds...->d...", weights, rest)
+        )
+    return rest
