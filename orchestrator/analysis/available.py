@@ -35,7 +35,7 @@ import numpy as np
 from orchestrator.analysis.estimates import Reals
 from orchestrator.plan.grid import Mask
 
-#: Relatively smaller eigenvalues are those of rounding: a single pair that ties two halves of a sweep has 1e-4.
+#: Relatively smaller eigenvalues are those of rounding: a single pair that ties two halves of 100 x 2,000 has 4e-5.
 _SINGULAR = 1e-9
 #: So many numbers are worked on at a time.
 _AT_ONCE = 2**21
@@ -121,12 +121,21 @@ def _estimable(there: Mask) -> tuple[Mask, Mask]:
             return np.zeros_like(used[0]), np.zeros_like(used[1])
         fine = [_ties_arms(part.swapaxes(0, 1)), _ties_arms(part)]
         if all(each.all() for each in fine):
-            shorter = int(part.shape[0] > part.shape[1])
-            fine[shorter] = _largest_part(part.swapaxes(0, shorter))
-        if all(each.all() for each in fine):
-            return used[0], used[1]
+            break
         for mask, each in zip(used, fine, strict=True):
             mask[np.flatnonzero(mask)[~each]] = False
+    shorter = int(part.shape[0] > part.shape[1])
+    parts = _parts(part.swapaxes(0, shorter))
+    if len(parts) > 1:
+        choices = []
+        for each in parts:
+            within = [mask.copy() for mask in used]
+            within[shorter][np.flatnonzero(used[shorter])[~each]] = False
+            for mask, kept in zip(within, _estimable(tied[np.ix_(*within)]), strict=True):
+                mask[np.flatnonzero(mask)[~kept]] = False
+            choices.append(within)
+        used = max(choices, key=lambda within: int(tied[np.ix_(*within)].sum()))
+    return used[0], used[1]
 
 
 def _ties_arms(there: Mask) -> Mask:
@@ -136,20 +145,18 @@ def _ties_arms(there: Mask) -> Mask:
     return tied
 
 
-def _largest_part(there: Mask) -> Mask:
-    """Return the seeds of the most cells, among those whose contrasts between arms are known relative to each other."""
+def _parts(there: Mask) -> list[Mask]:
+    """Split the seeds into parts within which contrasts between arms are known relative to each other."""
     seeds, _, arms = there.shape
     system = _System(there)
-    free = system.vectors[:, ~system.positive]
+    free = system.vectors[:, ~system.positive].reshape(seeds, arms, -1)
     # What may be added to a_sk without a change of what is fitted; that is all the same for seeds of one part.
-    free = free.reshape(seeds, arms, -1) - free.reshape(seeds, arms, -1).mean(axis=1, keepdims=True)
-    cells, best = there.sum(axis=(1, 2)), np.zeros(seeds, np.bool_)
-    left = np.ones(seeds, np.bool_)
+    free = free - free.mean(axis=1, keepdims=True)
+    parts, left = [], np.ones(seeds, np.bool_)
     while left.any():
-        part = left & (np.abs(free - free[left.argmax()]).max(axis=(1, 2), initial=0.0) < 1e-6)
-        left &= ~part
-        best = part if cells[part].sum() > cells[best].sum() else best
-    return best
+        parts.append(left & (np.abs(free - free[left.argmax()]).max(axis=(1, 2), initial=0.0) < 1e-6))
+        left &= ~parts[-1]
+    return parts
 
 
 def _within_pairs(there: Mask) -> Reals:

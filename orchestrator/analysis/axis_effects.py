@@ -15,6 +15,7 @@ import pyarrow as pa
 from orchestrator.analysis.blocks import balanced
 from orchestrator.analysis.estimates import ROUNDING, SAME, Reals, adjusted
 from orchestrator.analysis.metric_grid import SEED, MetricGrid, read_metric_grid
+from orchestrator.analysis.shares import repeated_measures_f
 from orchestrator.results.metrics import averaged_metrics, metric_problems
 from orchestrator.sweep.problems import SweepError
 from orchestrator.types import Scalar
@@ -36,7 +37,7 @@ class AxisEffect:
     share: float | None = None
     """Of the variation between all cells (eta squared): sum of squares of the axis over the total."""
     f: float | None = None
-    """F of the repeated-measures analysis of variance (statsmodels' AnovaRM): seeds are the subjects."""
+    """F of the repeated-measures analysis of variance: seeds are the subjects."""
     p: float | None = None
     """Of "the axis makes no difference", with the lower-bound correction of Geisser and Greenhouse (1958); None also
     where it makes the same in every seed: there is no spread."""
@@ -117,11 +118,7 @@ def _repeated_measures(by_seed: Reals) -> tuple[float, float]:
     Differences between some values may scatter more over the seeds than others (no sphericity), so p is taken at 1 and
     seeds - 1 degrees of freedom, the lower bound: never too small, and that of the paired t test for two values.
     """
-    import pandas as pd
-    from scipy.stats import f as f_distribution  # type: ignore[import-untyped]
-    from statsmodels.stats.anova import AnovaRM  # type: ignore[import-untyped]
+    from scipy.special import fdtrc  # type: ignore[import-untyped]
 
-    seed, level = (each.ravel() for each in np.indices(by_seed.shape))
-    frame = pd.DataFrame({"value": by_seed.ravel(), "seed": seed, "level": level})
-    f = float(AnovaRM(frame, "value", "seed", within=["level"]).fit().anova_table["F Value"].iloc[0])
-    return f, float(f_distribution.sf(f, 1, len(by_seed) - 1))
+    f = repeated_measures_f(by_seed)
+    return f, float(fdtrc(1, len(by_seed) - 1, f))
