@@ -27,6 +27,11 @@ class Metric:
     """Which of its values are better; None where neither is, or it depends."""
     averaged: bool = True
     """False for a p value and the end of an interval: means of them over cells mean nothing, so none are taken."""
+    better: Literal["higher", "lower"] | None = None
+    """Which of its values are better; None where neither is, or where it depends on the question."""
+    column: str = ""
+    """Column of the stage's table of single prompts (or rows of a test set) over whose rows, nulls left out, the metric
+    is the mean; empty where it is no such mean."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,18 @@ JUDGED_ROWS = Table(
     "rows.parquet",
     _schema(subset=pa.string(), prompt=pa.string(), chosen=pa.string(), rejected=pa.string(), credit=pa.float64()),
 )
+#: The prompts of a `policy_comparison`: means over the responses to a prompt, named as the metrics that are their mean.
+COMPARED_PROMPTS = Table(
+    "prompts.parquet",
+    _schema(
+        prompt=pa.string(),
+        golden_reward=pa.float64(),
+        start_golden_reward=pa.float64(),
+        win_rate=pa.float64(),
+        mean_length=pa.float64(),
+        start_mean_length=pa.float64(),
+    ),
+)
 #: Sorted by prompt_id then response_id, the same number of responses for every prompt.
 RESPONSES = Table(
     "responses.parquet",

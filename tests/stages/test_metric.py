@@ -44,6 +44,40 @@ def test_a_mean_over_nothing_is_left_out() -> None:
     assert over_shards(REWARDS, [nothing, nothing]) == {"scored_responses": 0.0}
 
 
+def test_losses_and_failures_are_better_lower_accuracies_higher_and_counts_neither() -> None:
+    samples: dict[str, dict[str, object]] = {
+        "evaluate": {},
+        "fit_mlp": {"loss": "bt", "seed": 0},
+        "golden": {"train": {}},
+        "judge_evaluate": {"sets": {"a": "pairs", "b": "rewardbench"}, "both_orders": True, "prefix": "x_"},
+        "judge_parse": {},
+        "judge_compare": {},
+        "policy_compare": {},
+        "perturb": {},
+    }
+    found = {
+        name: metric.better
+        for stage, sample in samples.items()
+        for name, metric in (STAGES[stage].config.model_validate(sample).declared() or {}).items()
+    }
+    by_direction = {each: {name for name, better in found.items() if better == each} for each in ("higher", "lower")}
+    assert by_direction["lower"] == {
+        "train_loss", "validation_loss", "golden_loss", "x_parse_failure_rate", "unparsed_rate",
+    }  # fmt: skip
+    assert by_direction["higher"] >= {
+        "best_of_2", "improvement", "spearman", "quantile", "pairwise_accuracy", "pairwise_accuracy_cross",
+        "golden_accuracy", "x_accuracy", "x_a_accuracy", "x_b_overall", "x_both_order_accuracy", "x_consistency",
+        "golden_reward", "win_rate", "length_controlled_win_rate",
+    }  # fmt: skip
+    neither = {name for name, better in found.items() if better is None}
+    assert neither == {
+        "mean_golden_reward", "epochs", "steps", "x_first_position_share", "x_length_agreement", "verdicts",
+        "unread_judgments", "first_position_rate", "accuracy_difference", "difference_low", "difference_high",
+        "mcnemar_p", "start_golden_reward", "mean_length", "start_mean_length", "kept_preferences", "flip_rate",
+        "bias_removed_rows",
+    }  # fmt: skip
+
+
 def test_each_metric_of_a_stage_that_can_be_cut_into_shards_declares_what_it_is_over_them() -> None:
     cut = {name for name, stage in STAGES.items() if "shards" in stage.config.model_fields and "toy" not in name}
     made = {STAGES[name].output for name in cut}

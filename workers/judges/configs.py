@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -89,7 +90,7 @@ class JudgeParseConfig(Config):
     """Whether a rationale was requested; only strict parsing reads it."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("verdicts", "unparsed_rate", "unread_judgments", "first_position_rate")
+        return ("verdicts", Metric("unparsed_rate", better="lower"), "unread_judgments", "first_position_rate")
 
 
 class JudgePairsConfig(Config):
@@ -207,15 +208,20 @@ class JudgeEvaluateConfig(Config):
     """Put before the metrics' names where several evaluations are columns of one table: `reversed_`."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        names: list[str] = ["accuracy"]
+        metrics = [Metric("accuracy", better="higher", column="credit")]
         for name, how in self.sets.items():
             if isinstance(how, RewardBench):
-                names += [f"{name}_{section}" for section in (*how.rewardbench, "overall")]
+                scores = (f"{name}_{section}" for section in (*how.rewardbench, "overall"))
+                metrics += (Metric(score, better="higher") for score in scores)
             else:
-                names.append(f"{name}_accuracy")
-        names += ["first_position_share", "parse_failure_rate", "length_agreement"]
-        names += ["both_order_accuracy", "consistency"] if self.both_orders else []
-        return tuple(f"{self.prefix}{name}" for name in names)
+                # Of several sets, it is the mean over a part of the rows.
+                column = "credit" if len(self.sets) == 1 else ""
+                metrics.append(Metric(f"{name}_accuracy", better="higher", column=column))
+        metrics += (Metric("first_position_share"), Metric("parse_failure_rate", better="lower"))
+        metrics.append(Metric("length_agreement"))
+        if self.both_orders:
+            metrics += (Metric(name, better="higher") for name in ("both_order_accuracy", "consistency"))
+        return tuple(replace(each, name=f"{self.prefix}{each.name}") for each in metrics)
 
 
 class JudgeCompareConfig(Config):
@@ -264,12 +270,12 @@ class PolicyCompareConfig(Config):
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return (
-            "golden_reward",
-            "start_golden_reward",
-            "win_rate",
-            "length_controlled_win_rate",
-            "mean_length",
-            "start_mean_length",
+            Metric("golden_reward", better="higher", column="golden_reward"),
+            Metric("start_golden_reward", column="start_golden_reward"),
+            Metric("win_rate", better="higher", column="win_rate"),
+            Metric("length_controlled_win_rate", better="higher"),
+            Metric("mean_length", column="mean_length"),
+            Metric("start_mean_length", column="start_mean_length"),
         )
 
 

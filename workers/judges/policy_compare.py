@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from workers.data.responses import Responses, read_responses
 from workers.judges.configs import PolicyCompareConfig
 from workers.reward_models.embeddings import read_scores
+from workers.tables import COMPARED_PROMPTS
 
 COMPARISON_FILE = "comparison.json"
 #: Inverse strength of the ridge, scikit-learn's C; AlpacaEval's where it does not search for one.
@@ -36,7 +37,8 @@ def policy_compare(
 
     Args:
         config: where a response ends.
-        out: receives `comparison.json`: the metrics, counts, and coefficients of the length-controlled win rate.
+        out: receives `comparison.json`: the metrics, counts, and coefficients of the length-controlled win rate; and
+            `prompts.parquet` (`tables.COMPARED_PROMPTS`).
         responses: shards of the policy's responses.
         scores: shards of their golden rewards.
         start_responses: shards of the start's responses.
@@ -57,15 +59,18 @@ def policy_compare(
         np.array([len(text) for text in each.response], np.float64) for each in (texts, start_texts)
     )
     wins = np.sign(rewards - start_rewards) / 2 + 0.5
-    controlled, coefficients = length_controlled_win_rate(wins, lengths - start_lengths)
-    metrics = {
-        "golden_reward": float(rewards.mean()),
-        "start_golden_reward": float(start_rewards.mean()),
-        "win_rate": float(wins.mean()),
-        "length_controlled_win_rate": controlled,
-        "mean_length": float(lengths.mean()),
-        "start_mean_length": float(start_lengths.mean()),
+    of_responses = {
+        "golden_reward": rewards,
+        "start_golden_reward": start_rewards,
+        "win_rate": wins,
+        "mean_length": lengths,
+        "start_mean_length": start_lengths,
     }
+    of_prompts = {name: each.reshape(texts.prompts, -1).mean(axis=1) for name, each in of_responses.items()}
+    COMPARED_PROMPTS.write({"prompt": texts.prompt[:: texts.responses], **of_prompts}, out)
+    controlled, coefficients = length_controlled_win_rate(wins, lengths - start_lengths)
+    metrics = {name: float(each.mean()) for name, each in of_responses.items()}
+    metrics["length_controlled_win_rate"] = controlled
     counts = {"pairs": len(wins), "wins": int((wins == 1).sum()), "ties": int((wins == 0.5).sum())}
     found = metrics | counts | coefficients
     (out / COMPARISON_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

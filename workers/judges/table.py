@@ -86,7 +86,7 @@ STAGES: Mapping[str, Stage] = {
     ),
     "policy_compare": Stage(
         "workers.judges.policy_compare:policy_compare",
-        1,
+        2,
         configs.PolicyCompareConfig,
         "policy_comparison",
         {

@@ -99,7 +99,7 @@ class SftConfig(Config):
 
     def metrics(self) -> tuple[str | Metric, ...]:
         left_out = (Metric("long_rows", shards="sum"),) if self.long_rows == "leave_out" else ()
-        return ("sft_loss", "sft_steps", *left_out)
+        return (Metric("sft_loss", better="lower"), "sft_steps", *left_out)
 
     @model_serializer(mode="wrap")
     def _cutting_goes_without_saying_in_identity(
@@ -148,7 +148,7 @@ class DpoConfig(Config):
         return self
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("dpo_loss", "dpo_steps", "dpo_rows", "long_rows")
+        return (Metric("dpo_loss", better="lower"), "dpo_steps", "dpo_rows", "long_rows")
 
 
 class GenerateConfig(Config):

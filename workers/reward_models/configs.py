@@ -188,7 +188,8 @@ class FitMlpConfig(Config):
     seed: Seed
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("epochs", "steps", "train_loss", "validation_loss")
+        losses = (Metric(name, better="lower") for name in ("train_loss", "validation_loss"))
+        return ("epochs", "steps", *losses)
 
 
 class FitLightgbmConfig(Config):
@@ -202,7 +203,7 @@ class FitLightgbmConfig(Config):
     seed: Seed
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("train_loss",)
+        return (Metric("train_loss", better="lower"),)
 
 
 class FitLinearConfig(Config):
@@ -218,7 +219,7 @@ class FitLinearConfig(Config):
     both."""
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("train_loss",)
+        return (Metric("train_loss", better="lower"),)
 
 
 class EvaluateConfig(Config):
@@ -245,11 +246,12 @@ class EvaluateConfig(Config):
 
     def metrics(self) -> tuple[str | Metric, ...]:
         return (
-            *(f"best_of_{n}" for n in self.best_of),
-            "mean_golden_reward",
-            "improvement",
-            Metric("spearman", nullable=True),
-            "quantile",
-            "pairwise_accuracy",
-            "pairwise_accuracy_cross",
+            *(Metric(f"best_of_{n}", better="higher") for n in self.best_of),
+            # Of all responses, whatever the reward model: a property of the policy.
+            Metric("mean_golden_reward", column="mean_golden_reward"),
+            Metric("improvement", better="higher", column="improvement"),
+            Metric("spearman", nullable=True, better="higher", column="spearman"),
+            Metric("quantile", better="higher", column="quantile"),
+            Metric("pairwise_accuracy", better="higher"),
+            Metric("pairwise_accuracy_cross", better="higher"),
         )

@@ -52,7 +52,7 @@ STAGES: Mapping[str, Stage] = {
     ),
     "evaluate": Stage(
         "workers.reward_models.evaluate:evaluate",
-        1,
+        2,
         configs.EvaluateConfig,
         "evaluation",
         {

@@ -44,7 +44,9 @@ class GoldenConfig(Config):
         return self
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("golden_accuracy", "golden_loss") if self.train else ()
+        if self.train is None:
+            return ()
+        return (Metric("golden_accuracy", better="higher"), Metric("golden_loss", better="lower"))
 
 
 class ScoringConfig(Config):
@@ -99,7 +101,7 @@ class ScalarTrainConfig(Config):
     seed: Seed = 0
 
     def metrics(self) -> tuple[str | Metric, ...]:
-        return ("scalar_loss", "scalar_steps", "scalar_rows", "long_rows")
+        return (Metric("scalar_loss", better="lower"), "scalar_steps", "scalar_rows", "long_rows")
 
 
 class ScalarVerdictsConfig(ScoringConfig):

@@ -81,6 +81,9 @@ def test_credit_is_one_for_the_right_answer_half_for_none_and_the_mean_over_samp
     assert [row["credit"] for row in rows] == [0.75, 0.5, 0.5, 0.0]
     assert [(row["subset"], row["prompt"]) for row in rows] == [(pair.subset, pair.prompt) for pair in FOUR]
     assert metrics["accuracy"] == 0.4375
+    assert JudgeEvaluateConfig(sets=AB).declared()["accuracy"].column == "credit"
+    # Of two sets, each is the mean over a part of the rows.
+    assert JudgeEvaluateConfig(sets=AB).declared()["a_accuracy"].column == ""
     assert metrics["a_accuracy"] == 0.625
     assert metrics["b_accuracy"] == 0.25
     # Of nine verdicts about these rows three could not be read; of the six others two point to the first.
@@ -147,6 +150,10 @@ def test_a_part_of_the_pairs_is_evaluated_on_the_same_verdicts_under_names_of_it
     )
     assert set(metrics) == set(config.declared())
     assert metrics["reversed_accuracy"] == metrics["reversed_a_accuracy"] == 0
+    assert {name for name, metric in config.declared().items() if metric.column == "credit"} == {
+        "reversed_accuracy",
+        "reversed_a_accuracy",
+    }
     assert metrics["reversed_length_agreement"] == 1
 
 

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from workers.judges.configs import PolicyCompareConfig
 from workers.judges.policy_compare import INVERSE_PENALTY, length_controlled_win_rate, policy_compare
+from workers.tables import COMPARED_PROMPTS
 
 Write = Callable[[list[list[str]]], Path]
 
@@ -52,6 +53,21 @@ def test_response_i_is_compared_with_response_i_and_a_tie_is_half_a_win(
     rate, coefficients = length_controlled_win_rate(np.array([1, 0.5, 0, 1]), np.array([3.0, 1.0, -1.0, 4.0]))
     assert metrics["length_controlled_win_rate"] == rate
     assert (found["theta"], found["phi"]) == (coefficients["theta"], coefficients["phi"])
+
+
+def test_each_metric_that_names_a_column_is_the_mean_over_the_prompts_of_the_comparison(
+    tmp_path: Path, inputs: dict[str, list[Path]]
+) -> None:
+    metrics = policy_compare(PolicyCompareConfig(), tmp_path, **inputs)
+    rows = COMPARED_PROMPTS.read(tmp_path).to_pydict()
+    assert len(set(rows["prompt"])) == 2
+    assert rows["win_rate"] == [0.75, 0.5]
+    assert rows["mean_length"] == [4, 4.5]
+    declared = PolicyCompareConfig().declared()
+    named = {name: metric.column for name, metric in declared.items() if metric.column}
+    assert set(named.values()) == set(rows) - {"prompt"}
+    for name, column in named.items():
+        assert metrics[name] == pytest.approx(math.fsum(rows[column]) / 2, rel=0, abs=1e-12)
 
 
 def test_a_policy_against_itself_wins_half(tmp_path: Path, inputs: dict[str, list[Path]]) -> None:

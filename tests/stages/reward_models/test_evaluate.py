@@ -103,6 +103,22 @@ def test_only_small_tables_are_stored(tmp_path: Path) -> None:
     assert prompts["prompt"].to_pylist() == list(range(9))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_each_metric_that_names_a_column_is_the_mean_of_its_column_over_the_prompts(tmp_path: Path, tied: bool) -> None:
+    rewards = 3 + 2 * linear_world(9, 12, 6)[1]
+    if tied:
+        rewards[2] = 1.5
+    w = world(tmp_path, rewards)
+    metrics = evaluate(config(), w.out, **w.inputs)
+    table = pq.read_table(w.out / "prompts.parquet")
+    named = {name: metric.column for name, metric in config().declared().items() if metric.column}
+    assert set(named.values()) == set(table.column_names) - {"prompt"}
+    for name, column in named.items():
+        values = [value for value in table[column].to_pylist() if value is not None]
+        assert len(values) == (8 if tied and column == "spearman" else 9)
+        assert metrics[name] == pytest.approx(math.fsum(values) / len(values), rel=0, abs=1e-12)
+
+
 def test_a_perfect_model_has_the_best_metrics_and_its_negative_the_worst(tmp_path: Path) -> None:
     w = world(tmp_path)
     direction = np.linalg.lstsq(w.embeddings.reshape(-1, 6), w.rewards.ravel(), rcond=None)[0]
