@@ -29,6 +29,8 @@ from orchestrator.types import Scalar
 CHILDREN_PER_PARENT = 500
 #: Tags by which runs are found again.
 KIND, CELL, ID, CONTENT, GROUP = "sweep.kind", "sweep.cell_id", "sweep.id", "sweep.content", "sweep.group"
+#: The tag with the key of a cell: what all of it is made from.
+KEY = "sweep.key"
 #: Tags of the cells of a search: their study, what became of their trial, and "true" if the best trial was measured
 #: again there.
 STUDY, TRIAL_STATE, FRESH = "sweep.study", "sweep.trial_state", "sweep.fresh"
@@ -107,7 +109,7 @@ class Projection:
                 CELL: row["cell_id"],
                 GROUP: "/".join(group),
                 "sweep.status": row["status"],
-                "sweep.key": row["key"],
+                KEY: row["key"],
             }
             for column in ("code_commit", "error_class", "error", "log", "undefined"):
                 if row[column]:
