@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.analysis.blocks import Codes, complete_blocks
 from orchestrator.sweep.search import TRIAL
-from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, Run, trial_group
+from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, NAME_LIMIT, Run, trial_group
 
 
 def parent_run(group: tuple[str, ...], sweep: str, started: float) -> Run:
@@ -18,7 +18,10 @@ def parent_run(group: tuple[str, ...], sweep: str, started: float) -> Run:
     now = time.time()
     id_ = parent_id(group)
     tags = {KIND: "group", ID: id_, GROUP: "/".join(group)} if group else {KIND: "sweep", ID: id_}
-    return Run(id_, group[-1] if group else sweep, group[:-1], True, started, now, tags=tags)
+    # "trial 3" alone would be in each study.
+    name = ", ".join(group) or sweep
+    name = name if len(name) <= NAME_LIMIT else group[-1]
+    return Run(id_, name, group[:-1], True, started, now, tags=tags)
 
 
 def parent_id(group: tuple[str, ...]) -> str:

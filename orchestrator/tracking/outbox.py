@@ -74,9 +74,7 @@ class Outbox:
                 changes[line["gone"]] = None
         return anew, changes
 
-    def post(
-        self, runs: Iterable[Run], gone: Iterable[str] = (), table: str | None = None, exact: bool = False
-    ) -> int:
+    def post(self, runs: Iterable[Run], gone: Iterable[str] = (), table: str | None = None, exact: bool = False) -> int:
         """Write down what changed, and return the number of changes.
 
         Args:

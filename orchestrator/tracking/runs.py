@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.plan.columns import Plan
+from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Numbers
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.search.studies import OpenStudy, Studies
@@ -38,7 +39,9 @@ STUDY, TRIAL_STATE, FRESH = "sweep.study", "sweep.trial_state", "sweep.fresh"
 TRAINING = "training"
 _TEXT_LIMIT = 5000
 #: MLflow's databases hold no longer names.
-_NAME_LIMIT = 250
+NAME_LIMIT = 250
+#: Of coordinates: their entry may stand before them.
+_SHORT_NAME = 125
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Projection:
                     tags[FRESH] = "true"
             yield Run(
                 id=row["cell_id"],
-                name=_short({axis: row[axis] for axis in self._shown_axes}) or _short(values) or row["cell_id"],
+                name=self._name({axis: row[axis] for axis in axes}) or row["cell_id"],
                 group=group,
                 succeeded=row["status"] == "succeeded",
                 started=now - (row["seconds"] or 0),
@@ -151,7 +154,7 @@ class Projection:
         group = f"{TRAINING} {entry}" + (f" ({part + 1})" if part else "")
         return Run(
             id=f"step:{address.key}",
-            name=f"{entry} {_short(coords)}".strip(),
+            name=f"{entry} {self._name(coords)}".strip(),
             group=(group,),
             succeeded=True,
             started=finished - seconds,
@@ -194,6 +197,26 @@ class Projection:
         parts = (part[trial] for study, trial in trials for part in (self._study(study).over, self._study(study).fresh))
         return {cell for part in parts for cell in part if self.plan.decided[cell]}
 
+    def _name(self, coords: Mapping[str, Scalar]) -> str:
+        """Name coordinates, others by another name: {"policy": "tiny", "beta": 1.0} -> "tiny,beta=1.0".
+
+        A name has all of them, also in a group: lists and charts show runs without what is above them. They show two
+        dozen characters unless they are widened, so texts go without their axis where they say enough alone.
+        """
+        name = ",".join(
+            label if isinstance(label, str) and label not in self._unclear else f"{axis}={label}"
+            for axis, label in coords.items()
+        )
+        return name if len(name) <= _SHORT_NAME else f"{name[: _SHORT_NAME - 13]} {cell_id(coords)}"
+
+    @cached_property
+    def _unclear(self) -> Collection[str]:
+        """The labels that say too little without their axis: of two axes, numbers as texts, lists, and blank ones."""
+        labels = [label for axis in self.spec.axes for label in self.spec.labels(axis)]
+        texts = Counter(map(str, labels))
+        clear = {each for each in labels if isinstance(each, str) and each.strip() and "," not in each}
+        return {str(each) for each in labels if each not in clear or texts[str(each)] > 1}
+
     # --- groups
 
     @cached_property
@@ -213,17 +236,10 @@ class Projection:
                 return axes[:count] if len(sizes) <= CHILDREN_PER_PARENT else None
         return () if len(points) <= CHILDREN_PER_PARENT else None
 
-    @property
-    def _shown_axes(self) -> tuple[str, ...]:
-        """The axes in the name of a cell: all but those of its group."""
-        if self.spec.searched:
-            return tuple(self.spec.searched.objective.over)
-        return tuple(self.spec.axes)[len(self.group_axes or ()) :]
-
     def study_group(self, position: int) -> tuple[str, ...]:
         """Return the group of a study, given its place among those of the plan."""
         study = self._study(position)
-        name = study.name if len(study.name) <= _NAME_LIMIT else f"{study.name[: _NAME_LIMIT - 9]} {study.id[:8]}"
+        name = study.name if len(study.name) <= NAME_LIMIT else f"{study.name[: NAME_LIMIT - 9]} {study.id[:8]}"
         return (*_counted("studies", position, len(self.studies.all)), name)
 
     def _group(self, index: int, row: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -241,7 +257,7 @@ class Projection:
             )
         axes = self.group_axes
         if axes is not None:
-            return (_short({axis: row[axis] for axis in axes}),) if axes else ()
+            return (self._name({axis: row[axis] for axis in axes}),) if axes else ()
         return _counted("cells", index, len(self.plan.points))
 
     def _study(self, position: int) -> OpenStudy:
@@ -275,12 +291,3 @@ def _counted(what: str, index: int, count: int, first: int = 1) -> tuple[str, ..
         levels.append(f"{what} {start + first}–{min(start + size, count) + first - 1}")
         size *= CHILDREN_PER_PARENT
     return tuple(reversed(levels))
-
-
-def _short(coords: Mapping[str, Scalar]) -> str:
-    """Name coordinates: {"policy": "tiny", "beta": 1.0} -> "tiny,beta=1.0".
-
-    MLflow's pages show two dozen characters of a name, so string labels go without their axis.
-    """
-    parts = [label if isinstance(label, str) else f"{axis}={label}" for axis, label in coords.items()]
-    return ",".join(parts)[: _NAME_LIMIT // 2]
