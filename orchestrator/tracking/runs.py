@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ CHILDREN_PER_PARENT = 500
 KIND, CELL, ID, CONTENT, GROUP = "sweep.kind", "sweep.cell_id", "sweep.id", "sweep.content", "sweep.group"
 #: The tag with the key of a cell: what all of it is made from.
 KEY = "sweep.key"
+#: The tag with the keys of the steps that a run used; of very many, also `sweep.keys.2` and so on.
+KEYS = "sweep.keys"
 #: Tags of the cells of a search: their study, what became of their trial, and "true" if the best trial was measured
 #: again there.
 STUDY, TRIAL_STATE, FRESH = "sweep.study", "sweep.trial_state", "sweep.fresh"
@@ -107,27 +110,23 @@ class Projection:
                 continue
             index = cells[position]
             group = self._group(index, row)
-            tags = {
-                KIND: "cell",
-                CELL: row["cell_id"],
-                GROUP: "/".join(group),
-                "sweep.status": row["status"],
-                KEY: row["key"],
-            }
-            for column in ("code_commit", "error_class", "error", "log", "undefined"):
+            values = {name: row[name] for name in fields if row[name] is not None}
+            # A page shows them in this order, and before the parameters: what can be read, then what is a hash.
+            tags = {KIND: "cell", "sweep.status": row["status"], GROUP: "/".join(group)}
+            if self.spec.searched:
+                tags |= {STUDY: row["study"], TRIAL_STATE: row["trial_state"]}
+                if self._is_fresh(index):
+                    tags[FRESH] = "true"
+            for column in ("error_class", "error", "undefined", "log", "code_commit"):
                 if row[column]:
                     tags[f"sweep.{column}"] = str(row[column]).replace("\0", "")[:_TEXT_LIMIT]
             if row["code_commit"]:
                 # The column "Version" of MLflow's pages.
                 tags["mlflow.source.git.commit"] = row["code_commit"]
-            for name, of_cells in keys.items():
-                if of_cells[position] >= 0:
-                    tags[f"sweep.key.{name}"] = self.plan.keys[of_cells[position]]
-            values = {name: row[name] for name in fields if row[name] is not None}
-            if self.spec.searched:
-                tags |= {STUDY: row["study"], TRIAL_STATE: row["trial_state"]}
-                if self._is_fresh(index):
-                    tags[FRESH] = "true"
+            tags |= {CELL: row["cell_id"], KEY: row["key"]}
+            tags |= _key_tags(
+                {name: self.plan.keys[each[position]] for name, each in keys.items() if each[position] >= 0}
+            )
             yield Run(
                 id=row["cell_id"],
                 name=self._name({axis: row[axis] for axis in axes}) or row["cell_id"],
@@ -167,8 +166,8 @@ class Projection:
                 GROUP: group,
                 "sweep.stage": address.stage,
                 "sweep.entry": entry,
-                f"sweep.key.{entry}": address.key,
-            },
+            }
+            | _key_tags({entry: address.key}),
             curve=tuple((row["metric"], row["step"], row["value"]) for row in rows),
         )
 
@@ -280,6 +279,17 @@ class Projection:
 def trial_group(number: int | str) -> str:
     """Name the group of a trial within its study."""
     return f"{TRIAL} {number}"
+
+
+def _key_tags(keys: Mapping[str, str]) -> dict[str, str]:
+    """Say which steps a run used, entry -> key, in as few tags as hold them: one each would hide all else."""
+    texts = textwrap.wrap(
+        " ".join(f"{entry}={key}" for entry, key in keys.items()),
+        _TEXT_LIMIT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return {KEYS + (f".{number}" if number > 1 else ""): text for number, text in enumerate(texts, 1)}
 
 
 def _counted(what: str, index: int, count: int, first: int = 1) -> tuple[str, ...]:

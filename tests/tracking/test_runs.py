@@ -75,9 +75,29 @@ def test_a_run_says_what_the_row_says_and_which_steps_it_used(tmp_path: Path) ->
     assert runs[1].params == {"x": "1", "y": "20.0", "kind": "plain"}
     assert runs[1].metrics == {"total": 1.0, "attempts": 0}
     plan = session.plan
-    assert runs[1].tags["sweep.key"] == runs[1].tags["sweep.key.total"] == plan.cell_key(1)
+    assert runs[1].tags["sweep.key"] == plan.cell_key(1)
     # Sources and doubles are cut into shards: there is no one step to name.
-    assert not {"sweep.key.source", "sweep.key.double"} & runs[1].tags.keys()
+    assert runs[1].tags["sweep.keys"] == f"total={plan.cell_key(1)}"
+    # A page shows them in this order.
+    assert list(runs[1].tags) == [
+        "sweep.kind",
+        "sweep.status",
+        "sweep.group",
+        "sweep.cell_id",
+        "sweep.key",
+        "sweep.keys",
+    ]
+
+
+def test_a_sweep_of_many_entries_names_the_keys_of_all_in_few_tags(tmp_path: Path) -> None:
+    more = "".join(f"  {'x' * 90}{number}: {{stage: toy_source, config: {{value: $x}}}}\n" for number in range(60))
+    (run, *_) = all_runs(opened(tmp_path, toy_sweep.SWEEP.replace("stages:\n", f"stages:\n{more}")))
+    tags = [run.tags[name] for name in ("sweep.keys", "sweep.keys.2")]
+    assert max(map(len, tags)) <= 5000
+    assert [each.partition("=")[0] for each in " ".join(tags).split()] == [
+        *(f"{'x' * 90}{n}" for n in range(60)),
+        "total",
+    ]
 
 
 def test_a_name_says_all_coordinates_and_each_cell_has_its_own(tmp_path: Path) -> None:
