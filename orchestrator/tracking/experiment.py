@@ -22,7 +22,7 @@ from orchestrator.results.parquet import column_type
 from orchestrator.search.trial import Study
 from orchestrator.sweep.outputs import Outputs
 from orchestrator.sweep.spec import SweepSpec
-from orchestrator.tracking.runs import KIND, TRIAL_STATE, Projection
+from orchestrator.tracking.runs import KEYS, KIND, TRIAL_STATE, Projection
 from orchestrator.tracking.runs import STUDY as STUDY_NAME
 from orchestrator.tracking.studies import StudyRun, study_runs
 
@@ -144,7 +144,7 @@ def describe(projection: Projection, file: Path, table: str) -> str:
         example,
         f'tags.`{KIND}` = "cell"',
         'tags.`sweep.status` = "failed"',
-        f'tags.`sweep.key.{plan.targets[0]}` = "KEY"',
+        f'tags.`{KEYS}` LIKE "%KEY%"',
     )
     if spec.searched:
         name = projection.studies.all[0].name

@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.analysis.blocks import Codes, complete_blocks
 from orchestrator.sweep.search import TRIAL
-from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, Run, trial_group
+from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, NAME_LIMIT, Run, trial_group
 
 
 def parent_run(group: tuple[str, ...], sweep: str, started: float) -> Run:
@@ -18,7 +18,10 @@ def parent_run(group: tuple[str, ...], sweep: str, started: float) -> Run:
     now = time.time()
     id_ = parent_id(group)
     tags = {KIND: "group", ID: id_, GROUP: "/".join(group)} if group else {KIND: "sweep", ID: id_}
-    return Run(id_, group[-1] if group else sweep, group[:-1], True, started, now, tags=tags)
+    # "trial 3" alone would be in each study.
+    name = ", ".join(group) or sweep
+    name = name if len(name) <= NAME_LIMIT else group[-1]
+    return Run(id_, name, group[:-1], True, started, now, tags=tags)
 
 
 def parent_id(group: tuple[str, ...]) -> str:
@@ -47,23 +50,9 @@ def aggregates(
     found = _counts(cells)
     whole = [(group, run) for group, each in cells.items() if not group for run in each]
     named = [(group, run) for group, each in cells.items() if group for run in each]
-    for members in (whole, named if axes is not None else []):
-        group_of, block_of = _codes(group for group, _ in members), _codes(_block(run, axes) for _, run in members)
-        names = dict.fromkeys(name for _, run in members if run.succeeded for name in run.metrics)
-        for name in names:
-            if name == "attempts" or name in unaveraged:
-                continue
-            there = np.array([run.succeeded and name in run.metrics for _, run in members], np.bool_)
-            values: dict[tuple[str, ...], list[float]] = {}
-            kept = there if members is whole else complete_blocks(there, group_of, block_of).kept
-            for place in np.flatnonzero(kept).tolist():
-                group, run = members[place]
-                values.setdefault(group, []).append(run.metrics[name])
-            for group in dict.fromkeys(group for group, _ in members):
-                # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.
-                found[group][f"{name}_cells"] = float(len(values.get(group, ())))
-            for group, some in values.items():
-                found[group] |= _moments(name, some)
+    for members, compared in ((whole, False), (named if axes is not None else [], True)):
+        for group, numbers in means(members, axes or (), compared, unaveraged).items():
+            found[group] |= numbers
     return found
 
 
@@ -80,13 +69,40 @@ def aggregates_of_trials(
     cells = _cells(groups)
     found = _counts(cells)
     for group, each in cells.items():
-        repetitions = [run for run in each if run.succeeded and FRESH not in run.tags]
         if not group or any(group[-1] != trial_group(run.params[TRIAL]) for run in each):
             continue
-        for name in dict.fromkeys(name for run in repetitions for name in run.metrics):
-            if name != "attempts" and name not in unaveraged:
-                some = [run.metrics[name] for run in repetitions if name in run.metrics]
-                found[group] |= {f"{name}_cells": float(len(some)), **_moments(name, some)}
+        repetitions = [(group, run) for run in each if run.succeeded and FRESH not in run.tags]
+        found[group] |= means(repetitions, (), False, unaveraged).get(group, {})
+    return found
+
+
+def means(
+    members: Sequence[tuple[tuple[str, ...], Run]], axes: Sequence[str], compared: bool, unaveraged: Sequence[str]
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """Take the mean and standard deviation of each metric in each group: the one place that says over which cells.
+
+    Args:
+        members: group, cell below it; a cell that did not succeed, or lacks a metric, is in no mean of it.
+        axes: the axes that name the groups.
+        compared: whether the groups are compared with each other: then only over complete blocks.
+        unaveraged: metrics of which no mean is taken.
+
+    Returns:
+        Group -> `<metric>_cells`, and where that is not 0 `<metric>_mean`, from two cells on `<metric>_sd`.
+    """
+    group_of, block_of = _codes(group for group, _ in members), _codes(_block(run, axes) for _, run in members)
+    found: dict[tuple[str, ...], dict[str, float]] = {group: {} for group, _ in members}
+    for name in dict.fromkeys(name for _, run in members if run.succeeded for name in run.metrics):
+        if name == "attempts" or name in unaveraged:
+            continue
+        there = np.array([run.succeeded and name in run.metrics for _, run in members], np.bool_)
+        values: dict[tuple[str, ...], list[float]] = {group: [] for group in found}
+        for place in np.flatnonzero(complete_blocks(there, group_of, block_of).kept if compared else there).tolist():
+            group, run = members[place]
+            values[group].append(run.metrics[name])
+        for group, some in values.items():
+            # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.
+            found[group] |= {f"{name}_cells": float(len(some)), **(_moments(name, some) if some else {})}
     return found
 
 
@@ -114,9 +130,9 @@ def _moments(name: str, values: Sequence[float]) -> dict[str, float]:
     return found
 
 
-def _block(run: Run, axes: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+def _block(run: Run, axes: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Take the coordinates of a cell along all axes but those that name its group."""
-    return tuple((axis, label) for axis, label in run.params.items() if axis not in (axes or ()))
+    return tuple((axis, label) for axis, label in run.params.items() if axis not in axes)
 
 
 def _codes(things: Iterable[Hashable]) -> Codes:

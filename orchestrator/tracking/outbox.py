@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.runs import Run
+from orchestrator.tracking.runs import KEY, Run
 from orchestrator.tracking.sent import Sent
 
 
@@ -36,6 +36,8 @@ class Outbox:
         """Id -> `Run.digest`, as far as `follow` has read."""
         self.table: str | None = None
         """The fingerprint of the results table that all of this equals, if it equals one."""
+        self._succeeded: dict[str, str] = {}
+        """Id -> key of the cell, where it succeeded."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -54,6 +56,7 @@ class Outbox:
         anew, lines = self.journal.read()
         if anew:
             self.digests.clear()
+            self._succeeded.clear()
             self.table = None
         changes: dict[str, Run | None] = {}
         for line in lines:
@@ -64,26 +67,31 @@ class Outbox:
             if "run" in line:
                 # A line that no driver wrote tells nothing; the driver of its cell posts it again.
                 if run := _run(line):
-                    self.digests[run.id] = run.digest
+                    self._take(run)
                     changes[run.id] = run
             elif isinstance(line.get("gone"), str):
-                self.digests.pop(line["gone"], None)
+                self._drop(line["gone"])
                 changes[line["gone"]] = None
         return anew, changes
 
-    def post(self, runs: Iterable[Run], gone: Iterable[str] = (), table: str | None = None) -> int:
+    def post(self, runs: Iterable[Run], gone: Iterable[str] = (), table: str | None = None, exact: bool = False) -> int:
         """Write down what changed, and return the number of changes.
 
         Args:
             runs: what MLflow is to show; unchanged ones are skipped.
             gone: ids that it is to show no more.
             table: the fingerprint of the results table that all of this then equals.
+            exact: the runs are what the store says just now. Otherwise a cell that succeeded, and under the same key
+                did not, keeps its run: whoever says so is a driver that has not seen how another one finished it.
 
         Raises:
             OSError: it cannot be written.
         """
         self.follow()
         changed = [run for run in runs if self.digests.get(run.id) != run.digest]
+        if not exact:
+            known, changed = changed, [run for run in changed if not self._undoes(run)]
+            table = table if len(known) == len(changed) else None
         dropped = [id_ for id_ in gone if id_ in self.digests]
         lines = [
             f'{{"digest":"{run.digest}","started":{run.started!r},"ended":{run.ended!r},"run":{run.json}}}'
@@ -93,11 +101,25 @@ class Outbox:
         if table is not None and (lines or table != self.table):
             lines.append(json.dumps({"table": table}))
         if lines and self.journal.append(lines):
-            self.digests |= {run.id: run.digest for run in changed}
+            for run in changed:
+                self._take(run)
             for id_ in dropped:
-                del self.digests[id_]
+                self._drop(id_)
             self.table = table
         return len(changed) + len(dropped)
+
+    def _undoes(self, run: Run) -> bool:
+        return not run.succeeded and run.id in self._succeeded and self._succeeded[run.id] == run.tags.get(KEY)
+
+    def _take(self, run: Run) -> None:
+        self.digests[run.id] = run.digest
+        self._succeeded.pop(run.id, None)
+        if run.succeeded and KEY in run.tags:
+            self._succeeded[run.id] = run.tags[KEY]
+
+    def _drop(self, id_: str) -> None:
+        self.digests.pop(id_, None)
+        self._succeeded.pop(id_, None)
 
     def sent(self, target: str) -> Sent:
         """Open the record of what one MLflow has.

@@ -52,8 +52,9 @@ def post_table(
         store: the store that has the training curves.
         committed: which steps are committed (steps,).
         table: one row per cell.
-        exact: also remove runs of cells that are pending again; otherwise only of those that the sweep has no more,
-            since another driver may have finished the others meanwhile.
+        exact: also remove runs of cells that are pending again, and replace those of cells that succeeded and now did
+            not (`Outbox.post`); otherwise only remove those of cells that the sweep has no more, since another driver
+            may have finished the others meanwhile.
 
     Raises:
         OSError: the outbox cannot be written.
@@ -63,10 +64,11 @@ def post_table(
     if outbox.table == content:
         return 0
     runs = list(projection.runs(table, projection.plan.positions(table["cell_id"].to_pylist())))
-    kept = {run.id for run in runs} if exact else set(table["cell_id"].to_pylist())
+    cells = {id_ for id_ in outbox.digests if ":" not in id_}
+    extra = cells - {run.id for run in runs}
+    gone = extra if exact else cells.difference(table["cell_id"].to_pylist())
     curves = list(_curves(projection, store, np.flatnonzero(committed).tolist(), outbox.digests))
-    gone = [id_ for id_ in outbox.digests if ":" not in id_ and id_ not in kept]
-    return outbox.post([*runs, *curves], gone, content)
+    return outbox.post([*runs, *curves], sorted(gone), content if gone == extra else None, exact)
 
 
 def _curves(projection: Projection, store: Store, numbers: Iterable[int], known: Iterable[str]) -> Iterator[Run]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.plan.columns import Plan
+from orchestrator.plan.columns import Plan, cell_id
 from orchestrator.plan.grid import Numbers
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.search.studies import OpenStudy, Studies
@@ -29,6 +31,10 @@ from orchestrator.types import Scalar
 CHILDREN_PER_PARENT = 500
 #: Tags by which runs are found again.
 KIND, CELL, ID, CONTENT, GROUP = "sweep.kind", "sweep.cell_id", "sweep.id", "sweep.content", "sweep.group"
+#: The tag with the key of a cell: what all of it is made from.
+KEY = "sweep.key"
+#: The tag with the keys of the steps that a run used; of very many, also `sweep.keys.2` and so on.
+KEYS = "sweep.keys"
 #: Tags of the cells of a search: their study, what became of their trial, and "true" if the best trial was measured
 #: again there.
 STUDY, TRIAL_STATE, FRESH = "sweep.study", "sweep.trial_state", "sweep.fresh"
@@ -36,7 +42,9 @@ STUDY, TRIAL_STATE, FRESH = "sweep.study", "sweep.trial_state", "sweep.fresh"
 TRAINING = "training"
 _TEXT_LIMIT = 5000
 #: MLflow's databases hold no longer names.
-_NAME_LIMIT = 250
+NAME_LIMIT = 250
+#: Of coordinates: their entry may stand before them.
+_SHORT_NAME = 125
 
 
 @dataclass(frozen=True)
@@ -102,30 +110,26 @@ class Projection:
                 continue
             index = cells[position]
             group = self._group(index, row)
-            tags = {
-                KIND: "cell",
-                CELL: row["cell_id"],
-                GROUP: "/".join(group),
-                "sweep.status": row["status"],
-                "sweep.key": row["key"],
-            }
-            for column in ("code_commit", "error_class", "error", "log", "undefined"):
+            values = {name: row[name] for name in fields if row[name] is not None}
+            # A page shows them in this order, and before the parameters: what can be read, then what is a hash.
+            tags = {KIND: "cell", "sweep.status": row["status"], GROUP: "/".join(group)}
+            if self.spec.searched:
+                tags |= {STUDY: row["study"], TRIAL_STATE: row["trial_state"]}
+                if self._is_fresh(index):
+                    tags[FRESH] = "true"
+            for column in ("error_class", "error", "undefined", "log", "code_commit"):
                 if row[column]:
                     tags[f"sweep.{column}"] = str(row[column]).replace("\0", "")[:_TEXT_LIMIT]
             if row["code_commit"]:
                 # The column "Version" of MLflow's pages.
                 tags["mlflow.source.git.commit"] = row["code_commit"]
-            for name, of_cells in keys.items():
-                if of_cells[position] >= 0:
-                    tags[f"sweep.key.{name}"] = self.plan.keys[of_cells[position]]
-            values = {name: row[name] for name in fields if row[name] is not None}
-            if self.spec.searched:
-                tags |= {STUDY: row["study"], TRIAL_STATE: row["trial_state"]}
-                if self._is_fresh(index):
-                    tags[FRESH] = "true"
+            tags |= {CELL: row["cell_id"], KEY: row["key"]}
+            tags |= _key_tags(
+                {name: self.plan.keys[each[position]] for name, each in keys.items() if each[position] >= 0}
+            )
             yield Run(
                 id=row["cell_id"],
-                name=_short({axis: row[axis] for axis in self._shown_axes}) or _short(values) or row["cell_id"],
+                name=self._name({axis: row[axis] for axis in axes}) or row["cell_id"],
                 group=group,
                 succeeded=row["status"] == "succeeded",
                 started=now - (row["seconds"] or 0),
@@ -149,7 +153,7 @@ class Projection:
         group = f"{TRAINING} {entry}" + (f" ({part + 1})" if part else "")
         return Run(
             id=f"step:{address.key}",
-            name=f"{entry} {_short(coords)}".strip(),
+            name=f"{entry} {self._name(coords)}".strip(),
             group=(group,),
             succeeded=True,
             started=finished - seconds,
@@ -162,8 +166,8 @@ class Projection:
                 GROUP: group,
                 "sweep.stage": address.stage,
                 "sweep.entry": entry,
-                f"sweep.key.{entry}": address.key,
-            },
+            }
+            | _key_tags({entry: address.key}),
             curve=tuple((row["metric"], row["step"], row["value"]) for row in rows),
         )
 
@@ -192,6 +196,26 @@ class Projection:
         parts = (part[trial] for study, trial in trials for part in (self._study(study).over, self._study(study).fresh))
         return {cell for part in parts for cell in part if self.plan.decided[cell]}
 
+    def _name(self, coords: Mapping[str, Scalar]) -> str:
+        """Name coordinates, others by another name: {"policy": "tiny", "beta": 1.0} -> "tiny,beta=1.0".
+
+        A name has all of them, also in a group: lists and charts show runs without what is above them. They show two
+        dozen characters unless they are widened, so texts go without their axis where they say enough alone.
+        """
+        name = ",".join(
+            label if isinstance(label, str) and label not in self._unclear else f"{axis}={label}"
+            for axis, label in coords.items()
+        )
+        return name if len(name) <= _SHORT_NAME else f"{name[: _SHORT_NAME - 13]} {cell_id(coords)}"
+
+    @cached_property
+    def _unclear(self) -> Collection[str]:
+        """The labels that say too little without their axis: of two axes, numbers as texts, lists, and blank ones."""
+        labels = [label for axis in self.spec.axes for label in self.spec.labels(axis)]
+        texts = Counter(map(str, labels))
+        clear = {each for each in labels if isinstance(each, str) and each.strip() and "," not in each}
+        return {str(each) for each in labels if each not in clear or texts[str(each)] > 1}
+
     # --- groups
 
     @cached_property
@@ -211,17 +235,10 @@ class Projection:
                 return axes[:count] if len(sizes) <= CHILDREN_PER_PARENT else None
         return () if len(points) <= CHILDREN_PER_PARENT else None
 
-    @property
-    def _shown_axes(self) -> tuple[str, ...]:
-        """The axes in the name of a cell: all but those of its group."""
-        if self.spec.searched:
-            return tuple(self.spec.searched.objective.over)
-        return tuple(self.spec.axes)[len(self.group_axes or ()) :]
-
     def study_group(self, position: int) -> tuple[str, ...]:
         """Return the group of a study, given its place among those of the plan."""
         study = self._study(position)
-        name = study.name if len(study.name) <= _NAME_LIMIT else f"{study.name[: _NAME_LIMIT - 9]} {study.id[:8]}"
+        name = study.name if len(study.name) <= NAME_LIMIT else f"{study.name[: NAME_LIMIT - 9]} {study.id[:8]}"
         return (*_counted("studies", position, len(self.studies.all)), name)
 
     def _group(self, index: int, row: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -239,7 +256,7 @@ class Projection:
             )
         axes = self.group_axes
         if axes is not None:
-            return (_short({axis: row[axis] for axis in axes}),) if axes else ()
+            return (self._name({axis: row[axis] for axis in axes}),) if axes else ()
         return _counted("cells", index, len(self.plan.points))
 
     def _study(self, position: int) -> OpenStudy:
@@ -264,6 +281,17 @@ def trial_group(number: int | str) -> str:
     return f"{TRIAL} {number}"
 
 
+def _key_tags(keys: Mapping[str, str]) -> dict[str, str]:
+    """Say which steps a run used, entry -> key, in as few tags as hold them: one each would hide all else."""
+    texts = textwrap.wrap(
+        " ".join(f"{entry}={key}" for entry, key in keys.items()),
+        _TEXT_LIMIT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return {KEYS + (f".{number}" if number > 1 else ""): text for number, text in enumerate(texts, 1)}
+
+
 def _counted(what: str, index: int, count: int, first: int = 1) -> tuple[str, ...]:
     """Name the levels of groups that leave at most CHILDREN_PER_PARENT of some things below each, outermost first."""
     levels: list[str] = []
@@ -273,12 +301,3 @@ def _counted(what: str, index: int, count: int, first: int = 1) -> tuple[str, ..
         levels.append(f"{what} {start + first}–{min(start + size, count) + first - 1}")
         size *= CHILDREN_PER_PARENT
     return tuple(reversed(levels))
-
-
-def _short(coords: Mapping[str, Scalar]) -> str:
-    """Name coordinates: {"policy": "tiny", "beta": 1.0} -> "tiny,beta=1.0".
-
-    MLflow's pages show two dozen characters of a name, so string labels go without their axis.
-    """
-    parts = [label if isinstance(label, str) else f"{axis}={label}" for axis, label in coords.items()]
-    return ",".join(parts)[: _NAME_LIMIT // 2]

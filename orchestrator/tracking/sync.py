@@ -354,11 +354,11 @@ class Sync:
     def _log_values(self, run: str, metrics: dict[str, float], tags: dict[str, str] | None = None) -> None:
         from mlflow.entities import Metric, RunTag
 
-        now, step = int(time.time() * 1000), int(metrics.get("cells", 0))
+        now = int(time.time() * 1000)
         self.client.log_batch(
             run,
-            # The number of cells as the step, so that the page shows how a mean settles.
-            [Metric(name, value, now, step) for name, value in metrics.items()],
+            # At step 0, the last one counts: MLflow draws what has another step as a line, here one of a single point.
+            [Metric(name, value, now, 0) for name, value in metrics.items()],
             [],
             [RunTag(name, value) for name, value in (tags or {}).items()],
         )

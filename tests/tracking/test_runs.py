@@ -70,14 +70,59 @@ def test_the_papers_grid_has_36_groups_of_360(tmp_path: Path) -> None:
 def test_a_run_says_what_the_row_says_and_which_steps_it_used(tmp_path: Path) -> None:
     session = opened(tmp_path, toy_sweep.SWEEP.replace("[10, 20]", "[0.5, 20]"))
     runs = all_runs(session)
-    assert runs[1].name == "y=20.0,plain"
+    assert runs[1].name == "x=1,y=20.0,plain"
     assert runs[1].group == ("x=1",)
     assert runs[1].params == {"x": "1", "y": "20.0", "kind": "plain"}
     assert runs[1].metrics == {"total": 1.0, "attempts": 0}
     plan = session.plan
-    assert runs[1].tags["sweep.key"] == runs[1].tags["sweep.key.total"] == plan.cell_key(1)
+    assert runs[1].tags["sweep.key"] == plan.cell_key(1)
     # Sources and doubles are cut into shards: there is no one step to name.
-    assert not {"sweep.key.source", "sweep.key.double"} & runs[1].tags.keys()
+    assert runs[1].tags["sweep.keys"] == f"total={plan.cell_key(1)}"
+    # A page shows them in this order.
+    assert list(runs[1].tags) == [
+        "sweep.kind",
+        "sweep.status",
+        "sweep.group",
+        "sweep.cell_id",
+        "sweep.key",
+        "sweep.keys",
+    ]
+
+
+def test_a_sweep_of_many_entries_names_the_keys_of_all_in_few_tags(tmp_path: Path) -> None:
+    more = "".join(f"  {'x' * 90}{number}: {{stage: toy_source, config: {{value: $x}}}}\n" for number in range(60))
+    (run, *_) = all_runs(opened(tmp_path, toy_sweep.SWEEP.replace("stages:\n", f"stages:\n{more}")))
+    tags = [run.tags[name] for name in ("sweep.keys", "sweep.keys.2")]
+    assert max(map(len, tags)) <= 5000
+    assert [each.partition("=")[0] for each in " ".join(tags).split()] == [
+        *(f"{'x' * 90}{n}" for n in range(60)),
+        "total",
+    ]
+
+
+def test_a_name_says_all_coordinates_and_each_cell_has_its_own(tmp_path: Path) -> None:
+    text = toy_sweep.SWEEP.replace("[1, 2, 3]", "[1, 2]")
+    kinds = ("plain", "1", "y,1", " ", "a" * 200, "a" * 199 + "b", "ü\n|**")
+    text = text.replace(
+        "    plain: {", "".join(f"    {json.dumps(each)}: {{behaviour: work}}\n" for each in kinds) + "    10: {"
+    )
+    names = [run.name for run in all_runs(opened(tmp_path, text))]
+    assert names[:4] == ["x=1,y=10,plain", "x=1,y=10,kind=1", "x=1,y=10,kind=y,1", "x=1,y=10,kind= "]
+    assert names[6:8] == ["x=1,y=10,ü\n|**", "x=1,y=10,kind=10"]
+    assert len(set(names)) == len(names) == 32
+    assert max(map(len, names)) == 125
+
+
+def test_a_label_that_two_axes_have_is_named_with_its_axis_and_long_groups_stay_apart(tmp_path: Path) -> None:
+    long = "of a kind that nobody can tell from another one by what it begins with, " * 3
+    labels = [json.dumps(each) for each in ("helpful", f"{long}1", f"{long}2")]
+    configs = ("{behaviour: work}", "{behaviour: slow}", "{behaviour: raise}")
+    axis = "".join(f"    {label}: {config}\n" for label, config in zip(labels, configs, strict=True))
+    axes = f"  train:\n{axis}  test:\n{axis}"
+    text = toy_sweep.SWEEP.replace("axes:\n", f"axes:\n{axes}").replace("[{add: $y}", "[{add: $y}, $train, $test")
+    runs = all_runs(opened(tmp_path, text))
+    assert runs[0].name.startswith("train=helpful,test=helpful,")
+    assert len({run.group for run in runs}) == 3
 
 
 def test_pending_cells_have_no_run(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_studies_have_their_best_trial_and_figures_and_trials_the_means_of_their
         params = each.data.params
         assert params.keys() == {"x", "trial", "y", "add", "kind"}
         assert names[each.data.tags["mlflow.parentRunId"]] == f"tune/x={params['x']}/trial {params['trial']}"
-        assert each.info.run_name == f"y={params['y']}"
+        assert each.info.run_name == f"x={params['x']},trial={params['trial']},y={params['y']}"
+    assert trial.info.run_name == "tune/x=2, trial 2"
     # No mean over trials: neither of a study nor of the sweep.
     (whole,) = (each for each in found if each.data.tags["sweep.kind"] == "sweep")
     assert not any("_mean" in name for each in (study, whole) for name in each.data.metrics)

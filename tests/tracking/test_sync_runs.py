@@ -62,10 +62,28 @@ def test_cells_that_are_pending_again_or_no_longer_in_the_sweep_are_shown_no_mor
     pending = table.set_column(column, table.schema.field("status"), statuses)
     # At the end of a run another driver may have finished it meanwhile; `sweep sync` means exactly the table.
     assert posted(untracked, outbox, pending, exact=False) == 0
-    outbox.post([], table="something else")
     assert posted(untracked, outbox, pending) == 1
     sync_runs(outbox, experiment_at(untracked, uri))
     assert {run.data.tags["sweep.cell_id"] for run in runs(uri)} == set(table["cell_id"].to_pylist()[1:])
+
+
+def test_a_driver_that_has_not_seen_how_another_finished_a_cell_does_not_undo_its_run(
+    untracked: Session, outbox: Outbox, tmp_path: Path
+) -> None:
+    uri = put_mlflow_database(tmp_path / "mlflow.db")
+    table = table_of(untracked)
+    rows = table.to_pylist()
+    (place,) = [number for number, row in enumerate(rows) if row["total"] is not None][:1]
+    rows[place] |= {"status": "failed", "total": None, "error_class": "NodeLost", "error": "its node went away"}
+    stale = table.from_pylist(rows, schema=table.schema)
+    assert posted(untracked, outbox, stale, exact=False) == 0
+    sync_runs(outbox, experiment_at(untracked, uri))
+    check(uri)
+    # The store has the last word: should it say the same, the artifact was lost, and the failure is what is true.
+    assert posted(untracked, outbox, stale) == 1
+    # With another key it is another result, of an edited sweep.
+    rows[place + 2] |= {"status": "failed", "total": None, "key": "another"}
+    assert posted(untracked, outbox, table.from_pylist(rows, schema=table.schema), exact=False) == 1
 
 
 @pytest.mark.faults

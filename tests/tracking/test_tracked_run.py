@@ -42,10 +42,11 @@ def test_each_cell_is_one_run_with_coordinates_metrics_and_tags_below_a_group(tr
     for run in runs(uri):
         tags, row = run.data.tags, by_id[run.data.tags["sweep.cell_id"]]
         assert run.data.params == {axis: str(row[axis]) for axis in ("x", "y", "kind")}
-        assert tags["sweep.key"] == tags["sweep.key.total"] == row["key"]
+        assert tags["sweep.key"] == row["key"]
+        assert tags["sweep.keys"] == f"total={row['key']}"
         assert tags["sweep.status"] == row["status"]
         assert tags["sweep.code_commit"] == tags["mlflow.source.git.commit"] == row["code_commit"]
-        assert run.info.run_name == f"y={row['y']},{row['kind']}"
+        assert run.info.run_name == f"x={row['x']},y={row['y']},{row['kind']}"
         if row["kind"] == "plain":
             assert run.data.metrics["total"] == row["total"]
             assert run.info.status == "FINISHED"
