@@ -23,8 +23,6 @@ class Metric:
     """The metric that is the number of values behind the mean or standard deviation of a shard."""
     mean: str = ""
     """For "sd": the metric that is the mean of the same numbers."""
-    better: Literal["higher", "lower"] | None = None
-    """Which of its values are better; None where neither is, or it depends."""
     averaged: bool = True
     """False for a p value and the end of an interval: means of them over cells mean nothing, so none are taken."""
     better: Literal["higher", "lower"] | None = None

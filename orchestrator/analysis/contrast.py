@@ -99,10 +99,9 @@ def arrange(grid: MetricGrid, metric: str, weights: Weights, random: Sequence[st
     places = [[grid.axes[axis].index(label) for label in chosen[axis]] for axis in grid.axes]
     order = [list(grid.axes).index(axis) for axis in (*there, *others, *arms)]
     shape = tuple(math.prod(len(chosen[axis]) for axis in axes) for axes in (there, others, arms))
-    values, rows = (
-        np.ascontiguousarray(each[np.ix_(*places)].transpose(order)).reshape(shape)
-        for each in (grid.metrics[metric], grid.rows)
-    )
+    place = np.ix_(*places)
+    values: Reals = grid.metrics[metric][place].transpose(order).reshape(shape)
+    rows = grid.rows[place].transpose(order).reshape(shape)
     of_arms: Reals = np.array([math.prod(each) for each in product(*(weights.arms[axis].values() for axis in arms))])
     return Arranged(
         values,

@@ -23,6 +23,7 @@ from orchestrator.analysis.contrast import Arranged, Weights, arrange
 from orchestrator.analysis.crossed import Interval, crossed
 from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
+from orchestrator.analysis.power import Pilot
 from orchestrator.sweep.analysis import Analysis
 
 #: The mean over single prompts is the metric of the cell, up to rounding.
@@ -63,6 +64,19 @@ class Effect:
     squares: Mapping[tuple[str, ...], float] | None = None
     """Set of random factors -> its variance component."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def pilot(self) -> Pilot | None:
+        """What it says to whoever plans another sweep; None without spread, or where more than seeds is random."""
+        if self.squares is None or self.interval is None or self.interval.p is None:
+            return None
+        parts = list(self.squares.values())
+        if len(parts) == 1:
+            return Pilot(self.interval.mean, self.seeds, parts[0])
+        if self.new is None or len(parts) != 3:
+            return None
+        seed, prompt, rest = parts
+        return Pilot(self.new.mean, self.seeds, seed, self.prompts, prompt, rest)
 
     @property
     def interval(self) -> Interval | None:
@@ -124,6 +138,8 @@ class Sample:
         """
         arranged = arrange(self.grid, metric, weights, self.random)
         there = np.isfinite(arranged.values)
+        if not there.any():
+            return Effect(cells=int((arranged.rows >= 0).sum()), notes=(f"no cell has a number of {metric} yet",))
         found = available(arranged.values, there, arranged.rows >= 0)
         counted = Effect(cells=found.cells, missing=found.missing, depends=found.p, notes=tuple(_gaps(found, arranged)))
         if not found.values.size:

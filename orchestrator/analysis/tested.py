@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis.claims import Finding, find, verdict_of
+from orchestrator.analysis.claims import GOOD_POWER, Finding, find, verdict_of
 from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.declared import declare, notes
 from orchestrator.analysis.effect import Sample
@@ -78,6 +78,7 @@ class Tested:
             self.fixed: _ends(fixed),
             "Holm p": format_p_value(each.holm_p) if interval else "",
             "power": format_percent(each.power),
+            f"seeds for {GOOD_POWER:.0%}": f"{each.seeds_needed:,}" if each.seeds_needed else "",
             "verdict": each.verdict,
         }
 
@@ -105,6 +106,7 @@ def _numbers(each: Finding) -> dict[str, Any]:
         "holm_p": each.holm_p,
         "holm_p_opposite": each.holm_p_opposite,
         "power": each.power,
+        "seeds_needed": each.seeds_needed,
         **{
             name: getattr(found, name) if found else 0
             for name in ("seeds", "prompts", "combinations", "cells", "missing")
