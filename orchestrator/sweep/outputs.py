@@ -66,6 +66,11 @@ class Outputs:
         return self.outbox / "figures"
 
     @property
+    def prompts(self) -> Path:
+        """The folder of what was read of single prompts; a cache, so it may be lost."""
+        return self.local / "sweeps" / self.sweep / "prompts"
+
+    @property
     def journal(self) -> Path:
         """Optuna's own copy of the studies of this sweep, by default; a projection, so it may be lost."""
         return self.local / "sweeps" / self.sweep / "optuna.journal"
