@@ -26,8 +26,6 @@ from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
 from orchestrator.analysis.power import Pilot
 from orchestrator.sweep.analysis import Analysis
 
-#: The mean over single prompts is the metric of the cell, up to rounding.
-_SAME = 1e-6
 #: Below this p it is said that missing cells depend on what is compared.
 _DEPENDS = 0.01
 
@@ -189,10 +187,6 @@ class Sample:
         if values is None:
             return None, why
         known = np.isfinite(values)
-        sums, counts = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
-        measured = arranged.values[used][there]
-        if not (counts > 0).all() or not np.allclose(sums / counts, measured, rtol=_SAME, atol=_SAME):
-            return None, f"{metric} is not the mean over its column of the table of single {self._prompt}s"
         kept: NDArray[np.bool_] = np.logical_and.reduce(known, axis=0)
         note = ""
         if not kept.all():

@@ -1,8 +1,8 @@
 """Metrics by single prompts (or rows of a test set), of thousands of cells, read from the artifacts of their stages.
 
 Cells were measured on the same prompts if their tables agree in number, order and names of the rows. A table that only
-numbers its rows says nothing of what they are; the artifacts of prompts (kind `prompts`) that its step was made from
-are then part of their names. Models that were trained on such prompts do not count.
+numbers its rows says nothing of what they are; the artifacts of prompts (kind `prompts`) that its step was made from,
+and whatever else it was made from in the first place, are then part of their names. Models do not count.
 """
 
 from __future__ import annotations
@@ -283,16 +283,16 @@ class PerPrompt:
         return bool(abs(float(there.mean()) - value) <= _ROUNDING * scale)
 
     def _origin(self, step: int) -> frozenset[str]:
-        """Return the keys of the artifacts of prompts that a step was made from, other than by way of models."""
+        """Return the keys of the artifacts that a step was made from in the first place, models and theirs left out."""
         found = self._origins.get(step)
         if found is None:
             keys: set[str] = set()
             for parent in self._plan.parents(step):
                 kind = self._plan.stage(parent).output
-                if kind == "prompts":
-                    keys.add(self._plan.keys[parent])
-                elif kind not in _MODELS:
-                    keys |= self._origin(parent)
+                if kind in _MODELS:
+                    continue
+                made_of = self._origin(parent) if kind != "prompts" else frozenset()
+                keys |= made_of or {self._plan.keys[parent]}
             found = self._origins[step] = frozenset(keys)
         return found
 

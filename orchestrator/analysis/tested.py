@@ -12,9 +12,9 @@ import pyarrow as pa
 from orchestrator.analysis.claims import GOOD_POWER, Finding, find, verdict_of
 from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.declared import declare, notes
-from orchestrator.analysis.effect import Sample
 from orchestrator.analysis.looks import look
 from orchestrator.analysis.metric_grid import missing_cells
+from orchestrator.analysis.singles import sample_of
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed
 from orchestrator.results.metrics import metric_directions
 from orchestrator.session import Session
@@ -155,7 +155,7 @@ def examine(
     declare(session, int(sum(status == "succeeded" for status in table["status"].to_pylist())))
     metrics = dict.fromkeys(claim.metric or analysis.primary.metric for claim in analysis.claims.values())
     known = [name for name in metrics if name in table.column_names]
-    sample = Sample(table, analysis, known, confidence)
+    sample = sample_of(session, table, known, confidence, progress)
     findings = find(sample, analysis, metric_directions(session.plan))
     seeds = max((each.found.seeds for each in findings if each.found), default=0)
     looked = look(session, seeds) if seeds > 1 else None
