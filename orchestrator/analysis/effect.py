@@ -22,12 +22,10 @@ from orchestrator.analysis.bootstrap import product_bootstrap
 from orchestrator.analysis.contrast import Arranged, Weights, arrange
 from orchestrator.analysis.crossed import Interval, crossed
 from orchestrator.analysis.estimates import Reals
+from orchestrator.analysis.means import gaps
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
 from orchestrator.analysis.power import Pilot
 from orchestrator.sweep.analysis import Analysis
-
-#: Below this p it is said that missing cells depend on what is compared.
-_DEPENDS = 0.01
 
 
 class Singles(Protocol):
@@ -107,6 +105,7 @@ class Sample:
         self.axes = analysis.random_axes() if analysis else {"seed": "seed"}
         self._prompt = analysis.prompt_tables()[0] if analysis else None
         self._singles = singles
+        self._statuses = np.array(table["status"].to_pylist(), np.str_)
 
     @property
     def random(self) -> tuple[str, ...]:
@@ -139,7 +138,9 @@ class Sample:
         if not there.any():
             return Effect(cells=int((arranged.rows >= 0).sum()), notes=(f"no cell has a number of {metric} yet",))
         found = available(arranged.values, there, arranged.rows >= 0)
-        counted = Effect(cells=found.cells, missing=found.missing, depends=found.p, notes=tuple(_gaps(found, arranged)))
+        gone = arranged.rows[(arranged.rows >= 0) & ~there]
+        said = gaps(found, self._statuses[gone].tolist(), " × ".join(arranged.averaged) or "the other axes")
+        counted = Effect(cells=found.cells, missing=found.missing, depends=found.p, notes=tuple(said))
         if not found.values.size:
             return replace(counted, notes=(*counted.notes, "no two cells that differ in nothing else have results"))
         scale = float(np.abs(found.values).max())
@@ -219,21 +220,3 @@ def _crossing(arranged: Arranged, found: Available) -> tuple[int, ...] | None:
         for axis in range(used.ndim)
     ]
     return tuple(map(len, sizes)) if math.prod(map(len, sizes)) == used.sum() else None
-
-
-def _gaps(found: Available, arranged: Arranged) -> list[str]:
-    """Say how many cells are missing, whether that depends on the arm, and what could not be used."""
-    said = []
-    if found.missing:
-        depends = ""
-        if found.p is not None and found.p < _DEPENDS:
-            shares = ", ".join(f"{count:,}" for count in found.missing_by_arm)
-            depends = f", and more of some arms than of others ({shares}): what is missing is not missing by chance"
-        said.append(f"{found.missing:,} of {found.cells:,} cells have no number{depends}")
-    left = []
-    if not found.combinations.all():
-        axes = " × ".join(arranged.averaged)
-        left.append(f"{int((~found.combinations).sum()):,} of {len(found.combinations):,} combinations of {axes}")
-    if not found.seeds.all():
-        left.append(f"{int((~found.seeds).sum())} of {len(found.seeds)} draws of what is random")
-    return [*said, *([f"without {' and '.join(left)}, which have no pairs"] if left else [])]

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.analysis.blocks import combine_codes, label_codes
 from orchestrator.analysis.estimates import Reals
+from orchestrator.analysis.means import combine_codes, label_codes
 from orchestrator.plan.grid import Mask
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.types import Scalar

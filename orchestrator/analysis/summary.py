@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis.blocks import Blocks, Codes, combine_codes, complete_blocks, label_codes
-from orchestrator.plan.grid import Mask
+from orchestrator.analysis.estimates import Reals
+from orchestrator.analysis.means import Codes, balanced_means, combine_codes, label_codes
+from orchestrator.analysis.metric_grid import SEED
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
@@ -32,11 +32,11 @@ def summarise(
 ) -> pa.Table:
     """Compute mean and standard deviation of metrics over seeds, for each combination of some axes.
 
-    Only complete blocks count (`analysis.blocks`), so that means can be compared. Within a seed, the cells of a
-    combination are averaged first; `<metric>_mean` is the mean of these over the seeds and `<metric>_sd` their sample
-    standard deviation (null for one seed). A sweep without an axis `seed` takes the spread over its cells. `cells` says
-    from how many cells the mean of a metric is, and `seeds` from how many seeds, for the metric with most of them;
-    `left_out` says what is not in it. Sums are exact (`math.fsum`): the same cells in any order give the same bits.
+    Means are balanced (`analysis.means`), so that they can be compared. Within a seed, the cells of a combination are
+    averaged first; `<metric>_mean` is the mean of these over the seeds and `<metric>_sd` their sample standard
+    deviation (null for one seed). A sweep without an axis `seed` takes the spread over its cells. `cells` says from how
+    many cells the mean of a metric is, and `seeds` from how many seeds, for the metric with most of them; `left_out`
+    says what is missing in it. The same cells in any order give the same bits.
 
     Args:
         table: results table.
@@ -52,38 +52,45 @@ def summarise(
     along = [axis for axis in spec.axes if axis in table.column_names]
     if by is None:
         by = spec.summary.by or tuple(axis for axis in along if axis != "seed")[-2:]
-    metrics = metrics or spec.summary.metrics or tuple(averaged_metrics(table))
+    by, within = tuple(dict.fromkeys(by)), tuple(dict.fromkeys(within))
+    metrics = tuple(dict.fromkeys(metrics)) or spec.summary.metrics or tuple(averaged_metrics(table))
     unknown = [axis for axis in (*within, *by) if axis not in along]
     problems = [Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, along)}") for axis in unknown]
     if problems := problems + metric_problems(table, metrics):
         raise SweepError(problems)
     axes, others = (*within, *by), tuple(axis for axis in along if axis not in (*within, *by))
     positions = {axis: label_codes(table[axis], spec.labels(axis)) for axis in along}
-    row, block, group = (_combined(positions, spec, names) for names in (axes, others, within))
-    unit = positions["seed"] if "seed" in others else np.arange(len(row))
+    rest = tuple(axis for axis in others if axis != SEED)
+    row, combination, group = (_combined(positions, spec, names) for names in (axes, rest, within))
+    draw = positions[SEED] if SEED in others else np.zeros(len(row), np.int64)
     statuses = np.array(table["status"].to_pylist(), np.str_)
     succeeded = statuses == "succeeded"
     shown, firsts = np.unique(row[succeeded], return_index=True)
     columns: dict[str, pa.Array] = {axis: table[axis].filter(pa.array(succeeded)).take(firsts) for axis in axes}
-    found: dict[bytes, Blocks] = {}
-    sentences: dict[str, list[str]] = {}
     cells, seeds = np.zeros(len(shown), np.int64), np.zeros(len(shown), np.int64)
     means: dict[str, pa.Array] = {}
+    sentences: dict[str, dict[str, None]] = {}
+    over = " × ".join(axis for axis in rest if len(spec.labels(axis)) > 1) or "the other axes"
     # A sweep without metrics still has cells to count.
     for name in metrics or ("",):
-        values = np.array(table[name].to_pylist(), np.float64) if name else np.zeros(len(row))  # null becomes NaN
-        there = succeeded & np.isfinite(values)
-        if there.tobytes() not in found:
-            found[there.tobytes()] = complete_blocks(there, row, block, statuses, group)
-        blocks = found[there.tobytes()]
-        if sentence := blocks.left_out(by):
-            sentences.setdefault(sentence, []).append(name)
-        kept = np.flatnonzero(blocks.kept)
-        mean, sd, counts, units = _moments(values[kept], np.searchsorted(shown, row[kept]), unit[kept], len(shown))
+        # Null becomes NaN.
+        values = np.array(table[name].to_pylist(), np.float64) if name else np.zeros(len(row))
+        values[~succeeded | ~np.isfinite(values)] = np.nan
+        mean, sd = (np.full(len(shown), np.nan) for _ in range(2))
+        for each in np.unique(group):
+            mine = group == each
+            arms, arm = np.unique(row[mine], return_inverse=True)
+            found = balanced_means(values[mine], arm, combination[mine], draw[mine], statuses[mine], over)
+            there, places = np.isin(arms, shown), np.searchsorted(shown, arms)
+            at = places[there]
+            mean[at], sd[at] = found.mean[there], found.sd[there]
+            cells[at] = np.maximum(cells[at], found.cells[there])
+            seeds[at] = np.maximum(seeds[at], found.draws * (found.cells[there] > 0))
+            for sentence in found.notes:
+                sentences.setdefault(sentence, {})[name] = None
         if name:
-            means |= {f"{name}_mean": pa.array(mean, pa.float64()), f"{name}_sd": pa.array(sd, pa.float64())}
-        cells, seeds = np.maximum(cells, counts), np.maximum(seeds, units)
-    columns |= {"cells": pa.array(cells), **({"seeds": pa.array(seeds)} if "seed" in others else {}), **means}
+            means |= {f"{name}_mean": _column(mean), f"{name}_sd": _column(sd)}
+    columns |= {"cells": pa.array(cells), **({"seeds": pa.array(seeds)} if SEED in others else {}), **means}
     notes = [
         sentence if len(names) >= len(metrics) else f"{', '.join(names)}: {sentence}"
         for sentence, names in sentences.items()
@@ -93,10 +100,11 @@ def summarise(
         named = [_coords(table, axes, int(np.flatnonzero(row == each)[0])) for each in absent[:_NAMED]]
         more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
         notes.append(f"no cell has succeeded at {'; '.join(map(format_coords, named))}{more}")
-    rest = _combined(positions, spec, tuple(axis for axis in others if axis != "seed"))
-    if "seed" in others and any(_uneven(each.kept, unit, group, rest) for each in found.values()):
-        notes.append("the seeds are averaged over different blocks, so ± also contains differences between blocks")
     return pa.table(columns).replace_schema_metadata({"left_out": json.dumps(notes)})
+
+
+def _column(values: Reals) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))
 
 
 def left_out(summary: pa.Table) -> list[str]:
@@ -150,39 +158,3 @@ def _combined(positions: Mapping[str, Codes], spec: SweepSpec, axes: Sequence[st
 
 def _coords(table: pa.Table, axes: Sequence[str], row: int) -> dict[str, Scalar]:
     return {axis: table[axis][row].as_py() for axis in axes}
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Compute mean and sample standard deviation by exact sums; the latter is None for one value, both for none."""
-    if not values:
-        return None, None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def _moments(
-    values: np.ndarray, row: Codes, unit: Codes, rows: int
-) -> tuple[list[float | None], list[float | None], Codes, Codes]:
-    """Mean and standard deviation of each row over the means of its units; how many values, and units, it has."""
-    order = np.lexsort((unit, row))
-    values, row, unit = values[order], row[order], unit[order]
-    begins = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(unit, prepend=-1))
-    by_unit: list[list[float]] = [[] for _ in range(rows)]
-    for number, each in zip(row[begins].tolist(), np.split(values, begins[1:]), strict=False):
-        by_unit[number].append(math.fsum(each) / len(each))
-    moments = [mean_sd(each) for each in by_unit]
-    counts = np.bincount(row, minlength=rows).astype(np.int64)
-    units = np.array([len(each) for each in by_unit], np.int64)
-    return [mean for mean, _ in moments], [sd for _, sd in moments], counts, units
-
-
-def _uneven(kept: Mask, seed: Codes, group: Codes, rest: Codes) -> bool:
-    """Whether some seed of a group lacks a combination of the other axes that another one has."""
-    for each in np.unique(group[kept]):
-        mine = kept & (group == each)
-        pairs = len(np.unique(np.stack([seed[mine], rest[mine]]), axis=1).T)
-        if pairs < len(np.unique(seed[mine])) * len(np.unique(rest[mine])):
-            return True
-    return False

@@ -287,7 +287,7 @@ def test_cells_that_are_missing_are_counted_and_no_other_pair_is_given_up(declar
     assert strong.found
     assert (strong.found.cells, strong.found.missing, strong.found.combinations) == (6 * 3 * 3 * 2 * 2, 6, 18)
     assert strong.found.estimate == pytest.approx(0.1, abs=0.01)
-    assert "6 of 216 cells have no number" in strong.found.notes[0]
+    assert "6 of 216 cells have no number (6 failed)" in strong.found.notes[0]
 
 
 def test_missing_cells_that_depend_on_what_is_compared_are_called_so(declared: Analysis) -> None:
@@ -300,4 +300,5 @@ def test_missing_cells_that_depend_on_what_is_compared_are_called_so(declared: A
     assert strong
     assert strong.depends is not None
     assert strong.depends < 0.01
-    assert "more of some arms than of others (27, 0): what is missing is not missing by chance" in strong.notes[0]
+    said = "27 of 216 cells have no number (27 failed), more in some arms than in others (27, 0): what is missing is not"
+    assert strong.notes[0] == f"{said} missing by chance"
