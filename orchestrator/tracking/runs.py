@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import textwrap
 import time
 from collections import Counter
@@ -43,6 +44,8 @@ TRAINING = "training"
 _TEXT_LIMIT = 5000
 #: MLflow's databases hold no longer names.
 NAME_LIMIT = 250
+#: Numbers, or a list of whatever.
+_NUMBERS = re.compile(r"^[-+.\d]+(e[-+]?\d+)?$|,", re.IGNORECASE)
 #: Of coordinates: their entry may stand before them.
 _SHORT_NAME = 125
 
@@ -213,7 +216,9 @@ class Projection:
         """The labels that say too little without their axis: of two axes, numbers as texts, lists, and blank ones."""
         labels = [label for axis in self.spec.axes for label in self.spec.labels(axis)]
         texts = Counter(map(str, labels))
-        clear = {each for each in labels if isinstance(each, str) and each.strip() and "," not in each}
+        clear = {
+            each for each in labels if isinstance(each, str) and re.search(r"\w", each) and not _NUMBERS.search(each)
+        }
         return {str(each) for each in labels if each not in clear or texts[str(each)] > 1}
 
     # --- groups

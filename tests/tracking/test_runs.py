@@ -102,12 +102,12 @@ def test_a_sweep_of_many_entries_names_the_keys_of_all_in_few_tags(tmp_path: Pat
 
 def test_a_name_says_all_coordinates_and_each_cell_has_its_own(tmp_path: Path) -> None:
     text = toy_sweep.SWEEP.replace("[1, 2, 3]", "[1, 2]")
-    kinds = ("plain", "1", "y,1", " ", "a" * 200, "a" * 199 + "b", "ü\n|**")
+    kinds = ("plain", "1e-5", "y,1", " ", "a" * 200, "a" * 199 + "b", "ü\n|**")
     text = text.replace(
         "    plain: {", "".join(f"    {json.dumps(each)}: {{behaviour: work}}\n" for each in kinds) + "    10: {"
     )
     names = [run.name for run in all_runs(opened(tmp_path, text))]
-    assert names[:4] == ["x=1,y=10,plain", "x=1,y=10,kind=1", "x=1,y=10,kind=y,1", "x=1,y=10,kind= "]
+    assert names[:4] == ["x=1,y=10,plain", "x=1,y=10,kind=1e-5", "x=1,y=10,kind=y,1", "x=1,y=10,kind= "]
     assert names[6:8] == ["x=1,y=10,ü\n|**", "x=1,y=10,kind=10"]
     assert len(set(names)) == len(names) == 32
     assert max(map(len, names)) == 125

@@ -56,6 +56,25 @@ def test_each_cell_is_one_run_with_coordinates_metrics_and_tags_below_a_group(tr
             assert "the toy was told to raise" in tags["sweep.error"]
 
 
+def test_whatever_used_a_step_is_found_by_its_key_and_no_number_of_a_group_is_a_line_of_one_point(
+    tracked: Session,
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracked.outputs.tracking_uri)
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    row = next(row for row in table_of(tracked).to_pylist() if row["status"] == "succeeded")
+    (found,) = client.search_runs([experiment], f'tags.`sweep.keys` LIKE "%{row["key"]}%"')
+    assert found.data.tags["sweep.cell_id"] == row["cell_id"]
+    # MLflow draws a line through what has steps, and a bar for what has none. Both sort and search as numbers.
+    groups = client.search_runs([experiment], "metrics.total_mean > 0 and tags.`sweep.kind` = 'group'",
+                                order_by=["metrics.total_mean DESC"])  # fmt: skip
+    assert [run.info.run_name for run in groups] == ["x=3", "x=2", "x=1"]
+    for run in groups:
+        points = [client.get_metric_history(run.info.run_id, name) for name in run.data.metrics]
+        assert {point.step for each in points for point in each} == {0}
+
+
 def test_groups_have_means_and_the_sweep_has_summary_data_and_table(tracked: Session) -> None:
     import mlflow
 
