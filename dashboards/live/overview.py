@@ -12,7 +12,7 @@ from dashboards.live.charts import CLICK, COLOURS, grid_chart
 from dashboards.live.stages import stages_shown
 from dashboards.live.studies import show_studies
 from dashboards.live.text import age, ago, block, plain, status_text
-from dashboards.live.tiles import blocks, tiles
+from dashboards.live.tiles import square_means, tiles
 from dashboards.live.watch import SHOWN, Look, Watch, machine
 from orchestrator.explain.eta import format_eta
 from orchestrator.results.format import format_percent
@@ -145,8 +145,8 @@ def _grid(look: Look, cells: pd.DataFrame, choice: dict[str, Any]) -> pd.Series 
 
     chart = grid_chart(squares, (x, y), (labels[0], labels[1]), measure, place)
     st.vega_lite_chart(chart, theme=None, key="grid", on_select=click, width="stretch")
-    if measure is not None and (left_out := blocks(cells, x, y, measure).left_out(list(dict.fromkeys((x, y))))):
-        st.caption(plain(f"Means: {left_out}."))
+    if measure is not None and (notes := square_means(cells, x, y, measure).notes):
+        st.caption(plain(f"Means: {'; '.join(notes)}."))
     if place is None:
         st.caption("Click a square to list its cells.")
         return None

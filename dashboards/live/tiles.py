@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from dashboards.live.watch import SHOWN, Look
-from orchestrator.analysis.blocks import Blocks, Codes, combine_codes, complete_blocks
+from orchestrator.analysis.means import Codes, Means, balanced_means, combine_codes
+from orchestrator.analysis.metric_grid import SEED
 
 #: Columns of the table that people may colour by, beside the metrics.
 MEASURES = ("seconds", "attempts")
@@ -44,17 +45,21 @@ def tiles(cells: pd.DataFrame, columns: str, rows: str, measure: str | None) -> 
     found = frame.groupby(keys, sort=True)[list(SHOWN)].sum()
     found["cells"] = found.sum(axis=1)
     if measure is not None:
-        frame["value"] = cells[measure].where(blocks(cells, columns, rows, measure).kept).astype(np.float64)
-        of_squares = frame.groupby(keys, sort=True)["value"]
-        found["n"], found["mean"], found["sd"] = of_squares.count(), of_squares.mean(), of_squares.std()
+        means = square_means(cells, columns, rows, measure)
+        of_squares = found.index.get_level_values(0) * len(cells[rows].cat.categories) + found.index.get_level_values(1)
+        found["n"], found["mean"], found["sd"] = (each[of_squares] for each in (means.cells, means.mean, means.sd))
     found = found.reset_index()
     for position, label, axis in (("column", "x", columns), ("row", "y", rows)):
         found[label] = np.asarray(cells[axis].cat.categories, object)[found[position]]
     return found
 
 
-def blocks(cells: pd.DataFrame, columns: str, rows: str, measure: str) -> Blocks:
-    """Find the cells that the means of a measure are taken of: those of complete blocks of the squares by two axes."""
+def square_means(cells: pd.DataFrame, columns: str, rows: str, measure: str) -> Means:
+    """Take the balanced means of a measure in the squares by two axes, so that squares can be compared.
+
+    Returns:
+        means, the arms being the positions of columns times the number of rows, plus those of rows.
+    """
 
     def combined(axes: Iterable[str]) -> Codes:
         categories = [cells[axis].cat for axis in axes]
@@ -62,7 +67,12 @@ def blocks(cells: pd.DataFrame, columns: str, rows: str, measure: str) -> Blocks
             len(cells), [(np.asarray(each.codes, np.int64), len(each.categories)) for each in categories]
         )
 
-    compared = combined(dict.fromkeys((columns, rows)))
-    block = combined(name for name in cells.attrs["axes"] if name not in (columns, rows))
-    there = (cells["status"] == "succeeded").to_numpy() & np.isfinite(cells[measure].to_numpy(np.float64))
-    return complete_blocks(there, compared, block, cells["status"].to_numpy(str))
+    others = [name for name in cells.attrs["axes"] if name not in (columns, rows)]
+    return balanced_means(
+        cells[measure].where(cells["status"] == "succeeded").to_numpy(np.float64),
+        combined((columns, rows)),
+        combined(name for name in others if name != SEED),
+        combined(name for name in others if name == SEED),
+        cells["status"].to_numpy(str),
+        " × ".join(name for name in others if name != SEED) or "the other axes",
+    )

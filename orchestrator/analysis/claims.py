@@ -23,7 +23,7 @@ from itertools import pairwise, product
 from orchestrator.analysis.contrast import weights_of
 from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.effect import Effect, Sample
-from orchestrator.analysis.estimates import holm
+from orchestrator.analysis.estimates import adjusted
 from orchestrator.analysis.power import assurance, seeds_for
 from orchestrator.plan.select import format_coords
 from orchestrator.sweep.analysis import Analysis, Claim, Contrast, Direction
@@ -79,13 +79,12 @@ def find(sample: Sample, analysis: Analysis, directions: Mapping[str, Direction]
         for name, claim in analysis.claims.items()
         for at in _points(sample, claim, analysis.primary.by)
     ]
-    adjusted = _adjusted([each.p for each in findings])
-    opposite = _adjusted([each.p_opposite for each in findings])
+    for_it, against_it = adjusted([each.p for each in findings]), adjusted([each.p_opposite for each in findings])
     return [
         replace(each, verdict=_verdict(p, against, level), holm_p=p, holm_p_opposite=against)
         if each.p is not None
         else each
-        for each, p, against in zip(findings, adjusted, opposite, strict=True)
+        for each, p, against in zip(findings, for_it, against_it, strict=True)
     ]
 
 
@@ -198,11 +197,6 @@ def _with_power(finding: Finding, claim: Claim, better: Direction | None, level:
         above = -(claim.no_worse or 0.0)
     power = assurance(pilot, pilot.seeds, above, below, level)
     return replace(finding, power=power, seeds_needed=seeds_for(GOOD_POWER, pilot, above, below, level))
-
-
-def _adjusted(values: Sequence[float | None]) -> list[float | None]:
-    known = iter(holm([value for value in values if value is not None]))
-    return [None if value is None else next(known) for value in values]
 
 
 def _verdict(p: float | None, against: float | None, level: float) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
+from typing import Any
 
 import pyarrow as pa
 
 from orchestrator.analysis.contrast import Weights
-from orchestrator.analysis.effect import Effect, Sample
+from orchestrator.analysis.effect import Effect, Sample, effect_record
 from orchestrator.analysis.estimates import adjusted
 from orchestrator.analysis.metric_grid import read_axes
 from orchestrator.analysis.power import assurance, effect_size, seeds_for
@@ -89,6 +90,26 @@ def compare(
                     lacking = " and ".join(str(label) for label in (a, b) if label not in means)
                     found.append(replace(bare, effect=Effect(notes=(f"there are no results for {lacking}",))))
     return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.p for each in found]), strict=True)]
+
+
+def record(each: Comparison) -> dict[str, Any]:
+    """Return a comparison for machines."""
+    return {
+        "metric": each.metric,
+        "axis": each.axis,
+        "a": each.a,
+        "b": each.b,
+        "at": dict(each.at),
+        "mean_a": each.mean_a,
+        "mean_b": each.mean_b,
+        "difference": each.difference,
+        **effect_record(each.effect),
+        "p": each.p,
+        "holm_p": each.holm_p,
+        "effect_size": each.effect_size,
+        "power": each.power,
+        "seeds_needed": each.seeds_needed,
+    }
 
 
 def _filled(each: Comparison) -> Comparison:

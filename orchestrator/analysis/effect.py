@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from orchestrator.analysis.means import gaps
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
 from orchestrator.analysis.power import Pilot
 from orchestrator.sweep.analysis import Analysis
+from orchestrator.types import Scalar
 
 
 class Singles(Protocol):
@@ -78,6 +79,18 @@ class Effect:
     def interval(self) -> Interval | None:
         """The widest statement that can be made: for new prompts where there is one."""
         return self.new or self.fixed
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A metric with the values of an axis as arms."""
+
+    labels: tuple[Scalar, ...]
+    """The values that have a number."""
+    values: Reals
+    """(draws, combinations, values): those that are used, without gaps."""
+    notes: tuple[str, ...]
+    """What is missing."""
 
 
 class Sample:
@@ -176,6 +189,33 @@ class Sample:
             counted, new=new.all, bootstrap=product_bootstrap(singles, self.confidence), squares=new.components
         )
 
+    def filled(self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]) -> Filled:
+        """Arrange a metric with the values of an axis as arms, what is missing filled in (`analysis.available`).
+
+        Args:
+            metric: one of the sample.
+            axis: which is compared.
+            labels: its values; those without any number are left out.
+            at: axis -> its values that count; all of those of other axes do.
+        """
+        arranged = arrange(self.grid, metric, Weights({axis: dict.fromkeys(labels, 0.0)}, at), self.random)
+        there = np.isfinite(arranged.values)
+        known = np.flatnonzero(np.logical_or.reduce(there, axis=(0, 1))).tolist()
+        values, there, rows = arranged.values[:, :, known], there[:, :, known], arranged.rows[:, :, known]
+        found = available(values, there, rows >= 0)
+        gone = self._statuses[rows[(rows >= 0) & ~there]].tolist()
+        missing = gaps(found, gone, " × ".join(arranged.averaged) or "the other axes")
+        return Filled(tuple(labels[place] for place in known), found.values, tuple(missing))
+
+    def means(
+        self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]
+    ) -> dict[Scalar, float]:
+        """Return value -> balanced mean, of those values of an axis that have results and pairs; see `filled`."""
+        found = self.filled(metric, axis, labels, at)
+        if not found.values.size:
+            return {}
+        return dict(zip(found.labels, found.values.mean(axis=(0, 1)).tolist(), strict=True))
+
     def _of_prompts(
         self, metric: str, arranged: Arranged, there: NDArray[np.bool_], found: Available
     ) -> tuple[Reals | None, str]:
@@ -220,3 +260,19 @@ def _crossing(arranged: Arranged, found: Available) -> tuple[int, ...] | None:
         for axis in range(used.ndim)
     ]
     return tuple(map(len, sizes)) if math.prod(map(len, sizes)) == used.sum() else None
+
+
+def effect_record(effect: Effect) -> dict[str, Any]:
+    """Return an effect for machines."""
+
+    def record(interval: Interval | None) -> dict[str, float | None] | None:
+        names = ("mean", "error", "df", "low", "high", "p")
+        return {name: getattr(interval, name) for name in names} if interval else None
+
+    return {
+        "these_prompts": record(effect.fixed),
+        "new_prompts": record(effect.new),
+        "bootstrap": list(effect.bootstrap) if effect.bootstrap else None,
+        **{name: getattr(effect, name) for name in ("seeds", "prompts", "combinations", "cells", "missing")},
+        "notes": list(effect.notes),
+    }

@@ -1,4 +1,4 @@
-"""Lines of statistics as text, and their warnings."""
+"""Lines of statistics as text, and their notes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ from collections.abc import Iterable
 
 from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
+from orchestrator.analysis.crossed import Interval
+from orchestrator.analysis.effect import Sample
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed, format_value
 
 
-def format_comparison(each: Comparison) -> dict[str, str]:
+def format_comparison(each: Comparison, sample: Sample) -> dict[str, str]:
     """Format a comparison: column -> text."""
+    told = f"{each.a} - {each.b}"
     return {
-        "difference": f"{each.a} - {each.b}",
+        "difference": told if isinstance(each.a, str) and isinstance(each.b, str) else f"{each.axis} {told}",
         "mean": format_signed(each.difference),
-        "interval (t)": format_interval(each.low, each.high),
-        "interval (bootstrap)": format_interval(each.bootstrap_low, each.bootstrap_high),
+        **format_intervals(each.effect.new, each.effect.fixed, sample),
         "effect size": format_signed(each.effect_size, 2),
         "p": format_p_value(each.p),
         "Holm p": format_p_value(each.holm_p),
-        "seeds": str(each.seeds),
+        "power": format_percent(each.power),
+        "seeds for 80%": "" if each.seeds_needed is None else f"{each.seeds_needed:,}",
+    }
+
+
+def format_intervals(new: Interval | None, fixed: Interval | None, sample: Sample) -> dict[str, str]:
+    """Format both statements: column -> interval; one column where no values of single prompts are declared."""
+    columns = {sample.new: new} if sample.new else {}
+    return {
+        name: format_interval(each.low, each.high) if each else ""
+        for name, each in (columns | {sample.fixed: fixed}).items()
     }
 
 
@@ -33,18 +45,33 @@ def format_effect(each: AxisEffect) -> dict[str, str]:
         "spread": format_value(each.spread),
         "seed noise": format_value(each.noise),
         "share": format_percent(each.share),
+        "with others": format_percent(each.together),
         "F": format_value(each.f),
         "p": format_p_value(each.p),
         "Holm p": format_p_value(each.holm_p),
     }
 
 
-def distinct_warnings(found: Iterable[Comparison | AxisEffect]) -> list[str]:
-    """Return each warning of some comparisons or effects once, with the axes that it is about if these are not all."""
-    found = list(found)
-    of_axes: dict[str, dict[str, None]] = {}
-    for each in found:
-        for part in filter(None, (each.warning or "").split("; ")):
-            of_axes.setdefault(part, {})[each.axis] = None
-    axes = {each.axis for each in found}
-    return [part if axes <= of.keys() else f"{', '.join(of)}: {part}" for part, of in of_axes.items()]
+def distinct_notes(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+    """Return each note of some lines once, with what it is about if that is not all.
+
+    Args:
+        found: what a line is about, and its notes.
+    """
+    about: dict[str, dict[str, None]] = {}
+    every = set()
+    for name, notes in found:
+        every.add(name)
+        for note in notes:
+            about.setdefault(note, {})[name] = None
+    return [note if every <= of.keys() else f"{', '.join(of)}: {note}" for note, of in about.items()]
+
+
+def notes_of_comparisons(found: Iterable[Comparison]) -> list[str]:
+    """Return the notes of comparisons, each once, with the differences that it is about if these are not all."""
+    return distinct_notes((f"{each.a} - {each.b}", each.effect.notes) for each in found)
+
+
+def notes_of_effects(found: Iterable[AxisEffect]) -> list[str]:
+    """Return the notes of effects of axes, each once, with the axes that it is about if these are not all."""
+    return distinct_notes((each.axis, each.notes) for each in found)

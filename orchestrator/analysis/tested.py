@@ -12,6 +12,7 @@ import pyarrow as pa
 from orchestrator.analysis.claims import GOOD_POWER, Finding, find, verdict_of
 from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.declared import declare, notes
+from orchestrator.analysis.effect import Effect, effect_record
 from orchestrator.analysis.looks import look
 from orchestrator.analysis.metric_grid import missing_cells
 from orchestrator.analysis.singles import sample_of
@@ -88,30 +89,18 @@ def _ends(interval: Interval | None) -> str:
 
 
 def _numbers(each: Finding) -> dict[str, Any]:
-    found = each.found
-    intervals = {"these_prompts": found.fixed if found else None, "new_prompts": found.new if found else None}
+    found = each.found or Effect()
     return {
         "at": dict(each.at),
         "verdict": each.verdict,
         "effect": each.effect,
-        "estimate": found.estimate if found else None,
-        **{
-            name: None
-            if interval is None
-            else {part: getattr(interval, part) for part in ("mean", "error", "df", "low", "high", "p")}
-            for name, interval in intervals.items()
-        },
-        "bootstrap": list(found.bootstrap) if found and found.bootstrap else None,
+        "estimate": found.estimate,
+        **effect_record(found),
         "p": each.p,
         "holm_p": each.holm_p,
         "holm_p_opposite": each.holm_p_opposite,
         "power": each.power,
         "seeds_needed": each.seeds_needed,
-        **{
-            name: getattr(found, name) if found else 0
-            for name in ("seeds", "prompts", "combinations", "cells", "missing")
-        },
-        "notes": list(found.notes) if found else [],
         "reason": each.reason,
     }
 

@@ -170,50 +170,53 @@ def compare(
             "--confidence", metavar="SHARE", min=0.5, max=0.999, help="Confidence of the intervals; default: 0.95."
         ),
     ] = None,
-    width: Annotated[
-        float | None,
-        typer.Option("--width", metavar="X", min=0, help="Show how many seeds give an interval of this width."),
-    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the values of an axis: paired by seed, with intervals, and p values adjusted by Holm over all lines.
+    """Compare the values of an axis: differences with intervals, power, and p values adjusted by Holm over all lines.
 
-    The seeds are the sample: an effect is averaged within each seed over all other axes first. Without AXIS=…: how much
-    each axis moves the metrics, against how much the seeds do. Of a search: each study's best trial at fresh values.
+    Each line says two things: what to expect of new seeds on these test prompts, and of new prompts too, where the
+    sweep declares its tables of single prompts (`analysis`). Without AXIS=…: how much each axis moves the metrics,
+    against how much the seeds do. Of a search: each study's best trial at fresh values.
     """
     from dataclasses import asdict
 
     from orchestrator.analysis import axis_effects, comparisons
     from orchestrator.analysis.metric_grid import missing_cells
+    from orchestrator.analysis.singles import sample_of
+    from orchestrator.cli.console import bar
     from orchestrator.plan.select import read_values
     from orchestrator.results.comparable import refuse_trials
+    from orchestrator.results.metrics import averaged_metrics, metric_problems
 
     if not values:
-        given = {"--within": bool(within), "--confidence": confidence is not None, "--width": width is not None}
+        given = {"--within": bool(within), "--confidence": confidence is not None}
         refuse(given, "is for comparisons of the values of an axis; name it: AXIS=V1,V2")
-    confidence = confidence or 0.95
     refuse_trials(session.spec, ((values or "").partition("=")[0], *names(within)))
     axis, chosen = read_values(session.spec, "AXIS=V1,V2", values) if values and "=" in values else (values, [])
     results = session.results()
     table = session.table(results)
     table, warnings = results.comparable(table, session.cells)
     warnings += missing_cells(table)
-    measured = names(metrics) or session.spec.summary.metrics
-    found: list[comparisons.Comparison] = []
-    effects: list[axis_effects.AxisEffect] = []
-    if axis is None:
-        effects = axis_effects.axis_effects(table, measured)
-    else:
-        found = comparisons.compare(table, axis, chosen, measured, names(within), confidence, width)
+    measured = names(metrics) or session.spec.summary.metrics or tuple(averaged_metrics(table))
+    if problems := metric_problems(table, measured):
+        raise SweepError(problems)
+    with bar("prompts") as progress:
+        sample = sample_of(session, table, measured, confidence or 0.95, progress)
+        if axis is None:
+            effects = axis_effects.axis_effects(sample, measured)
+        else:
+            comparisons.check(table, axis, chosen, measured, names(within), sample.random)
+            found = comparisons.compare(sample, axis, chosen, measured, names(within))
     if as_json:
-        print(json.dumps({"lines": [*map(asdict, found), *map(asdict, effects)], "warnings": warnings}))
+        lines = map(asdict, effects) if axis is None else map(comparisons.record, found)
+        print(json.dumps({"lines": list(lines), "warnings": warnings}))
         return
     from orchestrator.cli.show_results import show_comparisons, show_effects
 
     if axis is None:
         show_effects(effects, warnings)
     else:
-        show_comparisons(found, warnings, confidence, width)
+        show_comparisons(found, sample, warnings)
 
 
 @sweep_command(

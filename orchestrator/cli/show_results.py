@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.analysis.lines import distinct_warnings, format_comparison, format_effect
+from orchestrator.analysis.lines import format_comparison, format_effect, notes_of_comparisons, notes_of_effects
 from orchestrator.cli.console import console, first_line, paragraph, say, table
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_value
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.analysis.axis_effects import AxisEffect
     from orchestrator.analysis.comparisons import Comparison
+    from orchestrator.analysis.effect import Sample
     from orchestrator.analysis.tested import Tested
     from orchestrator.results.best import Found
 
@@ -76,33 +77,30 @@ def show_missing(table: pa.Table) -> None:
             say(f"    log: {log}")
 
 
-def show_comparisons(
-    found: Sequence[Comparison], warnings: Sequence[str], confidence: float, width: float | None
-) -> None:
+def show_comparisons(found: Sequence[Comparison], sample: Sample, warnings: Sequence[str]) -> None:
     """Print comparisons of the values of an axis, one a line, and what to beware of."""
-    _show([_comparison_row(each, width) for each in found], keys=3)
-    notes = ["the seeds are the sample"]
-    if any(each.low is not None for each in found):
-        notes = [f"intervals of {100 * confidence:g} %, not adjusted; the seeds are the sample"]
-    notes[0] += _tested(found)
-    if width is not None and any(each.seeds_needed is not None for each in found):
-        notes.append(f"seeds for an interval {width:g} wide, were the spread over seeds what it is here")
-    _beware(found, notes, warnings)
+    rows = []
+    for each in found:
+        row = format_comparison(each, sample)
+        rows.append({"metric": each.metric, "difference": row["difference"], "at": format_coords(each.at), **row})
+    _show(rows, keys=3)
+    if any(each.p is not None for each in found):
+        paragraph((f"intervals of {100 * sample.confidence:g} %, not adjusted{_tested(found)}", "dim"))
+    _beware([*warnings, *notes_of_comparisons(found)])
 
 
 def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
     """Print how much each axis moves the metrics, and what to beware of."""
-    from orchestrator.analysis.axis_effects import differ_in_cells
-
-    if all(each.spread is None for each in found):
+    if all(each.spread is None and each.share is None for each in found):
         say("no axis has results at two of its values; `sweep run` runs what is missing")
-        _beware([], [], warnings)
+        _beware(warnings)
         return
     _show([format_effect(each) for each in found], keys=2)
-    notes = [f"the seeds are the sample{_tested(found)}"]
-    if differ_in_cells(found):
-        notes.append("where cells are missing, the lines are of different cells, and their shares do not add up")
-    _beware(found, notes, warnings)
+    said = "share: of the variation between cells, what an axis does by itself; with others: only together with others"
+    if all(each.share is None for each in found):
+        said = "shares of the variation are not computed while cells have no number"
+    paragraph((f"{said}{_tested(found)}", "dim"))
+    _beware([*warnings, *notes_of_effects(found)])
 
 
 def _show(rows: Sequence[dict[str, str]], keys: int) -> None:
@@ -115,18 +113,9 @@ def _tested(found: Sequence[Comparison] | Sequence[AxisEffect]) -> str:
     return f"; Holm over the {tested:,} lines with a p" if tested else "; no line has a p"
 
 
-def _beware(found: Sequence[Comparison] | Sequence[AxisEffect], notes: Sequence[str], warnings: Sequence[str]) -> None:
-    for note in notes:
-        say(note, style="dim")
-    for warning in dict.fromkeys([*warnings, *distinct_warnings(found)]):
-        say(warning, style="yellow")
-
-
-def _comparison_row(each: Comparison, width: float | None) -> dict[str, str]:
-    row = format_comparison(each)
-    needed = "" if width is None or each.seeds_needed is None else f"{each.seeds_needed:,}"
-    at = format_coords(each.at)
-    return {"metric": each.metric, "difference": row["difference"], "at": at, **row, "seeds needed": needed}
+def _beware(warnings: Sequence[str]) -> None:
+    for warning in dict.fromkeys(warnings):
+        paragraph((warning, "yellow"))
 
 
 def show_claims(tested: Tested) -> None:
@@ -147,5 +136,4 @@ def show_claims(tested: Tested) -> None:
         "chance that the same sweep, run anew, would find it again"
     )
     paragraph((said, "dim"))
-    for note in tested.notes:
-        paragraph((note, "yellow"))
+    _beware(tested.notes)

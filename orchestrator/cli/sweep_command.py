@@ -141,5 +141,5 @@ def refuse(given: Mapping[str, bool], why: str) -> None:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Split a list as people write it: "beta,seed"."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Split a list as people write it: "beta,seed"; what is there twice counts once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

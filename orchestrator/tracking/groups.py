@@ -8,7 +8,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.analysis.blocks import Codes, complete_blocks
+from orchestrator.analysis.means import Codes, balanced_means
+from orchestrator.analysis.metric_grid import SEED
 from orchestrator.sweep.search import TRIAL
 from orchestrator.tracking.runs import FRESH, GROUP, ID, KIND, NAME_LIMIT, Run, trial_group
 
@@ -34,9 +35,9 @@ def aggregates(
 ) -> dict[tuple[str, ...], dict[str, float]]:
     """Count the cells below each parent, and take the mean and standard deviation of each metric over them.
 
-    Groups are compared with each other, so their means are over complete blocks (`orchestrator.analysis.blocks`), and
-    `<metric>_cells` says over how many cells. Groups that merely count cells off have no means. The whole
-    sweep has means over all cells that succeeded. Sums are exact: the order of the runs does not matter.
+    Means are balanced, as in all tables (`orchestrator.analysis.means`), and `<metric>_cells` says over how many cells.
+    Groups that merely count cells off have none; the whole sweep has means over everything. The order of the runs does
+    not matter.
 
     Args:
         groups: parent -> all runs below it; () for the sweep as a whole.
@@ -79,30 +80,33 @@ def aggregates_of_trials(
 def means(
     members: Sequence[tuple[tuple[str, ...], Run]], axes: Sequence[str], compared: bool, unaveraged: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, float]]:
-    """Take the mean and standard deviation of each metric in each group: the one place that says over which cells.
+    """Take the balanced mean of each metric in each group, and its standard deviation (`orchestrator.analysis.means`).
 
     Args:
         members: group, cell below it; a cell that did not succeed, or lacks a metric, is in no mean of it.
         axes: the axes that name the groups.
-        compared: whether the groups are compared with each other: then only over complete blocks.
+        compared: whether the groups are compared with each other: then what all have counts.
         unaveraged: metrics of which no mean is taken.
 
     Returns:
-        Group -> `<metric>_cells`, and where that is not 0 `<metric>_mean`, from two cells on `<metric>_sd`.
+        Group -> `<metric>_cells`, and where that is not 0 `<metric>_mean`, from two seeds on `<metric>_sd`.
     """
-    group_of, block_of = _codes(group for group, _ in members), _codes(_block(run, axes) for _, run in members)
     found: dict[tuple[str, ...], dict[str, float]] = {group: {} for group, _ in members}
+    group_of = _codes(group for group, _ in members)
+    parts = [np.arange(len(members))] if compared else [np.flatnonzero(group_of == each) for each in range(len(found))]
+    combination = _codes(_others(run, axes) for _, run in members)
+    draw = _codes(run.params.get(SEED) if SEED not in axes else None for _, run in members)
     for name in dict.fromkeys(name for _, run in members if run.succeeded for name in run.metrics):
         if name == "attempts" or name in unaveraged:
             continue
-        there = np.array([run.succeeded and name in run.metrics for _, run in members], np.bool_)
-        values: dict[tuple[str, ...], list[float]] = {group: [] for group in found}
-        for place in np.flatnonzero(complete_blocks(there, group_of, block_of).kept if compared else there).tolist():
-            group, run = members[place]
-            values[group].append(run.metrics[name])
-        for group, some in values.items():
-            # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.
-            found[group] |= {f"{name}_cells": float(len(some)), **(_moments(name, some) if some else {})}
+        values = np.array([run.metrics.get(name, math.nan) if run.succeeded else math.nan for _, run in members])
+        for part in parts:
+            arms, arm = np.unique(group_of[part], return_inverse=True)
+            taken = balanced_means(values[part], arm, combination[part], draw[part])
+            for place, group in enumerate(list(found)[each] for each in arms.tolist()):
+                numbers = {"cells": float(taken.cells[place]), "mean": taken.mean[place], "sd": taken.sd[place]}
+                # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.
+                found[group] |= {f"{name}_{each}": float(one) for each, one in numbers.items() if not math.isnan(one)}
     return found
 
 
@@ -120,19 +124,9 @@ def _counts(cells: Mapping[tuple[str, ...], Sequence[Run]]) -> dict[tuple[str, .
     return found
 
 
-def _moments(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Take the mean of a metric, and the standard deviation (sample) where it has two values or more."""
-    mean = math.fsum(values) / len(values)
-    found = {f"{name}_mean": mean}
-    if len(values) > 1:
-        squares = math.fsum((value - mean) ** 2 for value in values)
-        found[f"{name}_sd"] = math.sqrt(squares / (len(values) - 1))
-    return found
-
-
-def _block(run: Run, axes: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Take the coordinates of a cell along all axes but those that name its group."""
-    return tuple((axis, label) for axis, label in run.params.items() if axis not in axes)
+def _others(run: Run, axes: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Take the coordinates of a cell along all axes but the seed and those that name its group."""
+    return tuple((axis, label) for axis, label in run.params.items() if axis not in (*axes, SEED))
 
 
 def _codes(things: Iterable[Hashable]) -> Codes:

@@ -300,5 +300,7 @@ def test_missing_cells_that_depend_on_what_is_compared_are_called_so(declared: A
     assert strong
     assert strong.depends is not None
     assert strong.depends < 0.01
-    said = "27 of 216 cells have no number (27 failed), more in some arms than in others (27, 0): what is missing is not"
+    said = (
+        "27 of 216 cells have no number (27 failed), more in some arms than in others (27, 0): what is missing is not"
+    )
     assert strong.notes[0] == f"{said} missing by chance"
