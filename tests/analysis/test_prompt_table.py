@@ -68,7 +68,7 @@ def test_numbers_are_float64_with_nan_for_null_and_other_columns_are_left_out() 
     ("content", "message"),
     [
         (b"", "smaller than|0 bytes"),
-        (b"PAR1" + b"\0" * 40 + b"PAR1", ""),
+        (b"PAR1" + b"\0" * 40 + b"PAR1", "thrift|TProtocol|footer"),
         (b"\x1b[31mtext" * 20, "magic bytes"),
     ],
 )
