@@ -179,8 +179,8 @@ class Sample:
         fixed = crossed(effects.reshape(units), self._names, self.confidence, scale)
         counted = replace(counted, fixed=fixed.all, squares=fixed.components, estimate=fixed.all.mean)
         if fixed.all.p is None and (prompts is None or not np.ptp(prompts, axis=0).any()):
-            said = f"the same for every {' and '.join(self._names)}: there is no interval and no p value"
-            return replace(counted, fixed=None, notes=(*notes, said))
+            same = f"the same for every {' and '.join(self._names)}: there is no interval and no p value"
+            return replace(counted, fixed=None, notes=(*notes, same))
         if prompts is None or prompts.shape[1] < 2:
             return counted
         singles = prompts.reshape(*units, -1)

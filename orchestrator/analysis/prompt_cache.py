@@ -63,8 +63,8 @@ class PromptCache:
     def _write(self, length: int, batch: dict[str, PromptTable]) -> None:
         joined = []
         for path in self._paths(length):
-            if path.stat().st_size < _SMALL:
-                with contextlib.suppress(*_NOT_THERE):
+            with contextlib.suppress(*_NOT_THERE):
+                if path.stat().st_size < _SMALL:
                     batch = _read(path, self._columns) | batch
                     joined.append(path)
         name = hashlib.sha256("".join(sorted(batch)).encode()).hexdigest()[:16]

@@ -53,7 +53,7 @@ class PromptTableReader:
         try:
             return self._read(content)
         except _UNREADABLE as error:
-            reason = plain_text(str(error).strip(), 200) or type(error).__name__
+            reason = plain_text(" ".join(str(error).split()), 200) or type(error).__name__
             raise ValueError(reason) from error
 
     def _read(self, content: bytes) -> PromptTable:

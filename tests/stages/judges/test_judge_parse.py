@@ -164,7 +164,7 @@ def test_verdicts_of_all_shards_are_written_in_order_and_counted(tmp_path: Path)
     assert strict == {"verdicts": 4, "unparsed_rate": 0.5, "unread_judgments": 0, "first_position_rate": 1.0}
     lenient = judge_parse(JudgeParseConfig(), tmp_path, judgments=shards)
     assert lenient == {"verdicts": 4, "unparsed_rate": 0.25, "unread_judgments": 0, "first_position_rate": 2 / 3}
-    assert set(lenient) == set(JudgeParseConfig().metrics())
+    assert set(lenient) == set(JudgeParseConfig().declared())
     table = tables.VERDICTS.read(tmp_path)
     assert table.column("verdict").to_pylist() == [1, 0, 2, 1]
     assert table.column("prompt").to_pylist()[3] == "\n\nHuman: 0?\n\nAssistant:"

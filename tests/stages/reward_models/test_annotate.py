@@ -34,7 +34,7 @@ def run(tmp_path: Path, rewards: np.ndarray, setting: AnnotateConfig) -> tuple[d
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     metrics = annotate(setting, out, scores=shards)
-    assert set(metrics) == set(setting.metrics())
+    assert set(metrics) == set(setting.declared())
     return tables.ANNOTATIONS.read(out).to_pydict(), metrics
 
 
@@ -269,5 +269,5 @@ def test_d_optimal_needs_the_embeddings_of_the_very_responses(tmp_path: Path) ->
     with pytest.raises(ValueError, match="made from different responses"):
         annotate(setting, tmp_path, scores=[scores], embeddings=[embeddings_of(tmp_path / "e", 41)])
     metrics = annotate(setting, tmp_path, scores=[scores], embeddings=[embeddings_of(tmp_path / "right", 40)])
-    assert set(metrics) == set(setting.metrics())
+    assert set(metrics) == set(setting.declared())
     assert tables.ANNOTATIONS.read(tmp_path).num_rows == 30

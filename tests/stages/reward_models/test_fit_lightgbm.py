@@ -43,7 +43,7 @@ def test_the_booster_learns_the_golden_order_and_can_be_loaded(tmp_path: Path, d
     out = tmp_path / "out"
     out.mkdir()
     metrics = fit_lightgbm(config(), out, annotations=annotations, embeddings=folders)
-    assert set(metrics) == set(config().metrics())
+    assert set(metrics) == set(config().declared())
     assert 0 < metrics["train_loss"] < np.log(2)
     assert np.corrcoef(load_reward_head(out).predict(features), rewards)[0, 1] > 0.8
 

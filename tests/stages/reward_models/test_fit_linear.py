@@ -44,7 +44,7 @@ def test_the_golden_order_is_learned_and_can_be_loaded(tmp_path: Path, method: s
     out = tmp_path / "out"
     out.mkdir()
     metrics = fit_linear(config(method=method, loss=loss), out, annotations=annotations, embeddings=folders)
-    assert set(metrics) == set(config().metrics())
+    assert set(metrics) == set(config().declared())
     predicted = load_reward_head(out).predict(EMBEDDINGS.reshape(-1, 5))
     assert np.corrcoef(predicted, REWARDS.ravel())[0, 1] > 0.97
 

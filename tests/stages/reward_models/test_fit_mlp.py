@@ -36,7 +36,7 @@ def test_a_reward_model_learns_the_golden_order_and_can_be_loaded(
     out.mkdir()
     setting = config(training=training, loss=loss, epochs=30)
     metrics = fit_mlp(setting, out, annotations=annotations, embeddings=folders)
-    assert set(metrics) == set(setting.metrics())
+    assert set(metrics) == set(setting.declared())
     assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
     assert metrics["steps"] == metrics["epochs"] * math.ceil(960 / 100)
     assert json.loads((out / "reward_model.json").read_text())["hidden"] == [16, 8]

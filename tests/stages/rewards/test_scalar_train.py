@@ -62,7 +62,7 @@ def judge(
 def tiny_scalar(tiny_policy: Path, tiny_preferences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scalar")
     metrics = scalar_train(FAST, out, policy=tiny_policy, preferences=tiny_preferences)
-    assert set(metrics) == set(FAST.metrics())
+    assert set(metrics) == set(FAST.declared())
     assert metrics["scalar_steps"] == 36
     assert metrics["scalar_rows"] == 60
     assert metrics["scalar_loss"] < np.log(2)
