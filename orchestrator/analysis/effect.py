@@ -92,6 +92,13 @@ class Filled:
     notes: tuple[str, ...]
     """What is missing."""
 
+    @property
+    def means(self) -> dict[Scalar, float]:
+        """Value -> balanced mean; empty where the values have no pairs."""
+        if not self.values.size:
+            return {}
+        return dict(zip(self.labels, self.values.mean(axis=(0, 1)).tolist(), strict=True))
+
 
 class Sample:
     """The results of a sweep as a sample: what is random in them, and what of single prompts is known."""
@@ -211,10 +218,7 @@ class Sample:
         self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]
     ) -> dict[Scalar, float]:
         """Return value -> balanced mean, of those values of an axis that have results and pairs; see `filled`."""
-        found = self.filled(metric, axis, labels, at)
-        if not found.values.size:
-            return {}
-        return dict(zip(found.labels, found.values.mean(axis=(0, 1)).tolist(), strict=True))
+        return self.filled(metric, axis, labels, at).means
 
     def _of_prompts(
         self, metric: str, arranged: Arranged, there: NDArray[np.bool_], found: Available
