@@ -1,4 +1,4 @@
-"""Means of arms are balanced, from all pairs that are there, in every table and on every page, and say what is missing."""
+"""Means of arms are balanced, from all pairs that are there, in every table and on every page; gaps are said."""
 
 from __future__ import annotations
 
