@@ -185,13 +185,15 @@ class Sample:
             return replace(counted, notes=(*notes, f"one {lone} only: there is no interval and no p value"))
         fixed = crossed(effects.reshape(units), self._names, self.confidence, scale)
         counted = replace(counted, fixed=fixed.all, squares=fixed.components, estimate=fixed.all.mean)
-        if fixed.all.p is None and (prompts is None or not np.ptp(prompts, axis=0).any()):
-            same = f"the same for every {' and '.join(self._names)}: there is no interval and no p value"
+        names, new = self._names, None
+        if prompts is not None and prompts.shape[1] > 1:
+            names, singles = (*names, str(self._prompt)), prompts.reshape(*units, -1)
+            new = crossed(singles, names, self.confidence, scale)
+        if (new or fixed).all.p is None:
+            same = f"the same for every {' and '.join(names)}: there is no interval and no p value"
             return replace(counted, fixed=None, notes=(*notes, same))
-        if prompts is None or prompts.shape[1] < 2:
+        if new is None:
             return counted
-        singles = prompts.reshape(*units, -1)
-        new = crossed(singles, (*self._names, str(self._prompt)), self.confidence, scale)
         return replace(
             counted, new=new.all, bootstrap=product_bootstrap(singles, self.confidence), squares=new.components
         )

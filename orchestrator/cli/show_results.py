@@ -128,12 +128,14 @@ def show_claims(tested: Tested) -> None:
         paragraph((name, "bold"), ": ", (verdict, colours[verdict]), ". ", f"{findings[0].statement}.")
         for reason in dict.fromkeys(each.reason for each in findings if each.reason):
             paragraph(reason, indent=2)
-    family = sum(each.p is not None for each in tested.findings)
+    tests = sum(each.p is not None for each in tested.findings)
     level = format_value((1 - tested.confidence) / 2)
     said = (
-        f"intervals of {100 * tested.confidence:g} %, not adjusted; Holm over the {family} tests, which are for "
+        f"intervals of {100 * tested.confidence:g} %, not adjusted; Holm over the {tests:,} lines with a p, which is for "
         f"{tested.new or tested.fixed} where there are such values; a verdict needs a Holm p below {level}; power: the "
         "chance that the same sweep, run anew, would find it again"
+        if tests
+        else "no line has a p"
     )
     paragraph((said, "dim"))
     _beware(tested.notes)
