@@ -38,7 +38,7 @@ def product_bootstrap(values: Reals, confidence: float = 0.95, draws: int = DRAW
     """
     if min(values.shape, default=0) < 2:
         raise ValueError(f"a bootstrap needs two or more values of every factor, not {values.shape}")
-    centre = float(values.mean())
+    centre = float(values.mean(dtype=np.float64))
     if not np.isfinite(centre):
         raise ValueError("a bootstrap needs a finite value at every combination")
     if np.ptp(values) <= ROUNDING * float(np.abs(values).max()):
