@@ -130,7 +130,7 @@ def _finding(
     pairs: list[tuple[Scalar, Scalar] | None] = list(pairwise(claim.values)) if claim.compare else [None]
     tested = []
     for pair in pairs:
-        found = sample.effect(metric, weights_of(claim, pair, sample.grid, counted))
+        found = sample.effect(metric, weights_of(claim, pair, sample.grid, counted), bootstrap=True)
         effect = format_contrast(claim, pair)
         if found.interval is None or found.interval.p is None:
             return replace(bare, found=found, effect=effect, reason="; ".join(found.notes))

@@ -58,7 +58,12 @@ class Comparison:
 
 
 def compare(
-    sample: Sample, axis: str, values: Sequence[Scalar] = (), metrics: Sequence[str] = (), within: Sequence[str] = ()
+    sample: Sample,
+    axis: str,
+    values: Sequence[Scalar] = (),
+    metrics: Sequence[str] = (),
+    within: Sequence[str] = (),
+    bootstrap: bool = False,
 ) -> list[Comparison]:
     """Compare every two of the values of an axis, for each metric and each combination of the axes of `within`.
 
@@ -68,6 +73,7 @@ def compare(
         values: of the axis; none for all.
         metrics: none for all of the sample.
         within: axes that are not averaged over.
+        bootstrap: also compute the product bootstrap's intervals.
 
     Raises:
         StoreError: tables of single prompts cannot be read.
@@ -84,7 +90,7 @@ def compare(
                 weights = {label: float(label == a) - float(label == b) for label in chosen if label in means}
                 bare = Comparison(metric, axis, a, b, at)
                 if a in means and b in means:
-                    effect = sample.effect(metric, Weights({axis: weights}, where))
+                    effect = sample.effect(metric, Weights({axis: weights}, where), bootstrap)
                     found.append(_filled(replace(bare, mean_a=means[a], mean_b=means[b], effect=effect)))
                 else:
                     lacking = " and ".join(str(label) for label in (a, b) if label not in means)

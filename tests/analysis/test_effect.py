@@ -164,3 +164,15 @@ def test_what_is_the_same_in_every_seed_has_no_interval_and_says_so() -> None:
     assert found.interval is None
     assert found.estimate == pytest.approx(0.25)
     assert found.notes == ("the same for every seed: there is no interval and no p value",)
+
+
+def test_of_one_seed_there_is_a_statement_for_new_prompts_and_this_seed() -> None:
+    one = sample(*paired(KNOWN[:1]))
+    found = one.effect("score", DIFFERENCE)
+    literal = ttest_1samp(KNOWN[0], 0)
+    assert found.fixed is None
+    assert found.new
+    assert (found.new.mean, found.new.p) == pytest.approx((KNOWN[0].mean(), literal.pvalue))
+    assert one.new == "new prompts, this seed"
+    # How many more seeds would be needed, one seed cannot tell.
+    assert found.pilot is None
