@@ -42,7 +42,7 @@ def dummies(shape: tuple[int, ...]) -> NDArray[np.float64]:
 def least_squares(values: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
     """What is there, and what ordinary least squares with all dummies expects elsewhere."""
     design, known = dummies(there.shape), there.ravel()
-    fitted = design @ np.linalg.lstsq(design[known], values.ravel()[known], rcond=None)[0]
+    fitted = design @ np.linalg.lstsq(design[known], values.ravel()[known], rcond=1e-9)[0]
     return np.where(there, values, fitted.reshape(there.shape))
 
 
