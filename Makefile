@@ -80,7 +80,7 @@ simulate: setup
 fuzz: setup
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) .venv/bin/python -m pytest tests/fuzz
 
-# Whether intervals cover what they say: about ten minutes, and the table tests/calibration/results.md.
+# Whether intervals cover what they say: about five minutes, and the table tests/calibration/results.md.
 calibration: setup
 	.venv/bin/python tests/calibration/calibrate.py
 
