@@ -3,7 +3,8 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz bench bench-fits clean
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration bench bench-fits \
+	clean
 
 setup: $(READY)
 
@@ -78,6 +79,10 @@ simulate: setup
 # Looks for inputs that cost more than a line, for longer than the tests do and elsewhere each time: EXAMPLES=100000.
 fuzz: setup
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) .venv/bin/python -m pytest tests/fuzz
+
+# Whether intervals cover what they say: about five minutes, and the table tests/calibration/results.md.
+calibration: setup
+	.venv/bin/python tests/calibration/calibrate.py
 
 # On an otherwise idle machine; about five minutes.
 bench: setup

@@ -19,6 +19,7 @@ import pyarrow as pa
 # Imported here, so that the import does not count as time that the first table takes.
 import pyarrow.parquet
 
+from orchestrator.analysis.declared import declare
 from orchestrator.analysis.summary import summarise
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.code import code_commit
@@ -70,6 +71,7 @@ T = TypeVar("T")
 
 #: The share of wall time that rewriting the table during the run may take.
 _SHARE = 0.01
+_DECLARING = "writing down what the sweep is to show"
 _MIRRORING = "writing Optuna's copy of the studies"
 
 
@@ -126,6 +128,8 @@ def _drive_prepared(
         on_event(Troubled(note))
     for found in OUTAGE.endure(lambda: made_by_other_code(session)):
         on_event(MadeByOtherCode(found))
+    with Troubles(lambda message: on_event(Troubled(message))).contained(_DECLARING):
+        declare(session, int((results.codes() == STATUSES.index("succeeded")).sum()))
     mirror = Mirror(session.studies, results, session.outputs)
     mirror.check()
     tracked = session.spec.tracking is not False

@@ -13,7 +13,8 @@ What cannot be estimated is not used:
 - a combination at which some arm is tied to the others by no pair of the used seeds, and a seed in which some arm is
   tied to the others at no used combination (no arm is given up: that is for whoever asks for it, and an arm with
   hardly any cell takes the combinations of all others with it);
-- where seeds and combinations fall into parts whose contrasts nothing ties together: all but the part of most cells.
+- where seeds and combinations fall into parts whose contrasts nothing ties together: all but the part of most cells
+  (the first of those).
 
 *Levels.* A pair of no cell at all has no level of its own. It gets the one that an additive model of seeds and
 combinations expects, fitted to the means over arms of all other pairs, so that the mean of an arm is not drawn to 0 or

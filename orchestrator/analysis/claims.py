@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
@@ -24,13 +23,10 @@ from orchestrator.analysis.contrast import weights_of
 from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.effect import Effect, Sample
 from orchestrator.analysis.estimates import adjusted
-from orchestrator.analysis.power import assurance, seeds_for
+from orchestrator.analysis.power import Aim
 from orchestrator.plan.select import format_coords
 from orchestrator.sweep.analysis import Analysis, Claim, Contrast, Direction
 from orchestrator.types import Scalar
-
-#: The power that seeds are counted for: the usual one.
-GOOD_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -53,13 +49,20 @@ class Finding:
     """Of "the effect is as claimed, or at its edge"; None where no result could refute it."""
     holm_p: float | None = None
     holm_p_opposite: float | None = None
-    power: float | None = None
-    """The chance that a sweep of the same size, run anew, would show the claim at this level by itself, averaged over
-    what is uncertain (`analysis.power.assurance`)."""
-    seeds_needed: int | None = None
-    """With how many seeds that chance is `GOOD_POWER`; None where no number of seeds is enough."""
+    aim: Aim | None = None
+    """What a new sweep would have to show; None where its power is unknown."""
     reason: str | None = None
     """Why it is not testable."""
+
+    @property
+    def power(self) -> float | None:
+        """The chance that a sweep of the same size, run anew, would show the claim, at this level by itself."""
+        return self.aim.power if self.aim else None
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """With how many seeds that chance is `GOOD_POWER`; None where no number of seeds is enough."""
+        return self.aim.seeds_needed if self.aim else None
 
 
 def find(sample: Sample, analysis: Analysis, directions: Mapping[str, Direction]) -> list[Finding]:
@@ -130,7 +133,7 @@ def _finding(
     pairs: list[tuple[Scalar, Scalar] | None] = list(pairwise(claim.values)) if claim.compare else [None]
     tested = []
     for pair in pairs:
-        found = sample.effect(metric, weights_of(claim, pair, sample.grid, counted))
+        found = sample.effect(metric, weights_of(claim, pair, sample.grid, counted), bootstrap=True)
         effect = format_contrast(claim, pair)
         if found.interval is None or found.interval.p is None:
             return replace(bare, found=found, effect=effect, reason="; ".join(found.notes))
@@ -139,8 +142,8 @@ def _finding(
     against = [opposite for (_, opposite), _, _ in tested if opposite is not None]
     # One contrast that is wrong is enough to refute: Bonferroni over them.
     refuted = min(1.0, len(tested) * min(against)) if against else None
-    tested_one = replace(bare, verdict="undecided", effect=effect, found=found, p=p, p_opposite=refuted)
-    return _with_power(tested_one, claim, directions.get(metric), (1 - sample.confidence) / 2)
+    aim = _aim(found, claim, directions.get(metric), (1 - sample.confidence) / 2)
+    return replace(bare, verdict="undecided", effect=effect, found=found, p=p, p_opposite=refuted, aim=aim)
 
 
 def _absent(sample: Sample, claim: Claim, counted: Mapping[str, Sequence[Scalar]]) -> str:
@@ -179,24 +182,18 @@ def _tests(claim: Claim, interval: Interval, better: Direction | None) -> tuple[
     return below(margin), above(margin)
 
 
-def _with_power(finding: Finding, claim: Claim, better: Direction | None, level: float) -> Finding:
-    """Add the chance that a new sweep would show the claim, where the seeds alone, or with prompts, are random."""
-    found = finding.found
-    pilot = found.pilot if found else None
+def _aim(found: Effect, claim: Claim, better: Direction | None, level: float) -> Aim | None:
+    """Say what a new sweep would have to show, where the seeds alone, or with prompts, are random."""
+    pilot = found.pilot
     if pilot is None:
-        return finding
-    above, below = 0.0, math.inf
+        return None
     if claim.equivalent is not None:
-        above, below = -claim.equivalent, claim.equivalent
-    elif claim.slope is not None and claim.expect is None:
-        pilot = replace(pilot, mean=abs(pilot.mean))
-        level /= 2
-    else:
-        positive = claim.expect == "positive" or (claim.expect is None and better == "higher")
-        pilot = pilot if positive else replace(pilot, mean=-pilot.mean)
-        above = -(claim.no_worse or 0.0)
-    power = assurance(pilot, pilot.seeds, above, below, level)
-    return replace(finding, power=power, seeds_needed=seeds_for(GOOD_POWER, pilot, above, below, level))
+        return Aim(pilot, -claim.equivalent, claim.equivalent, level)
+    if claim.slope is not None and claim.expect is None:
+        return Aim(replace(pilot, mean=abs(pilot.mean)), alpha=level / 2)
+    positive = claim.expect == "positive" or (claim.expect is None and better == "higher")
+    pilot = pilot if positive else replace(pilot, mean=-pilot.mean)
+    return Aim(pilot, -(claim.no_worse or 0.0), alpha=level)
 
 
 def _verdict(p: float | None, against: float | None, level: float) -> str:

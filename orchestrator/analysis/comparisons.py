@@ -17,7 +17,7 @@ from orchestrator.analysis.contrast import Weights
 from orchestrator.analysis.effect import Effect, Sample, effect_record
 from orchestrator.analysis.estimates import adjusted
 from orchestrator.analysis.metric_grid import read_axes
-from orchestrator.analysis.power import assurance, effect_size, seeds_for
+from orchestrator.analysis.power import Aim, effect_size
 from orchestrator.results.metrics import metric_problems
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
@@ -41,15 +41,26 @@ class Comparison:
     """p of the widest statement, two-sided, adjusted over all comparisons of the call."""
     effect_size: float | None = None
     """The difference in standard deviations over seeds of the paired difference (Cohen's d_z), corrected for few."""
-    power: float | None = None
-    """The chance that a sweep of the same size, run anew, would find a difference of this sign (assurance)."""
-    seeds_needed: int | None = None
-    """With how many seeds that chance is 80 %; None where no number is enough."""
 
     @property
     def p(self) -> float | None:
         """p of the widest statement, two-sided, of no difference."""
         return self.effect.interval.p if self.effect.interval else None
+
+    @property
+    def power(self) -> float | None:
+        """The chance that a sweep of the same size, run anew, would find a difference of this sign (assurance)."""
+        return self._aim.power if self._aim else None
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """With how many seeds that chance is 80 %; None where no number of seeds is enough."""
+        return self._aim.seeds_needed if self._aim else None
+
+    @property
+    def _aim(self) -> Aim | None:
+        pilot = self.effect.pilot
+        return Aim(replace(pilot, mean=abs(pilot.mean))) if pilot else None
 
     @property
     def difference(self) -> float | None:
@@ -58,7 +69,12 @@ class Comparison:
 
 
 def compare(
-    sample: Sample, axis: str, values: Sequence[Scalar] = (), metrics: Sequence[str] = (), within: Sequence[str] = ()
+    sample: Sample,
+    axis: str,
+    values: Sequence[Scalar] = (),
+    metrics: Sequence[str] = (),
+    within: Sequence[str] = (),
+    bootstrap: bool = False,
 ) -> list[Comparison]:
     """Compare every two of the values of an axis, for each metric and each combination of the axes of `within`.
 
@@ -68,6 +84,7 @@ def compare(
         values: of the axis; none for all.
         metrics: none for all of the sample.
         within: axes that are not averaged over.
+        bootstrap: also compute the product bootstrap's intervals.
 
     Raises:
         StoreError: tables of single prompts cannot be read.
@@ -85,7 +102,7 @@ def compare(
                 weights = {label: float(label == a) - float(label == b) for label in filled.labels}
                 bare = Comparison(metric, axis, a, b, at)
                 if a in filled.labels and b in filled.labels:
-                    effect = sample.effect(metric, Weights({axis: weights}, where))
+                    effect = sample.effect(metric, Weights({axis: weights}, where), bootstrap)
                     found.append(_filled(replace(bare, mean_a=means.get(a), mean_b=means.get(b), effect=effect)))
                 else:
                     lacking = " and ".join(str(label) for label in (a, b) if label not in filled.labels)
@@ -114,14 +131,11 @@ def record(each: Comparison) -> dict[str, Any]:
 
 
 def _filled(each: Comparison) -> Comparison:
-    """Add effect size and power."""
-    fixed, pilot = each.effect.fixed, each.effect.pilot
-    if fixed and fixed.df is not None:
-        each = replace(each, effect_size=effect_size(fixed.mean, fixed.error * each.effect.seeds**0.5, fixed.df))
-    if pilot:
-        pilot = replace(pilot, mean=abs(pilot.mean))
-        each = replace(each, power=assurance(pilot, pilot.seeds), seeds_needed=seeds_for(0.8, pilot))
-    return each
+    """Add the effect size."""
+    fixed = each.effect.fixed
+    if fixed is None or fixed.df is None:
+        return each
+    return replace(each, effect_size=effect_size(fixed.mean, fixed.error * each.effect.seeds**0.5, fixed.df))
 
 
 def check(

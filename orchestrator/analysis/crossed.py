@@ -23,6 +23,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from orchestrator.analysis.estimates import ROUNDING, Reals
 from orchestrator.analysis.sums_of_squares import Axes, degrees_of_freedom, sums_of_squares
 
@@ -107,7 +109,7 @@ def crossed(values: Reals, names: Sequence[str], confidence: float = 0.95, scale
     # Of the variances of the mean, this is the sum of each component over the number of draws that it is averaged over.
     total = math.fsum(weight[subset] * component for subset, component in components.items())
     rounding = ROUNDING * max(scale, -float(values.min()), float(values.max()))
-    mean = float(values.mean())
+    mean = float(values.mean(dtype=np.float64))
     mean = mean if abs(mean) > rounding else 0.0
 
     def estimated(mean_square: float, df: float) -> Interval:

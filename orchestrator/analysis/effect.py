@@ -46,7 +46,7 @@ class Effect:
     new: Interval | None = None
     """For new prompts, too; None where there are no values of single prompts."""
     bootstrap: tuple[float, float] | None = None
-    """Ends of the product bootstrap's interval, for what `new` is for."""
+    """Ends of the product bootstrap's interval, for what `new` is for, if it was asked for."""
     seeds: int = 0
     """Draws of the random axes that were used."""
     prompts: int = 0
@@ -137,6 +137,11 @@ class Sample:
         return tuple(name for name, axis in self.axes.items() if axis in self.grid.axes) or ("draw",)
 
     @property
+    def _one_draw(self) -> bool:
+        """Whether nothing but prompts can be drawn anew, since there is one draw of all else."""
+        return all(len(self.grid.labels(axis)) < 2 for axis in self.random)
+
+    @property
     def fixed(self) -> str:
         """Say what `Effect.fixed` is for."""
         draws = " and ".join(f"new {name}s" for name in self._names)
@@ -145,10 +150,19 @@ class Sample:
     @property
     def new(self) -> str | None:
         """Say what `Effect.new` is for; None where no values of single prompts are declared."""
-        return " and ".join(f"new {name}s" for name in (*self._names, self._prompt)) if self._prompt else None
+        if self._prompt is None:
+            return None
+        if self._one_draw:
+            return f"new {self._prompt}s, this {' and '.join(self._names)}"
+        return " and ".join(f"new {name}s" for name in (*self._names, self._prompt))
 
-    def effect(self, metric: str, weights: Weights) -> Effect:
+    def effect(self, metric: str, weights: Weights, bootstrap: bool = False) -> Effect:
         """Compute a contrast, from all pairs of cells that are there.
+
+        Args:
+            metric: one of the sample.
+            weights: the contrast.
+            bootstrap: also compute the product bootstrap's interval, which takes a hundred times longer.
 
         Raises:
             StoreError: tables of single prompts cannot be read.
@@ -180,6 +194,10 @@ class Sample:
         units = _crossing(arranged, found)
         if units is None:
             return replace(counted, notes=(*notes, "cells are missing, so that not all random axes are crossed"))
+        if self._one_draw and prompts is not None and prompts.shape[1] > 1:
+            # Miller 2024 (arXiv 2411.00640): the paired standard error over questions.
+            new = crossed(prompts[0], (str(self._prompt),), self.confidence, scale)
+            return replace(counted, new=new.all, estimate=new.all.mean)
         if min(units) < 2:
             lone = self._names[units.index(min(units))]
             return replace(counted, notes=(*notes, f"one {lone} only: there is no interval and no p value"))
@@ -194,9 +212,8 @@ class Sample:
             return replace(counted, fixed=None, notes=(*notes, same))
         if new is None:
             return counted
-        return replace(
-            counted, new=new.all, bootstrap=product_bootstrap(singles, self.confidence), squares=new.components
-        )
+        ends = product_bootstrap(singles, self.confidence) if bootstrap else None
+        return replace(counted, new=new.all, bootstrap=ends, squares=new.components)
 
     def filled(self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]) -> Filled:
         """Arrange a metric with the values of an axis as arms, what is missing filled in (`analysis.available`).

@@ -26,6 +26,10 @@ _POINTS = 4096
 _MANY = 10**7
 
 
+#: The power that seeds are counted for: the usual one.
+GOOD_POWER = 0.8
+
+
 @dataclass(frozen=True)
 class Pilot:
     """What an experiment has found of a contrast: its mean, and the variances of its random effects.
@@ -147,6 +151,26 @@ def effect_size(mean: float, sd: float, df: float) -> float | None:
         return None
     factor = math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
     return mean / sd * factor
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a new sweep is to show, as far as a pilot can tell whether it will; see `assurance`."""
+
+    pilot: Pilot
+    above: float = 0.0
+    below: float = math.inf
+    alpha: float = 0.025
+
+    @property
+    def power(self) -> float:
+        """The assurance of a sweep with as many seeds as the pilot."""
+        return assurance(self.pilot, self.pilot.seeds, self.above, self.below, self.alpha)
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """The seeds that make it `GOOD_POWER`; None where no number of seeds is enough."""
+        return seeds_for(GOOD_POWER, self.pilot, self.above, self.below, self.alpha)
 
 
 def _spread_points(dimensions: int) -> Reals:

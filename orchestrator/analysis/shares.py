@@ -47,9 +47,9 @@ def shares(values: Reals, axes: Sequence[str], residual: Sequence[str] = ()) -> 
     """
     if strange := set(residual) - set(axes):
         raise ValueError(f"{', '.join(sorted(strange))} is none of the axes {', '.join(axes)}")
-    if values.size and np.ptp(values) <= ROUNDING * float(np.abs(values).max()):
-        return []
     found = sums_of_squares(values, axes)
+    if np.ptp(values) <= ROUNDING * float(np.abs(values).max()):
+        return []
     freedom = {subset: df for subset in found if (df := degrees_of_freedom(values, axes, subset))}
     chance = [subset for subset in freedom if residual and set(residual) <= set(subset)]
     rest, rest_df = math.fsum(found[subset] for subset in chance), sum(freedom[subset] for subset in chance)
@@ -77,7 +77,8 @@ def shares(values: Reals, axes: Sequence[str], residual: Sequence[str] = ()) -> 
 def repeated_measures_f(by_seed: Reals) -> float:
     """Compute F of values (seeds, values of an axis): the axis against its interaction with the seeds.
 
-    The same as statsmodels' AnovaRM, which takes gigabytes for a few hundred of each.
+    The same as statsmodels' AnovaRM, which takes gigabytes for a few hundred of each. The differences between values of
+    the axis must not be the same in all seeds: there would be nothing to divide by.
     """
     square = sums_of_squares(by_seed, ("seed", "axis"))
     return square["axis",] / square["seed", "axis"] * (len(by_seed) - 1)

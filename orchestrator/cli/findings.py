@@ -206,7 +206,7 @@ def compare(
             effects = axis_effects.axis_effects(sample, measured)
         else:
             comparisons.check(table, axis, chosen, measured, names(within), sample.random)
-            found = comparisons.compare(sample, axis, chosen, measured, names(within))
+            found = comparisons.compare(sample, axis, chosen, measured, names(within), bootstrap=as_json)
     if as_json:
         lines = map(asdict, effects) if axis is None else map(comparisons.record, found)
         print(json.dumps({"lines": list(lines), "warnings": warnings}))

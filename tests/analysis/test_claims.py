@@ -304,3 +304,35 @@ def test_missing_cells_that_depend_on_what_is_compared_are_called_so(declared: A
         "27 of 216 cells have no number (27 failed), more in some arms than in others (27, 0): what is missing is not"
     )
     assert strong.notes[0] == f"{said} missing by chance"
+
+
+def test_the_bias_study_is_judged_by_the_rows_that_contradict_the_bias_and_not_by_agreement_with_length() -> None:
+    analysis = load_sweep(SYNTHETIC.with_name("judge-bias.yaml")).analysis
+    assert analysis is not None
+    axes: dict[str, list[Any]] = {
+        "arm": ["con_j", "scalar"], "bias": ["verbosity", "formatting"], "biased": [0, 0.25, 0.5, 0.75, 1],
+        "model": ["qwen2-7b"], "seed": [0, 1, 2],
+    }  # fmt: skip
+
+    def table(robust: str) -> pa.Table:
+        random, rows = np.random.default_rng(1), []
+        for values in product(*axes.values()):
+            cell = dict(zip(axes, values, strict=True))
+            # Both have the same accuracy where the bias helps; one of them follows the bias, and agrees with length.
+            fall = 0.05 if cell["arm"] == robust else 0.5
+            noise = 0.002 * random.standard_normal(3)
+            found = {
+                "reversed_accuracy": 0.8 - fall * cell["biased"] + noise[0], "accuracy": 0.8 + noise[1],
+                "length_agreement": 0.5 + fall * cell["biased"] + noise[2],
+            }  # fmt: skip
+            rows.append({**cell, "status": "succeeded", **found})
+        metadata = {"axes": json.dumps(axes), "metrics": json.dumps(list(found))}
+        return pa.Table.from_pylist(rows).replace_schema_metadata(metadata)
+
+    def said(robust: str) -> dict[str, str]:
+        return verdicts(find(Sample(table(robust), analysis), analysis, {"reversed_accuracy": "higher"}))
+
+    assert set(said("con_j").values()) == {"holds"}
+    biased = said("scalar")
+    assert biased["judge-takes-over-less-bias"] == biased["judge-beats-scalar-when-all-is-biased"] == "does not hold"
+    assert biased["bias-hurts-the-judge"] == biased["bias-hurts-the-scalar-model"] == "holds"

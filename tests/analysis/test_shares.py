@@ -84,6 +84,12 @@ def test_an_axis_that_is_not_there_is_no_residual() -> None:
         shares(np.eye(3), ("a", "b"), residual=("seed",))
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_missing_value_has_no_shares(wrong: float) -> None:
+    with pytest.raises(ValueError, match="a finite value at every combination"):
+        shares(np.array([[1.0, wrong], [2.0, 3.0]]), ("a", "b"))
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (5, 3), (4, 6)])
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_the_f_of_repeated_measures_is_that_of_statsmodels(shape: tuple[int, int], level: float) -> None:
