@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from orchestrator.analysis.available import Available, available
 from orchestrator.analysis.bootstrap import product_bootstrap
 from orchestrator.analysis.contrast import Arranged, Weights, arrange
-from orchestrator.analysis.crossed import Interval, crossed
+from orchestrator.analysis.crossed import Crossed, Interval, crossed
 from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import gaps
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
@@ -196,20 +196,21 @@ class Sample:
             return replace(counted, notes=(*notes, "cells are missing, so that not all random axes are crossed"))
         if self._one_draw and prompts is not None and prompts.shape[1] > 1:
             # Miller 2024 (arXiv 2411.00640): the paired standard error over questions.
-            new = crossed(prompts[0], (str(self._prompt),), self.confidence, scale)
-            return replace(counted, new=new.all, estimate=new.all.mean)
+            paired = crossed(prompts[0], (str(self._prompt),), self.confidence, scale).all
+            if paired.p is None:
+                return replace(counted, notes=(*notes, _same(str(self._prompt))))
+            return replace(counted, new=paired, estimate=paired.mean)
         if min(units) < 2:
             lone = self._names[units.index(min(units))]
             return replace(counted, notes=(*notes, f"one {lone} only: there is no interval and no p value"))
         fixed = crossed(effects.reshape(units), self._names, self.confidence, scale)
         counted = replace(counted, fixed=fixed.all, squares=fixed.components, estimate=fixed.all.mean)
-        names, new = self._names, None
+        new: Crossed | None = None
         if prompts is not None and prompts.shape[1] > 1:
-            names, singles = (*names, str(self._prompt)), prompts.reshape(*units, -1)
-            new = crossed(singles, names, self.confidence, scale)
+            singles = prompts.reshape(*units, -1)
+            new = crossed(singles, (*self._names, str(self._prompt)), self.confidence, scale)
         if (new or fixed).all.p is None:
-            same = f"the same for every {' and '.join(names)}: there is no interval and no p value"
-            return replace(counted, fixed=None, notes=(*notes, same))
+            return replace(counted, fixed=None, notes=(*notes, _same(*self._names)))
         if new is None:
             return counted
         ends = product_bootstrap(singles, self.confidence) if bootstrap else None
@@ -265,6 +266,10 @@ class Sample:
         whole = np.full((*rows.shape, values.shape[1]), np.nan)
         whole[there] = values
         return _contracted(available(whole, there).values, arranged.weights), note
+
+
+def _same(*names: str) -> str:
+    return f"the same for every {' and '.join(names)}: there is no interval and no p value"
 
 
 def _contracted(values: Reals, weights: Reals) -> Reals:

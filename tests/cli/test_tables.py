@@ -28,6 +28,7 @@ from orchestrator.cli.console import table
 from orchestrator.cli.show_plan import show_plan
 from orchestrator.cli.show_results import show_cells, show_comparisons, show_effects, show_summary
 from orchestrator.explain.preview import preview
+from orchestrator.results.format import format_percent
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
 from orchestrator.sweep.analysis import Analysis
@@ -155,11 +156,11 @@ def test_means_of_all_metrics_of_a_shipped_sweep_stand_beside_the_values_that_th
 def test_comparisons_and_effects_show_every_column_and_number(show: Show) -> None:
     fixed = Interval(-0.1234, 0.05, 4, -0.2345, -0.0123, 0.1234, 0.9, 0.0617)
     new = Interval(-0.1234, 0.06, 7.5, -0.3456, 0.0987, 0.2345, 0.9, 0.1)
-    effect = Effect(-0.1234, fixed, new, (-0.3, 0.09), 5, 200, 48, 480, 3, 0.5, {("seed",): 0.1}, ("3 are missing",))
+    effect = Effect(-0.1234, fixed, new, (-0.3, 0.09), 5, 200, 48, 480, 3, 0.5, {("seed",): 0.06}, ("3 are missing",))
     found = [
         Comparison(
             metric, "reward_model", "clf_mlp", other, {"beta": beta}, effect, mean_a=0.1, mean_b=0.2234, holm_p=0.9876,
-            effect_size=-1.25, power=0.456, seeds_needed=1234,
+            effect_size=-1.25,
         )
         for metric, other, beta in product(("pairwise_accuracy_cross", "improvement"), ("bt_mlp", "clf_lgb"), (0.5, 10))
     ]  # fmt: skip
@@ -168,19 +169,23 @@ def test_comparisons_and_effects_show_every_column_and_number(show: Show) -> Non
     sample = Sample(table_of(lambda cell: 1.0), analysis, confidence=0.9)
     lines = show(show_comparisons, found, sample, ["1 of 9 cells have no result (1 failed)"])
     headings = ("metric", "difference", "at", "mean", "effect", "Holm", "power", "seeds", "for")
-    numbers = ("-0.1234", "-0.3456 … +0.0987", "-0.2345 … -0.0123", "-1.25", "0.2345", "0.9876", "45.6 %", "1,234")
-    whole(lines, *headings, *numbers, "pairwise_accuracy_cross", "clf_mlp - bt_mlp", "beta=0.5")
+    numbers = ("-0.1234", "-0.3456 … +0.0987", "-0.2345 … -0.0123", "-1.25", "0.2345", "0.9876")
+    # A difference of half a standard deviation takes some fifty seeds.
+    power, seeds = format_percent(found[0].power), str(found[0].seeds_needed)
+    assert len(power) > 3
+    assert int(seeds) > 20
+    whole(lines, *headings, *numbers, power, seeds, "pairwise_accuracy_cross", "clf_mlp - bt_mlp", "beta=0.5")
     said = " ".join(word for line in lines for word in line)
     for text in ("new seeds", "new prompts", "these prompts"):
         assert all(word in said for word in text.split()), text
     assert "intervals of 90 %, not adjusted; Holm over the 8 lines with a p" in said
     assert said.endswith("1 of 9 cells have no result (1 failed) 3 are missing")
-    effects = [
-        AxisEffect("pairwise_accuracy_cross", "reward_model", "bt_mlp", "clf_lgb", 0.123, 0.045, 0.5, 0.0625, 12.3, 0.01)
-    ]
+    numbers = (0.123, 0.045, 0.5, 0.0625, 12.3, 0.01)
+    effects = [AxisEffect("pairwise_accuracy_cross", "reward_model", "bt_mlp", "clf_lgb", *numbers)]
     lines = show(show_effects, effects, [])
     headings = ("metric", "axis", "spread", "share", "F", "p", "noise")
-    whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb", "0.123", "0.045", "50.0 %", "6.2 %", "12.3")
+    whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb")
+    whole(lines, "0.123", "0.045", "50.0 %", "6.2 %", "12.3")
 
 
 def test_where_no_axis_has_results_there_is_no_empty_table_and_no_word_on_its_lines(
