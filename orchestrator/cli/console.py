@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import sys
@@ -58,6 +60,19 @@ def say(*parts: str | tuple[str, str], style: str = "") -> None:
     """
     clean = (plain_text(part) if isinstance(part, str) else (plain_text(part[0]), part[1]) for part in parts)
     console.print(Text.assemble(*clean, style=style))
+
+
+def say_json(value: object) -> None:
+    """Print JSON. It has no word for numbers that are not finite, so they are null; what it does not know is text."""
+    print(json.dumps(_finite(value), default=str, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def paragraph(*parts: str | tuple[str, str], indent: int = 0, hanging: int = 2) -> None:

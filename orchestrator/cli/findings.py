@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ def results(
     the best trial of each study; with --by or --metrics means over these at their fresh values.
     """
     from orchestrator.analysis.summary import format_summary, left_out, summarise
-    from orchestrator.cli.console import say
+    from orchestrator.cli.console import say, say_json
     from orchestrator.cli.show_results import show_answer, show_cells, show_summary
     from orchestrator.results.best import best_table, find_best
     from orchestrator.results.metrics import reported_metrics
@@ -82,7 +81,7 @@ def results(
         for note in [*notes, *left_out(shown)]:
             print(plain_text(note), file=sys.stderr)
     if as_json:
-        print(json.dumps(shown.to_pylist(), default=str))
+        say_json(shown.to_pylist())
     elif form is not None:
         people = form not in (Format.CSV, Format.PARQUET) and sql is None and not cells
         _hand_over(format_summary(shown) if people else shown, form, output)
@@ -122,7 +121,7 @@ def claims(
     prompts, verdicts speak of new prompts too; beside them stands what holds on these prompts only.
     """
     from orchestrator.analysis.tested import examine
-    from orchestrator.cli.console import bar
+    from orchestrator.cli.console import bar, say_json
     from orchestrator.cli.show_results import show_claims
 
     if session.spec.analysis is None or not session.spec.analysis.claims:
@@ -134,7 +133,7 @@ def claims(
     with bar("prompts") as progress:
         tested = examine(session, confidence, progress)
     if as_json:
-        print(json.dumps(tested.record()))
+        say_json(tested.record())
         return
     if form is not None:
         for note in tested.notes:
@@ -183,7 +182,7 @@ def compare(
     from orchestrator.analysis import axis_effects, comparisons
     from orchestrator.analysis.metric_grid import missing_cells
     from orchestrator.analysis.singles import sample_of
-    from orchestrator.cli.console import bar
+    from orchestrator.cli.console import bar, say_json
     from orchestrator.plan.select import read_values
     from orchestrator.results.comparable import refuse_trials
     from orchestrator.results.metrics import averaged_metrics, metric_problems
@@ -209,7 +208,7 @@ def compare(
             found = comparisons.compare(sample, axis, chosen, measured, names(within), bootstrap=as_json)
     if as_json:
         lines = map(asdict, effects) if axis is None else map(comparisons.record, found)
-        print(json.dumps({"lines": list(lines), "warnings": warnings}))
+        say_json({"lines": list(lines), "warnings": warnings})
         return
     from orchestrator.cli.show_results import show_comparisons, show_effects
 
@@ -244,12 +243,13 @@ def best(
     Seconds and GPU-hours are of the finished steps of trials; what they share with others is not counted. Of several
     objectives every trial is shown that no other one beats in all of them.
     """
+    from orchestrator.cli.console import say_json
     from orchestrator.explain.status import best_of
     from orchestrator.results.best import told
 
     found = best_of(session, name)
     if as_json:
-        print(json.dumps(told(found)))
+        say_json(told(found))
         return
     from orchestrator.cli.show_results import show_best
 

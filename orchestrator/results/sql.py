@@ -16,10 +16,10 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 
 
 def query(table: pa.Table, sql: str) -> pa.Table:
-    """Return what DuckDB answers to SQL about the table `results`, which is all that it can read.
+    """Return what DuckDB answers to one statement of SQL about the table `results`, which is all that it can read.
 
     Raises:
-        SweepError: it is no SQL, speaks of what is not there, or would read or write a file.
+        SweepError: it is no SQL, several statements, speaks of what is not there, or would read or write a file.
     """
     import duckdb
 
@@ -27,6 +27,12 @@ def query(table: pa.Table, sql: str) -> pa.Table:
         # `register` would import pandas, only to see that this is none of its tables.
         connection.from_arrow(table).create_view("results")
         try:
+            if (count := len(connection.extract_statements(sql))) > 1:
+                message = (
+                    f"these are {count} statements, and only one has an answer: ask them one by one, or as one, WITH "
+                    "name AS (SELECT …) SELECT … or SELECT … UNION ALL SELECT …"
+                )
+                raise SweepError([Problem("--sql", "", message)])
             # Some mistakes show only where rows are made.
             answer = connection.sql(sql)
             found: pa.Table | None = None if answer is None else answer.to_arrow_table()

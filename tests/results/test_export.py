@@ -141,7 +141,7 @@ def test_sql_neither_reads_nor_writes_a_file_nor_unlocks_that(tmp_path: Path, mo
     for sql in (
         "SELECT * FROM 'mine.csv'", "SELECT * FROM read_csv('mine.csv')", "SELECT * FROM read_text('mine.csv')",
         "SELECT * FROM glob('*')", "COPY results TO 'theirs.csv'", "ATTACH 'theirs.db'", "EXPORT DATABASE 'theirs'",
-        "CREATE TABLE t AS SELECT 1; COPY t TO 'theirs.csv'", "INSTALL httpfs", "LOAD httpfs",
+        "INSTALL httpfs", "LOAD httpfs",
     ):  # fmt: skip
         with pytest.raises(SweepError, match="reads the table `results` and nothing else: --output FILE writes"):
             query(table_of(4), sql)
@@ -152,6 +152,26 @@ def test_sql_neither_reads_nor_writes_a_file_nor_unlocks_that(tmp_path: Path, mo
     with pytest.raises(SweepError, match="Table with name table does not exist"):
         query(table_of(4), 'SELECT * FROM "table"')
     assert [each.name for each in tmp_path.iterdir()] == ["mine.csv"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "count"),
+    [
+        ("select 1; select 2", 2),
+        ("select x from results;; select y from results -- the last\n;\nselect 3;", 3),
+        ("CREATE TABLE t AS SELECT 1; COPY t TO 'theirs.csv'", 2),
+        ("SET enable_external_access = true; SELECT * FROM 'mine.csv'", 2),
+    ],
+)
+def test_of_several_statements_none_is_dropped(sql: str, count: int) -> None:
+    with pytest.raises(SweepError, match=rf"--sql: these are {count} statements, .* one by one, or as one, WITH name"):
+        query(table_of(4), sql)
+
+
+def test_a_semicolon_that_ends_a_statement_or_is_part_of_a_text_makes_no_second_one() -> None:
+    for sql in ("select 'a;b' as t", " select 'a;b' as t ; ;", "select 'a;b' as t; -- ; that was all"):
+        assert query(table_of(4), sql).to_pylist() == [{"t": "a;b"}]
+    assert query(table_of(4), "PIVOT (SELECT 1 AS n, 'a' AS k) ON k USING sum(n)").num_rows == 1
 
 
 SWEEP = """\
@@ -206,6 +226,34 @@ def test_results_answer_sql_and_only_narrows_what_is_shown(ran: list[str], tmp_p
     assert sweep("results", *ran, "--sql", question, "--only", "y=20").splitlines() == ["x  n", "1  3", "5  3"]
     assert json.loads(sweep("results", *ran, "--by", "x", "--only", "y=20", "--json"))[0]["cells"] == 3
     assert read_results(Path(ran[2]) / "sweeps" / "seeds").num_rows == 12
+
+
+def strictly(text: str) -> object:
+    """What text says as JSON, which has no NaN and no Infinity."""
+
+    def refuse(name: str) -> object:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_has_null_for_what_is_no_finite_number(ran: list[str]) -> None:
+    odd = "select 'nan'::float as a, '-inf'::double as b, [1.5, 'nan'::double] as c, {'d': 'inf'::float} as e, 2.5 as f"
+    (row,) = strictly(sweep("results", *ran, "--sql", odd, "--json"))  # type: ignore[misc]
+    assert row == {"a": None, "b": None, "c": [1.5, None], "e": {"d": None}, "f": "2.5"}
+    for command in ("results", "compare"):
+        strictly(sweep(command, *ran, "--json"))
+
+
+def test_axes_and_metrics_that_are_named_twice_count_once(ran: list[str]) -> None:
+    once = sweep("results", *ran, "--by", "x", "--metrics", "total", "--json")
+    assert sweep("results", *ran, "--by", "x,x", "--metrics", "total,total", "--json") == once
+    compared = sweep("compare", *ran, "x=5,1", "--within", "y", "--metrics", "total", "--json")
+    again = sweep("compare", *ran, "x=5,1,5", "--within", "y,y", "--metrics", "total,total", "--json")
+    assert again == compared
+    assert len(json.loads(compared)["lines"]) == 2
+    effects = sweep("compare", *ran, "--metrics", "total", "--json")
+    assert sweep("compare", *ran, "--metrics", "total,total", "--json") == effects
 
 
 def test_what_cannot_be_exported_is_refused(ran: list[str], tmp_path: Path) -> None:
