@@ -63,7 +63,13 @@ def _mistakes(spec: SweepSpec, metrics: Mapping[str, Metric]) -> Iterator[tuple[
         yield from _claim_mistakes(spec, where, claim)
         metric = claim.metric or primary.metric
         compares = claim.compare is not None and claim.expect is None and claim.equivalent is None
-        if metric in metrics and metric not in better and (compares or claim.no_worse is not None):
+        # Of the primary one it is said once.
+        if (
+            metric != primary.metric
+            and metric in metrics
+            and metric not in better
+            and (compares or claim.no_worse is not None)
+        ):
             yield (
                 where,
                 f"it is not known which values of {metric!r} are better: write `expect: positive`, or negative, or "
@@ -101,8 +107,6 @@ def _random_mistakes(spec: SweepSpec) -> Iterator[tuple[DocPath, str]]:
             yield where, "is neither an axis nor ENTRY/FILE, the table of single prompts that a stage wrote"
         elif spec.understood("axes", places[0]) and places[0] not in spec.axes:
             yield where, f"there is no axis {places[0]!r}; {nearest(places[0], spec.axes)}"
-        elif places[0] in analysis.primary.by:
-            yield where, f"{places[0]!r} is never averaged over (`by`), so it cannot be a sample; keep one"
 
 
 def _claim_mistakes(spec: SweepSpec, where: DocPath, claim: Claim) -> Iterator[tuple[DocPath, str]]:
