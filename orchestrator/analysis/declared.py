@@ -47,7 +47,7 @@ def declare(session: Session, results: int) -> None:
     with explained(file):
         there = file.exists()
     if not there:
-        when = datetime.now(UTC).isoformat(timespec="seconds")
+        when = datetime.now(UTC).isoformat()
         content = {"declared": when, "cells_with_results": results, "analysis": analysis}
         replace_file(file, json.dumps(content, indent=1).encode())
 
@@ -62,11 +62,13 @@ def history(session: Session) -> list[Declared]:
     found = []
     with explained(folder):
         files: list[Any] = list(folder.glob("declared-*.json")) if folder.exists() else []
-        contents = [(str(file), file.name, file.read_text()) for file in files]
+        contents = [(str(file), file.name, file.read_bytes()) for file in files]
     for file, name, content in contents:
         try:
             value = json.loads(content)
             when, results = datetime.fromisoformat(value["declared"]), int(value["cells_with_results"])
+            if when.tzinfo is None:
+                raise ValueError("a date without a time zone")
             found.append(
                 Declared(name.removeprefix("declared-").removesuffix(".json"), when, results, dict(value["analysis"]))
             )
@@ -101,7 +103,8 @@ def notes(session: Session) -> list[str]:
     later = [each for each in known if each.when > current.when]
     if later:
         days = ", ".join(dict.fromkeys(map(_date, later)))
-        said.append(f"since it was declared on {_date(current)}, {len(later)} others were declared ({days})")
+        others = "another one was" if len(later) == 1 else f"{len(later)} others were"
+        said.append(f"since it was declared on {_date(current)}, {others} declared ({days})")
     return said
 
 

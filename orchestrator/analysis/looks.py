@@ -22,7 +22,7 @@ def look(session: Session, seeds: int) -> str | None:
     """
     file = session.outputs.folder / "analysis" / "looks.json"
     with explained(file):
-        text = file.read_text() if file.exists() else "{}"
+        text = file.read_bytes() if file.exists() else b"{}"
     try:
         known = {int(count): datetime.fromisoformat(when) for count, when in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
