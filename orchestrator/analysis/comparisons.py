@@ -48,6 +48,11 @@ class Comparison:
         return self.effect.interval.p if self.effect.interval else None
 
     @property
+    def family_p(self) -> float | None:
+        """The same with the heavier tails of `Interval.p_above`, which is what is adjusted."""
+        return self.effect.interval.family_p if self.effect.interval else None
+
+    @property
     def power(self) -> float | None:
         """The chance that a sweep of the same size, run anew, would find a difference of this sign (assurance)."""
         return self._aim.power if self._aim else None
@@ -106,7 +111,7 @@ def compare(
                 else:
                     lacking = " and ".join(str(label) for label in (a, b) if label not in means)
                     found.append(replace(bare, effect=Effect(notes=(f"there are no results for {lacking}",))))
-    return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.p for each in found]), strict=True)]
+    return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.family_p for each in found]), strict=True)]
 
 
 def record(each: Comparison) -> dict[str, Any]:

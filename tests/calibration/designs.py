@@ -116,7 +116,7 @@ class Found:
         self.covered.append(family[0].low <= 0 <= family[0].high)
         self.widths.append(family[0].high - family[0].low)
         # Holm rejects something where he rejects the smallest.
-        self.wrong.append(min(1.0 if each.p is None else each.p for each in family) * len(family) < 0.05)
+        self.wrong.append(min(1.0 if each.family_p is None else each.family_p for each in family) * len(family) < 0.05)
 
 
 @dataclass
