@@ -15,6 +15,8 @@ from orchestrator.types import Scalar
 
 #: Warns that there is no spread.
 SAME = "what an axis makes is the same in every draw: there is no F and no p value"
+#: Warns that draws are no sample of independent ones.
+CROSSED = "several axes are random and crossed: there is no F and no p value; differences have both (AXIS=V1,V2)"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def _axis_effect(sample: Sample, metric: str, axis: str) -> AxisEffect:
     seeds, levels = by_seed.shape
     if seeds < 2:
         return effect
+    if len(sample.random) > 1:
+        return replace(effect, notes=(*found.notes, CROSSED))
     if float(np.ptp(by_seed - by_seed[:, :1], axis=0).max()) <= rounding:
         return replace(effect, noise=0.0, notes=(*found.notes, SAME))
     residuals = by_seed - means - by_seed.mean(axis=1, keepdims=True) + means.mean()

@@ -101,15 +101,16 @@ def compare(
         for labels in product(*(grid.labels(each) for each in within)):
             at = dict(zip(within, labels, strict=True))
             where = {each: [label] for each, label in at.items()}
-            means = sample.means(metric, axis, chosen, where)
+            filled = sample.filled(metric, axis, chosen, where)
+            means = filled.means
             for a, b in combinations(chosen, 2):
-                weights = {label: float(label == a) - float(label == b) for label in chosen if label in means}
+                weights = {label: float(label == a) - float(label == b) for label in filled.labels}
                 bare = Comparison(metric, axis, a, b, at)
-                if a in means and b in means:
+                if a in filled.labels and b in filled.labels:
                     effect = sample.effect(metric, Weights({axis: weights}, where), bootstrap)
-                    found.append(_filled(replace(bare, mean_a=means[a], mean_b=means[b], effect=effect)))
+                    found.append(_filled(replace(bare, mean_a=means.get(a), mean_b=means.get(b), effect=effect)))
                 else:
-                    lacking = " and ".join(str(label) for label in (a, b) if label not in means)
+                    lacking = " and ".join(str(label) for label in (a, b) if label not in filled.labels)
                     found.append(replace(bare, effect=Effect(notes=(f"there are no results for {lacking}",))))
     return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.family_p for each in found]), strict=True)]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from orchestrator.analysis.available import Available, available
 from orchestrator.analysis.bootstrap import product_bootstrap
 from orchestrator.analysis.contrast import Arranged, Weights, arrange
-from orchestrator.analysis.crossed import Interval, crossed
+from orchestrator.analysis.crossed import Crossed, Interval, crossed
 from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import gaps
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
@@ -91,6 +91,13 @@ class Filled:
     """(draws, combinations, values): those that are used, without gaps."""
     notes: tuple[str, ...]
     """What is missing."""
+
+    @property
+    def means(self) -> dict[Scalar, float]:
+        """Value -> balanced mean; empty where the values have no pairs."""
+        if not self.values.size:
+            return {}
+        return dict(zip(self.labels, self.values.mean(axis=(0, 1)).tolist(), strict=True))
 
 
 class Sample:
@@ -189,20 +196,23 @@ class Sample:
             return replace(counted, notes=(*notes, "cells are missing, so that not all random axes are crossed"))
         if self._one_draw and prompts is not None and prompts.shape[1] > 1:
             # Miller 2024 (arXiv 2411.00640): the paired standard error over questions.
-            new = crossed(prompts[0], (str(self._prompt),), self.confidence, scale)
-            return replace(counted, new=new.all, estimate=new.all.mean)
+            paired = crossed(prompts[0], (str(self._prompt),), self.confidence, scale).all
+            if paired.p is None:
+                return replace(counted, notes=(*notes, _same(str(self._prompt))))
+            return replace(counted, new=paired, estimate=paired.mean)
         if min(units) < 2:
             lone = self._names[units.index(min(units))]
             return replace(counted, notes=(*notes, f"one {lone} only: there is no interval and no p value"))
         fixed = crossed(effects.reshape(units), self._names, self.confidence, scale)
         counted = replace(counted, fixed=fixed.all, squares=fixed.components, estimate=fixed.all.mean)
-        if fixed.all.p is None and (prompts is None or not np.ptp(prompts, axis=0).any()):
-            same = f"the same for every {' and '.join(self._names)}: there is no interval and no p value"
-            return replace(counted, fixed=None, notes=(*notes, same))
-        if prompts is None or prompts.shape[1] < 2:
+        new: Crossed | None = None
+        if prompts is not None and prompts.shape[1] > 1:
+            singles = prompts.reshape(*units, -1)
+            new = crossed(singles, (*self._names, str(self._prompt)), self.confidence, scale)
+        if (new or fixed).all.p is None:
+            return replace(counted, fixed=None, notes=(*notes, _same(*self._names)))
+        if new is None:
             return counted
-        singles = prompts.reshape(*units, -1)
-        new = crossed(singles, (*self._names, str(self._prompt)), self.confidence, scale)
         ends = product_bootstrap(singles, self.confidence) if bootstrap else None
         return replace(counted, new=new.all, bootstrap=ends, squares=new.components)
 
@@ -228,10 +238,7 @@ class Sample:
         self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]
     ) -> dict[Scalar, float]:
         """Return value -> balanced mean, of those values of an axis that have results and pairs; see `filled`."""
-        found = self.filled(metric, axis, labels, at)
-        if not found.values.size:
-            return {}
-        return dict(zip(found.labels, found.values.mean(axis=(0, 1)).tolist(), strict=True))
+        return self.filled(metric, axis, labels, at).means
 
     def _of_prompts(
         self, metric: str, arranged: Arranged, there: NDArray[np.bool_], found: Available
@@ -259,6 +266,10 @@ class Sample:
         whole = np.full((*rows.shape, values.shape[1]), np.nan)
         whole[there] = values
         return _contracted(available(whole, there).values, arranged.weights), note
+
+
+def _same(*names: str) -> str:
+    return f"the same for every {' and '.join(names)}: there is no interval and no p value"
 
 
 def _contracted(values: Reals, weights: Reals) -> Reals:

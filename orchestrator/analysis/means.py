@@ -61,6 +61,9 @@ def balanced_means(
         draw: of what is random, of each cell; all the same where nothing is.
         statuses: of cells; without them it is not said why numbers are missing.
         over: the other axes, in words.
+
+    Raises:
+        ValueError: two cells have the same arm, combination and draw.
     """
     arms = int(arm.max(initial=-1)) + 1
     (combinations, draws), codes = zip(*(_counted(each) for each in (combination, draw)), strict=True)
@@ -68,6 +71,8 @@ def balanced_means(
     table = np.full((draws, combinations, arms), np.nan)
     meant = np.zeros(table.shape, np.bool_)
     table[where], meant[where] = values, True
+    if doubles := len(values) - int(meant.sum()):
+        raise ValueError(f"{doubles:,} of {len(values):,} cells are where another one is")
     there = np.isfinite(table)
     known: Mask = np.logical_or.reduce(there, axis=(0, 1))
     nothing = np.full(arms, np.nan)

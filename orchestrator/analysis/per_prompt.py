@@ -3,13 +3,19 @@
 Cells were measured on the same prompts if their tables agree in number, order and names of the rows. A table that only
 numbers its rows says nothing of what they are; the artifacts of prompts (kind `prompts`) that its step was made from,
 and whatever else it was made from in the first place, are then part of their names. Models do not count.
+
+A stage of this package declares which column a metric is the mean of. A function that people bring cannot: of a stage
+of somebody's own that declares no column at all, a metric may be the mean of the column of its name. Whether a metric
+is that mean is checked for every artifact.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +25,7 @@ from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.prompt_cache import PromptCache
 from orchestrator.analysis.prompt_table import PromptTable, PromptTableReader
 from orchestrator.keys import digest
+from orchestrator.plan.wiring import ResolvedEntry
 from orchestrator.session import Session
 from orchestrator.store import DamagedArtifactError
 from orchestrator.sweep.problems import Problem, SweepError
@@ -63,6 +70,14 @@ class _Source(NamedTuple):
     place: int
     first: int
     column: str
+
+
+class _Absent(NamedTuple):
+    """Why a cell has no numbers."""
+
+    reason: str
+    detail: str = ""
+    """What differs from cell to cell; that of the first is told."""
 
 
 class _Found(NamedTuple):
@@ -120,12 +135,14 @@ class PerPrompt:
         """
         sources = [self._source(metric, cell) for cell in cells]
         found = self._found(metric, dict.fromkeys(each for each in sources if isinstance(each, _Source)), progress)
-        reasons: dict[str, int] = {}
+        counts = Counter[str]()
+        details: dict[str, str] = {}
         members: dict[tuple[object, ...], dict[int, Reals]] = {}
         for position, source in enumerate(sources):
             known = found[source] if isinstance(source, _Source) else source
-            if isinstance(known, str):
-                reasons[known] = reasons.get(known, 0) + 1
+            if isinstance(known, _Absent):
+                counts[known.reason] += 1
+                details.setdefault(known.reason, f" ({known.detail})" if known.detail else "")
             else:
                 members.setdefault(known.prompts, {})[position] = known.values
         sets = np.full(len(sources), -1, np.int64)
@@ -135,60 +152,52 @@ class PerPrompt:
             sets[positions] = number
             by_set.append(PromptSet(positions, np.stack(list(rows.values()))))
         problems = [
-            f"{count:,} of {len(sources):,} cells have no {metric} by single prompts: {reason}"
-            for reason, count in reasons.items()
+            f"{count:,} of {len(sources):,} cells have no {metric} by single prompts: {reason}{details[reason]}"
+            for reason, count in counts.items()
         ]
         return PromptValues(sets, tuple(by_set), problems)
 
     # --- where the numbers are
 
-    def _source(self, metric: str, cell: int) -> _Source | str:
+    def _source(self, metric: str, cell: int) -> _Source | _Absent:
         """Return where the numbers of a cell are, or why there are none."""
-        reason = "no place is named"
+        absent = _Absent("no place is named")
         for place, (entry, file) in enumerate(self._places):
             first = int(self._plan.groups(entry)[cell])
             if first < 0:
-                reason = f"{entry} is no part of them"
+                absent = _Absent(f"{entry} is no part of them")
             elif not (column := self._columns(first).get(metric)):
-                reason = f"it is no mean over the rows of {entry}/{file}"
+                absent = _Absent(f"it is no mean over the rows of {entry}/{file}")
             elif not self._committed[first : first + self._plan.size[first]].all():
-                reason = f"{entry} is not finished"
+                absent = _Absent(f"{entry} is not finished")
             else:
                 return _Source(place, first, column)
-        return reason
+        return absent
 
     def _columns_of(self, entry: str) -> dict[str, str]:
         """Return the columns that metrics of an entry name, and of entries that stand in for it: metric -> column."""
         groups = np.unique(self._plan.groups(entry))
         homes = {entry, *(self._plan.entry_of(first) for first in groups[groups >= 0].tolist())}
         resolved = (each for home in sorted(homes) for each in self._plan.by_entry[home].wired.resolved)
-        configs = {id(each.configs[0]): each.configs[0] for each in resolved if each}
-        return {
-            name: metric.column
-            for config in configs.values()
-            for name, metric in (config.declared() or {}).items()
-            if metric.column
-        }
+        found = {id(each.configs[0]): each for each in resolved if each}
+        return {name: column for each in found.values() for name, column in _columns_of(each).items()}
 
     def _columns(self, step: int) -> Mapping[str, str]:
         """Return the columns that the metrics of a step name: metric -> column."""
         plan = self._plan
-        config = plan.by_entry[plan.entry_of(step)].resolved_at(int(plan.at[step])).configs[0]
-        found = self._declared.get(id(config))
+        resolved = plan.by_entry[plan.entry_of(step)].resolved_at(int(plan.at[step]))
+        found = self._declared.get(id(resolved.configs[0]))
         if found is None:
-            declared = config.declared() or {}
-            found = self._declared[id(config)] = {
-                name: metric.column for name, metric in declared.items() if metric.column
-            }
+            found = self._declared[id(resolved.configs[0])] = _columns_of(resolved)
         return found
 
     # --- what they are
 
     def _found(
         self, metric: str, sources: Iterable[_Source], progress: Callable[[int, int], object]
-    ) -> dict[_Source | str, _Found | str]:
+    ) -> dict[_Source, _Found | _Absent]:
         """Return the numbers of each source, or why there are none."""
-        found: dict[_Source | str, _Found | str] = {}
+        found: dict[_Source, _Found | _Absent] = {}
         by_column: dict[tuple[int, str], list[_Source]] = {}
         for source in sources:
             by_column.setdefault((source.place, source.column), []).append(source)
@@ -218,21 +227,21 @@ class PerPrompt:
 
     def _tables(
         self, place: int, column: str, manifests: Mapping[int, Manifest], progress: Callable[[int, int], object]
-    ) -> dict[int, PromptTable | str]:
+    ) -> dict[int, PromptTable | _Absent]:
         """Return the tables of some steps, or why they cannot be read."""
         name, cache = self._places[place][1], self._caches[place]
         digests = {step: manifest.files[name][1] for step, manifest in manifests.items()}
         total = len(set(digests.values()))
-        tables: dict[str, PromptTable | str] = {**cache.read(column, digests.values())}
+        tables: dict[str, PromptTable | _Absent] = {**cache.read(column, digests.values())}
         missing = {digests[step]: manifest for step, manifest in manifests.items() if digests[step] not in tables}
         done = len(tables)
         progress(done, total)
 
-        def read(manifest: Manifest) -> PromptTable | str:
+        def read(manifest: Manifest) -> PromptTable | _Absent:
             try:
                 return self._readers[place].read(self._store.read(manifest, name))
             except (DamagedArtifactError, ValueError) as error:
-                return f"{name} cannot be read: {plain_text(str(error), 300)}"
+                return _Absent(f"{name} cannot be read", plain_text(" ".join(str(error).split()), 300))
 
         with ThreadPoolExecutor(_THREADS) as pool:
             for batch in _batches(missing, name):
@@ -249,25 +258,25 @@ class PerPrompt:
                 cache.add(fresh)
         return {step: tables[sha256] for step, sha256 in digests.items()}
 
-    def _join(self, metric: str, source: _Source, tables: Mapping[int, PromptTable | str]) -> _Found | str:
+    def _join(self, metric: str, source: _Source, tables: Mapping[int, PromptTable | _Absent]) -> _Found | _Absent:
         """Put the tables of all shards behind each other."""
         entry, file = self._places[source.place]
         parts = []
         for step in self._steps(source.first):
             table = tables.get(step)
             if self._manifests[step] is None:
-                return f"the artifact of {entry} is damaged or gone"
+                return _Absent(f"the artifact of {entry} is damaged or gone")
             if table is None:
-                return f"the artifact of {entry} has no {file}"
-            if isinstance(table, str):
+                return _Absent(f"the artifact of {entry} has no {file}")
+            if isinstance(table, _Absent):
                 return table
             if source.column not in table.columns:
-                return f"{entry}/{file} has no numbers in a column {source.column!r}"
+                return _Absent(f"{entry}/{file} has no numbers in a column {source.column!r}")
             parts.append(table)
         numbers = [table.columns[source.column] for table in parts]
         values = numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
-        if len(parts) == 1 and not self._is_mean(metric, source.first, values):
-            return f"it is not the mean of column {source.column!r} of {entry}/{file}"
+        if not all(map(self._is_mean, repeat(metric), self._steps(source.first), numbers)):
+            return _Absent(f"it is not the mean of column {source.column!r} of {entry}/{file}")
         named = all(table.texts for table in parts)
         prompts = (*(table.rows for table in parts), None if named else self._origin(source.first))
         return _Found(prompts, values)
@@ -295,6 +304,14 @@ class PerPrompt:
                 keys |= made_of or {self._plan.keys[parent]}
             found = self._origins[step] = frozenset(keys)
         return found
+
+
+def _columns_of(resolved: ResolvedEntry) -> dict[str, str]:
+    """Return the columns that the metrics of a stage are means of: metric -> column."""
+    declared = resolved.configs[0].declared() or {}
+    columns = {name: metric.column for name, metric in declared.items() if metric.column}
+    # What has an origin is not this package's.
+    return columns or (dict(zip(declared, declared, strict=True)) if resolved.stage.origin else {})
 
 
 def _batches(manifests: Mapping[str, Manifest], name: str) -> Iterator[dict[str, Manifest]]:

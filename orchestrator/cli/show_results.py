@@ -128,12 +128,15 @@ def show_claims(tested: Tested) -> None:
         paragraph((name, "bold"), ": ", (verdict, colours[verdict]), ". ", f"{findings[0].statement}.")
         for reason in dict.fromkeys(each.reason for each in findings if each.reason):
             paragraph(reason, indent=2)
-    family = sum(each.p is not None for each in tested.findings)
+    tests = sum(each.p is not None for each in tested.findings)
     level = format_value((1 - tested.confidence) / 2)
     widest = f"{tested.new} where there are values of single ones" if tested.new else tested.fixed
-    said = (
-        f"intervals of {100 * tested.confidence:g} %, not adjusted; Holm over the {family} tests, for {widest}; a "
-        f"verdict needs a Holm p below {level}; power: the chance that the same sweep, run anew, would find it again"
-    )
+    said = "no line has a p"
+    if tests:
+        said = (
+            f"intervals of {100 * tested.confidence:g} %, not adjusted; Holm over the {tests:,} lines with a p, for "
+            f"{widest}; a verdict needs a Holm p below {level}; power: the chance that the same sweep, run anew, would "
+            "find it again"
+        )
     paragraph((said, "dim"))
     _beware(tested.notes)

@@ -24,6 +24,8 @@ def value_messages(values: Sequence[Any]) -> Iterator[tuple[DocPath, str]]:
         elif (written := unicodedata.normalize("NFC", value) if isinstance(value, str) else value) in seen:
             # 1 and true are one dictionary key, so they cannot be two coordinates.
             message = f"{value!r} is there twice; keep one"
+        elif str(written) in map(str, seen):
+            message = f"{value!r} reads like {next(each for each in seen if str(each) == str(written))!r}; keep one"
         else:
             seen.add(written)
             continue

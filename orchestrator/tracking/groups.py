@@ -51,8 +51,8 @@ def aggregates(
     found = _counts(cells)
     whole = [(group, run) for group, each in cells.items() if not group for run in each]
     named = [(group, run) for group, each in cells.items() if group for run in each]
-    for members, compared in ((whole, False), (named if axes is not None else [], True)):
-        for group, numbers in means(members, axes or (), compared, unaveraged).items():
+    for members, names in ((whole, ()), (named if axes is not None else [], tuple(axes or ()))):
+        for group, numbers in means(members, names, bool(names), unaveraged).items():
             found[group] |= numbers
     return found
 

@@ -15,18 +15,23 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from gain_tables import table_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
+from orchestrator.analysis.crossed import Interval
+from orchestrator.analysis.effect import Effect, Sample
 from orchestrator.cli import console
 from orchestrator.cli.console import table
 from orchestrator.cli.show_plan import show_plan
 from orchestrator.cli.show_results import show_cells, show_comparisons, show_effects, show_summary
 from orchestrator.explain.preview import preview
+from orchestrator.results.format import format_percent
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
+from orchestrator.sweep.analysis import Analysis
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -149,31 +154,45 @@ def test_means_of_all_metrics_of_a_shipped_sweep_stand_beside_the_values_that_th
 
 
 def test_comparisons_and_effects_show_every_column_and_number(show: Show) -> None:
+    fixed = Interval(-0.1234, 0.05, 4, -0.2345, -0.0123, 0.1234, 0.9, 0.0617)
+    new = Interval(-0.1234, 0.06, 7.5, -0.3456, 0.0987, 0.2345, 0.9, 0.1)
+    effect = Effect(-0.1234, fixed, new, (-0.3, 0.09), 5, 200, 48, 480, 3, 0.5, {("seed",): 0.06}, ("3 are missing",))
     found = [
         Comparison(
-            metric, "reward_model", "clf_mlp", other, {"beta": beta}, 5, 48, 0.1, 0.2, difference=-0.1234,
-            low=-0.2345, high=0.0123, bootstrap_low=-0.2222, bootstrap_high=0.0111, p=0.1234, holm_p=0.9876,
-            effect_size=-1.25, seeds_needed=1234,
+            metric, "reward_model", "clf_mlp", other, {"beta": beta}, effect, mean_a=0.1, mean_b=0.2234, holm_p=0.9876,
+            effect_size=-1.25,
         )
         for metric, other, beta in product(("pairwise_accuracy_cross", "improvement"), ("bt_mlp", "clf_lgb"), (0.5, 10))
     ]  # fmt: skip
-    lines = show(show_comparisons, found, [], 0.95, 0.05)
-    headings = ("metric", "difference", "at", "mean", "effect", "p", "Holm", "seeds", "needed")
-    numbers = ("-0.1234", "-0.2345 … +0.0123", "-0.2222 … +0.0111", "-1.25", "0.1234", "0.9876", "1,234")
-    whole(lines, *headings, "(t)", "(bootstrap)", *numbers, "pairwise_accuracy_cross", "clf_mlp - bt_mlp", "beta=0.5")
-    effects = [
-        AxisEffect("pairwise_accuracy_cross", "reward_model", "bt_mlp", "clf_lgb", 0.123, 0.045, 0.5, 12.3, 0.01)
-    ]
+    random = {"seed": "seed", "prompt": "evaluate/prompts.parquet"}
+    analysis = Analysis.model_validate({"primary": {"metric": "gain"}, "random": random})
+    sample = Sample(table_of(lambda cell: 1.0), analysis, confidence=0.9)
+    lines = show(show_comparisons, found, sample, ["1 of 9 cells have no result (1 failed)"])
+    headings = ("metric", "difference", "at", "mean", "effect", "Holm", "power", "seeds", "for")
+    numbers = ("-0.1234", "-0.3456 … +0.0987", "-0.2345 … -0.0123", "-1.25", "0.2345", "0.9876")
+    # A difference of half a standard deviation takes some fifty seeds.
+    power, seeds = format_percent(found[0].power), str(found[0].seeds_needed)
+    assert len(power) > 3
+    assert int(seeds) > 20
+    whole(lines, *headings, *numbers, power, seeds, "pairwise_accuracy_cross", "clf_mlp - bt_mlp", "beta=0.5")
+    said = " ".join(word for line in lines for word in line)
+    for text in ("new seeds", "new prompts", "these prompts"):
+        assert all(word in said for word in text.split()), text
+    assert "intervals of 90 %, not adjusted; Holm over the 8 lines with a p" in said
+    assert said.endswith("1 of 9 cells have no result (1 failed) 3 are missing")
+    numbers = (0.123, 0.045, 0.5, 0.0625, 12.3, 0.01)
+    effects = [AxisEffect("pairwise_accuracy_cross", "reward_model", "bt_mlp", "clf_lgb", *numbers)]
     lines = show(show_effects, effects, [])
     headings = ("metric", "axis", "spread", "share", "F", "p", "noise")
-    whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb", "0.123", "0.045", "50.0 %", "12.3")
+    whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb")
+    whole(lines, "0.123", "0.045", "50.0 %", "6.2 %", "12.3")
 
 
 def test_where_no_axis_has_results_there_is_no_empty_table_and_no_word_on_its_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lacking = "there are no results for bt, clf"
-    show_effects([AxisEffect("gain", "model", warning=lacking)], ["6 of 6 cells have no result (6 pending)"])
+    show_effects([AxisEffect("gain", "model", notes=(lacking,))], ["6 of 6 cells have no result (6 pending)"])
     assert capsys.readouterr().out.splitlines() == [
         "no axis has results at two of its values; `sweep run` runs what is missing",
         "6 of 6 cells have no result (6 pending)",

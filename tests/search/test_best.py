@@ -11,6 +11,7 @@ import pytest
 from search_toy import SWEEP, open_bowls
 
 from orchestrator.analysis.comparisons import compare
+from orchestrator.analysis.effect import Sample
 from orchestrator.analysis.summary import format_summary, left_out, spread_of, summarise
 from orchestrator.drive import drive
 from orchestrator.events import Event, Finished, LoopStarted, Started, StudyEnded
@@ -126,8 +127,8 @@ def test_only_the_best_trials_at_their_fresh_values_are_compared(tmp_path: Path)
     assert sorted(rows["seed"].to_pylist()) == [10, 10, 11, 11]
     assert json.loads(rows.schema.metadata[b"axes"]).keys() == {"arm", "seed"}
     assert notes == ["of each study only the best trial counts, at its fresh values"]
-    (found,) = compare(rows, "arm", metrics=["loss"])
-    assert (found.seeds, found.cells) == (2, 1)
+    (found,) = compare(Sample(rows, metrics=["loss"]), "arm")
+    assert (found.effect.seeds, found.effect.combinations, found.effect.cells) == (2, 1, 4)
     means = summarise(rows, session.spec, ("arm",), ("loss",))
     assert (means["seeds"].to_pylist(), left_out(means)) == ([2, 2], [])
     with pytest.raises(SweepError, match="no axis 'trial'"):

@@ -119,6 +119,8 @@ def test_a_missing_data_file_and_an_unset_variable_name_the_place_and_the_remedy
         ("x: [1, 2, 3]", "x: [1, null]", "FILE:4: axes.x[1]: is no value of an axis (text, number, true or false); found None"),
         ("x: [1, 2, 3]", "x: [1, [2]]", "FILE:4: axes.x[1]: is no value of an axis (text, number, true or false); found [2]"),
         ("x: [1, 2, 3]", "x: [true, true]", "FILE:4: axes.x[1]: True is there twice; keep one"),
+        ("x: [1, 2, 3]", "x: [1, '1']", "FILE:4: axes.x[1]: '1' reads like 1; keep one"),
+        ("x: [1, 2, 3]", "x: ['0.5', 0.5]", "FILE:4: axes.x[1]: 0.5 reads like '0.5'; keep one"),
         ("x: [1, 2, 3]", "x: [1, true]", "FILE:4: axes.x[1]: True is there twice; keep one"),
         ("x: [1, 2, 3]", "x: []", "FILE:4: axes.x: has no values, so the sweep has zero cells"),
         (KIND, "{}", "FILE:6: axes.kind: has no values, so the sweep has zero cells"),

@@ -140,8 +140,8 @@ def test_a_step_has_an_owner_exactly_if_one_cell_alone_uses_it(tmp_path: Path) -
 
 def test_means_are_of_what_succeeded_and_failures_are_counted() -> None:
     def run(value: float, succeeded: bool = True, kind: str = "cell") -> Run:
-        tags = {"sweep.kind": kind}
-        return Run("a", "a", (), succeeded, 0, 0, metrics={"m": value, "attempts": 2}, tags=tags)
+        metrics, params = {"m": value, "attempts": 2}, {"x": str(value)}
+        return Run("a", "a", (), succeeded, 0, 0, params, metrics, {"sweep.kind": kind})
 
     def whole(*runs: Run) -> dict[str, float]:
         return aggregates({(): runs}, ())[()]
@@ -158,6 +158,8 @@ def test_means_are_of_what_succeeded_and_failures_are_counted() -> None:
     assert whole(run(3)) == {"cells": 1, "cells_succeeded": 1, "cells_failed": 0, "m_cells": 1, "m_mean": 3}
     assert whole(run(3, succeeded=False)) == {"cells": 1, "cells_succeeded": 0, "cells_failed": 1}
     assert whole() == {}
+    with pytest.raises(ValueError, match="1 of 2 cells are where another one is"):
+        whole(run(1), run(1))
 
 
 def test_the_page_names_question_axes_metrics_and_a_filter_that_finds_cells(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Only what is comparable is averaged: complete blocks, in every table and on every page; what is left out is said."""
+"""Means of arms are balanced, from all pairs that are there, in every table and on every page; gaps are said."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import toy_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboards.live.tiles import blocks, tiles
-from orchestrator.analysis.blocks import complete_blocks
+from dashboards.live.tiles import square_means, tiles
+from orchestrator.analysis.available import available
+from orchestrator.analysis.means import balanced_means, combine_codes, label_codes
 from orchestrator.analysis.summary import left_out, summarise
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
@@ -65,21 +66,55 @@ def means(summary: pa.Table, metric: str = "total") -> list[float | None]:
 
 
 @given(st.data())
-def test_a_block_is_complete_exactly_if_every_compared_value_has_a_number_in_it(data: st.DataObject) -> None:
-    # Some cells are excluded, some have no number; each cell is one combination of group, value and block.
-    points = list(itertools.product(range(2), range(3), range(4)))
+def test_a_mean_is_over_all_combinations_and_draws_each_counting_the_same_and_over_what_is_filled_in(
+    data: st.DataObject,
+) -> None:
+    # Some cells are excluded, some have no number; they come in any order, numbered as it happens.
+    points = [(draw, combination, arm) for draw in range(2) for combination in range(3) for arm in range(3)]
     cells = data.draw(st.lists(st.sampled_from(points), min_size=1, unique=True))
-    there = data.draw(st.lists(st.booleans(), min_size=len(cells), max_size=len(cells)))
-    group, value, block = (np.array(column, np.int64) for column in zip(*cells, strict=True))
-    found = complete_blocks(np.array(there), value, block, within=group)
-    numbers = {cell for cell, known in zip(cells, there, strict=True) if known}
-    kept = set()
-    for g, b in {(g, b) for g, _, b in cells}:
-        compared = {v for each, v, _ in numbers if each == g}
-        if compared and all((g, v, b) in numbers for v in compared):
-            kept |= {(g, v, b) for v in compared}
-    assert {cell for cell, chosen in zip(cells, found.kept, strict=True) if chosen} == kept
-    assert found.complete == len({(g, b) for g, _, b in kept})
+    numbers = data.draw(st.lists(st.none() | st.integers(-9, 9), min_size=len(cells), max_size=len(cells)))
+    values = np.array([math.nan if number is None else number for number in numbers], np.float64)
+    draw, combination, arm = (np.array(column, np.int64) for column in zip(*cells, strict=True))
+    found = balanced_means(values, arm, combination * 7 + 3, draw * 5 - 2)
+    table, meant = np.full((2, 3, 3), np.nan), np.zeros((2, 3, 3), np.bool_)
+    table[draw, combination, arm], meant[draw, combination, arm] = values, True
+    known = [each for each in range(max(arm) + 1) if np.isfinite(table[:, :, each]).any()]
+    absent = [each for each in range(max(arm) + 1) if each not in known]
+    assert len(found.mean) == max(arm) + 1
+    assert np.isnan(found.mean[absent]).all()
+    assert not found.cells[absent].any()
+    if known:
+        filled = available(table[:, :, known], np.isfinite(table[:, :, known]), meant[:, :, known])
+        if filled.values.size:
+            assert found.mean[known] == pytest.approx(filled.values.mean(axis=(0, 1)))
+            assert found.draws == len(filled.values)
+            assert found.cells.sum() + filled.filled == filled.values.size
+        else:
+            assert np.isnan(found.mean).all()
+    if np.isfinite(table).all():
+        assert found.mean == pytest.approx(table.mean(axis=(0, 1)))
+        assert found.sd == pytest.approx(table.mean(axis=1).std(axis=0, ddof=1))
+        assert (found.cells.tolist(), found.draws, found.notes) == ([6, 6, 6], 2, ())
+
+
+def test_the_standard_deviation_is_over_draws_or_else_over_combinations_and_none_of_one_value() -> None:
+    values = np.array([1.0, 2.0, 5.0])
+    arm, different = np.zeros(3, np.int64), np.array([4, 0, 2])
+    over_draws, over_cells = (balanced_means(values, arm, *codes) for codes in ((arm, different), (different, arm)))
+    assert over_draws.sd == over_cells.sd == pytest.approx([values.std(ddof=1)])
+    assert (over_draws.draws, over_cells.draws) == (3, 1)
+    assert np.isnan(balanced_means(values[:1], arm[:1], arm[:1], arm[:1]).sd).all()
+    with pytest.raises(ValueError, match="1 of 3 cells are where another one is"):
+        balanced_means(values, arm, arm, np.array([0, 1, 1]))
+    nothing = balanced_means(np.empty(0), *(np.empty(0, np.int64) for _ in range(3)))
+    assert (len(nothing.mean), nothing.draws, nothing.notes) == (0, 0, ())
+
+
+def test_combinations_are_numbered_with_the_last_axis_fastest() -> None:
+    codes = label_codes(pa.chunked_array([["b", "a"], ["c"]]), ("a", "b", "c"))
+    assert codes.tolist() == [1, 0, 2]
+    assert combine_codes(3, [(codes, 3), (np.array([1, 0, 1]), 2)]).tolist() == [3, 0, 5]
+    assert combine_codes(2, []).tolist() == [0, 0]
 
 
 def test_an_arm_whose_easier_cells_are_pending_is_not_compared_by_the_hard_ones(tmp_path: Path) -> None:
@@ -96,31 +131,56 @@ def test_an_arm_whose_easier_cells_are_pending_is_not_compared_by_the_hard_ones(
     assert means(found) == [2.5, 3.5, 2.5]
     assert (found["cells"].to_pylist(), found["seeds"].to_pylist()) == ([9, 9, 9], [3, 3, 3])
     assert left_out(found) == [
-        "from 9 of 12 blocks (cells that agree in all but arm); 3 left out because a cell is pending (3)"
+        "3 of 36 cells have no number (3 pending)",
+        "1 of 4 combinations of noise are not used: there the arms have no pairs",
     ]
 
 
-def test_a_metric_that_is_null_in_one_cell_leaves_out_its_block_for_that_metric_only(tmp_path: Path) -> None:
+def test_a_cell_that_is_missing_gives_up_no_other_pair(tmp_path: Path) -> None:
+    # What is missing is the worst of arm 2, in the worst seed: without it a plain mean of arm 2 would be too good.
+    def number(cell: Cell) -> float | str:
+        if (cell["arm"], cell["noise"], cell["seed"]) == (2, 40, 2):
+            return "failed"
+        return float(cell["arm"]) - cell["noise"] - 100.0 * cell["seed"]
+
+    session = opened(tmp_path)
+    table = filled(session, number)
+    assert table.to_pandas().groupby("arm").total.mean()[2] > -124 + 10
+    found = summarise(table, session.spec, ("arm",), ("total",))
+    assert means(found) == pytest.approx([-124.0, -123.0, -122.0])
+    assert found["cells"].to_pylist() == [12, 11, 12]
+    assert found["total_sd"].to_pylist() == pytest.approx([100.0] * 3)
+    assert left_out(found) == ["1 of 36 cells have no number (1 failed)"]
+
+
+def test_a_metric_that_is_null_in_one_cell_is_undefined_there_and_other_metrics_have_their_numbers(
+    tmp_path: Path,
+) -> None:
     session = opened(tmp_path)
     table = filled(session, lambda cell: None if (cell["arm"], cell["noise"], cell["seed"]) == (1, 10, 0) else 1.0)
     found = summarise(table, session.spec, ("arm",), ("value", "total"))
-    assert left_out(found)[0] == (
-        "total: from 11 of 12 blocks (cells that agree in all but arm); 1 left out because a cell has no number (1)"
-    )
+    assert left_out(found) == ["total: 1 of 36 cells have no number (1 undefined)"]
     # `cells` is that of the metric with most of them.
     assert found["cells"].to_pylist() == [12, 12, 12]
-    assert "the seeds are averaged over different blocks" in left_out(found)[1]
+    assert summarise(table, session.spec, ("arm",), ("total",))["cells"].to_pylist() == [11, 12, 12]
 
 
-def test_excluded_cells_are_not_missing_but_their_blocks_cannot_be_compared(tmp_path: Path) -> None:
+def test_that_cells_are_missing_more_in_some_arms_than_in_others_is_said(tmp_path: Path) -> None:
+    session = opened(tmp_path)
+    table = filled(session, lambda cell: "failed" if cell["arm"] == 2 and cell["noise"] > cell["seed"] * 15 else 1.0)
+    (said, *_) = left_out(summarise(table, session.spec, ("arm",), ("total",)))
+    assert said == (
+        "8 of 36 cells have no number (8 failed), more in some arms than in others (0, 8, 0): what is missing is not "
+        "missing by chance"
+    )
+
+
+def test_excluded_cells_are_not_missing_but_without_them_arms_have_no_pairs(tmp_path: Path) -> None:
     session = opened(tmp_path, SWEEP + "exclude: [{arm: 3, noise: [10, 20]}]\n")
     table = filled(session, lambda cell: float(cell["noise"]))
     found = summarise(table, session.spec, ("arm",), ("total",))
     assert means(found) == [35.0, 35.0, 35.0]
-    assert left_out(found) == [
-        "from 6 of 12 blocks (cells that agree in all but arm); 6 left out because a cell is not in the sweep "
-        "(`exclude`, --only) (6)"
-    ]
+    assert left_out(found) == ["2 of 4 combinations of noise are not used: there the arms have no pairs"]
     # Side by side with the noise, each combination stands for itself.
     both = summarise(table, session.spec, ("arm", "noise"), ("total",))
     assert (both.num_rows, left_out(both)) == (10, [])
@@ -137,17 +197,18 @@ def test_an_arm_without_any_result_is_named_and_does_not_keep_the_others_from_be
     assert left_out(found) == ["no cell has succeeded at arm=3"]
 
 
-def test_where_no_block_is_complete_there_is_no_mean(tmp_path: Path) -> None:
+def test_where_no_arms_have_pairs_there_is_no_mean(tmp_path: Path) -> None:
     session = opened(tmp_path)
     table = filled(session, lambda cell: 1.0 if cell["seed"] == cell["arm"] - 1 else "blocked")
     found = summarise(table, session.spec, ("arm",), ("total",))
     assert (means(found), found["cells"].to_pylist()) == ([None, None, None], [0, 0, 0])
-    assert left_out(found)[0] == (
-        "none of 12 blocks (cells that agree in all but arm) is complete, because a cell is blocked (12)"
-    )
+    assert left_out(found) == [
+        "24 of 36 cells have no number (24 blocked)",
+        "4 of 4 combinations of noise and 3 of 3 draws of what is random are not used: there the arms have no pairs",
+    ]
 
 
-def test_a_sweep_of_one_axis_has_one_block(tmp_path: Path) -> None:
+def test_a_sweep_of_one_axis_has_the_number_of_each_value(tmp_path: Path) -> None:
     text = SWEEP.replace("  noise: [10, 20, 30, 40]\n  seed: [0, 1, 2]\n", "")
     session = opened(tmp_path, text.replace("{add: $noise}", "{add: 1}").replace("{add: $seed}", "{add: 0}"))
     table = filled(session, lambda cell: "pending" if cell["arm"] == 3 else float(cell["arm"]))
@@ -156,7 +217,7 @@ def test_a_sweep_of_one_axis_has_one_block(tmp_path: Path) -> None:
     assert left_out(found) == ["no cell has succeeded at arm=3"]
 
 
-def test_values_of_axes_that_are_not_compared_are_complete_each_by_itself(tmp_path: Path) -> None:
+def test_values_of_axes_that_are_not_compared_have_pairs_each_by_itself(tmp_path: Path) -> None:
     session = opened(tmp_path)
     table = filled(session, lambda cell: "pending" if (cell["noise"], cell["arm"]) == (10, 1) else 1.0)
     found = summarise(table, session.spec, ("arm",), ("total",), within=("noise",))
@@ -203,28 +264,41 @@ def test_what_a_sweep_is_to_show_is_part_of_no_key(tmp_path: Path) -> None:
     assert (before.digest, before.keys) == (after.digest, after.keys)
 
 
-def run(group: str, seed: int, value: float | None, status: bool = True) -> Run:
+def run(group: str, seed: int, value: float | None, status: bool = True, noise: str = "1") -> Run:
     metrics = {"attempts": 1.0, "low": 3.0, **({} if value is None else {"m": value})}
-    params = {"arm": group, "noise": "1", "seed": str(seed)}
-    return Run(f"{group}{seed}", "", (group,), status, 0, 0, params, metrics, {"sweep.kind": "cell"})
+    params = {"arm": group, "noise": noise, "seed": str(seed)}
+    return Run(f"{group}{seed}{noise}", "", (group,), status, 0, 0, params, metrics, {"sweep.kind": "cell"})
 
 
-def test_groups_in_mlflow_are_compared_over_complete_blocks() -> None:
+def test_groups_in_mlflow_have_balanced_means() -> None:
+    # In seed 0 everything is worse, and there b has failed: all the same it is better by 3.
     a, b = [run("a", seed, seed) for seed in (0, 1, 2)], [run("b", 2, 5.0), run("b", 1, 4.0), run("b", 0, 9.0, False)]
     c = [run("c", 0, None, False)]
     found = aggregates({(): [*a, *b, *c], ("a",): a, ("b",): b, ("c",): c}, ["arm"], ["low"])
     counts = {"cells": 3, "cells_failed": 0, "cells_succeeded": 3}
-    assert found["a",] == counts | {"m_cells": 2, "m_mean": 1.5, "m_sd": pytest.approx(0.5**0.5)}
-    assert found["b",] == counts | {
-        "cells_failed": 1, "cells_succeeded": 2, "m_cells": 2, "m_mean": 4.5, "m_sd": pytest.approx(0.5**0.5)
-    }  # fmt: skip
+    numbers = {"m_mean": 1.5, "m_sd": pytest.approx(0.5**0.5), "m_cells": 2}
+    assert found["a",] == counts | numbers
+    assert found["b",] == counts | {"cells_failed": 1, "cells_succeeded": 2} | numbers | {"m_mean": 4.5}
     assert found["c",] == {"cells": 1, "cells_failed": 1, "cells_succeeded": 0, "m_cells": 0}
-    assert (found[()]["m_cells"], found[()]["m_mean"]) == (5, 12 / 5)
+    # A second combination, in which all is there, ties b to a in seed 0 as well.
+    far = [run(arm, seed, 100.0 + seed + 3 * (arm == "b"), noise="2") for arm in "ab" for seed in (0, 1, 2)]
+    tied = aggregates({("a",): [*a, *far[:3]], ("b",): [*b, *far[3:]]}, ["arm"], ["low"])
+    assert (tied["a",]["m_mean"], tied["b",]["m_mean"]) == pytest.approx((51.0, 54.0))
+    assert (tied["a",]["m_cells"], tied["b",]["m_cells"]) == (6, 5)
     # Groups that are merely counted off are no values of anything.
     assert aggregates({("cells 1-3",): a}, None)["cells 1-3",] == counts
 
 
-def test_the_squares_of_the_live_page_are_compared_over_complete_blocks(tmp_path: Path) -> None:
+def test_the_mean_of_a_whole_sweep_in_mlflow_is_over_all_combinations() -> None:
+    everything = [run(arm, seed, seed + 10.0 * (arm == "b")) for arm in "ab" for seed in (0, 1, 2)]
+    found = aggregates({(): everything}, ["arm"], ["low"])[()]
+    assert (found["m_cells"], found["m_mean"], found["m_sd"]) == (6, 6.0, 1.0)
+    # What is missing is filled in: b is better by 10 in the other seeds.
+    lacking = aggregates({(): everything[:-1]}, ["arm"], ["low"])[()]
+    assert (lacking["m_cells"], lacking["m_mean"]) == (5, pytest.approx(6.0))
+
+
+def test_the_squares_of_the_live_page_are_balanced_means(tmp_path: Path) -> None:
     from dashboards.live.watch import Subject, Watch
     from orchestrator.results.parquet import write_results
 
@@ -238,12 +312,18 @@ def test_the_squares_of_the_live_page_are_compared_over_complete_blocks(tmp_path
     found = tiles(cells, "arm", "seed", "total")
     assert set(found["mean"]) == {30.0}
     assert found["n"].tolist() == [3] * 9
-    told = blocks(cells, "arm", "seed", "total").left_out(["arm", "seed"])
+    told = square_means(cells, "arm", "seed", "total").notes
     assert told == (
-        "from 3 of 4 blocks (cells that agree in all but arm, seed); 1 left out because a cell is pending (1)"
+        "3 of 36 cells have no number (3 pending)",
+        "1 of 4 combinations of noise are not used: there the arms have no pairs",
     )
     # A filter that leaves the missing ones out leaves nothing to be told.
-    assert blocks(cells[cells["noise"] != "10"], "arm", "seed", "total").left_out(["arm"]) is None
+    assert square_means(cells[cells["noise"] != "10"], "arm", "seed", "total").notes == ()
+    # Squares by one axis twice are its values, over the seeds like the table.
+    diagonal = tiles(cells, "arm", "arm", "total")
+    table = summarise(filled(session, number), session.spec, ("arm",), ("total",))
+    assert diagonal["mean"].tolist() == means(table)
+    assert diagonal["sd"].tolist() == table["total_sd"].to_pylist()
 
 
 def test_what_is_left_out_goes_with_the_table(tmp_path: Path) -> None:
