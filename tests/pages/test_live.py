@@ -292,9 +292,7 @@ def test_a_failed_cell_without_a_log_or_a_message_is_on_the_page(
         assert "unknown" in {each.error_class for each in found}
 
 
-def test_means_say_what_is_missing_in_them(
-    nasty: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_means_say_what_is_missing_in_them(nasty: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = page(nasty, monkeypatch, x="y", y="kind", colour="total")
     assert "Means" not in shown(app)
     table = read_results(opened(nasty).outputs.results)
