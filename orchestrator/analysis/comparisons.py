@@ -1,6 +1,6 @@
 """Comparisons of the values of an axis, two by two: the same numbers as claims about them would have.
 
-All values of the axis that have results are arms of one array (`analysis.available`), so that the means of the values,
+All values of the axis that have results are arms of one array (`statistics.available`), so that the means of the values,
 their ranks and their differences fit together; the differences are contrasts (`analysis.effect`).
 """
 
@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from orchestrator.analysis.contrast import Weights
 from orchestrator.analysis.effect import Effect, Sample, effect_record
-from orchestrator.analysis.estimates import adjusted
 from orchestrator.analysis.metric_grid import read_axes
-from orchestrator.analysis.power import Aim, effect_size
 from orchestrator.results.metrics import metric_problems
+from orchestrator.statistics.estimates import adjusted
+from orchestrator.statistics.power import Aim, effect_size
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
 from orchestrator.types import Scalar

@@ -3,7 +3,7 @@
 Every mean difference, rank, slope and claim that is printed of a sweep comes from `Sample.effect`, so that no two of
 them can contradict each other. Two statements stand side by side: for new draws of the axes that are random, the seed
 above all, on the test prompts at hand; and for new prompts as well, where the sweep declares its tables of single
-prompts and the metric is a mean over them (`analysis.crossed`).
+prompts and the metric is a mean over them (`statistics.crossed`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.analysis.available import Available, available
-from orchestrator.analysis.bootstrap import product_bootstrap
 from orchestrator.analysis.contrast import Arranged, Weights, arrange
-from orchestrator.analysis.crossed import Crossed, Interval, crossed
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import gaps
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
-from orchestrator.analysis.power import Pilot
+from orchestrator.statistics.available import Available, available
+from orchestrator.statistics.bootstrap import product_bootstrap
+from orchestrator.statistics.crossed import Crossed, Interval, crossed
+from orchestrator.statistics.estimates import Reals
+from orchestrator.statistics.power import Pilot
 from orchestrator.sweep.analysis import Analysis
 from orchestrator.types import Scalar
 
@@ -217,7 +217,7 @@ class Sample:
         return replace(counted, new=new.all, bootstrap=ends, squares=new.components)
 
     def filled(self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]) -> Filled:
-        """Arrange a metric with the values of an axis as arms, what is missing filled in (`analysis.available`).
+        """Arrange a metric with the values of an axis as arms, what is missing filled in (`statistics.available`).
 
         Args:
             metric: one of the sample.

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import Codes, balanced_means, combine_codes, label_codes
 from orchestrator.analysis.metric_grid import SEED
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
+from orchestrator.statistics.estimates import Reals
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest

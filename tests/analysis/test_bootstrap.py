@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, poisson
 
-from orchestrator.analysis.bootstrap import product_bootstrap
+from orchestrator.statistics.bootstrap import product_bootstrap
 
 VALUES = np.random.default_rng(3).standard_normal((4, 30)) + np.random.default_rng(4).standard_normal((4, 1))
 
@@ -56,7 +56,7 @@ def test_the_order_of_the_factors_makes_no_difference() -> None:
 
 def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     code = (
-        "import numpy as np; from orchestrator.analysis.bootstrap import product_bootstrap; "
+        "import numpy as np; from orchestrator.statistics.bootstrap import product_bootstrap; "
         "print(product_bootstrap(np.random.default_rng(0).standard_normal((3, 3000))))"
     )
     found = product_bootstrap(np.random.default_rng(0).standard_normal((3, 3000)))

@@ -11,8 +11,8 @@ from scipy.stats import t as t_distribution
 from scipy.stats import ttest_1samp
 from statsmodels.stats.weightstats import ttost_paired
 
-from orchestrator.analysis.crossed import crossed
-from orchestrator.analysis.sums_of_squares import sums_of_squares
+from orchestrator.statistics.crossed import crossed
+from orchestrator.statistics.sums_of_squares import sums_of_squares
 
 #: Three seeds by four prompts, of which lme4 1.1-31 with lmerTest 3.1-3 says the same.
 KNOWN = np.array([(0.3, 0.5, 0.1, 0.4), (0.6, 0.7, 0.2, 0.8), (0.2, 0.5, 0.0, 0.1)])

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.live.tiles import square_means, tiles
-from orchestrator.analysis.available import available
 from orchestrator.analysis.means import balanced_means, combine_codes, label_codes
 from orchestrator.analysis.summary import left_out, spread_of, summarise
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
+from orchestrator.statistics.available import available
 from orchestrator.sweep.problems import SweepError
 from orchestrator.tracking.groups import aggregates
 from orchestrator.tracking.runs import Run

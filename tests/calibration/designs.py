@@ -15,9 +15,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.analysis.available import available
-from orchestrator.analysis.bootstrap import product_bootstrap
-from orchestrator.analysis.crossed import Interval, crossed
+from orchestrator.statistics.available import available
+from orchestrator.statistics.bootstrap import product_bootstrap
+from orchestrator.statistics.crossed import Interval, crossed
 
 Reals = NDArray[np.float64]
 COMBINATIONS, ARMS, PROMPTS = 6, 4, 200

@@ -4,14 +4,14 @@ Every seed and every prompt gets a random weight, a value the product of its wei
 resampling whole seeds and whole prompts, in other words, and it needs no model of the values. The weights are Poisson
 with mean 1; draws in which all of a factor are 0 (5 % of three seeds) are drawn again. No bootstrap of a crossed array
 is exact (McCullagh 2000): the interaction counts about three times, and few seeds are too few to resample. So it is
-shown beside the interval of `analysis.crossed`, not instead (`tests/calibration/results.md`).
+shown beside the interval of `statistics.crossed`, not instead (`tests/calibration/results.md`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.analysis.estimates import ROUNDING, Reals
+from orchestrator.statistics.estimates import ROUNDING, Reals
 
 #: The ends of a 95 % interval are known to 1.5 % of its width (one standard error).
 DRAWS = 2_000

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.analysis.estimates import ROUNDING, Reals
-from orchestrator.analysis.sums_of_squares import Axes, degrees_of_freedom, sums_of_squares
+from orchestrator.statistics.estimates import ROUNDING, Reals
+from orchestrator.statistics.sums_of_squares import Axes, degrees_of_freedom, sums_of_squares
 
 #: The logarithm of the smallest p value.
 _LEAST = math.log(1e-300)
