@@ -1,7 +1,7 @@
 """Comparisons of the values of an axis, two by two: the same numbers as claims about them would have.
 
-All values of the axis that have results are arms of one array (`statistics.available`), so that the means of the values,
-their ranks and their differences fit together; the differences are contrasts (`analysis.effect`).
+All values of the axis that have results are arms of one array (`statistics.available`), so that the means of the
+values, their ranks and their differences fit together; the differences are contrasts (`analysis.effect`).
 """
 
 from __future__ import annotations
