@@ -219,8 +219,7 @@ class Sweep:
         """Test the claims that the sweep declares: what `sweep claims --json` prints.
 
         Raises:
-            SweepError: it declares none, or in a search no study is finished.
-            StoreError: results cannot be read.
+            SweepError, StoreError: it declares none, or no study of a search is finished; results cannot be read.
         """
         from orchestrator.analysis.tested import examine
 
@@ -378,12 +377,9 @@ def open_sweep(
 
 
 def _refuse_edited_code() -> None:
-    """Make sure that this package's code is still as this process loaded it.
+    """Raise SweepError where a file of this package was edited since this process loaded it.
 
     A command loads what is there when it is given. Here, Ray's workers would run the new code for the old one's plan.
-
-    Raises:
-        SweepError: a file was edited.
     """
     if loaded_code() != code_digest():
         message = "a file of orchestrator or workers was edited since this process loaded it; restart the kernel"
