@@ -144,8 +144,8 @@ class Sample:
     @property
     def fixed(self) -> str:
         """Say what `Effect.fixed` is for."""
-        draws = " and ".join(f"new {name}s" for name in self._names)
-        return f"{draws}, these {self._prompt}s" if self._prompt else draws
+        draws = " and ".join(f"new {_several(name)}" for name in self._names)
+        return f"{draws}, these {_several(self._prompt)}" if self._prompt else draws
 
     @property
     def new(self) -> str | None:
@@ -153,8 +153,8 @@ class Sample:
         if self._prompt is None:
             return None
         if self._one_draw:
-            return f"new {self._prompt}s, this {' and '.join(self._names)}"
-        return " and ".join(f"new {name}s" for name in (*self._names, self._prompt))
+            return f"new {_several(self._prompt)}, this {' and '.join(self._names)}"
+        return " and ".join(f"new {_several(name)}" for name in (*self._names, self._prompt))
 
     def effect(self, metric: str, weights: Weights, bootstrap: bool = False) -> Effect:
         """Compute a contrast, from all pairs of cells that are there.
@@ -270,6 +270,11 @@ class Sample:
 
 def _same(*names: str) -> str:
     return f"the same for every {' and '.join(names)}: there is no interval and no p value"
+
+
+def _several(name: str) -> str:
+    """Return the plural of a name: seeds, prompts, policies."""
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
 
 
 def _contracted(values: Reals, weights: Reals) -> Reals:
