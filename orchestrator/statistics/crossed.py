@@ -28,8 +28,8 @@ import numpy as np
 from orchestrator.statistics.estimates import ROUNDING, Reals
 from orchestrator.statistics.sums_of_squares import Axes, degrees_of_freedom, sums_of_squares
 
-#: The logarithm of the smallest p value.
-_LEAST = math.log(1e-300)
+#: The smallest p value.
+_LEAST = 1e-300
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class Interval:
         t = excess / self.error
         if len(self.parts) < 2:
             return float(stdtr(self.df, -t))
+        from scipy.optimize import brentq  # type: ignore[import-untyped]
+
         shares, freedom = (np.array(each) for each in zip(*self.parts, strict=True))
-        # The quantile falls as the logarithm of p grows.
-        low, high = _LEAST, math.log(0.5)
-        for _ in range(60):
-            middle = (low + high) / 2
-            beyond = -float((shares * stdtrit(freedom, math.exp(middle))).sum()) > abs(t)
-            low, high = (middle, high) if beyond else (low, middle)
-        return math.exp(high) if t > 0 else 1 - math.exp(high)
+        tails = np.maximum(stdtr(freedom, -abs(t)), _LEAST)
+        # The quantile at the smallest of the factors' own p values is not below t, that at the largest is not above.
+        low, high = math.log(tails.min()) - 1e-9, math.log(tails.max()) + 1e-9
+        p = math.exp(brentq(lambda log: -float(shares @ stdtrit(freedom, math.exp(log))) - abs(t), low, high))
+        return p if t > 0 else 1 - p
 
 
 @dataclass(frozen=True)
