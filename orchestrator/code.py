@@ -48,6 +48,12 @@ def code_digest() -> str:
     return whole.hexdigest()
 
 
+@cache
+def loaded_code() -> str:
+    """Return the digest of the two packages as they were when this was first asked for, before they could be edited."""
+    return code_digest()
+
+
 class Code(NamedTuple):
     """The code of this package that a process runs."""
 

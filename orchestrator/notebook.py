@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.code import code_digest
+from orchestrator.code import code_digest, loaded_code
 from orchestrator.command import repeat_places
 from orchestrator.explain.preview import preview
 from orchestrator.explain.why import explain
@@ -216,6 +215,16 @@ class Sweep:
 
         return show(replace(self._session), cell, stage)
 
+    def claims(self, confidence: float = 0.95) -> dict[str, Any]:
+        """Test the claims that the sweep declares: what `sweep claims --json` prints.
+
+        Raises:
+            SweepError, StoreError: it declares none, or no study of a search is finished; results cannot be read.
+        """
+        from orchestrator.analysis.tested import examine
+
+        return examine(replace(self._session), confidence).record()
+
     def table(self) -> pa.Table:
         """Rebuild the results table from the store, write it beside the store, and return it.
 
@@ -367,21 +376,12 @@ def open_sweep(
     return Sweep(session, to_yaml(document, str(session.outputs.root), comments))
 
 
-@cache
-def _loaded_code() -> str:
-    """Return the digest of this package's code as it was when this process first opened a sweep."""
-    return code_digest()
-
-
 def _refuse_edited_code() -> None:
-    """Make sure that this package's code is still as this process loaded it.
+    """Raise SweepError where a file of this package was edited since this process loaded it.
 
     A command loads what is there when it is given. Here, Ray's workers would run the new code for the old one's plan.
-
-    Raises:
-        SweepError: a file was edited.
     """
-    if _loaded_code() != code_digest():
+    if loaded_code() != code_digest():
         message = "a file of orchestrator or workers was edited since this process loaded it; restart the kernel"
         raise SweepError([Problem("", "", message)])
 

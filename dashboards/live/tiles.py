@@ -9,7 +9,6 @@ import pandas as pd
 
 from dashboards.live.watch import SHOWN, Look
 from orchestrator.analysis.means import Codes, Means, balanced_means, combine_codes
-from orchestrator.analysis.metric_grid import SEED
 
 #: Columns of the table that people may colour by, beside the metrics.
 MEASURES = ("seconds", "attempts")
@@ -67,12 +66,13 @@ def square_means(cells: pd.DataFrame, columns: str, rows: str, measure: str) -> 
             len(cells), [(np.asarray(each.codes, np.int64), len(each.categories)) for each in categories]
         )
 
+    random = cells.attrs["random"]
     others = [name for name in cells.attrs["axes"] if name not in (columns, rows)]
     return balanced_means(
         cells[measure].where(cells["status"] == "succeeded").to_numpy(np.float64),
         combined((columns, rows)),
-        combined(name for name in others if name != SEED),
-        combined(name for name in others if name == SEED),
+        combined(name for name in others if name not in random),
+        combined(name for name in others if name in random),
         cells["status"].to_numpy(str),
-        " × ".join(name for name in others if name != SEED) or "the other axes",
+        " × ".join(name for name in others if name not in random) or "the other axes",
     )

@@ -291,6 +291,7 @@ def _blank(plan: Plan, numbers: np.ndarray, values: Mapping[str, list[Any]]) -> 
         codes = grid.project(grid.all, (axis,))[plan.points[numbers]]
         frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(labels), ordered=True)
     frame.attrs["axes"], frame.attrs["values"] = tuple(grid.names), tuple(values)
+    frame.attrs["random"] = plan.spec.random_axes
     for name, column in values.items():
         frame[name] = column
     frame["status"] = _statuses(np.full(len(frame), STATUSES.index("pending"), np.uint8))

@@ -15,12 +15,12 @@ from dashboards.report.section import Section, Table, capital, sentences
 from dashboards.report.study import PAGES, PANELS, Study
 from orchestrator.analysis.axis_effects import axis_effects, differ_in_cells
 from orchestrator.analysis.comparisons import Comparison, compare
-from orchestrator.analysis.estimates import seeds_needed
 from orchestrator.analysis.lines import distinct_warnings, format_comparison, format_effect
 from orchestrator.analysis.metric_grid import read_axes
 from orchestrator.analysis.summary import format_summary, left_out, spread_of
 from orchestrator.results.format import format_value
 from orchestrator.results.metrics import averaged_metrics
+from orchestrator.statistics.estimates import seeds_needed
 
 
 def best_trials(found: pa.Table) -> Section:

@@ -11,10 +11,10 @@ from dashboards.report.section import Section, capital, file_name, title_of
 from dashboards.report.study import Study
 from orchestrator.analysis.axis_effects import axis_effects
 from orchestrator.analysis.comparisons import Comparison, compare
-from orchestrator.analysis.estimates import holm
 from orchestrator.analysis.lines import distinct_warnings
 from orchestrator.analysis.metric_grid import SEED, missing_cells, read_axes
 from orchestrator.results.format import format_p_value, format_percent, format_signed, format_value
+from orchestrator.statistics.estimates import holm
 from orchestrator.types import Scalar
 
 #: A difference is called clear when its adjusted p is below.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orchestrator.analysis.effect import Sample
-from orchestrator.analysis.estimates import ROUNDING, adjusted
-from orchestrator.analysis.shares import Share, repeated_measures_f, shares
+from orchestrator.statistics.estimates import ROUNDING, adjusted
+from orchestrator.statistics.shares import Share, repeated_measures_f, shares
 from orchestrator.types import Scalar
 
 #: Warns that there is no spread.
@@ -35,7 +35,7 @@ class AxisEffect:
     share: float | None = None
     """Of the variation between all cells, what the axis does by itself; None while cells are missing."""
     together: float | None = None
-    """Of the variation between all cells, what the axis does only together with others (`analysis.shares`)."""
+    """Of the variation between all cells, what the axis does only together with others (`statistics.shares`)."""
     f: float | None = None
     """F of the repeated-measures analysis of variance: seeds are the subjects."""
     p: float | None = None

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from orchestrator.analysis.contrast import weights_of
-from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.effect import Effect, Sample
-from orchestrator.analysis.estimates import adjusted
-from orchestrator.analysis.power import Aim
 from orchestrator.plan.select import format_coords
+from orchestrator.statistics.crossed import Interval
+from orchestrator.statistics.estimates import adjusted
+from orchestrator.statistics.power import Aim
 from orchestrator.sweep.analysis import Analysis, Claim, Contrast, Direction
 from orchestrator.types import Scalar
 

@@ -1,7 +1,7 @@
 """Comparisons of the values of an axis, two by two: the same numbers as claims about them would have.
 
-All values of the axis that have results are arms of one array (`analysis.available`), so that the means of the values,
-their ranks and their differences fit together; the differences are contrasts (`analysis.effect`).
+All values of the axis that have results are arms of one array (`statistics.available`), so that the means of the
+values, their ranks and their differences fit together; the differences are contrasts (`analysis.effect`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from orchestrator.analysis.contrast import Weights
 from orchestrator.analysis.effect import Effect, Sample, effect_record
-from orchestrator.analysis.estimates import adjusted
 from orchestrator.analysis.metric_grid import read_axes
-from orchestrator.analysis.power import Aim, effect_size
 from orchestrator.results.metrics import metric_problems
+from orchestrator.statistics.estimates import adjusted
+from orchestrator.statistics.power import Aim, effect_size
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest
 from orchestrator.types import Scalar
@@ -46,6 +46,11 @@ class Comparison:
     def p(self) -> float | None:
         """p of the widest statement, two-sided, of no difference."""
         return self.effect.interval.p if self.effect.interval else None
+
+    @property
+    def family_p(self) -> float | None:
+        """The same with the heavier tails of `Interval.p_above`, which is what is adjusted."""
+        return self.effect.interval.family_p if self.effect.interval else None
 
     @property
     def power(self) -> float | None:
@@ -107,7 +112,7 @@ def compare(
                 else:
                     lacking = " and ".join(str(label) for label in (a, b) if label not in filled.labels)
                     found.append(replace(bare, effect=Effect(notes=(f"there are no results for {lacking}",))))
-    return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.p for each in found]), strict=True)]
+    return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.family_p for each in found]), strict=True)]
 
 
 def record(each: Comparison) -> dict[str, Any]:

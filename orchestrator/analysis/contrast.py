@@ -2,7 +2,7 @@
 
 A contrast is a product of weights, one set for each axis: plus and minus one for two values that are compared, centred
 weights for a slope, equal weights for every axis that is averaged over. It is computed from all pairs that are there
-(`analysis.available`), and balanced over the other axes: each of their combinations counts the same, however many of
+(`statistics.available`), and balanced over the other axes: each of their combinations counts the same, however many of
 its cells are missing.
 """
 
@@ -15,8 +15,8 @@ from itertools import product
 
 import numpy as np
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.metric_grid import MetricGrid
+from orchestrator.statistics.estimates import Reals
 from orchestrator.sweep.analysis import Contrast
 from orchestrator.types import Scalar
 
@@ -39,7 +39,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Arranged:
-    """The cells of a contrast, arranged for `analysis.available`."""
+    """The cells of a contrast, arranged for `statistics.available`."""
 
     values: Reals
     """(units, combinations of the averaged axes, arms); NaN where there is no number."""

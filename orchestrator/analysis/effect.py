@@ -3,7 +3,7 @@
 Every mean difference, rank, slope and claim that is printed of a sweep comes from `Sample.effect`, so that no two of
 them can contradict each other. Two statements stand side by side: for new draws of the axes that are random, the seed
 above all, on the test prompts at hand; and for new prompts as well, where the sweep declares its tables of single
-prompts and the metric is a mean over them (`analysis.crossed`).
+prompts and the metric is a mean over them (`statistics.crossed`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.analysis.available import Available, available
-from orchestrator.analysis.bootstrap import product_bootstrap
 from orchestrator.analysis.contrast import Arranged, Weights, arrange
-from orchestrator.analysis.crossed import Crossed, Interval, crossed
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import gaps
 from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
-from orchestrator.analysis.power import Pilot
+from orchestrator.statistics.available import Available, available
+from orchestrator.statistics.bootstrap import product_bootstrap
+from orchestrator.statistics.crossed import Crossed, Interval, crossed
+from orchestrator.statistics.estimates import Reals
+from orchestrator.statistics.power import Pilot
 from orchestrator.sweep.analysis import Analysis
 from orchestrator.types import Scalar
 
@@ -144,8 +144,8 @@ class Sample:
     @property
     def fixed(self) -> str:
         """Say what `Effect.fixed` is for."""
-        draws = " and ".join(f"new {name}s" for name in self._names)
-        return f"{draws}, these {self._prompt}s" if self._prompt else draws
+        draws = " and ".join(f"new {_several(name)}" for name in self._names)
+        return f"{draws}, these {_several(self._prompt)}" if self._prompt else draws
 
     @property
     def new(self) -> str | None:
@@ -153,8 +153,8 @@ class Sample:
         if self._prompt is None:
             return None
         if self._one_draw:
-            return f"new {self._prompt}s, this {' and '.join(self._names)}"
-        return " and ".join(f"new {name}s" for name in (*self._names, self._prompt))
+            return f"new {_several(self._prompt)}, this {' and '.join(self._names)}"
+        return " and ".join(f"new {_several(name)}" for name in (*self._names, self._prompt))
 
     def effect(self, metric: str, weights: Weights, bootstrap: bool = False) -> Effect:
         """Compute a contrast, from all pairs of cells that are there.
@@ -217,7 +217,7 @@ class Sample:
         return replace(counted, new=new.all, bootstrap=ends, squares=new.components)
 
     def filled(self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]) -> Filled:
-        """Arrange a metric with the values of an axis as arms, what is missing filled in (`analysis.available`).
+        """Arrange a metric with the values of an axis as arms, what is missing filled in (`statistics.available`).
 
         Args:
             metric: one of the sample.
@@ -270,6 +270,11 @@ class Sample:
 
 def _same(*names: str) -> str:
     return f"the same for every {' and '.join(names)}: there is no interval and no p value"
+
+
+def _several(name: str) -> str:
+    """Return the plural of a name: seeds, prompts, policies."""
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
 
 
 def _contracted(values: Reals, weights: Reals) -> Reals:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
-from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.effect import Sample
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed, format_value
+from orchestrator.statistics.crossed import Interval
 
 
 def format_comparison(each: Comparison, sample: Sample) -> dict[str, str]:

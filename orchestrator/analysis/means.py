@@ -2,8 +2,8 @@
 
 An *arm* is a value, or combination of values, that is compared. Its mean is over all combinations of the other axes,
 each counting the same, and over the draws of what is random, the seed; where cells are missing they are filled in by
-least squares from the pairs that are there (`analysis.available`), so that means of two arms differ by the contrast of
-all pairs that both have, and not by which of their cells have finished.
+least squares from the pairs that are there (`statistics.available`), so that means of two arms differ by the contrast
+of all pairs that both have, and not by which of their cells have finished.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.analysis.available import Available, available
-from orchestrator.analysis.estimates import Reals
 from orchestrator.plan.grid import Mask
+from orchestrator.statistics.available import Available, available
+from orchestrator.statistics.estimates import Reals
 from orchestrator.types import Scalar
 
 #: Numbers that tell apart what cells have in common.

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import combine_codes, label_codes
 from orchestrator.plan.grid import Mask
 from orchestrator.results.metrics import reported_metrics
+from orchestrator.statistics.estimates import Reals
 from orchestrator.types import Scalar
 
 #: The axis whose values are the sample.

@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.prompt_cache import PromptCache
 from orchestrator.analysis.prompt_table import PromptTable, PromptTableReader
 from orchestrator.keys import digest
 from orchestrator.plan.wiring import ResolvedEntry
 from orchestrator.session import Session
+from orchestrator.statistics.estimates import Reals
 from orchestrator.store import DamagedArtifactError
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest, plain_text

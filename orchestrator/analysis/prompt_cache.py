@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.prompt_table import PromptTable
+from orchestrator.statistics.estimates import Reals
 from orchestrator.store import StoreError
 from orchestrator.store.atomic import replace_file
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.analysis.estimates import Reals
+from orchestrator.statistics.estimates import Reals
 from orchestrator.texts import plain_text
 
 #: What reading a file may raise that is not what its name says.

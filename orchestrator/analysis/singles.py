@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.analysis.effect import Sample
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.per_prompt import PerPrompt, PromptValues
 from orchestrator.session import Session
+from orchestrator.statistics.estimates import Reals
 
 Progress = Callable[[int, int], object]
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.analysis.means import Codes, balanced_means, combine_codes, label_codes
 from orchestrator.analysis.metric_grid import SEED
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_mean_sd
 from orchestrator.results.metrics import averaged_metrics, metric_problems
+from orchestrator.statistics.estimates import Reals
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.sweep.spec import SweepSpec
 from orchestrator.texts import nearest
@@ -34,9 +34,10 @@ def summarise(
 
     Means are balanced (`analysis.means`), so that they can be compared. Within a seed, the cells of a combination are
     averaged first; `<metric>_mean` is the mean of these over the seeds and `<metric>_sd` their sample standard
-    deviation (null for one seed). A sweep without an axis `seed` takes the spread over its cells. `cells` says from how
-    many cells the mean of a metric is, and `seeds` from how many seeds, for the metric with most of them; `left_out`
-    says what is missing in it. The same cells in any order give the same bits.
+    deviation (null for one seed). Where the analysis declares other axes as random, a seed is a draw of all of these;
+    where nothing is random, the spread is that over cells. `cells` says from how many cells the mean of a metric is,
+    and `seeds` from how many seeds, for the metric with most of them; `left_out` says what is missing in it. The same
+    cells in any order give the same bits.
 
     Args:
         table: results table.
@@ -51,7 +52,7 @@ def summarise(
     # Rows of best trials have no axis of trials.
     along = [axis for axis in spec.axes if axis in table.column_names]
     if by is None:
-        by = spec.summary.by or tuple(axis for axis in along if axis != "seed")[-2:]
+        by = spec.summary.by or tuple(axis for axis in along if axis not in spec.random_axes)[-2:]
     by, within = tuple(dict.fromkeys(by)), tuple(dict.fromkeys(within))
     metrics = tuple(dict.fromkeys(metrics)) or spec.summary.metrics or tuple(averaged_metrics(table))
     unknown = [axis for axis in (*within, *by) if axis not in along]
@@ -60,9 +61,9 @@ def summarise(
         raise SweepError(problems)
     axes, others = (*within, *by), tuple(axis for axis in along if axis not in (*within, *by))
     positions = {axis: label_codes(table[axis], spec.labels(axis)) for axis in along}
-    rest = tuple(axis for axis in others if axis != SEED)
-    row, combination, group = (_combined(positions, spec, names) for names in (axes, rest, within))
-    draw = positions[SEED] if SEED in others else np.zeros(len(row), np.int64)
+    random = tuple(axis for axis in others if axis in spec.random_axes)
+    rest = tuple(axis for axis in others if axis not in random)
+    row, combination, group, draw = (_combined(positions, spec, names) for names in (axes, rest, within, random))
     statuses = np.array(table["status"].to_pylist(), np.str_)
     succeeded = statuses == "succeeded"
     shown, firsts = np.unique(row[succeeded], return_index=True)
@@ -90,7 +91,7 @@ def summarise(
                 sentences.setdefault(sentence, {})[name] = None
         if name:
             means |= {f"{name}_mean": _column(mean), f"{name}_sd": _column(sd)}
-    columns |= {"cells": pa.array(cells), **({"seeds": pa.array(seeds)} if SEED in others else {}), **means}
+    columns |= {"cells": pa.array(cells), **({"seeds": pa.array(seeds)} if random else {}), **means}
     notes = [
         sentence if len(names) >= len(metrics) else f"{', '.join(names)}: {sentence}"
         for sentence, names in sentences.items()
@@ -100,7 +101,7 @@ def summarise(
         named = [_coords(table, axes, int(np.flatnonzero(row == each)[0])) for each in absent[:_NAMED]]
         more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
         notes.append(f"no cell has succeeded at {'; '.join(map(format_coords, named))}{more}")
-    return pa.table(columns).replace_schema_metadata({"left_out": json.dumps(notes)})
+    return pa.table(columns).replace_schema_metadata({"left_out": json.dumps(notes), "random": json.dumps(random)})
 
 
 def _column(values: Reals) -> pa.Array:
@@ -117,8 +118,9 @@ def spread_of(summary: pa.Table) -> str:
     """Say what the numbers of a summary are: what its ± is, or of which trials they are (`results.best`)."""
     if title := (summary.schema.metadata or {}).get(b"title"):
         return str(title.decode())
-    if "seeds" in summary.column_names:
-        return "mean ± sd over seeds; the cells of a seed are averaged first"
+    if random := json.loads((summary.schema.metadata or {}).get(b"random", b"[]")):
+        over = " × ".join(f"{axis}s" if axis == SEED else axis for axis in random)
+        return f"mean ± sd over {over}; the cells of {'a seed' if random == [SEED] else 'a draw'} are averaged first"
     return "mean ± sd over cells"
 
 

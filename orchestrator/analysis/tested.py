@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.analysis.claims import Finding, find, verdict_of
-from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.declared import declare, notes
 from orchestrator.analysis.effect import Effect, effect_record
 from orchestrator.analysis.looks import look
 from orchestrator.analysis.metric_grid import missing_cells
-from orchestrator.analysis.power import GOOD_POWER
 from orchestrator.analysis.singles import sample_of
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed
 from orchestrator.results.metrics import metric_directions
 from orchestrator.session import Session
+from orchestrator.statistics.crossed import Interval
+from orchestrator.statistics.power import GOOD_POWER
 
 
 @dataclass(frozen=True)

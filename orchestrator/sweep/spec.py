@@ -235,6 +235,12 @@ class SweepSpec(Part):
         return tuple(axis for axis in self.axes if axis != TRIAL and axis not in over)
 
     @property
+    def random_axes(self) -> tuple[str, ...]:
+        """The axes whose values are the sample, those that there are: as the analysis declares, else `seed`."""
+        declared = self.analysis.random_axes().values() if self.analysis else ("seed",)
+        return tuple(axis for axis in declared if axis in self.axes)
+
+    @property
     def table(self) -> Mapping[str, Stage]:
         """The stages by name: those of this package, and of the modules that the sweep uses."""
         return self._available.named

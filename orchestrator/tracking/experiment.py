@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.analysis.metric_grid import SEED
 from orchestrator.analysis.summary import format_summary, left_out, spread_of
 from orchestrator.code import code_commit
 from orchestrator.keys import digest
@@ -51,6 +52,8 @@ class Experiment:
     """The axes that name the groups of cells; None where cells are counted off."""
     unaveraged: Sequence[str] = ()
     """Metrics of which no means are taken."""
+    random: Sequence[str] = (SEED,)
+    """The axes whose values are the sample."""
     searched: bool = False
     """Whether the groups are studies and their trials."""
     studies: tuple[StudyRun, ...] = ()
@@ -95,6 +98,7 @@ def experiment_of(
         files=tuple(str(each.absolute()) for each in local),
         group_axes=projection.group_axes,
         unaveraged=unaveraged_metrics(plan),
+        random=plan.spec.random_axes,
         searched=spec.searched is not None,
         studies=study_runs(projection, studies, outputs.figures),
     )

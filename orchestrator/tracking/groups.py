@@ -31,7 +31,10 @@ def parent_id(group: tuple[str, ...]) -> str:
 
 
 def aggregates(
-    groups: Mapping[tuple[str, ...], Iterable[Run]], axes: Sequence[str] | None, unaveraged: Sequence[str] = ()
+    groups: Mapping[tuple[str, ...], Iterable[Run]],
+    axes: Sequence[str] | None,
+    unaveraged: Sequence[str] = (),
+    random: Sequence[str] = (SEED,),
 ) -> dict[tuple[str, ...], dict[str, float]]:
     """Count the cells below each parent, and take the mean and standard deviation of each metric over them.
 
@@ -43,6 +46,7 @@ def aggregates(
         groups: parent -> all runs below it; () for the sweep as a whole.
         axes: the axes that name the groups; None where cells are counted off.
         unaveraged: metrics of which no mean is taken.
+        random: the axes whose values are the sample.
 
     Returns:
         Parent -> metric -> value.
@@ -52,7 +56,7 @@ def aggregates(
     whole = [(group, run) for group, each in cells.items() if not group for run in each]
     named = [(group, run) for group, each in cells.items() if group for run in each]
     for members, names in ((whole, ()), (named if axes is not None else [], tuple(axes or ()))):
-        for group, numbers in means(members, names, bool(names), unaveraged).items():
+        for group, numbers in means(members, names, bool(names), unaveraged, random).items():
             found[group] |= numbers
     return found
 
@@ -78,7 +82,11 @@ def aggregates_of_trials(
 
 
 def means(
-    members: Sequence[tuple[tuple[str, ...], Run]], axes: Sequence[str], compared: bool, unaveraged: Sequence[str]
+    members: Sequence[tuple[tuple[str, ...], Run]],
+    axes: Sequence[str],
+    compared: bool,
+    unaveraged: Sequence[str],
+    random: Sequence[str] = (SEED,),
 ) -> dict[tuple[str, ...], dict[str, float]]:
     """Take the balanced mean of each metric in each group, and its standard deviation (`orchestrator.analysis.means`).
 
@@ -87,6 +95,7 @@ def means(
         axes: the axes that name the groups.
         compared: whether the groups are compared with each other: then what all have counts.
         unaveraged: metrics of which no mean is taken.
+        random: the axes whose values are the sample.
 
     Returns:
         Group -> `<metric>_cells`, and where that is not 0 `<metric>_mean`, from two seeds on `<metric>_sd`.
@@ -94,8 +103,9 @@ def means(
     found: dict[tuple[str, ...], dict[str, float]] = {group: {} for group, _ in members}
     group_of = _codes(group for group, _ in members)
     parts = [np.arange(len(members))] if compared else [np.flatnonzero(group_of == each) for each in range(len(found))]
-    combination = _codes(_others(run, axes) for _, run in members)
-    draw = _codes(run.params.get(SEED) if SEED not in axes else None for _, run in members)
+    drawn = [axis for axis in random if axis not in axes]
+    combination = _codes(_others(run, [*axes, *drawn]) for _, run in members)
+    draw = _codes(tuple(run.params.get(axis) for axis in drawn) for _, run in members)
     for name in dict.fromkeys(name for _, run in members if run.succeeded for name in run.metrics):
         if name == "attempts" or name in unaveraged:
             continue
@@ -125,8 +135,8 @@ def _counts(cells: Mapping[tuple[str, ...], Sequence[Run]]) -> dict[tuple[str, .
 
 
 def _others(run: Run, axes: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Take the coordinates of a cell along all axes but the seed and those that name its group."""
-    return tuple((axis, label) for axis, label in run.params.items() if axis not in (*axes, SEED))
+    """Take the coordinates of a cell along all axes but some."""
+    return tuple((axis, label) for axis, label in run.params.items() if axis not in axes)
 
 
 def _codes(things: Iterable[Hashable]) -> Codes:

@@ -313,8 +313,8 @@ class Sync:
                 below.setdefault(run.group[:length], []).append(run)
         above = self.parents(below)
         axes, unaveraged = self.experiment.group_axes, self.experiment.unaveraged
-        searched = self.experiment.searched
-        means_of = aggregates_of_trials(below, unaveraged) if searched else aggregates(below, axes, unaveraged)
+        searched, random = self.experiment.searched, self.experiment.random
+        means_of = aggregates_of_trials(below, unaveraged) if searched else aggregates(below, axes, unaveraged, random)
         for group, means in means_of.items():
             if means:
                 log = partial(self._log_values, above[group], means)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, fisher_exact
 
-from orchestrator.analysis.available import Available, available
+from orchestrator.statistics.available import Available, available
 
 Cells = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
@@ -130,7 +130,7 @@ def test_prompts_are_filled_in_as_each_would_be_alone(monkeypatch: pytest.Monkey
     values = np.where(there[..., np.newaxis], random.standard_normal((4, 6, 3, 7)), np.nan)
     before = values.copy()
     whole = available(values, there)
-    monkeypatch.setattr("orchestrator.analysis.available._AT_ONCE", 150)
+    monkeypatch.setattr("orchestrator.statistics.available._AT_ONCE", 150)
     found = available(values, there)
     assert np.array_equal(values, before, equal_nan=True)
     assert found.values == pytest.approx(whole.values, abs=1e-12)

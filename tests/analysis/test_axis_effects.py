@@ -13,8 +13,8 @@ from statsmodels.stats.anova import AnovaRM
 from orchestrator.analysis.axis_effects import CROSSED, SAME, axis_effects, variance_shares
 from orchestrator.analysis.comparisons import compare
 from orchestrator.analysis.effect import Sample
-from orchestrator.analysis.estimates import holm
 from orchestrator.analysis.lines import format_effect, notes_of_effects
+from orchestrator.statistics.estimates import holm
 from orchestrator.sweep.analysis import Analysis
 
 

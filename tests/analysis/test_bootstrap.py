@@ -8,16 +8,23 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, poisson
 
-from orchestrator.analysis.bootstrap import product_bootstrap
+from orchestrator.statistics.bootstrap import product_bootstrap
 
 VALUES = np.random.default_rng(3).standard_normal((4, 30)) + np.random.default_rng(4).standard_normal((4, 1))
 
 
 def test_a_draw_weighs_each_value_by_the_product_of_its_weights() -> None:
     random = np.random.default_rng(0)
-    prompts, seeds = random.standard_exponential((2000, 30)), random.standard_exponential((2000, 4))
+
+    def drawn(size: int) -> np.ndarray:
+        found = random.poisson(1.0, (2000, size))
+        while (empty := ~found.any(axis=1)).any():
+            found[empty] = random.poisson(1.0, (empty.sum(), size))
+        return found
+
+    prompts, seeds = drawn(30), drawn(4)
     weights = seeds[:, :, np.newaxis] * prompts[:, np.newaxis, :]
     means = (weights * VALUES).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
     assert product_bootstrap(VALUES) == pytest.approx(np.quantile(means, [0.025, 0.975]))
@@ -31,13 +38,16 @@ def test_the_interval_is_as_wide_as_the_weights_make_it(shape: tuple[int, ...]) 
         random.standard_normal([size if each == axis else 1 for each in range(len(shape))])
         for axis, size in enumerate(shape)
     )
-    # A sample variance over n counts (n - 1) / (n + 1) of what it does in the standard error of a mean.
+    # Given their sum N the weights of n values are multinomial: a sample variance over n counts (n - 1) E[1 / N] of
+    # what it does in the standard error of a mean.
     variance = 0.0
     for axis, size in enumerate(shape):
         means = values.mean(axis=tuple(each for each in range(len(shape)) if each != axis))
-        variance += means.var(ddof=1) / size * (size - 1) / (size + 1)
+        sums = np.arange(1, 10 * size + 100)
+        inverse = (poisson.pmf(sums, size) / sums).sum() / (1 - poisson.pmf(0, size))
+        variance += means.var(ddof=1) / size * (size - 1) * inverse
     low, high = product_bootstrap(values, draws=20_000)
-    assert high - low == pytest.approx(2 * norm.isf(0.025) * math.sqrt(variance), rel=0.05)
+    assert high - low == pytest.approx(2 * norm.isf(0.025) * math.sqrt(variance), rel=0.07)
 
 
 def test_the_order_of_the_factors_makes_no_difference() -> None:
@@ -46,7 +56,7 @@ def test_the_order_of_the_factors_makes_no_difference() -> None:
 
 def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     code = (
-        "import numpy as np; from orchestrator.analysis.bootstrap import product_bootstrap; "
+        "import numpy as np; from orchestrator.statistics.bootstrap import product_bootstrap; "
         "print(product_bootstrap(np.random.default_rng(0).standard_normal((3, 3000))))"
     )
     found = product_bootstrap(np.random.default_rng(0).standard_normal((3, 3000)))

@@ -14,12 +14,12 @@ from scipy.stats import ttest_1samp, ttest_rel
 
 from orchestrator.analysis.comparisons import Comparison, check, compare
 from orchestrator.analysis.contrast import Weights
-from orchestrator.analysis.crossed import crossed
 from orchestrator.analysis.effect import Sample
-from orchestrator.analysis.estimates import adjusted, holm
 from orchestrator.analysis.lines import distinct_notes, notes_of_comparisons
 from orchestrator.analysis.metric_grid import missing_cells, read_metric_grid
-from orchestrator.analysis.power import Pilot, assurance, seeds_for
+from orchestrator.statistics.crossed import crossed
+from orchestrator.statistics.estimates import adjusted, holm
+from orchestrator.statistics.power import Pilot, assurance, seeds_for
 from orchestrator.sweep.analysis import Analysis
 from orchestrator.sweep.problems import SweepError
 

@@ -7,11 +7,12 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from scipy.stats import t as t_distribution
 from scipy.stats import ttest_1samp
 from statsmodels.stats.weightstats import ttost_paired
 
-from orchestrator.analysis.crossed import crossed
-from orchestrator.analysis.sums_of_squares import sums_of_squares
+from orchestrator.statistics.crossed import crossed
+from orchestrator.statistics.sums_of_squares import sums_of_squares
 
 #: Three seeds by four prompts, of which lme4 1.1-31 with lmerTest 3.1-3 says the same.
 KNOWN = np.array([(0.3, 0.5, 0.1, 0.4), (0.6, 0.7, 0.2, 0.8), (0.2, 0.5, 0.0, 0.1)])
@@ -172,3 +173,23 @@ def test_the_sums_of_squares_of_all_sets_add_up_to_the_total() -> None:
     found = sums_of_squares(values, "abcd")
     assert list(found)[:5] == [("a",), ("b",), ("c",), ("d",), ("a", "b")]
     assert math.fsum(found.values()) == pytest.approx(((values - values.mean()) ** 2).sum(), rel=1e-9)
+
+
+def test_the_p_of_a_family_is_that_of_the_factors_quantiles_weighted_by_their_parts_of_the_variance() -> None:
+    found = crossed(KNOWN, ("seed", "prompt"))
+    parts = {("seed",): 0.0327778 / 3, ("prompt",): 0.0336111 / 4, ("seed", "prompt"): 0.0147222 / 12}
+    shares = np.array(list(parts.values())) / sum(parts.values())
+    assert found.all.parts == tuple(
+        (pytest.approx(share, rel=1e-4), df) for share, df in zip(shares, (2, 3, 6), strict=True)
+    )
+    p = found.all.p_above(0.0)
+    assert p is not None
+    quantile = (shares * t_distribution.isf(p, [2, 3, 6])).sum()
+    assert quantile == pytest.approx(found.all.mean / found.all.error, rel=1e-4)
+    assert p > (found.all.p_greater or 0)
+    assert found.all.p_below(0.0) == pytest.approx(1 - p)
+    assert found.all.family_p == pytest.approx(2 * p)
+    # Of one factor it is the t itself, however far out.
+    seeds = crossed(KNOWN.mean(axis=1), ("seed",)).all
+    assert (seeds.p_above(0.0), seeds.p_below(0.0)) == pytest.approx((seeds.p_greater, seeds.p_less))
+    assert crossed(KNOWN + 1e9, ("seed", "prompt")).all.p_above(0.0) == pytest.approx(0.0, abs=1e-12)

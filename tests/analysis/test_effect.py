@@ -157,6 +157,7 @@ def test_another_random_axis_makes_the_statement_one_for_new_values_of_it() -> N
     assert wide.fixed
     assert wide.fixed.error == pytest.approx(differences.mean(axis=1).std(ddof=1) / np.sqrt(5), rel=0.01)
     assert wide.fixed.df == pytest.approx(4, abs=0.1)
+    assert sample(singles, axes, declared).fixed == "new seeds and new policies"
 
 
 def test_what_is_the_same_in_every_seed_has_no_interval_and_says_so() -> None:

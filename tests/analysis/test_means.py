@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.live.tiles import square_means, tiles
-from orchestrator.analysis.available import available
 from orchestrator.analysis.means import balanced_means, combine_codes, label_codes
-from orchestrator.analysis.summary import left_out, summarise
+from orchestrator.analysis.summary import left_out, spread_of, summarise
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
+from orchestrator.statistics.available import available
 from orchestrator.sweep.problems import SweepError
 from orchestrator.tracking.groups import aggregates
 from orchestrator.tracking.runs import Run
@@ -331,3 +331,20 @@ def test_what_is_left_out_goes_with_the_table(tmp_path: Path) -> None:
     table = filled(session, lambda cell: "failed" if (cell["arm"], cell["noise"]) == (2, 10) else 1.0)
     found = summarise(table, session.spec, ("arm",), ("total",))
     assert json.loads(found.schema.metadata[b"left_out"]) == left_out(found) != []
+
+
+def test_where_the_analysis_declares_other_axes_random_a_draw_is_one_of_these(tmp_path: Path) -> None:
+    folds = SWEEP.replace("seed: [0, 1, 2]", "fold: [0, 1, 2]").replace("$seed", "$fold")
+    declared = "analysis: {primary: {metric: total, better: higher}, random: {fold: fold}}\n"
+    session = opened(tmp_path, folds + declared)
+    table = filled(session, lambda cell: 10.0 * cell["arm"] + cell["fold"] + cell["noise"])
+    found = summarise(table, session.spec, ("arm",), ("total",))
+    assert found["seeds"].to_pylist() == [3, 3, 3]
+    assert found["total_sd"].to_pylist() == pytest.approx([1.0, 1.0, 1.0])
+    assert spread_of(found) == "mean ± sd over fold; the cells of a draw are averaged first"
+    # By default the rows of the summary are by axes that are compared.
+    assert summarise(table, session.spec).column_names[:2] == ["arm", "noise"]
+    without = opened(tmp_path, folds)
+    over_cells = summarise(table, without.spec, ("arm",), ("total",))
+    assert "seeds" not in over_cells.column_names
+    assert spread_of(over_cells) == "mean ± sd over cells"

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from orchestrator.analysis.power import Pilot, assurance, effect_size, most_assurance, plain_power, seeds_for
+from orchestrator.statistics.power import Pilot, assurance, effect_size, most_assurance, plain_power, seeds_for
 
 #: Five seeds whose mean is one standard deviation.
 LUCKY = Pilot(0.05, 5, 0.05**2)
@@ -38,7 +38,7 @@ def test_seeds_for_a_power_are_the_fewest_and_none_where_no_number_is_enough() -
 
 
 def simulated(pilot: Pilot, seeds: int, above: float, below: float, alpha: float) -> float:
-    """Worlds that the pilot leaves open, an experiment in each, and its tests as they are in `analysis.crossed`."""
+    """Worlds that the pilot leaves open, an experiment in each, and its tests as they are in `statistics.crossed`."""
     random = np.random.default_rng(0)
 
     def drawn(mean_square: NDArray[np.float64] | float, df: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import AnovaRM, anova_lm
 
-from orchestrator.analysis.shares import repeated_measures_f, shares
+from orchestrator.statistics.shares import repeated_measures_f, shares
 
 #: y[a][b][replicate].
 KNOWN = np.array([[(1, 2), (3, 5)], [(2, 2), (6, 9)]])

@@ -29,8 +29,8 @@ arms for **new seeds and new prompts**, and the family of all {ARMS * (ARMS - 1)
 of arms, none of which differ, by Holm at 5 %.
 
 - **t**: over the means of the seeds, which speaks of these prompts only (the same where prompts have no effect).
-- **crossed**: `analysis.crossed`, variance components with Satterthwaite's degrees of freedom.
-- **boot**: `analysis.bootstrap`, product weights, percentiles, {DRAWS:,} draws.
+- **crossed**: `statistics.crossed`, variance components with Satterthwaite's degrees of freedom.
+- **boot**: `statistics.bootstrap`, product weights, percentiles, {DRAWS:,} draws.
 - **width**: mean, relative to the interval of an oracle who knows how the estimate is distributed, and not how this
   sweep fell out: the fixed width that covers 95 % of these sweeps. (Known variances would do the same where there are
   any; a t2 distribution has none.) At 2 and 3 seeds nobody can come near it: t is 6.5 and 2.2 times the normal.

@@ -15,9 +15,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.analysis.available import available
-from orchestrator.analysis.bootstrap import product_bootstrap
-from orchestrator.analysis.crossed import Interval, crossed
+from orchestrator.statistics.available import available
+from orchestrator.statistics.bootstrap import product_bootstrap
+from orchestrator.statistics.crossed import Interval, crossed
 
 Reals = NDArray[np.float64]
 COMBINATIONS, ARMS, PROMPTS = 6, 4, 200
@@ -116,7 +116,7 @@ class Found:
         self.covered.append(family[0].low <= 0 <= family[0].high)
         self.widths.append(family[0].high - family[0].low)
         # Holm rejects something where he rejects the smallest.
-        self.wrong.append(min(1.0 if each.p is None else each.p for each in family) * len(family) < 0.05)
+        self.wrong.append(min(1.0 if each.family_p is None else each.family_p for each in family) * len(family) < 0.05)
 
 
 @dataclass

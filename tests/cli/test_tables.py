@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
-from orchestrator.analysis.crossed import Interval
 from orchestrator.analysis.effect import Effect, Sample
 from orchestrator.cli import console
 from orchestrator.cli.console import table
@@ -31,6 +30,7 @@ from orchestrator.explain.preview import preview
 from orchestrator.results.format import format_percent
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.session import Session, open_session
+from orchestrator.statistics.crossed import Interval
 from orchestrator.sweep.analysis import Analysis
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.estimates import MOST_SEEDS, ROUNDING, Reals
+from orchestrator.statistics.estimates import MOST_SEEDS, ROUNDING, Reals
 
 _POINTS = 4096
 #: As many seeds as make no difference any more.
@@ -34,7 +34,7 @@ GOOD_POWER = 0.8
 class Pilot:
     """What an experiment has found of a contrast: its mean, and the variances of its random effects.
 
-    With prompts, these are the components of `analysis.crossed`.
+    With prompts, these are the components of `statistics.crossed`.
     """
 
     mean: float

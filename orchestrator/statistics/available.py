@@ -33,8 +33,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.estimates import Reals
 from orchestrator.plan.grid import Mask
+from orchestrator.statistics.estimates import Reals
 
 #: Relatively smaller eigenvalues are those of rounding: a single pair that ties two halves of 100 x 2,000 has 4e-5.
 _SINGULAR = 1e-9

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from orchestrator.analysis.estimates import Reals
+from orchestrator.statistics.estimates import Reals
 
 #: A set of axes, in the order of the array.
 Axes = tuple[str, ...]

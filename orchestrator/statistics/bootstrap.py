@@ -1,18 +1,17 @@
 """The product-weight bootstrap of a mean whose factors are crossed random samples (Owen & Eckles 2012).
 
 Every seed and every prompt gets a random weight, a value the product of its weights, and a draw is the weighted mean:
-resampling whole seeds and whole prompts, in other words, and it needs no model of the values. The weights are
-exponential with mean 1, not Poisson: of those all can be 0, in 6.7 % of the draws of three seeds by four prompts. No
-bootstrap of a crossed array is exact (McCullagh 2000): the interaction counts about three times, and the variance of S
-seeds is short by the factor (S - 1) / (S + 1). So it is to be shown beside the interval of `analysis.crossed`, not
-instead: where seeds alone matter it covers 79 % at three seeds and 89 at five (`tests/calibration/results.md`).
+resampling whole seeds and whole prompts, in other words, and it needs no model of the values. The weights are Poisson
+with mean 1; draws in which all of a factor are 0 (5 % of three seeds) are drawn again. No bootstrap of a crossed array
+is exact (McCullagh 2000): the interaction counts about three times, and few seeds are too few to resample. So it is
+shown beside the interval of `statistics.crossed`, not instead (`tests/calibration/results.md`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.analysis.estimates import ROUNDING, Reals
+from orchestrator.statistics.estimates import ROUNDING, Reals
 
 #: The ends of a 95 % interval are known to 1.5 % of its width (one standard error).
 DRAWS = 2_000
@@ -56,7 +55,9 @@ def _weighted(values: Reals, draws: int, random: np.random.Generator) -> Reals:
     """Draw weighted means (draws,)."""
     rest: Reals = values[np.newaxis]
     for size in values.shape:
-        weights = random.standard_exponential((draws, size))
+        weights = random.poisson(1.0, (draws, size)).astype(np.float64)
+        while (empty := ~weights.any(axis=1)).any():
+            weights[empty] = random.poisson(1.0, (int(empty.sum()), size))
         weights /= weights.sum(axis=1, keepdims=True)
         # Not by BLAS, whose sums may depend on the number of its threads.
         rest = (

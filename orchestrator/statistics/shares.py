@@ -1,8 +1,8 @@
 """Shares of variance: what part of the variation of a metric belongs to each axis, and to each set of axes together.
 
-The functional analysis of variance of a complete array (`analysis.sums_of_squares`). The shares add up to 1, so that an
-axis which only matters at some values of another is not taken for one that does nothing. Unlike eta squared, which is
-the share itself, omega squared takes off what the residual alone would put there.
+The functional analysis of variance of a complete array (`statistics.sums_of_squares`). The shares add up to 1, so that
+an axis which only matters at some values of another is not taken for one that does nothing. Unlike eta squared, which
+is the share itself, omega squared takes off what the residual alone would put there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.estimates import ROUNDING, Reals
-from orchestrator.analysis.sums_of_squares import Axes, degrees_of_freedom, sums_of_squares
+from orchestrator.statistics.estimates import ROUNDING, Reals
+from orchestrator.statistics.sums_of_squares import Axes, degrees_of_freedom, sums_of_squares
 
 
 @dataclass(frozen=True)
