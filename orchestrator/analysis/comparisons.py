@@ -58,7 +58,12 @@ class Comparison:
 
 
 def compare(
-    sample: Sample, axis: str, values: Sequence[Scalar] = (), metrics: Sequence[str] = (), within: Sequence[str] = ()
+    sample: Sample,
+    axis: str,
+    values: Sequence[Scalar] = (),
+    metrics: Sequence[str] = (),
+    within: Sequence[str] = (),
+    power: bool = True,
 ) -> list[Comparison]:
     """Compare every two of the values of an axis, for each metric and each combination of the axes of `within`.
 
@@ -68,6 +73,7 @@ def compare(
         values: of the axis; none for all.
         metrics: none for all of the sample.
         within: axes that are not averaged over.
+        power: whether power and the number of seeds are computed, which takes longer than all else.
 
     Raises:
         StoreError: tables of single prompts cannot be read.
@@ -85,7 +91,8 @@ def compare(
                 bare = Comparison(metric, axis, a, b, at)
                 if a in means and b in means:
                     effect = sample.effect(metric, Weights({axis: weights}, where))
-                    found.append(_filled(replace(bare, mean_a=means[a], mean_b=means[b], effect=effect)))
+                    each = replace(bare, mean_a=means[a], mean_b=means[b], effect=effect)
+                    found.append(_filled(each, power))
                 else:
                     lacking = " and ".join(str(label) for label in (a, b) if label not in means)
                     found.append(replace(bare, effect=Effect(notes=(f"there are no results for {lacking}",))))
@@ -112,12 +119,12 @@ def record(each: Comparison) -> dict[str, Any]:
     }
 
 
-def _filled(each: Comparison) -> Comparison:
-    """Add effect size and power."""
+def _filled(each: Comparison, power: bool) -> Comparison:
+    """Add effect size, and power if wanted."""
     fixed, pilot = each.effect.fixed, each.effect.pilot
     if fixed and fixed.df is not None:
         each = replace(each, effect_size=effect_size(fixed.mean, fixed.error * each.effect.seeds**0.5, fixed.df))
-    if pilot:
+    if pilot and power:
         pilot = replace(pilot, mean=abs(pilot.mean))
         each = replace(each, power=assurance(pilot, pilot.seeds), seeds_needed=seeds_for(0.8, pilot))
     return each

@@ -140,8 +140,13 @@ class Sample:
         """Say what `Effect.new` is for; None where no values of single prompts are declared."""
         return " and ".join(f"new {name}s" for name in (*self._names, self._prompt)) if self._prompt else None
 
-    def effect(self, metric: str, weights: Weights) -> Effect:
+    def effect(self, metric: str, weights: Weights, bootstrap: bool = True) -> Effect:
         """Compute a contrast, from all pairs of cells that are there.
+
+        Args:
+            metric: one of the sample.
+            weights: the contrast.
+            bootstrap: whether the product bootstrap is run, which takes longer than all else.
 
         Raises:
             StoreError: tables of single prompts cannot be read.
@@ -185,9 +190,8 @@ class Sample:
             return counted
         singles = prompts.reshape(*units, -1)
         new = crossed(singles, (*self._names, str(self._prompt)), self.confidence, scale)
-        return replace(
-            counted, new=new.all, bootstrap=product_bootstrap(singles, self.confidence), squares=new.components
-        )
+        ends = product_bootstrap(singles, self.confidence) if bootstrap else None
+        return replace(counted, new=new.all, bootstrap=ends, squares=new.components)
 
     def filled(self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]) -> Filled:
         """Arrange a metric with the values of an axis as arms, what is missing filled in (`analysis.available`).

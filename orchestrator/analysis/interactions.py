@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, product
+from itertools import groupby
 from typing import Any
 
+from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.contrast import Weights
 from orchestrator.analysis.effect import Effect, Sample, effect_record
 from orchestrator.analysis.estimates import holm
@@ -75,21 +76,12 @@ class Dependence:
         return first, last
 
 
-def interactions(
-    sample: Sample,
-    axis: str,
-    pairs: Sequence[tuple[Scalar, Scalar]],
-    metrics: Sequence[str] = (),
-    within: Sequence[str] = (),
-) -> list[Interaction]:
+def interactions(sample: Sample, compared: Sequence[Comparison]) -> list[Interaction]:
     """Measure how differences depend on every other axis that is not random and has two values or more.
 
     Args:
         sample: the results.
-        axis: what is compared.
-        pairs: of its values, the first minus the second.
-        metrics: none for all of the sample.
-        within: axes that are held fixed; each combination of their values is looked at by itself.
+        compared: which differences, see `orchestrator.analysis.comparisons`.
 
     Returns:
         one line for each value of each axis; where a and b have no common results there, its numbers are None.
@@ -97,14 +89,11 @@ def interactions(
     Raises:
         StoreError: tables of single prompts cannot be read.
     """
-    grid = sample.grid
-    others = [each for each in grid.axes if each not in {axis, *sample.random, *within} and len(grid.labels(each)) > 1]
     groups = [
-        _along(sample, Interaction(metric, axis, a, b, dict(zip(within, labels, strict=True)), other, None))
-        for metric in metrics or grid.metrics
-        for labels in product(*(grid.labels(each) for each in within))
-        for a, b in pairs
-        for other in others
+        _along(sample, each, other)
+        for each in compared
+        for other, labels in sample.grid.axes.items()
+        if other not in {each.axis, *sample.random, *each.at} and len(labels) > 1
     ]
     # Two values deviate from their mean by the same: that is one test.
     tests = [[each.p for each in group if each.p is not None] for group in groups]
@@ -156,28 +145,24 @@ def record(each: Interaction) -> dict[str, Any]:
     }
 
 
-def _along(sample: Sample, bare: Interaction) -> list[Interaction]:
+def _along(sample: Sample, compared: Comparison, other: str) -> list[Interaction]:
     """Return the lines of one difference along one other axis."""
-    where = {axis: [label] for axis, label in bare.at.items()}
-    labels = sample.grid.labels(bare.other)
-    pair = (bare.a, bare.b)
-    known = [
-        label
-        for label in labels
-        if len(sample.means(bare.metric, bare.axis, pair, {**where, bare.other: [label]})) == len(pair)
-    ]
-    difference = {bare.a: 1.0, bare.b: -1.0}
+    metric, axis, a, b, at = compared.metric, compared.axis, compared.a, compared.b, compared.at
+    where = {name: [label] for name, label in at.items()}
+    labels = sample.grid.labels(other)
+    known = [label for label in labels if len(sample.means(metric, axis, (a, b), {**where, other: [label]})) == 2]
     lines = []
     for label in labels:
         if label not in known:
-            nothing = Effect(notes=(f"{bare.a} and {bare.b} have no common results at {bare.other} = {label}",))
-            lines.append(replace(bare, value=label, difference=nothing))
+            nothing = Effect(notes=(f"{a} and {b} have no common results at {other} = {label}",))
+            lines.append(Interaction(metric, axis, a, b, at, other, label, nothing))
             continue
         here = {each: float(each == label) for each in known}
         apart = {each: weight - 1 / len(known) for each, weight in here.items()}
         effect, deviation = (
-            sample.effect(bare.metric, Weights({bare.axis: difference, bare.other: weights}, where))
+            sample.effect(metric, Weights({axis: {a: 1.0, b: -1.0}, other: weights}, where), bootstrap=False)
             for weights in (here, apart)
         )
-        lines.append(replace(bare, value=label, difference=effect, deviation=deviation if len(known) > 1 else Effect()))
+        several = deviation if len(known) > 1 else Effect()
+        lines.append(Interaction(metric, axis, a, b, at, other, label, effect, several))
     return lines

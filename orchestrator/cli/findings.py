@@ -208,8 +208,7 @@ def compare(
         else:
             comparisons.check(table, axis, chosen, measured, names(within), sample.random)
             found = comparisons.compare(sample, axis, chosen, measured, names(within))
-            pairs = [(chosen[0], chosen[1])] if len(chosen) == 2 else []
-            depends = interactions.interactions(sample, axis, pairs, measured, names(within))
+            depends = interactions.interactions(sample, found if len(set(chosen)) == 2 else [])
     if as_json:
         lines = map(asdict, effects) if axis is None else map(comparisons.record, found)
         more = {} if axis is None else {"interactions": [interactions.record(each) for each in depends]}

@@ -110,8 +110,8 @@ def show_interactions(found: Sequence[Interaction], sample: Sample) -> None:
     say("the same difference at each value of the other axes:", style="bold")
     rows = []
     for each in lines:
-        at = {"at": format_coords(each.at)} if held else {}
-        rows.append({"metric": each.metric, **at, **format_interaction(each, sample)})
+        where = {"at": format_coords(each.at)} if held else {}
+        rows.append({"metric": each.metric, **where, **format_interaction(each, sample)})
     _show(rows, keys=3 if held else 2)
     paragraph((f"less its mean: over the values of that axis, which is what is tested{_tested(lines)}", "dim"))
     for group in groups:
