@@ -11,7 +11,7 @@ from typing import Any
 
 from dashboards.report.figures import Figure, drawn, format_name
 from dashboards.report.intervals import Panel, findings_chart
-from dashboards.report.section import Section, Table, capital
+from dashboards.report.section import Section, Table
 from dashboards.report.study import PAGES, Study
 from orchestrator.analysis.claims import Finding
 from orchestrator.analysis.metric_grid import missing_cells
@@ -40,7 +40,7 @@ def claims(study: Study) -> Section:
         return Section("claims", _TITLE, text, code=[("What could be added to the sweep file", example(study))])
     tested = assess(study.session, study.sample, study.table, study.notes)
     elsewhere = {*study.notes, *missing_cells(study.table)}
-    notes = [f"{capital(note)}." for note in tested.notes if note not in elsewhere]
+    notes = [f"Note: {note}." for note in tested.notes if note not in elsewhere]
     if not tested.findings:
         text = ["The sweep file claims nothing.", *notes]
         return Section("claims", _TITLE, text, code=[("What could be added to the sweep file", example(study))])
@@ -48,8 +48,8 @@ def claims(study: Study) -> Section:
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     text = [f"Of {counts.total()} claims: {said}."]
     for name, verdict, findings in tested.claims:
-        reasons = "".join(f" {capital(each)}." for each in dict.fromkeys(each.reason for each in findings) if each)
-        text.append(f"{name}: {verdict}. {capital(findings[0].statement)}.{reasons}")
+        reasons = "".join(f" Reason: {each}." for each in dict.fromkeys(each.reason for each in findings) if each)
+        text.append(f"{name}: {verdict}. Claimed: {findings[0].statement}.{reasons}")
     table = _table(tested)
     figures = [_figure(study, tested)] if any(_known(each) for each in tested.findings) else []
     return Section("claims", _TITLE, [*text, *notes], figures, [table])
@@ -57,7 +57,7 @@ def claims(study: Study) -> Section:
 
 def _table(tested: Tested) -> Table:
     lines = [{"claim": each.claim, **tested.line(each)} for each in tested.findings]
-    columns = list(lines[0])
+    columns = ["claim", "verdict", *(name for name in lines[0] if name not in ("claim", "verdict"))]
     unsaid = [name for name in columns if not any(line[name] for line in lines)]
     shown = [name for name in columns if name not in unsaid]
     numeric = [name not in ("claim", "at", "effect", "verdict") for name in shown]

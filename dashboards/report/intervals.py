@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from dashboards.report.figures import (
 VERDICTS = {"holds": "#009E73", "does not hold": "#D55E00", "undecided": "#0072B2", "not testable": "#999999"}
 #: Pixels for the names of lines, and the height of a line of text.
 _NAMES, _LINE = 250, 13
+#: Characters of a line of the name of a share.
+_SHARE = 28
 _THIN, _THICK = 1.2, 4.0
 
 
@@ -58,10 +61,10 @@ def _findings(panel: Panel, colour: alt.Color) -> Any:
         labelLineHeight=_LINE, ticks=False, grid=True,
     )  # fmt: skip
     y = alt.Y("label:N", sort=labels, axis=axis)
-    title = drawn(panel.title)
+    title, ticks = drawn(panel.title), alt.Axis(tickCount=7, labelFlush=False)
 
     def across(low: str, high: str) -> dict[str, Any]:
-        return {"x": alt.X(f"{low}:Q", title=title), "x2": alt.X2(f"{high}:Q"), "y": y}
+        return {"x": alt.X(f"{low}:Q", title=title, axis=ticks), "x2": alt.X2(f"{high}:Q"), "y": y}
 
     layers = [
         _with(base, "band_low").mark_rect(color="#bbbbbb", opacity=0.5).encode(**across("band_low", "band_high")),
@@ -120,14 +123,16 @@ def shares_chart(parts: Sequence[tuple[str, float, str]]) -> alt.TopLevelMixin:
     Args:
         parts: name, share and kind: "axis", "interaction" or "chance".
     """
-    names = [drawn(name) for name, _, _ in parts]
-    rows = [{"name": drawn(name), "share": share, "kind": kind} for name, share, kind in parts]
+    names = ["\n".join(textwrap.wrap(drawn(name), _SHARE)) for name, _, _ in parts]
+    rows = [{"name": name, "share": share, "kind": kind} for name, (_, share, kind) in zip(names, parts, strict=True)]
     kinds = {"axis": PALETTE[0], "interaction": PALETTE[5], "chance": "#999999"}
     there = [kind for kind in kinds if kind in {kind for _, _, kind in parts}]
+    axis = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLineHeight=_LINE, labelLimit=HALF)
     base = alt.Chart(alt.Data(values=rows)).encode(  # type: ignore[no-untyped-call]
         x=alt.X("share:Q", title="share of the variation between cells", axis=alt.Axis(format=".0%")),
-        y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=180)),
+        y=alt.Y("name:N", sort=names, title=None, axis=axis),
     )
     scale = alt.Scale(domain=there, range=[kinds[kind] for kind in there])
     bars = base.mark_bar(height=12).encode(color=alt.Color("kind:N", title=None, scale=scale))
-    return finished(bars.properties(width=HALF - 170, height=20 * len(rows)))
+    step = max(20, _LINE * max(name.count("\n") + 1 for name in names) + 3)
+    return finished(bars.properties(width=HALF - 200, height=step * len(rows)))

@@ -85,7 +85,7 @@ def shares(study: Study, found: Sequence[Split]) -> Iterator[Section]:
         name = file_name("shares", split.at)
         caption = (
             "Shares of the sum of squares between cells (functional analysis of variance); they add up to 100 %. An "
-            "axis: what its values do on average. A × B: what two do only together. Chance: whatever goes with a draw "
+            "axis: what its values do on average. A × B: what they do only together. Chance: whatever goes with a draw "
             "of what is random, alone or together with axes; with few draws, some of it is in the other shares, too."
         )
         figures.append(Figure(name, title, caption, shares_chart(split.parts), narrow=bool(split.at)))

@@ -42,14 +42,17 @@ def verdict(study: Study, ranked: Sequence[Ranking], depends: Sequence[Dependenc
     """
     text = [state(study), *(f"{capital(note)}." for note in study.notes)]
     if study.colour and study.headline:
-        for each in ranked:
-            text += _ranking(study, each)
-            text += [f"{at(each.at)}{_beware(one)}." for one in depends if one.clear and one.lines[0].at == each.at]
+        for ranking in ranked:
+            text += _ranking(study, ranking)
+            mine = [each for each in depends if each.clear and each.lines[0].at == ranking.at]
+            text += [f"{at(ranking.at)}{_beware(each)}." for each in mine]
     elif study.colour and study.session.spec.analysis is None:
         text.append("Nothing is ranked: the sweep file does not declare what it is to show (`analysis`, see above).")
     elif study.colour:
         text.append("Nothing is ranked: no cell has a number of the primary metric.")
-    text += [f"{at(each.at)}{told(each, study)}" for each in splits]
+    for each in splits:
+        said = told(each, study)
+        text.append(f"{at(each.at)}{said[0].lower()}{said[1:]}" if each.at else said)
     text += [f"Warning: {warning}." for warning in missing_cells(study.table)]
     return Section("verdict", "What was found", text)
 
@@ -84,7 +87,7 @@ def _ranking(study: Study, found: Ranking) -> list[str]:
     mean = format_value(found.means[found.first])
     text = [f"{by}, {colour.name} {lead} {best}: {mean}{f', against {rest}' if rest else ''}."]
     if without:
-        text.append(f"{where}Not ranked, because there are no results: {', '.join(without)}.")
+        text.append(f"{where}{'n' if where else 'N'}ot ranked, because there are no results: {', '.join(without)}.")
     text += [f"{where}{_difference(study, found, each)}" for each in found.leads if each.difference != 0]
     return text + warnings
 

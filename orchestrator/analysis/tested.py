@@ -173,8 +173,8 @@ def assess(session: Session, sample: Sample, table: pa.Table, about: Sequence[st
 def _finished(session: Session, table: pa.Table) -> int:
     """Count the cells of a sweep that have a result, also those that are not in the table (--only)."""
     of_all = status_codes(session.schedule, (), np.arange(len(session.plan.points)))
-    succeeded = int(np.count_nonzero(of_all == STATUSES.index("succeeded")))
-    return max(succeeded, sum(status == "succeeded" for status in table["status"].to_pylist()))
+    in_table: list[str] = table["status"].to_pylist()
+    return max(int(np.count_nonzero(of_all == STATUSES.index("succeeded"))), in_table.count("succeeded"))
 
 
 def _common(findings: Sequence[Finding]) -> list[str]:
