@@ -45,14 +45,20 @@ def claims(study: Study) -> Section:
         text = ["The sweep file claims nothing.", *notes]
         return Section("claims", _TITLE, text, code=[("What could be added to the sweep file", example(study))])
     counts = Counter(verdict for _, verdict, _ in tested.claims)
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    text = [f"Of {counts.total()} claims: {said}."]
+    said = ", ".join(_counted(count, verdict) for verdict, count in counts.most_common())
+    text = [f"Of {counts.total()} claims {said}."]
     for name, verdict, findings in tested.claims:
         reasons = "".join(f" Reason: {each}." for each in dict.fromkeys(each.reason for each in findings) if each)
         text.append(f"{name}: {verdict}. Claimed: {findings[0].statement}.{reasons}")
     table = _table(tested)
     figures = [_figure(study, tested)] if any(_known(each) for each in tested.findings) else []
     return Section("claims", _TITLE, [*text, *notes], figures, [table])
+
+
+def _counted(count: int, verdict: str) -> str:
+    if verdict in ("holds", "does not hold"):
+        return f"{count} {verdict if count == 1 else verdict.replace('holds', 'hold').replace('does', 'do')}"
+    return f"{count} {'is' if count == 1 else 'are'} {verdict}"
 
 
 def _table(tested: Tested) -> Table:

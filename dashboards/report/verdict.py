@@ -46,6 +46,8 @@ def verdict(study: Study, ranked: Sequence[Ranking], depends: Sequence[Dependenc
             text += _ranking(study, ranking)
             mine = [each for each in depends if each.clear and each.lines[0].at == ranking.at]
             text += [f"{at(ranking.at)}{_beware(each)}." for each in mine]
+        lines = [line for ranking in ranked for line in ranking.lines]
+        text += [f"Warning: {warning}." for warning in notes_of_comparisons(lines)]
     elif study.colour and study.session.spec.analysis is None:
         text.append("Nothing is ranked: the sweep file does not declare what it is to show (`analysis`, see above).")
     elif study.colour:
@@ -75,9 +77,8 @@ def _ranking(study: Study, found: Ranking) -> list[str]:
     by = f"{where}{'by' if where else 'By'} {format_name(found.metric)}, of which "
     by += f"{'lower' if found.lower else 'higher'} is better"
     without = [str(label) for label in colour.labels if label not in found.means]
-    warnings = [f"Warning: {where}{warning}." for warning in notes_of_comparisons(found.lines)]
     if len(found.means) < 2 or len(found.leads) < len(found.means) - 1:
-        return [f"{by}, no two values of {colour.name} can be ranked.", *warnings]
+        return [f"{by}, no two values of {colour.name} can be ranked."]
     level = found.level
     lead = " and ".join(str(label) for label in (found.first, *level))
     over = _over(study, found)
@@ -88,8 +89,7 @@ def _ranking(study: Study, found: Ranking) -> list[str]:
     text = [f"{by}, {colour.name} {lead} {best}: {mean}{f', against {rest}' if rest else ''}."]
     if without:
         text.append(f"{where}{'n' if where else 'N'}ot ranked, because there are no results: {', '.join(without)}.")
-    text += [f"{where}{_difference(study, found, each)}" for each in found.leads if each.difference != 0]
-    return text + warnings
+    return text + [f"{where}{_difference(study, found, each)}" for each in found.leads if each.difference != 0]
 
 
 def _over(study: Study, found: Ranking) -> str:
@@ -101,7 +101,7 @@ def _over(study: Study, found: Ranking) -> str:
     )
     if used.seeds * used.combinations == everything and not used.missing:
         return "everything else"
-    return f"{used.combinations:,} combinations of everything else in each of {used.seeds:,} {_draws(study)}"
+    return f"the same {used.combinations:,} combinations of everything else in each of {used.seeds:,} {_draws(study)}"
 
 
 def _draws(study: Study) -> str:
@@ -124,7 +124,7 @@ def _difference(study: Study, found: Ranking, lead: Lead) -> str:
     clear = "clear" if lead.clear else "not clear"
     if not lead.ahead:
         clear += ", and of the prompts that all have it is behind"
-    return f"{said}, {interval} over {seeds} {_draws(study)}, Holm p {format_p_value(lead.holm_p)}: {clear}."
+    return f"{said}, {interval}, over {seeds} {_draws(study)}, Holm p {format_p_value(lead.holm_p)}: {clear}."
 
 
 def _ends(interval: Ends) -> str:
