@@ -239,7 +239,7 @@ def test_an_arm_whose_easier_cells_are_pending_is_ranked_by_what_all_arms_have(t
     (table,) = (each for each in found["means"].tables if each.name == "all-metrics")
     (means,) = (row for row in table.rows if row[0] == "improvement")
     assert max(float(each.split(" ± ")[0]) for each in means[1:]) < 1
-    left = "4 of 20 combinations of policy × annotations × beta are not used: there the arms have no pairs."
+    left = "4 of 20 combinations of policy × dataset × annotations × beta are not used: there the arms have no pairs."
     gone = "8 of 120 cells have no number (8 pending), more in some arms than in others (0, 8, 0): what is missing"
     assert table.note == f"{gone} is not missing by chance. {left}"
     # No figure compares what is not there, and each says so.
@@ -290,7 +290,7 @@ def test_where_no_block_is_complete_nothing_is_ranked_or_drawn(tmp_path: Path) -
     assert "there the arms have no pairs" in found["best-of-n"].text[0].lower()
     assert not found["winners"].figures
     (means,) = (each for each in found["means"].tables if each.name == "all-metrics")
-    assert "8 of 8 combinations of policy × annotations × beta and 2 of 2 draws" in means.note
+    assert "8 of 8 combinations of policy × dataset × annotations × beta and 2 of 2 draws" in means.note
 
 
 @pytest.mark.parametrize(
