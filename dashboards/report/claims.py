@@ -68,8 +68,9 @@ def _table(tested: Tested) -> Table:
     shown = [name for name in columns if name not in unsaid]
     numeric = [name not in ("claim", "at", "effect", "verdict") for name in shown]
     family = sum(each.p is not None for each in tested.findings)
+    tests = f"{family} test{'' if family == 1 else 's'}"
     note = (
-        f"Intervals of {100 * tested.confidence:g} %, not adjusted; Holm p over the {family} tests, which are for "
+        f"Intervals of {100 * tested.confidence:g} %, not adjusted; Holm p over {tests} for "
         f"{tested.new or tested.fixed} where there are such values. A verdict needs a Holm p below "
         f"{format_value((1 - tested.confidence) / 2)}. Power: the chance that the same sweep, run anew, would find it "
         "again."

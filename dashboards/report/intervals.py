@@ -10,7 +10,6 @@ from typing import Any
 import altair as alt
 
 from dashboards.report.figures import (
-    HALF,
     PAGE,
     PALETTE,
     Axis,
@@ -29,8 +28,10 @@ from dashboards.report.figures import (
 VERDICTS = {"holds": "#009E73", "does not hold": "#D55E00", "undecided": "#0072B2", "not testable": "#999999"}
 #: Pixels for the names of lines, and the height of a line of text.
 _NAMES, _LINE = 250, 13
+#: Pixels for the names of shares.
+_SHARES = 320
 #: Characters of a line of the name of a share.
-_SHARE = 28
+_SHARE = 52
 _THIN, _THICK = 1.2, 4.0
 
 
@@ -53,15 +54,17 @@ def findings_chart(panels: Sequence[Panel]) -> alt.TopLevelMixin:
 
 
 def _findings(panel: Panel, colour: alt.Color) -> Any:
-    labels = list(dict.fromkeys(row["label"] for row in panel.rows))
-    lines = max(label.count("\n") + 1 for label in labels)
-    base = alt.Chart(alt.Data(values=panel.rows))  # type: ignore[no-untyped-call]
+    lines = max(row["label"].count("\n") + 1 for row in panel.rows)
+    rows = [{**row, "label": _centred(row["label"], lines)} for row in panel.rows]
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    base = alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
+    # Behind all marks: where there are rectangles, axes come before them.
     axis = alt.Axis(
         labelExpr="split(datum.label, '\\n')", minExtent=_NAMES, maxExtent=_NAMES, labelLimit=_NAMES, title=None,
-        labelLineHeight=_LINE, ticks=False, grid=True,
+        labelLineHeight=_LINE, labelOffset=-_LINE * (lines - 1) / 2, ticks=False, grid=True, zindex=0,
     )  # fmt: skip
     y = alt.Y("label:N", sort=labels, axis=axis)
-    title, ticks = drawn(panel.title), alt.Axis(tickCount=7, labelFlush=False)
+    title, ticks = drawn(panel.title), alt.Axis(tickCount=7, labelFlush=False, zindex=0)
 
     def across(low: str, high: str) -> dict[str, Any]:
         return {"x": alt.X(f"{low}:Q", title=title, axis=ticks), "x2": alt.X2(f"{high}:Q"), "y": y}
@@ -77,6 +80,11 @@ def _findings(panel: Panel, colour: alt.Color) -> Any:
     ]
     step = max(22, _LINE * lines + 8)
     return alt.layer(*layers).properties(width=PAGE - _NAMES - 30, height=step * len(labels))
+
+
+def _centred(label: str, lines: int) -> str:
+    """Put empty lines above a label, so that it stands in the middle of so many."""
+    return "\n" * ((lines - label.count("\n") - 1) // 2) + label
 
 
 def _with(chart: Any, name: str) -> Any:
@@ -124,15 +132,22 @@ def shares_chart(parts: Sequence[tuple[str, float, str]]) -> alt.TopLevelMixin:
         parts: name, share and kind: "axis", "interaction" or "chance".
     """
     names = ["\n".join(textwrap.wrap(drawn(name), _SHARE)) for name, _, _ in parts]
+    lines = max(name.count("\n") + 1 for name in names)
+    names = [_centred(name, lines) for name in names]
     rows = [{"name": name, "share": share, "kind": kind} for name, (_, share, kind) in zip(names, parts, strict=True)]
     kinds = {"axis": PALETTE[0], "interaction": PALETTE[5], "chance": "#999999"}
     there = [kind for kind in kinds if kind in {kind for _, _, kind in parts}]
-    axis = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLineHeight=_LINE, labelLimit=HALF)
+    axis = alt.Axis(
+        labelExpr="split(datum.label, '\\n')",
+        labelLineHeight=_LINE,
+        labelLimit=HALF,
+        labelOffset=-_LINE * (lines - 1) / 2,
+    )
     base = alt.Chart(alt.Data(values=rows)).encode(  # type: ignore[no-untyped-call]
         x=alt.X("share:Q", title="share of the variation between cells", axis=alt.Axis(format=".0%")),
         y=alt.Y("name:N", sort=names, title=None, axis=axis),
     )
     scale = alt.Scale(domain=there, range=[kinds[kind] for kind in there])
     bars = base.mark_bar(height=12).encode(color=alt.Color("kind:N", title=None, scale=scale))
-    step = max(20, _LINE * max(name.count("\n") + 1 for name in names) + 3)
-    return finished(bars.properties(width=HALF - 200, height=step * len(rows)))
+    step = max(20, _LINE * lines + 3)
+    return finished(bars.properties(width=PAGE - _SHARES - 30, height=step * len(rows)))

@@ -88,7 +88,7 @@ def shares(study: Study, found: Sequence[Split]) -> Iterator[Section]:
             "axis: what its values do on average. A × B: what they do only together. Chance: whatever goes with a draw "
             "of what is random, alone or together with axes; with few draws, some of it is in the other shares, too."
         )
-        figures.append(Figure(name, title, caption, shares_chart(split.parts), narrow=bool(split.at)))
+        figures.append(Figure(name, title, caption, shares_chart(split.parts)))
         rows = [[each, format_percent(share)] for each, share, _ in split.parts]
         tables.append(Table(name, title, ["", "share"], rows, [False, True]))
     if figures:

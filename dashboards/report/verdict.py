@@ -101,11 +101,13 @@ def _over(study: Study, found: Ranking) -> str:
     )
     if used.seeds * used.combinations == everything and not used.missing:
         return "everything else"
-    return f"the same {used.combinations:,} combinations of everything else in each of {used.seeds:,} {_draws(study)}"
+    combinations = "combination" if used.combinations == 1 else f"{used.combinations:,} combinations"
+    return f"the same {combinations} of everything else in {_draws(study, used.seeds)}"
 
 
-def _draws(study: Study) -> str:
-    return "seeds" if study.sample.random in ((), ("seed",)) else "draws of what is random"
+def _draws(study: Study, count: int) -> str:
+    one, several = ("seed", "seeds") if study.sample.random in ((), ("seed",)) else ("draw", "draws of what is random")
+    return f"one {one}" if count == 1 else f"each of {count:,} {several}"
 
 
 def _difference(study: Study, found: Ranking, lead: Lead) -> str:
@@ -114,7 +116,7 @@ def _difference(study: Study, found: Ranking, lead: Lead) -> str:
     seeds = found.lines[0].effect.seeds
     widest = lead.new or lead.fixed
     if widest is None or lead.holm_p is None:
-        why = f"one of {_draws(study)} only" if seeds < 2 else f"the same in all {_draws(study)}"
+        why = f"{_draws(study, seeds)} only" if seeds < 2 else f"the same in {_draws(study, seeds)}"
         return f"{said} ({why}, hence no interval)."
     level = f"{100 * study.sample.confidence:g} % interval"
     if lead.new and lead.fixed:
@@ -124,7 +126,8 @@ def _difference(study: Study, found: Ranking, lead: Lead) -> str:
     clear = "clear" if lead.clear else "not clear"
     if not lead.ahead:
         clear += ", and of the prompts that all have it is behind"
-    return f"{said}, {interval}, over {seeds} {_draws(study)}, Holm p {format_p_value(lead.holm_p)}: {clear}."
+    draws = _draws(study, seeds).removeprefix("each of ")
+    return f"{said}, {interval}, over {draws}, Holm p {format_p_value(lead.holm_p)}: {clear}."
 
 
 def _ends(interval: Ends) -> str:
