@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 
 from dashboards.report.figures import (
+    HALF,
     PAGE,
     PALETTE,
     Axis,

@@ -8,6 +8,7 @@ from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.effect import Sample
 from orchestrator.analysis.interactions import Interaction
+from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed, format_value
 from orchestrator.statistics.crossed import Interval
 
@@ -52,6 +53,7 @@ def format_effect(each: AxisEffect) -> dict[str, str]:
     """Format the effect of an axis: column -> text."""
     return {
         "metric": each.metric,
+        **({"at": format_coords(each.at)} if each.at else {}),
         "axis": each.axis,
         "lowest at": format_value(each.lowest),
         "highest at": format_value(each.highest),

@@ -206,7 +206,9 @@ def compare(
             effects = axis_effects.axis_effects(sample, measured)
         else:
             comparisons.check(table, axis, chosen, measured, names(within), sample.random)
-            found = comparisons.compare(sample, axis, chosen, measured, names(within), bootstrap=as_json)
+            apart = [each for each in session.spec.apart if each != axis and len(sample.grid.labels(each)) > 1]
+            held = tuple(dict.fromkeys((*names(within), *apart)))
+            found = comparisons.compare(sample, axis, chosen, measured, held, bootstrap=as_json)
             depends = interactions.interactions(sample, found if len(set(chosen)) == 2 else [])
     if as_json:
         lines = map(asdict, effects) if axis is None else map(comparisons.record, found)

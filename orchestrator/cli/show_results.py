@@ -127,7 +127,7 @@ def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
         say("no axis has results at two of its values; `sweep run` runs what is missing")
         _beware(warnings)
         return
-    _show([format_effect(each) for each in found], keys=2)
+    _show([format_effect(each) for each in found], keys=2 + any(each.at for each in found))
     said = "share: of the variation between cells, what an axis does by itself; with others: only together with others"
     if all(each.share is None for each in found):
         said = "shares of the variation are not computed while cells have no number"
