@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dashboards.report.differences import difference_figures
 from dashboards.report.figures import Axis, Figure, curves, format_name
 from dashboards.report.section import Section, capital, file_name, title_of
 from dashboards.report.study import Study
+from orchestrator.analysis.interactions import Dependence
 
 
 def best_of_n(study: Study) -> Iterator[Section]:
@@ -21,7 +23,7 @@ def best_of_n(study: Study) -> Iterator[Section]:
     figures, text = [], []
     for page in study.each_page():
         names = [f"best_of_{count}" for count in counts]
-        summary, notes = study.means([study.colour], names, [study.pages, study.panels], page)
+        summary, notes = study.means([study.colour], names, [*study.pages, study.panels], page)
         rows = [{**_point(row, f"best_of_{count}"), "n": count} for row in summary.to_pylist() for count in counts]
         if not _any(rows):
             text.append(f"No figure{title_of('', page)}: {notes}")
@@ -39,13 +41,18 @@ def best_of_n(study: Study) -> Iterator[Section]:
     yield Section("best-of-n", "Best-of-N", text, figures)
 
 
-def metric_curves(study: Study) -> Iterator[Section]:
-    """Draw each metric against each axis that is not a colour, panel or page."""
+def metric_curves(study: Study, depends: Sequence[Dependence]) -> Iterator[Section]:
+    """Draw each metric against each axis that is not a colour, panel or page; of the first one also differences.
+
+    Args:
+        study: the sweep.
+        depends: how the differences of the first metric depend on other axes.
+    """
     for metric in study.metrics:
         figures, text = [], []
         for x in study.across:
             for page in study.each_page():
-                summary, notes = study.means([study.colour, x], [metric], [study.pages, study.panels], page)
+                summary, notes = study.means([study.colour, x], [metric], [*study.pages, study.panels], page)
                 rows = [_point(row, metric) for row in summary.to_pylist()]
                 title = title_of(f"{capital(format_name(metric))} against {x.name}", page)
                 if not _any(rows):
@@ -65,6 +72,8 @@ def metric_curves(study: Study) -> Iterator[Section]:
                         study.panels is None,
                     )
                 )
+        if metric == study.metrics[0]:
+            figures += difference_figures(study, depends)
         if figures or text:
             yield Section(f"figures-{metric}", capital(format_name(metric)), text, figures)
 

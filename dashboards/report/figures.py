@@ -6,9 +6,11 @@ the end; shapes repeat them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -23,8 +25,10 @@ SHAPES = (
     "circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right", "stroke",
     "wedge",
 )  # fmt: skip
-#: Width of a page of A4 between margins of 15 mm, in CSS pixels.
-PAGE = 680
+#: Width of a figure that fills the page, and of one of two side by side, in CSS pixels of its own.
+PAGE, HALF = 820, 400
+#: What a vertical axis of numbers takes of it, with the margins of the figure; and the gap between panels.
+_LEFT, _GAP = 74, 20
 #: Panels of a row at most.
 COLUMNS = 3
 #: Pixels of a PNG per CSS pixel: 192 dots per inch.
@@ -136,18 +140,18 @@ def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Ax
         for row in rows
         if row["mean"] is not None
     ]
-    base = alt.Chart(_data(data, x=x, colour=colour, panel=panels))
+    base = alt.Chart(chart_data(data, x=x, colour=colour, panel=panels))
     scale = alt.Scale(zero=False)
     middle: dict[str, Any] = {"y": alt.Y("mean:Q", title=format_name(y), scale=scale)}
     ends: dict[str, Any] = {"y": alt.Y("low:Q", title=format_name(y), scale=scale), "y2": alt.Y2("high:Q")}
     shaped: dict[str, Any] = {}
     if colour:
-        middle["color"] = ends["color"] = _colour(colour)
+        middle["color"] = ends["color"] = coloured(colour)
         shaped["shape"] = _shape(colour)
     else:
         base = base.encode(color=alt.value(PALETTE[0]))
     if x.numeric:
-        base = base.encode(x=_scaled(x))
+        base = base.encode(x=scaled(x, width))
         layers = [
             base.mark_area(opacity=0.18).encode(**ends),
             base.mark_line(strokeWidth=1.6).encode(**middle),
@@ -156,12 +160,12 @@ def curves(rows: Sequence[Row], x: Axis, y: str, colour: Axis | None, panels: Ax
     else:
         if colour:
             base = base.encode(xOffset=alt.XOffset("colour:N", sort=colour.texts))
-        base = base.encode(x=_named(x, width))
+        base = base.encode(x=named(x, width))
         layers = [
             base.mark_rule(strokeWidth=1.4).encode(**ends),
             base.mark_point(filled=True, size=36, opacity=1).encode(**middle, **shaped),
         ]
-    return _finished(_in_panels(alt.layer(*layers).properties(width=width, height=height), panels))
+    return finished(_in_panels(alt.layer(*layers).properties(width=width, height=height), panels))
 
 
 def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: Axis | None) -> alt.TopLevelMixin:
@@ -174,7 +178,9 @@ def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: 
         colour: what competes.
         panels: one map for each of its values.
     """
-    width, _ = panel_size(panels)
+    count = min(len(panels.labels), COLUMNS) if panels else 1
+    # Names of rows take more room than numbers.
+    width = (panel_size(panels)[0] if panels else PAGE - _LEFT) - 60 // count
     shade = alt.Opacity(
         "lead:N",
         title="lead",
@@ -182,21 +188,22 @@ def winners(rows: Sequence[Row], x: Axis, y: Axis | None, colour: Axis, panels: 
         scale=alt.Scale(domain=["clear", "not clear"], range=[1.0, 0.35]),
     )
     data = [{**row, "lead": "clear" if row["clear"] else "not clear"} for row in rows]
-    tiles = alt.Chart(_data(data, x=Axis(x.name, tuple(x.texts)), y=y, colour=colour, panel=panels))
+    tiles = alt.Chart(chart_data(data, x=Axis(x.name, tuple(x.texts)), y=y, colour=colour, panel=panels))
     tiles = tiles.mark_rect(stroke="white", strokeWidth=1).encode(
-        x=_named(x, width), color=_colour(colour), opacity=shade
+        x=named(x, width), color=coloured(colour), opacity=shade
     )
     if y is not None:
         tiles = tiles.encode(y=alt.Y("y:N", sort=y.texts, title=format_name(y.name)))
     height = 24 * (len(y.labels) if y else 1)
-    return _finished(_in_panels(tiles.properties(width=width, height=height), panels))
+    return finished(_in_panels(tiles.properties(width=width, height=height), panels))
 
 
 def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, title: str) -> alt.TopLevelMixin:
     """Draw published and own numbers side by side.
 
     Args:
-        rows: with the names of y, colour and panels, `value` and `whose` ("published" or "ours").
+        rows: with the names of y, colour and panels, `value`, the ends `low` and `high` of its error, and `whose`
+            ("published" or "ours").
         y: one line for each of its values.
         colour: one line and colour for each of its values within.
         panels: one panel for each of its values, each to its own scale.
@@ -204,32 +211,40 @@ def beside(rows: Sequence[Row], y: Axis, colour: Axis, panels: Axis | None, titl
     """
     count = min(len(panels.labels), 2) if panels else 1
     whose = alt.Scale(domain=["published", "ours"], range=["circle", "cross"])
-    points = alt.Chart(_data(rows, y=Axis(y.name, tuple(y.texts)), colour=colour, panel=panels))
-    points = points.mark_point(size=45, strokeWidth=1.6).encode(
-        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False)),
+    base = alt.Chart(chart_data(rows, y=Axis(y.name, tuple(y.texts)), colour=colour, panel=panels)).encode(
         y=alt.Y("y:N", sort=y.texts, title=format_name(y.name)),
         yOffset=alt.YOffset("colour:N", sort=colour.texts),
-        color=_colour(colour),
-        shape=alt.Shape("whose:N", title=None, scale=whose),
+        color=coloured(colour),
     )
-    points = points.properties(width=(PAGE - 190) // count - 20, height=30 * len(y.labels))
-    return _finished(_in_panels(points, panels, shared=False))
+    scale = alt.Scale(zero=False)
+    points = base.mark_point(size=45, strokeWidth=1.6).encode(
+        x=alt.X("value:Q", title=title, scale=scale), shape=alt.Shape("whose:N", title=None, scale=whose)
+    )
+    errors = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+    both = alt.layer(errors, points).properties(width=(PAGE - 190) // count - _GAP, height=30 * len(y.labels))
+    return finished(_in_panels(both, panels, shared=False))
 
 
 def panel_size(panels: Axis | None) -> tuple[int, int]:
-    """Return width and height of a panel, such that a row of panels with its legend fits a page."""
-    count = min(len(panels.labels), COLUMNS) if panels else 1
-    return {1: (430, 260), 2: (275, 190), 3: (180, 150)}[count]
+    """Return width and height of a panel, such that a row of panels fills the page; of one figure, half of it."""
+    if panels is None:
+        return HALF - _LEFT, 220
+    count = min(len(panels.labels), COLUMNS)
+    return (PAGE - _LEFT - _GAP * (count - 1)) // count, 220 if count < COLUMNS else 170
 
 
-def _data(rows: Sequence[Row], **roles: Axis | None) -> alt.Data:
-    """The rows with the values of axes under the names of their roles: the name of an axis may hold a dot.
+#: What rows have beside their coordinates.
+_NUMBERS = ("mean", "low", "high", "new_low", "new_high", "estimate", "lead", "value", "whose")
+
+
+def chart_data(rows: Sequence[Row], **roles: Axis | None) -> alt.Data:
+    """Return the rows with the values of axes under the names of their roles: the name of an axis may hold a dot.
 
     Numbers that are drawn to scale stay numbers, all else becomes text.
     """
     values = []
     for row in rows:
-        value = {name: row[name] for name in ("mean", "low", "high", "lead", "value", "whose") if name in row}
+        value = {name: row[name] for name in _NUMBERS if name in row}
         for role, axis in roles.items():
             if axis is not None:
                 value[role] = row[axis.name] if role == "x" and axis.numeric else drawn(row[axis.name])
@@ -237,32 +252,59 @@ def _data(rows: Sequence[Row], **roles: Axis | None) -> alt.Data:
     return alt.Data(values=values)  # type: ignore[no-untyped-call]
 
 
-def _scaled(x: Axis) -> alt.X:
-    numbers = sorted(label for label in x.labels if isinstance(label, int | float))
-    far = numbers[-1] >= 8 * numbers[0]
-    scale = alt.Scale(type="log" if far else "linear", zero=False, nice=False, padding=8)
+def scaled(x: Axis, width: int) -> alt.X:
+    """Draw numbers to scale, with a tick and its label for each of them."""
+    numbers = sorted(float(label) for label in x.labels if isinstance(label, int | float))
+    log = numbers[-1] >= 8 * numbers[0]
+    scale = alt.Scale(type="log" if log else "linear", zero=False, nice=False, padding=8)
     thousands = all(number % 1000 == 0 for number in numbers)
     # As an expression, because Vega changes the precision of a plain format by the distance of the ticks: 4e+2 for 400.
     label = f"format(datum.value, '{'~s' if thousands else '.12~g'}')"
-    axis = alt.Axis(values=numbers, labelExpr=label, labelOverlap="greedy")
+    texts = [f"{number / 1000:g}k" if thousands else f"{number:.12g}" for number in numbers]
+    places = [math.log(number) if log else number for number in numbers]
+    unit = (width - 16) / ((places[-1] - places[0]) or 1)
+    gaps = [(after - before) * unit for before, after in pairwise(places)]
+    # At some 6.5 pixels a letter. Slanted labels need the height of a line between them, upright ones a little less.
+    wide = [6.5 * (len(one) + len(other)) / 2 + 4 for one, other in pairwise(texts)]
+    turned: dict[str, Any] = {"labelOverlap": "greedy"}
+    if all(gap >= each for gap, each in zip(gaps, wide, strict=True)):
+        turned = {"labelOverlap": False}
+    elif min(gaps) >= 16:
+        turned = {"labelOverlap": False, "labelAngle": -45, "labelAlign": "right"}
+    elif min(gaps) >= 11:
+        turned = {"labelOverlap": False, "labelAngle": -90, "labelAlign": "right", "labelBaseline": "middle"}
+    axis = alt.Axis(values=numbers, labelExpr=label, **turned)
     return alt.X("x:Q", title=format_name(x.name), scale=scale, axis=axis)
 
 
-def _named(x: Axis, width: int) -> alt.X:
-    # At some 6.5 pixels a letter: do the labels fit side by side?
+def named(x: Axis, width: int) -> alt.X:
+    """Draw names side by side, slanted where they would overlap."""
     fits = 6.5 * max(map(len, x.texts)) < width / len(x.labels)
     return alt.X("x:N", title=format_name(x.name), sort=x.texts, axis=alt.Axis(labelAngle=0 if fits else -35))
 
 
-def _colour(axis: Axis) -> alt.Color:
-    colours = [PALETTE[place % len(PALETTE)] for place in range(len(axis.labels))]
-    scale = alt.Scale(domain=axis.texts, range=colours)
-    return alt.Color("colour:N", title=format_name(axis.name), scale=scale)
+def coloured(axis: Axis, without: str | None = None, title: str = "") -> alt.Color:
+    """Give each value of an axis its colour.
+
+    Args:
+        axis: what competes.
+        without: a value that is not drawn.
+        title: of the legend; the name of the axis when left out.
+    """
+    colours = {text: PALETTE[place % len(PALETTE)] for place, text in enumerate(axis.texts) if text != without}
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color("colour:N", title=title or format_name(axis.name), scale=scale, legend=_legend(list(colours)))
 
 
 def _shape(axis: Axis) -> alt.Shape:
     shapes = [SHAPES[place % len(SHAPES)] for place in range(len(axis.labels))]
-    return alt.Shape("colour:N", title=format_name(axis.name), scale=alt.Scale(domain=axis.texts, range=shapes))
+    scale = alt.Scale(domain=axis.texts, range=shapes)
+    return alt.Shape("colour:N", title=format_name(axis.name), scale=scale, legend=_legend(axis.texts))
+
+
+def _legend(texts: Sequence[str]) -> alt.Legend:
+    """Below the figure, in as many columns as half a page holds."""
+    return alt.Legend(columns=max(1, min(len(texts), HALF // (40 + 7 * max(map(len, texts), default=0)))))
 
 
 def _in_panels(chart: Any, panels: Axis | None, shared: bool = True) -> Any:
@@ -276,16 +318,17 @@ def _in_panels(chart: Any, panels: Axis | None, shared: bool = True) -> Any:
     return faceted if shared else faceted.resolve_scale(x="independent")
 
 
-def _finished(chart: Any) -> alt.TopLevelMixin:
+def finished(chart: Any) -> alt.TopLevelMixin:
+    """Set fonts and colours that all figures share."""
     done: alt.TopLevelMixin = (
         chart.configure(font="Liberation Sans, Arial, Helvetica, sans-serif", background="white", padding=6)
         .configure_view(stroke="#bbbbbb")
         .configure_axis(
-            labelFontSize=10, titleFontSize=11, titleFontWeight="normal", gridColor="#e6e6e6", labelColor="#222222",
+            labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridColor="#e6e6e6", labelColor="#222222",
             titleColor="#222222",
         )
         .configure_legend(
-            labelFontSize=10, titleFontSize=10, titleFontWeight="normal", symbolOpacity=1, orient="bottom"
+            labelFontSize=11, titleFontSize=11, titleFontWeight="normal", symbolOpacity=1, orient="bottom"
         )
         .configure_header(labelFontSize=12, labelColor="#000000")
     )  # fmt: skip

@@ -44,8 +44,9 @@ def sentences(notes: Sequence[str]) -> str:
 
 
 def capital(text: str) -> str:
-    """Return a text with a capital first letter."""
-    return text[:1].upper() + text[1:]
+    """Return a text with a capital first letter, unless it begins with a name: those are not changed."""
+    first = text.split(" ", 1)[0]
+    return text if not first.isalpha() else text[:1].upper() + text[1:]
 
 
 def title_of(what: str, page: Mapping[str, Scalar]) -> str:

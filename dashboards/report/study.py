@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from types import MappingProxyType
 
 import pyarrow as pa
 
 from dashboards.report.figures import Axis
 from dashboards.report.section import sentences
+from orchestrator.analysis.effect import Sample
 from orchestrator.analysis.metric_grid import SEED, read_axes
+from orchestrator.analysis.singles import sample_of
 from orchestrator.analysis.summary import left_out, summarise
 from orchestrator.results.metrics import averaged_metrics, metric_directions
 from orchestrator.session import Session
 from orchestrator.types import Scalar
 
-#: Axes that get figures or panels of their own: across their values, metrics are not of one scale.
+#: Axes that get figures or panels of their own, where the sweep file does not say (`by`) which are not averaged over.
 PAGES, PANELS = "dataset", "policy"
 #: Metrics of the figures and comparisons, where the sweep file names none.
 FEW = 4
@@ -35,8 +38,14 @@ class Study:
     """All rows; None where all are compared."""
     notes: Sequence[str] = ()
     """What is to be known of the rows that are compared."""
+    progress: Callable[[int, int], object] = lambda done, total: None
+    """Called with how many tables of single prompts are read, and of how many."""
+    sample: Sample = field(init=False)
+    """What every mean, rank, difference and claim is from."""
     axes: dict[str, Axis] = field(init=False)
-    """The axes of two or more values, without `seed`."""
+    """The axes of two or more values, without those that are random."""
+    held: tuple[Axis, ...] = field(init=False)
+    """Of these the ones that are never averaged over."""
     metrics: tuple[str, ...] = field(init=False)
     """Those of the figures and comparisons, the headline first, else as the sweep file orders them."""
     headline: str | None = field(init=False)
@@ -45,16 +54,21 @@ class Study:
 
     def __post_init__(self) -> None:
         """Read the axes and metrics from the table, and the choice among them from the sweep file."""
+        self.sample = sample_of(self.session, self.table, progress=self.progress)
+        analysis, summary = self.session.spec.analysis, self.session.spec.summary
+        chance = {SEED, *self.sample.random}
         found = read_axes(self.table)
-        self.axes = {name: Axis(name, values) for name, values in found.items() if name != SEED and len(values) > 1}
-        summary = self.session.spec.summary
-        analysis = self.session.spec.analysis
+        self.axes = {
+            name: Axis(name, values) for name, values in found.items() if name not in chance and len(values) > 1
+        }
+        held = analysis.primary.by if analysis else ()
+        self.held = tuple(axis for name, axis in self.axes.items() if name in held)
         self.headline = analysis.primary.metric if analysis and analysis.primary.metric in self.filled else None
-        first = [self.headline] if self.headline else []
-        chosen = [name for name in summary.metrics or self.filled if name in self.filled]
-        self.metrics = tuple(dict.fromkeys([*first, *chosen]))[:FEW]
-        wanted = [axis for axis in summary.by if axis in self.axes]
-        self.by = tuple(wanted or list(self.axes)[-2:])
+        outcomes = [each.metric for each in analysis.outcomes] if analysis else []
+        named = dict.fromkeys([*outcomes, *summary.metrics])
+        self.metrics = tuple(name for name in named if name in self.filled) or tuple(self.filled[:FEW])
+        compared = [name for name in self.axes if name not in held]
+        self.by = tuple([axis for axis in summary.by if axis in compared] or compared[-2:])
 
     @property
     def rows(self) -> pa.Table:
@@ -69,17 +83,21 @@ class Study:
     @property
     def panels(self) -> Axis | None:
         """Return the axis of which each value has a panel."""
-        return None if self.colour and self.colour.name == PANELS else self.axes.get(PANELS)
+        taken = {axis.name for axis in (self.colour, *self.held) if axis}
+        return None if PANELS in taken else self.axes.get(PANELS)
 
     @property
-    def pages(self) -> Axis | None:
-        """Return the axis of which each value has figures of its own."""
-        return None if self.colour and self.colour.name == PAGES else self.axes.get(PAGES)
+    def pages(self) -> tuple[Axis, ...]:
+        """Return the axes of which each combination of values has figures of its own."""
+        if self.held:
+            return self.held
+        competes = self.colour is not None and self.colour.name == PAGES
+        return (self.axes[PAGES],) if PAGES in self.axes and not competes else ()
 
     @property
     def across(self) -> list[Axis]:
         """Return the axes that metrics are drawn against: all others, those of the summary first."""
-        kept = {axis.name for axis in (self.colour, self.panels, self.pages) if axis}
+        kept = {axis.name for axis in (self.colour, self.panels, *self.pages) if axis}
         names = sorted((name for name in self.axes if name not in kept), key=lambda name: name not in self.by)
         return [self.axes[name] for name in names]
 
@@ -95,7 +113,7 @@ class Study:
     @property
     def lower(self) -> bool:
         """Return whether lower values of the headline are better."""
-        return self.headline is not None and metric_directions(self.session.plan)[self.headline] == "lower"
+        return self.headline is not None and metric_directions(self.session.plan).get(self.headline) == "lower"
 
     @property
     def band(self) -> str:
@@ -106,6 +124,14 @@ class Study:
         if seeds:
             return "Mean over all other axes; there is one seed, hence no spread over seeds."
         return "Mean ± standard deviation over all other axes; the sweep has no axis `seed`."
+
+    @property
+    def intervals(self) -> str:
+        """Say what the intervals of differences are for."""
+        confidence = f"{100 * self.sample.confidence:g} % intervals"
+        if self.sample.new is None:
+            return f"{confidence} for {self.sample.fixed}."
+        return f"{confidence}: thin for {self.sample.new}, thick for {self.sample.fixed}."
 
     def means(
         self,
@@ -122,13 +148,27 @@ class Study:
             within: what is not compared with each other.
             page: only cells with these values.
         """
+        compared, held = (tuple(axis.name for axis in axes if axis) for axes in (by, within))
+        summary = summarise(self.at(page), self.session.spec, compared, tuple(metrics), held)
+        return summary, sentences(left_out(summary))
+
+    def at(self, page: Mapping[str, Scalar]) -> pa.Table:
+        """Return the rows that have these values."""
         table = self.table
         for name, label in page.items():
-            table = table.filter(pa.array([value == label for value in table[name].to_pylist()]))
-        compared, held = (tuple(axis.name for axis in axes if axis) for axes in (by, within))
-        summary = summarise(table, self.session.spec, compared, tuple(metrics), held)
-        return summary, sentences(left_out(summary))
+            table = table.filter(pa.array([value == label for value in table[name].to_pylist()], pa.bool_()))
+        return table
 
     def each_page(self) -> list[dict[str, Scalar]]:
         """Return the values of which there is a figure each; one of nothing where there are no pages."""
-        return [{self.pages.name: label} for label in self.pages.labels] if self.pages else [{}]
+        return combinations(self.pages)
+
+    def each_held(self) -> list[dict[str, Scalar]]:
+        """Return the values for each of which something is said by itself; one of nothing where nothing is held."""
+        return combinations(self.held)
+
+
+def combinations(axes: Sequence[Axis]) -> list[dict[str, Scalar]]:
+    """Return all combinations of the values of some axes."""
+    names = [axis.name for axis in axes]
+    return [dict(zip(names, labels, strict=True)) for labels in product(*(axis.labels for axis in axes))]

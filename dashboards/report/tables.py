@@ -1,26 +1,21 @@
-"""Sections of tables: means, comparisons, and published numbers beside ours."""
+"""Sections of tables: means, comparisons, and the effects of axes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-import dashboards
-from dashboards.report.figures import Axis, Figure, beside, format_name
-from dashboards.report.section import Section, Table, capital, sentences
-from dashboards.report.study import PAGES, PANELS, Study
-from orchestrator.analysis.axis_effects import axis_effects, differ_in_cells
+from dashboards.report.differences import difference_table
+from dashboards.report.section import Section, Table, capital, file_name, sentences, title_of
+from dashboards.report.study import Study
+from orchestrator.analysis.axis_effects import axis_effects
 from orchestrator.analysis.comparisons import Comparison, compare
-from orchestrator.analysis.lines import distinct_warnings, format_comparison, format_effect
-from orchestrator.analysis.metric_grid import read_axes
+from orchestrator.analysis.effect import Sample
+from orchestrator.analysis.interactions import Dependence
+from orchestrator.analysis.lines import format_comparison, format_effect, notes_of_comparisons, notes_of_effects
 from orchestrator.analysis.summary import format_summary, left_out, spread_of
 from orchestrator.results.format import format_value
-from orchestrator.results.metrics import averaged_metrics
-from orchestrator.statistics.estimates import seeds_needed
 
 
 def best_trials(found: pa.Table) -> Section:
@@ -40,18 +35,20 @@ def means(study: Study) -> Section:
     """Tabulate means ± sd by the axes of the summary, by what competes, and of all metrics."""
     tables = []
     by = [study.axes[name] for name in study.by]
-    within, colour = [axis for axis in (study.pages, study.panels) if axis], [study.colour] if study.colour else []
+    within, colour = [axis for axis in (*study.pages, study.panels) if axis], [study.colour] if study.colour else []
     shown = set()
-    for compared, held in ((by, []), (colour, within)):
+    for compared, held in ((by, list(study.held)), (colour, within)):
         axes = [axis.name for axis in (*held, *compared)]
         if axes and tuple(axes) not in shown:
             shown.add(tuple(axes))
             summary, notes = study.means(compared, study.metrics, held)
             tables.append(_table(f"means-by-{'-'.join(axes)}", f"By {', '.join(axes)}", format_summary(summary), notes))
     if study.colour:
-        summary, notes = study.means(colour, study.filled)
-        title = f"All metrics by {study.colour.name}"
-        tables.append(_turned("all-metrics", title, format_summary(summary), study.colour.name, notes))
+        for at in study.each_held():
+            summary, notes = study.means(colour, study.filled, page=at)
+            title = title_of(f"All metrics by {study.colour.name}", at)
+            name = file_name("all-metrics", at)
+            tables.append(_turned(name, title, format_summary(summary), study.colour.name, notes))
     return Section("means", "Means", [study.band], (), tables)
 
 
@@ -71,141 +68,77 @@ def _turned(name: str, title: str, shown: pa.Table, axis: str, note: str) -> Tab
     return Table(name, title, ["", *labels], rows, [False, *(True for _ in labels)], note)
 
 
-def comparisons(study: Study, compared: Sequence[Comparison]) -> Section:
-    """Tabulate the differences between what competes, and the effects of all axes.
+def comparisons(study: Study, compared: Sequence[Comparison], depends: Sequence[Dependence]) -> Section:
+    """Tabulate the differences between what competes, what they depend on, and the effects of all axes.
 
     Args:
         study: the sweep.
-        compared: all pairs of what competes, over everything else.
+        compared: all pairs of what competes, over everything but the axes that are never averaged over.
+        depends: how the differences of the first metric depend on other axes.
+
+    Raises:
+        StoreError: tables of single prompts cannot be read.
     """
     tables = []
-    within = [axis.name for axis in (study.pages, study.panels) if axis]
+    held = [axis.name for axis in study.held]
+    within = [axis.name for axis in (*study.pages, study.panels) if axis]
     if compared and study.colour:
         title = f"Differences between values of {study.colour.name}"
-        tables.append(_comparison_table("comparisons", title, compared))
-    if compared and within and study.colour:
-        closer = compare(study.table, study.colour.name, metrics=study.metrics[:1], within=within)
-        tables.append(_comparison_table("comparisons-within", f"The same at each {' and '.join(within)}", closer))
-    effects = axis_effects(study.table, study.metrics)
-    if effects:
-        note = (
-            "Spread: largest mean of a value minus the smallest. Seed noise: standard deviation of such a mean over "
-            "seeds, after taking out what all cells of a seed share. Share: of the variation between all cells. F and "
-            "p: repeated-measures analysis of variance, seeds as subjects, lower-bound correction."
+        tables.append(_comparison_table(study, "comparisons", title, compared))
+    if compared and within != held and study.colour:
+        closer = compare(study.sample, study.colour.name, metrics=study.metrics[:1], within=within)
+        tables.append(
+            _comparison_table(study, "comparisons-within", f"The same at each {' and '.join(within)}", closer)
         )
-        if differ_in_cells(effects):
-            note += " Where cells are missing, the lines are of different cells, and their shares do not add up."
-        if warnings := distinct_warnings(effects):
-            note += " " + sentences(warnings)
-        lines = [format_effect(each) for each in effects]
-        rows = [list(line.values()) for line in lines]
-        numeric = [False] * 4 + [True] * 6
-        tables.append(Table("axes", "Effect of each axis against seed noise", list(lines[0]), rows, numeric, note))
+    tables += [*difference_table(study, depends), *_effects(study)]
     text = [
-        "The seeds are the sample: within each seed, cells that differ in nothing but the value at hand are paired, "
-        "their differences averaged, and these few numbers tested. Intervals of 95 % are not adjusted; Holm p values "
-        "are, over all lines of a table."
+        "Cells that differ in nothing but the value at hand are paired, their differences averaged, and one number for "
+        f"each draw of what is random is left. Intervals of {100 * study.sample.confidence:g} % are not adjusted; Holm "
+        "p values are, over all lines of a table."
     ]
     return Section("comparisons", "Comparisons", text, (), tables)
 
 
-def _comparison_table(name: str, title: str, found: Sequence[Comparison]) -> Table:
+def _effects(study: Study) -> Iterator[Table]:
+    """Tabulate how much each axis moves the metrics, at each combination of the axes that are never averaged over."""
+    note = (
+        "Spread: largest mean of a value minus the smallest. Seed noise: standard deviation of such a mean over seeds, "
+        "after taking out what all cells of a seed share. Share: of the variation between all cells, by itself; with "
+        "others: only together with others. F and p: repeated-measures analysis of variance, seeds as subjects, "
+        "lower-bound correction."
+    )
+    for at in study.each_held():
+        sample = Sample(study.at(at), study.session.spec.analysis, study.metrics) if at else study.sample
+        effects = axis_effects(sample, study.metrics)
+        if not effects:
+            continue
+        said = f"{note} {sentences(notes_of_effects(effects))}".strip()
+        lines = [format_effect(each) for each in effects]
+        numeric = [name not in ("metric", "axis", "lowest at", "highest at") for name in lines[0]]
+        title = title_of("Effect of each axis against seed noise", at)
+        rows = [list(line.values()) for line in lines]
+        yield Table(file_name("axes", at), title, list(lines[0]), rows, numeric, said)
+
+
+def _comparison_table(study: Study, name: str, title: str, found: Sequence[Comparison]) -> Table:
     differing = {each.metric for each in found if each.difference != 0}
-    shown = [each for each in found if each.metric in differing]
-    axes = list(dict.fromkeys(axis for each in shown for axis in each.at))
-    several = ["metric"] if len({each.metric for each in shown}) > 1 else []
-    columns = [*several, *axes, *format_comparison(found[0]), "seeds needed"]
-    rows = [
-        [
-            *(each.metric for _ in several),
-            *(str(each.at[axis]) for axis in axes),
-            *format_comparison(each).values(),
-            _seeds_to_exclude_zero(each),
-        ]
+    shown = [each for each in found if each.metric in differing] or found
+    several = len({each.metric for each in shown}) > 1
+    lines = [
+        {
+            **({"metric": each.metric} if several else {}),
+            **{axis: str(label) for axis, label in each.at.items()},
+            **format_comparison(each, study.sample),
+        }
         for each in shown
     ]
-    title += "" if several else f": {', '.join(differing)}"
-    numeric = [False] * (len(columns) - 8) + [True] * 8
-    bootstrap = columns.index("interval (bootstrap)")
-    if not any(row[bootstrap] for row in rows):
-        # Too few seeds.
-        for line in (columns, *rows):
-            del line[bootstrap]
-        del numeric[bootstrap]
-    notes = ["Seeds needed: with so many the interval excludes 0, if difference and spread stay what they are."]
+    names = {name for each in shown for name in ("metric", "difference", *each.at)}
+    columns = [column for column in lines[0] if column in names or any(line[column] for line in lines)]
+    rows = [[line[column] for column in columns] for line in lines]
+    title += "" if several else f": {shown[0].metric}"
     equal = sorted({each.metric for each in found} - differing)
-    notes += [f"Equal in every seed: {', '.join(equal)}."] if equal else []
-    notes.append(sentences(distinct_warnings(shown)))
-    return Table(name, title, columns, rows, numeric, " ".join(filter(None, notes)))
-
-
-def _seeds_to_exclude_zero(each: Comparison) -> str:
-    if not each.effect_size or not each.difference:
-        return ""
-    needed = seeds_needed(abs(each.difference / each.effect_size), 2 * abs(each.difference))
-    return "" if needed is None else f"{needed:,}"
-
-
-def published(study: Study) -> Iterator[Section]:
-    """Set published numbers beside ours, where the sweep asks what they answer."""
-    metrics, axes = set(averaged_metrics(study.table)), read_axes(study.table)
-    tables, figures, text = [], [], []
-    for each in json.loads((Path(dashboards.__file__).with_name("published.json")).read_text()):
-        if "systems" in each:
-            known = [name for name in each["columns"] if name in metrics]
-            if known:
-                tables.append(_systems(study, each, known))
-                text.append(f"{each['title']}: {each['source']}. {each['note']}")
-            continue
-        rows = [
-            dict(zip([*each["axes"], "value"], row, strict=True))
-            for row in each["rows"]
-            if all(value in axes.get(axis, ()) for axis, value in zip(each["axes"], row, strict=False))
-        ]
-        if not rows or {each["metric"], *each["requires"]} - metrics:
-            continue
-        mean, sd = f"{each['metric']}_mean", f"{each['metric']}_sd"
-        # As in the figures: pages and panels are not compared with each other.
-        held = [Axis(axis, axes[axis]) for axis in each["axes"] if axis in (PAGES, PANELS)]
-        compared = [Axis(axis, axes[axis]) for axis in each["axes"] if axis not in (PAGES, PANELS)]
-        summary, notes = study.means(compared, [each["metric"]], held)
-        ours = {tuple(row[axis] for axis in each["axes"]): row for row in summary.to_pylist()}
-        lines, points = [], []
-        for row in rows:
-            coords = [row[axis] for axis in each["axes"]]
-            own = ours.get(tuple(coords), {mean: None, sd: None})
-            points.append({**row, "whose": "published"})
-            if own[mean] is not None:
-                points.append({**row, "value": own[mean], "whose": "ours"})
-            difference = "" if own[mean] is None else f"{own[mean] - row['value']:+.3f}"
-            numbers = [f"{row['value']:.3f}", format_value(own[mean]), format_value(own[sd])]
-            lines.append([*map(str, coords), *numbers, difference])
-        spread = "sd over seeds" if "seeds" in summary.column_names else "sd over cells"
-        columns = [*each["axes"], "published", "ours", spread, "ours - published"]
-        numeric = [False] * len(each["axes"]) + [True] * 4
-        tables.append(Table(f"published-{each['name']}", each["title"], columns, lines, numeric, notes))
-        text.append(f"{each['title']}: {each['source']}. {each['note']}")
-        if len(each["axes"]) == 3:
-            figures.append(_beside(each, points))
-    if tables:
-        yield Section("published", "Published figures beside ours", text, figures, tables)
-
-
-def _beside(each: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Figure:
-    panels, y, colour = (Axis(axis, tuple(dict.fromkeys(row[axis] for row in points))) for axis in each["axes"])
-    several = panels if len(panels.labels) > 1 else None
-    chart = beside(points, y, colour, several, format_name(each["metric"]))
-    return Figure(f"published-{each['name']}", each["title"], each["note"], chart)
-
-
-def _systems(study: Study, each: Mapping[str, Any], known: Sequence[str]) -> Table:
-    """Rows of published systems, then ours by what competes."""
-    scale = 100 if each.get("percent") else 1
-    places = [each["columns"].index(name) for name in known]
-    rows = [[name, *(format_value(numbers[place]) for place in places)] for name, *numbers in each["systems"]]
-    summary, notes = study.means([study.axes[name] for name in study.by[:1]], known)
-    for row in summary.to_pylist():
-        values = [row[f"{name}_mean"] for name in known]
-        whose = f"ours: {row[study.by[0]]}" if study.by else "ours"
-        rows.append([whose, *("" if value is None else f"{scale * value:.1f}" for value in values)])
-    return Table(f"published-{each['name']}", each["title"], ["", *known], rows, [False, *(True for _ in known)], notes)
+    notes = [f"Equal in every seed: {', '.join(equal)}."] if equal else []
+    if "power" in columns:
+        notes.append("Power: the chance that the same sweep, run anew, would find a difference of this sign.")
+    notes.append(sentences(notes_of_comparisons(shown)))
+    return Table(name, title, columns, rows, [column not in names for column in columns], " ".join(filter(None, notes)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from types import MappingProxyType
 
 import numpy as np
 
 from orchestrator.analysis.effect import Sample
-from orchestrator.statistics.estimates import ROUNDING, adjusted
+from orchestrator.statistics.estimates import ROUNDING, Reals, adjusted
 from orchestrator.statistics.shares import Share, repeated_measures_f, shares
 from orchestrator.types import Scalar
 
@@ -25,6 +27,8 @@ class AxisEffect:
 
     metric: str
     axis: str
+    at: Mapping[str, Scalar] = field(default_factory=dict)
+    """The values of axes that are held fixed; the mean runs over all others."""
     lowest: Scalar | None = None
     highest: Scalar | None = None
     """The values with the smallest and largest mean."""
@@ -46,37 +50,53 @@ class AxisEffect:
 
 
 def axis_effects(sample: Sample, metrics: Sequence[str] = ()) -> list[AxisEffect]:
-    """Measure the effect of each axis of two or more values on each metric; the random ones are last."""
+    """Measure the effect of each axis of two or more values on each metric; the random ones are last.
+
+    Axes that are never averaged over have no effect of their own: those of the others are measured at each of their
+    values.
+    """
     grid = sample.grid
-    axes = [axis for axis in grid.axes if len(grid.labels(axis)) > 1]
+    axes = [axis for axis in grid.axes if len(grid.labels(axis)) > 1 and axis not in sample.apart]
     found = []
     for metric in metrics or grid.metrics:
-        parts = variance_shares(sample, metric)
-        for axis in sorted(axes, key=lambda axis: axis in sample.random):
-            each = AxisEffect(metric, axis) if axis in sample.random else _axis_effect(sample, metric, axis)
-            if parts:
-                alone = math.fsum(part.share for part in parts if part.axes == (axis,))
-                together = math.fsum(part.share for part in parts if axis in part.axes and len(part.axes) > 1)
-                each = replace(each, share=alone, together=together)
-            found.append(each)
+        for labels in product(*(grid.labels(axis) for axis in sample.apart)):
+            at = dict(zip(sample.apart, labels, strict=True))
+            parts = variance_shares(sample, metric, at)
+            for axis in sorted(axes, key=lambda axis: axis in sample.random):
+                bare = AxisEffect(metric, axis, at)
+                each = bare if axis in sample.random else _axis_effect(sample, bare)
+                if parts:
+                    alone = math.fsum(part.share for part in parts if part.axes == (axis,))
+                    together = math.fsum(part.share for part in parts if axis in part.axes and len(part.axes) > 1)
+                    each = replace(each, share=alone, together=together)
+                found.append(each)
     return [replace(each, holm_p=p) for each, p in zip(found, adjusted([each.p for each in found]), strict=True)]
 
 
-def variance_shares(sample: Sample, metric: str) -> list[Share]:
+def variance_shares(sample: Sample, metric: str, at: Mapping[str, Scalar] = MappingProxyType({})) -> list[Share]:
     """Split the variation of a metric between cells among the axes and their interactions, the largest first.
+
+    Args:
+        sample: the results.
+        metric: one of its metrics.
+        at: only cells with these values.
 
     Returns:
         shares that sum to 1; nothing while a combination of the axes has no number, or where none varies.
     """
-    values = sample.grid.metrics[metric]
+    axes = sample.grid.axes
+    place = tuple(axes[axis].index(at[axis]) if axis in at else slice(None) for axis in axes)
+    values: Reals = sample.grid.metrics[metric][place]
     if not np.isfinite(values).all():
         return []
-    return shares(values, list(sample.grid.axes))
+    return shares(values, [axis for axis in axes if axis not in at])
 
 
-def _axis_effect(sample: Sample, metric: str, axis: str) -> AxisEffect:
-    found = sample.filled(metric, axis, sample.grid.labels(axis), {})
-    effect = AxisEffect(metric, axis, notes=found.notes)
+def _axis_effect(sample: Sample, bare: AxisEffect) -> AxisEffect:
+    axis = bare.axis
+    where = {each: [label] for each, label in bare.at.items()}
+    found = sample.filled(bare.metric, axis, sample.grid.labels(axis), where)
+    effect = replace(bare, notes=found.notes)
     if not found.values.size or len(found.labels) < 2:
         return effect
     by_seed = found.values.mean(axis=1)

@@ -124,6 +124,10 @@ class Sample:
         self.confidence = confidence
         self.axes = analysis.random_axes() if analysis else {"seed": "seed"}
         self._prompt = analysis.prompt_tables()[0] if analysis else None
+        self.apart = tuple(
+            axis for axis in (analysis.primary.by if analysis else ()) if len(self.grid.labels(axis)) > 1
+        )
+        """The axes that are never averaged over."""
         self._singles = singles
         self._statuses = np.array(table["status"].to_pylist(), np.str_)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.effect import Sample
+from orchestrator.analysis.interactions import Interaction
+from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed, format_value
 from orchestrator.statistics.crossed import Interval
 
@@ -26,6 +28,18 @@ def format_comparison(each: Comparison, sample: Sample) -> dict[str, str]:
     }
 
 
+def format_interaction(each: Interaction, sample: Sample) -> dict[str, str]:
+    """Format the difference at one value of another axis, and its deviation from the mean one: column -> text."""
+    return {
+        "where": f"{each.other} = {each.value}",
+        "difference": format_signed(each.difference.estimate),
+        **format_intervals(each.difference.new, each.difference.fixed, sample),
+        "less its mean": format_signed(each.deviation.estimate),
+        "p": format_p_value(each.p),
+        "Holm p": format_p_value(each.holm_p),
+    }
+
+
 def format_intervals(new: Interval | None, fixed: Interval | None, sample: Sample) -> dict[str, str]:
     """Format both statements: column -> interval; one column where no values of single prompts are declared."""
     columns = {sample.new: new} if sample.new else {}
@@ -39,6 +53,7 @@ def format_effect(each: AxisEffect) -> dict[str, str]:
     """Format the effect of an axis: column -> text."""
     return {
         "metric": each.metric,
+        **({"at": format_coords(each.at)} if each.at else {}),
         "axis": each.axis,
         "lowest at": format_value(each.lowest),
         "highest at": format_value(each.highest),
@@ -70,6 +85,13 @@ def distinct_notes(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
 def notes_of_comparisons(found: Iterable[Comparison]) -> list[str]:
     """Return the notes of comparisons, each once, with the differences that it is about if these are not all."""
     return distinct_notes((f"{each.a} - {each.b}", each.effect.notes) for each in found)
+
+
+def notes_of_interactions(found: Iterable[Interaction]) -> list[str]:
+    """Return the notes of differences along other axes, each once, with what it is about if that is not all."""
+    return distinct_notes(
+        (f"{each.a} - {each.b} at {each.other} = {each.value}", each.difference.notes) for each in found
+    )
 
 
 def notes_of_effects(found: Iterable[AxisEffect]) -> list[str]:

@@ -44,7 +44,8 @@ def summarise(
         spec: of its sweep.
         by: axes whose values are compared, none for one row; when left out, those of the sweep file's summary.
         metrics: none for those of the sweep file's summary, or else all that can be averaged.
-        within: axes whose values are not compared with each other; they come first in the rows.
+        within: axes whose values are not compared with each other; they come first in the rows, and so do those that
+            the analysis never averages over.
 
     Raises:
         SweepError: no such axis or metric, or a metric of which no mean is taken.
@@ -53,7 +54,9 @@ def summarise(
     along = [axis for axis in spec.axes if axis in table.column_names]
     if by is None:
         by = spec.summary.by or tuple(axis for axis in along if axis not in spec.random_axes)[-2:]
-    by, within = tuple(dict.fromkeys(by)), tuple(dict.fromkeys(within))
+    by = tuple(dict.fromkeys(by))
+    held = (*within, *(axis for axis in spec.apart if axis in along and len(spec.labels(axis)) > 1))
+    within = tuple(axis for axis in dict.fromkeys(held) if axis not in by)
     metrics = tuple(dict.fromkeys(metrics)) or spec.summary.metrics or tuple(averaged_metrics(table))
     unknown = [axis for axis in (*within, *by) if axis not in along]
     problems = [Problem("--by", "", f"there is no axis {axis!r}; {nearest(axis, along)}") for axis in unknown]

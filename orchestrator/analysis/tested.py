@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from orchestrator.analysis.claims import Finding, find, verdict_of
 from orchestrator.analysis.declared import declare, notes
-from orchestrator.analysis.effect import Effect, effect_record
+from orchestrator.analysis.effect import Effect, Sample, effect_record
 from orchestrator.analysis.looks import look
 from orchestrator.analysis.metric_grid import missing_cells
 from orchestrator.analysis.singles import sample_of
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed
 from orchestrator.results.metrics import metric_directions
+from orchestrator.results.status import STATUSES, status_codes
 from orchestrator.session import Session
 from orchestrator.statistics.crossed import Interval
 from orchestrator.statistics.power import GOOD_POWER
@@ -142,15 +144,38 @@ def examine(
     assert analysis is not None, "the caller looked"
     results = session.results()
     table, about = results.comparable(session.table(results), session.cells)
-    declare(session, int(sum(status == "succeeded" for status in table["status"].to_pylist())))
     metrics = dict.fromkeys(claim.metric or analysis.primary.metric for claim in analysis.claims.values())
     known = [name for name in metrics if name in table.column_names]
-    sample = sample_of(session, table, known, confidence, progress)
+    return assess(session, sample_of(session, table, known, confidence, progress), table, about)
+
+
+def assess(session: Session, sample: Sample, table: pa.Table, about: Sequence[str] = ()) -> Tested:
+    """Test the claims that a sweep declares on a sample of its results, see `examine`.
+
+    Args:
+        session: a sweep with an `analysis`.
+        sample: of its results, with the metrics of the claims as far as there are such.
+        table: the same results.
+        about: what is to be known of them.
+
+    Raises:
+        StoreError: results, or what was written down before, cannot be read.
+    """
+    analysis = session.spec.analysis
+    assert analysis is not None, "the caller looked"
+    declare(session, _finished(session, table))
     findings = find(sample, analysis, metric_directions(session.plan))
     seeds = max((each.found.seeds for each in findings if each.found), default=0)
     looked = look(session, seeds) if seeds > 1 else None
     said = [*about, *missing_cells(table), *notes(session), *([looked] if looked else []), *_common(findings)]
-    return Tested(findings, said, confidence, sample.fixed, sample.new)
+    return Tested(findings, said, sample.confidence, sample.fixed, sample.new)
+
+
+def _finished(session: Session, table: pa.Table) -> int:
+    """Count the cells of a sweep that have a result, also those that are not in the table (--only)."""
+    of_all = status_codes(session.schedule, (), np.arange(len(session.plan.points)))
+    in_table: list[str] = table["status"].to_pylist()
+    return max(int(np.count_nonzero(of_all == STATUSES.index("succeeded"))), in_table.count("succeeded"))
 
 
 def _common(findings: Sequence[Finding]) -> list[str]:

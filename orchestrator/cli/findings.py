@@ -174,12 +174,13 @@ def compare(
     """Compare the values of an axis: differences with intervals, power, and p values adjusted by Holm over all lines.
 
     Each line says two things: what to expect of new seeds on these test prompts, and of new prompts too, where the
-    sweep declares its tables of single prompts (`analysis`). Without AXIS=…: how much each axis moves the metrics,
-    against how much the seeds do. Of a search: each study's best trial at fresh values.
+    sweep declares its tables of single prompts (`analysis`). Of two values it is also shown how their difference
+    depends on the other axes. Without AXIS=…: how much each axis moves the metrics, against how much the seeds do. Of a
+    search: each study's best trial at fresh values.
     """
     from dataclasses import asdict
 
-    from orchestrator.analysis import axis_effects, comparisons
+    from orchestrator.analysis import axis_effects, comparisons, interactions
     from orchestrator.analysis.metric_grid import missing_cells
     from orchestrator.analysis.singles import sample_of
     from orchestrator.cli.console import bar, say_json
@@ -205,17 +206,22 @@ def compare(
             effects = axis_effects.axis_effects(sample, measured)
         else:
             comparisons.check(table, axis, chosen, measured, names(within), sample.random)
-            found = comparisons.compare(sample, axis, chosen, measured, names(within), bootstrap=as_json)
+            apart = [each for each in session.spec.apart if each != axis and len(sample.grid.labels(each)) > 1]
+            held = tuple(dict.fromkeys((*names(within), *apart)))
+            found = comparisons.compare(sample, axis, chosen, measured, held, bootstrap=as_json)
+            depends = interactions.interactions(sample, found if len(set(chosen)) == 2 else [])
     if as_json:
         lines = map(asdict, effects) if axis is None else map(comparisons.record, found)
-        say_json({"lines": list(lines), "warnings": warnings})
+        more = {} if axis is None else {"interactions": [interactions.record(each) for each in depends]}
+        say_json({"lines": list(lines), "warnings": warnings, **more})
         return
-    from orchestrator.cli.show_results import show_comparisons, show_effects
+    from orchestrator.cli.show_results import show_comparisons, show_effects, show_interactions
 
     if axis is None:
         show_effects(effects, warnings)
     else:
         show_comparisons(found, sample, warnings)
+        show_interactions(depends, sample)
 
 
 @sweep_command(

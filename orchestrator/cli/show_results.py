@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.analysis.lines import format_comparison, format_effect, notes_of_comparisons, notes_of_effects
+from orchestrator.analysis.lines import (
+    format_comparison,
+    format_effect,
+    format_interaction,
+    notes_of_comparisons,
+    notes_of_effects,
+    notes_of_interactions,
+)
 from orchestrator.cli.console import console, first_line, paragraph, say, table
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_value
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.analysis.axis_effects import AxisEffect
     from orchestrator.analysis.comparisons import Comparison
     from orchestrator.analysis.effect import Sample
+    from orchestrator.analysis.interactions import Interaction
     from orchestrator.analysis.tested import Tested
     from orchestrator.results.best import Found
 
@@ -89,13 +97,37 @@ def show_comparisons(found: Sequence[Comparison], sample: Sample, warnings: Sequ
     _beware([*warnings, *notes_of_comparisons(found)])
 
 
+def show_interactions(found: Sequence[Interaction], sample: Sample) -> None:
+    """Print how the difference between two values depends on the other axes, and where it clearly does."""
+    from orchestrator.analysis.interactions import dependences, format_dependence
+
+    groups = dependences(found)
+    if not groups:
+        return
+    lines = [line for group in groups for line in group.lines]
+    held = [each.at for each in lines if each.at]
+    say("")
+    say("the same difference at each value of the other axes:", style="bold")
+    rows = []
+    for each in lines:
+        where = {"at": format_coords(each.at)} if held else {}
+        rows.append({"metric": each.metric, **where, **format_interaction(each, sample)})
+    _show(rows, keys=3 if held else 2)
+    paragraph((f"less its mean: over the values of that axis, which is what is tested{_tested(lines)}", "dim"))
+    for group in groups:
+        if group.clear:
+            at = f"at {format_coords(group.lines[0].at)} " if held else ""
+            paragraph((f"{at}{format_dependence(group)}", "yellow"))
+    _beware(notes_of_interactions(lines))
+
+
 def show_effects(found: Sequence[AxisEffect], warnings: Sequence[str]) -> None:
     """Print how much each axis moves the metrics, and what to beware of."""
     if all(each.spread is None and each.share is None for each in found):
         say("no axis has results at two of its values; `sweep run` runs what is missing")
         _beware(warnings)
         return
-    _show([format_effect(each) for each in found], keys=2)
+    _show([format_effect(each) for each in found], keys=2 + any(each.at for each in found))
     said = "share: of the variation between cells, what an axis does by itself; with others: only together with others"
     if all(each.share is None for each in found):
         said = "shares of the variation are not computed while cells have no number"
@@ -108,7 +140,7 @@ def _show(rows: Sequence[dict[str, str]], keys: int) -> None:
         console.print(table(list(rows[0]), [list(row.values()) for row in rows], keys))
 
 
-def _tested(found: Sequence[Comparison] | Sequence[AxisEffect]) -> str:
+def _tested(found: Sequence[Comparison] | Sequence[AxisEffect] | Sequence[Interaction]) -> str:
     tested = sum(each.holm_p is not None for each in found)
     return f"; Holm over the {tested:,} lines with a p" if tested else "; no line has a p"
 

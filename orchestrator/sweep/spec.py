@@ -241,6 +241,11 @@ class SweepSpec(Part):
         return tuple(axis for axis in declared if axis in self.axes)
 
     @property
+    def apart(self) -> tuple[str, ...]:
+        """The axes that are never averaged over, those that there are."""
+        return tuple(axis for axis in self.analysis.primary.by if axis in self.axes) if self.analysis else ()
+
+    @property
     def table(self) -> Mapping[str, Stage]:
         """The stages by name: those of this package, and of the modules that the sweep uses."""
         return self._available.named
