@@ -34,8 +34,8 @@ def tiles(cells: pd.DataFrame, columns: str, rows: str, measure: str | None) -> 
 
     Returns:
         one row per square that has cells: `column` and `row` (positions of labels), `x` and `y` (labels), `cells`, one
-        column per status with its count, and with a measure `n`, `mean` and `sd` (sample) over the cells of complete
-        blocks (`blocks`), so that squares can be compared.
+        column per status with its count, and with a measure `n`, `mean` and `sd` (sample), which are balanced
+        (`square_means`), so that squares can be compared.
     """
     frame = pd.DataFrame({"column": cells[columns].cat.codes, "row": cells[rows].cat.codes})
     for status in SHOWN:

@@ -47,9 +47,10 @@ def results(
 ) -> None:
     """Rebuild the Parquet table from the store, and show or export means ± sd over seeds, or the answer to a query.
 
-    Means are over the seeds' means, from complete blocks: cells that differ in nothing but the axes of --by, where none
-    of these is missing. --only and --exclude narrow what is shown, not the Parquet table beside the store. Of a search:
-    the best trial of each study; with --by or --metrics means over these at their fresh values.
+    Means are over the seeds' means and balanced: each combination of the other axes counts the same, and a missing cell
+    is filled in from all pairs of cells that differ in nothing but the axes of --by. --only and --exclude narrow what
+    is shown, not the Parquet table beside the store. Of a search: the best trial of each study; with --by or --metrics
+    means over these at their fresh values.
     """
     from orchestrator.analysis.summary import format_summary, left_out, summarise
     from orchestrator.cli.console import say, say_json
