@@ -132,9 +132,9 @@ def describe(projection: Projection, file: Path, table: str) -> str:
     means = (
         "Groups only count their cells."
         if axes is None
-        else "Groups carry balanced means and their standard deviations, so that they can be compared: each combination "
-        "of the other axes counts the same, and a missing cell is filled in from all pairs of cells that agree in "
-        "everything but the group. `<metric>_cells` says over how many cells."
+        else "Groups carry balanced means and their standard deviations, so that they can be compared: each "
+        "combination of the other axes counts the same, and a missing cell is filled in from all pairs of cells that "
+        "agree in everything but the group. `<metric>_cells` says over how many cells."
     )
     if spec.searched:
         cells = f"At most {len(plan.points):,} cells, as its studies choose them (of {product})"
