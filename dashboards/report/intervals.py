@@ -10,7 +10,6 @@ from typing import Any
 import altair as alt
 
 from dashboards.report.figures import (
-    HALF,
     PAGE,
     PALETTE,
     Axis,
