@@ -22,7 +22,7 @@ from orchestrator.store import StoreError
 from orchestrator.store.atomic import replace_file
 
 #: Raised when files of the cache, or digests of rows, get another meaning.
-_VERSION = 1
+_VERSION = 2
 #: Smaller files (bytes) are joined with what is added next, so that there are never many.
 _SMALL = 8 * 2**20
 #: What a file says of each table, beside its numbers.

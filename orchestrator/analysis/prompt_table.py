@@ -29,7 +29,7 @@ class PromptTable:
     """What an analysis needs of a table of single prompts."""
 
     rows: str
-    """Digest of what names the rows, in order: all columns but floats and those that metrics name."""
+    """Digest of what names the rows, in order: all columns but those that metrics name, floats and truth values."""
     texts: bool
     """Whether there are texts among the names; numbers alone may be those of any prompts."""
     columns: Mapping[str, Reals]
@@ -58,7 +58,7 @@ class PromptTableReader:
 
     def _read(self, content: bytes) -> PromptTable:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            unwanted = {each.name for each in file.schema_arrow if pa.types.is_floating(each.type)} - self._columns
+            unwanted = {each.name for each in file.schema_arrow if _is_measured(each.type)} - self._columns
             kept = [each.name for each in file.schema_arrow if each.name not in unwanted]
             table = file.read(kept, use_threads=False)
         if not table.num_rows:
@@ -81,6 +81,11 @@ class PromptTableReader:
         digest = hashlib.sha256(written.encode()).hexdigest()[:32]
         self._known.append((names, digest))
         return digest
+
+
+def _is_measured(kind: pa.DataType) -> bool:
+    """Tell whether a column is of no use as a name: rows that are told apart by it were measured, not asked for."""
+    return bool(pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:

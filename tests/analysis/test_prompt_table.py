@@ -26,7 +26,7 @@ def rows(names: dict[str, Any], **numbers: Any) -> str:
     return read({**names, "score": SCORES, **numbers}).rows
 
 
-def test_rows_are_named_by_all_columns_but_floats_and_those_that_are_measured() -> None:
+def test_rows_are_named_by_all_columns_but_floats_truth_values_and_those_that_are_measured() -> None:
     names = {"prompt": [4, 5, 6], "text": ["a", None, "\U0001f600<b>"]}
     known = rows(names)
     assert rows(dict(reversed(names.items()))) == known
@@ -35,7 +35,9 @@ def test_rows_are_named_by_all_columns_but_floats_and_those_that_are_measured() 
     assert rows({**names, "text": pa.array(names["text"]).dictionary_encode()}) == known
     for other in ({"prompt": [4, 6, 5]}, {"prompt": [4, 5, None]}, {"text": ["a", "", "\U0001f600<b>"]}):
         assert rows(names | other) != known
-    assert rows({**names, "more": [True, True, False]}) != known
+    assert rows({**names, "more": [1, 1, 0]}) != known
+    # Whether an answer was right is measured, whatever else it may be called.
+    assert rows({**names, "more": [True, True, False]}) == known
     assert rows({}) != rows({"prompt": [0, 1, 2]})
 
 
