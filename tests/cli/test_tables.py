@@ -181,10 +181,12 @@ def test_comparisons_and_effects_show_every_column_and_number(show: Show) -> Non
     assert "intervals of 90 %, not adjusted; Holm over the 8 lines with a p" in said
     assert said.endswith("1 of 9 cells have no result (1 failed) 3 are missing")
     numbers = (0.123, 0.045, 0.5, 0.0625, 12.3, 0.01)
-    effects = [AxisEffect("pairwise_accuracy_cross", "reward_model", "bt_mlp", "clf_lgb", *numbers)]
+    effects = [
+        AxisEffect("pairwise_accuracy_cross", "reward_model", {"dataset": "helpful"}, "bt_mlp", "clf_lgb", *numbers)
+    ]
     lines = show(show_effects, effects, [])
     headings = ("metric", "axis", "spread", "share", "F", "p", "noise")
-    whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb")
+    whole(lines, *headings, "pairwise_accuracy_cross", "dataset=helpful", "reward_model", "clf_lgb")
     whole(lines, "0.123", "0.045", "50.0 %", "6.2 %", "12.3")
 
 
