@@ -161,7 +161,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) 
         return Group(aligned(there, rows))
     widths = {i: max([cells[i], *map(cell_len, columns[i].split())]) for i in there}
     parts: list[RenderableType] = []
-    if all(fits([*first, i]) for i in others):
+    if fits(first) and all(fits([*first, i]) for i in others):
         bands: list[list[int]] = [first]
         for i in others:
             bands = [*bands[:-1], [*bands[-1], i]] if fits([*bands[-1], i]) else [*bands, [*first, i]]
