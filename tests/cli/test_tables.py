@@ -89,6 +89,13 @@ def test_a_row_that_fits_in_no_table_becomes_a_block_with_a_line_per_value() -> 
     ]  # fmt: skip
 
 
+def test_rows_of_nothing_but_what_tells_them_apart_are_blocks_where_they_do_not_fit() -> None:
+    text = drawn([["x", "1.001e+04 ± -1.001e+04", "0.007812 ± -3.825e-264"]], ["a" * 14, "b", "c"], 50, 3)
+    assert [line.split() for line in text.splitlines()] == [
+        ["a" * 14, "x"], ["b", "1.001e+04", "±", "-1.001e+04"], ["c", "0.007812", "±", "-3.825e-264"],
+    ]  # fmt: skip
+
+
 @pytest.fixture(params=[80, 60])
 def show(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Show:
     """Calls a function, and gives what it printed on a terminal of a width; no line of a table is wider."""
@@ -180,13 +187,15 @@ def test_comparisons_and_effects_show_every_column_and_number(show: Show) -> Non
         assert all(word in said for word in text.split()), text
     assert "intervals of 90 %, not adjusted; Holm over the 8 lines with a p" in said
     assert said.endswith("1 of 9 cells have no result (1 failed) 3 are missing")
-    numbers = (0.123, 0.045, 0.5, 0.0625, 12.3, 0.01)
     effects = [
-        AxisEffect("pairwise_accuracy_cross", "reward_model", {"dataset": "helpful"}, "bt_mlp", "clf_lgb", *numbers)
-    ]
+        AxisEffect(
+            "pairwise_accuracy_cross", "reward_model", {"dataset": "helpful"}, "bt_mlp", "clf_lgb", 0.123, 0.045, 0.5,
+            0.0625, 12.3, 0.01,
+        )
+    ]  # fmt: skip
     lines = show(show_effects, effects, [])
     headings = ("metric", "axis", "spread", "share", "F", "p", "noise")
-    whole(lines, *headings, "pairwise_accuracy_cross", "dataset=helpful", "reward_model", "clf_lgb")
+    whole(lines, *headings, "pairwise_accuracy_cross", "reward_model", "clf_lgb", "dataset=helpful")
     whole(lines, "0.123", "0.045", "50.0 %", "6.2 %", "12.3")
 
 
