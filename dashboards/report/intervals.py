@@ -10,7 +10,6 @@ from typing import Any
 import altair as alt
 
 from dashboards.report.figures import (
-    HALF,
     PAGE,
     PALETTE,
     Axis,
@@ -141,7 +140,9 @@ def shares_chart(parts: Sequence[tuple[str, float, str]]) -> alt.TopLevelMixin:
     axis = alt.Axis(
         labelExpr="split(datum.label, '\\n')",
         labelLineHeight=_LINE,
-        labelLimit=HALF,
+        labelLimit=_SHARES,
+        minExtent=_SHARES,
+        maxExtent=_SHARES,
         labelOffset=-_LINE * (lines - 1) / 2,
     )
     base = alt.Chart(alt.Data(values=rows)).encode(  # type: ignore[no-untyped-call]

@@ -100,7 +100,7 @@ def _tile(study: Study, colour: Axis, metric: str, at: dict[str, Scalar], means:
         draws = found.seeds
         # Of fewer prompts than the means it may have the other sign.
         ahead = found.estimate < 0 if lower else found.estimate > 0
-        p = found.interval.p if found.interval and ahead else None
+        p = found.interval.family_p if found.interval and ahead else None
         # It is ahead of all others only if it is ahead of each: the largest p counts (Berger 1982).
         if weakest is None or (1.0 if p is None else p) > weakest[0]:
             weakest = (1.0 if p is None else p), other, found.estimate

@@ -49,6 +49,11 @@ class Interaction:
         """p of the widest statement, two-sided, of no deviation."""
         return self.deviation.interval.p if self.deviation.interval else None
 
+    @property
+    def family_p(self) -> float | None:
+        """The same with the heavier tails that a family of tests needs (`Interval.p_above`)."""
+        return self.deviation.interval.family_p if self.deviation.interval else None
+
 
 @dataclass(frozen=True)
 class Dependence:
@@ -96,14 +101,14 @@ def interactions(sample: Sample, compared: Sequence[Comparison]) -> list[Interac
         if other not in {each.axis, *sample.random, *each.at} and len(labels) > 1
     ]
     # Two values deviate from their mean by the same: that is one test.
-    tests = [[each.p for each in group if each.p is not None] for group in groups]
+    tests = [[each.family_p for each in group if each.family_p is not None] for group in groups]
     tests = [known[:1] if len(known) == 2 else known for known in tests]
     family = iter(holm([p for known in tests for p in known]))
     found = []
     for group, known in zip(groups, tests, strict=True):
         own = [next(family) for _ in known]
         mine = iter(own * 2 if len(own) == 1 else own)
-        found += [each if each.p is None else replace(each, holm_p=next(mine)) for each in group]
+        found += [each if each.family_p is None else replace(each, holm_p=next(mine)) for each in group]
     return found
 
 

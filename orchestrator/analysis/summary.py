@@ -55,7 +55,7 @@ def summarise(
     if by is None:
         by = spec.summary.by or tuple(axis for axis in along if axis not in spec.random_axes)[-2:]
     by = tuple(dict.fromkeys(by))
-    held = (*within, *(axis for axis in spec.apart if axis in along and len(spec.labels(axis)) > 1))
+    held = (*within, *(axis for axis in spec.apart if axis in along and len(table[axis].unique()) > 1))
     within = tuple(axis for axis in dict.fromkeys(held) if axis not in by)
     metrics = tuple(dict.fromkeys(metrics)) or spec.summary.metrics or tuple(averaged_metrics(table))
     unknown = [axis for axis in (*within, *by) if axis not in along]

@@ -22,6 +22,7 @@ from orchestrator.results.status import STATUSES, status_codes
 from orchestrator.session import Session
 from orchestrator.statistics.crossed import Interval
 from orchestrator.statistics.power import GOOD_POWER
+from orchestrator.sweep.problems import Problem, SweepError
 
 
 @dataclass(frozen=True)
@@ -132,16 +133,19 @@ def examine(
     """Test the claims that a sweep declares on its results; what was tested with how many seeds is written down.
 
     Args:
-        session: a sweep with an `analysis`.
+        session: the sweep.
         confidence: of the intervals; verdicts are at half of what is left.
         progress: called with how many tables of single prompts are read, and of how many.
 
     Raises:
         StoreError: results cannot be read.
-        SweepError: in a search no study is finished.
+        SweepError: it declares no claims, or in a search no study is finished.
     """
     analysis = session.spec.analysis
-    assert analysis is not None, "the caller looked"
+    if analysis is None or not analysis.claims:
+        example = "{primary: {metric: METRIC, better: higher}, claims: {NAME: {compare: {AXIS: [VALUE, VALUE]}}}}"
+        message = f"the sweep declares no claims; write what it is to show: analysis: {example}"
+        raise SweepError([Problem(str(session.file), "analysis", message)])
     results = session.results()
     table, about = results.comparable(session.table(results), session.cells)
     metrics = dict.fromkeys(claim.metric or analysis.primary.metric for claim in analysis.claims.values())

@@ -125,11 +125,6 @@ def claims(
     from orchestrator.cli.console import bar, say_json
     from orchestrator.cli.show_results import show_claims
 
-    if session.spec.analysis is None or not session.spec.analysis.claims:
-        message = (
-            "declares no claims; write analysis: {primary: {metric: …, better: higher}, claims: {NAME: {compare: …}}}"
-        )
-        raise SweepError([Problem(str(session.file), "analysis", message)])
     form = _format(form, output, as_json)
     with bar("prompts") as progress:
         tested = examine(session, confidence, progress)

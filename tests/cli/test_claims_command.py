@@ -206,7 +206,10 @@ def test_claims_are_written_to_files_of_each_format(ran: Path, examined: tested.
 def test_a_sweep_without_claims_is_told_how_to_write_one(tmp_path: Path) -> None:
     done = sweep(study(tmp_path, SWEEP[: SWEEP.index("  claims:")]), "claims", "sweep.yaml", "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "sweep.yaml: analysis: declares no claims; write analysis: {primary:" in " ".join(done.stderr.split())
+    assert (
+        "sweep.yaml: analysis: the sweep declares no claims; write what it is to show: analysis: {primary:"
+        in " ".join(done.stderr.split())
+    )
 
 
 def test_before_there_are_results_every_claim_is_listed_and_none_is_testable(tmp_path: Path) -> None:

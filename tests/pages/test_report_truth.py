@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,6 +252,9 @@ def test_a_change_of_the_analysis_after_results_exist_is_told_with_its_date(tmp_
     table = made_up(session, 1, 1.0, 0.0)
     before = claims(Study(session, table)).text
     assert any(re.search(rf"declared on \d{{4}}-\d\d-\d\d, when {CELLS} cells had a result", each) for each in before)
+    (file,) = (session.outputs.folder / "analysis").glob("declared-*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"declared": "2024-02-29T12:00:00+00:00"}))
+    assert any("declared on 2024-02-29, when" in each for each in claims(Study(session, table)).text)
     changed = opened(tmp_path, ANALYSIS.replace("BETTER", "lower"))
     after = claims(Study(changed, table)).text
     assert any(re.search(r"it was changed \(primary.better\) on \d{4}-\d\d-\d\d", each) for each in after)
