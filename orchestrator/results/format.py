@@ -21,7 +21,7 @@ class Format(StrEnum):
     CSV = "csv"
     MD = "md"
     LATEX = "latex"
-    """A booktabs `tabular`."""
+    """A `tabular` for the packages booktabs and siunitx."""
     PARQUET = "parquet"
 
 
@@ -32,7 +32,7 @@ SUFFIXES = {
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+    "…": r"\ldots{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 
 
@@ -162,17 +162,38 @@ def markdown(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> 
     return "".join(f"| {' | '.join(line)} |\n" for line in (escaped[0], lines[1], *escaped[1:]))
 
 
-def _latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
-    """Write a LaTeX `tabular` with the rules of the package booktabs."""
+#: What siunitx aligns: a number, perhaps with its uncertainty, or nothing.
+_ALIGNED = re.compile(r"([+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?(e[+-]?\d+)?)?)?")
+#: A p value that is too small to be told.
+_SMALL = re.compile(r"<\d+(\.\d+)?")
 
-    def line(values: list[str]) -> str:
-        text = " & ".join("".join(_LATEX.get(each, each) for each in value) for value in values)
+
+def _latex(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:
+    """Write a LaTeX `tabular` with the rules of the package booktabs and columns of numbers of siunitx (`S`)."""
+    values = [[row[place] for row in rows] for place in range(len(columns))]
+    aligned = [
+        any(column) and all(_ALIGNED.fullmatch(each) or _SMALL.fullmatch(each) for each in column) for column in values
+    ]
+
+    def escaped(value: str) -> str:
+        return "".join(_LATEX.get(each, each) for each in value)
+
+    def line(texts: list[str], heading: bool = False) -> str:
+        cells = []
+        for value, number in zip(texts, aligned, strict=True):
+            if number and not heading and _ALIGNED.fullmatch(value):
+                cells.append(value.replace("±", r"\pm"))
+            else:
+                # What siunitx is not to read stands in braces.
+                cells.append(f"{{{escaped(value)}}}" if number else escaped(value))
+        text = " & ".join(cells)
         # A bracket or star would be an argument of the \\ or rule before it.
         return ("{}" if text.lstrip().startswith(("[", "*")) else "") + text + r" \\" + "\n"
 
-    head = rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}" + "\n"
+    kinds = ("S" if number else "r" if right else "l" for number, right in zip(aligned, numeric, strict=True))
+    head = rf"\begin{{tabular}}{{{''.join(kinds)}}}" + "\n"
     body = "".join(map(line, rows))
-    return f"{head}\\toprule\n{line(columns)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+    return f"{head}\\toprule\n{line(columns, heading=True)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
 
 
 def _plain(columns: list[str], rows: list[list[str]], numeric: list[bool]) -> str:

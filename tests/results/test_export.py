@@ -119,10 +119,16 @@ def test_markdown_and_latex_escape_what_would_be_markup() -> None:
         "| &lt;b&gt; ~^\\\\ |  | 2 |",
     ]
     lines = export(AWKWARD, Format.LATEX).decode().splitlines()
-    assert lines[:3] == [r"\begin{tabular}{lrr}", r"\toprule", r"name & n & share \\"]
+    assert lines[:3] == [r"\begin{tabular}{lSS}", r"\toprule", r"name & {n} & {share} \\"]
     assert lines[4] == r"50\% of a\_b & 1 & 0.125 \\"
     assert lines[5] == r"x \& \{y\} | *z* & 20 & 1235 \\"
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    tested = {"claim": ["a", "b"], "mean ± sd": ["0.9 ± 0.1", ""], "p": ["<0.0001", "0.0125"], "ends": ["0 … 1", "2"]}
+    lines = export(pa.table(tested), Format.LATEX).decode().splitlines()
+    # siunitx reads numbers with their uncertainty; what is none stands in braces.
+    assert lines[0] == r"\begin{tabular}{lSSl}"
+    assert lines[2] == r"claim & {mean $\pm$ sd} & {p} & ends \\"
+    assert lines[4:6] == [r"a & 0.9 \pm 0.1 & {\textless{}0.0001} & 0 \ldots{} 1 \\", r"b &  & 0.0125 & 2 \\"]
 
 
 def test_sql_asks_the_table_and_mistakes_are_told() -> None:
@@ -214,7 +220,7 @@ def test_results_are_exported_as_the_file_name_says(ran: list[str], tmp_path: Pa
                                     "total_sd": pytest.approx(2.0817, abs=1e-4)}  # fmt: skip
     assert pd.read_csv(tmp_path / "means.csv").total_mean.tolist() == means["total_mean"].to_pylist()
     assert (tmp_path / "means.md").read_text().splitlines()[2] == "| 1 | 6 | 3 | 19.333 ± 2.082 |"
-    assert r"5 & 6 & 3 & 27.333 $\pm$ 2.082 \\" in (tmp_path / "means.tex").read_text()
+    assert r"5 & 6 & 3 & 27.333 \pm 2.082 \\" in (tmp_path / "means.tex").read_text()
     assert "19.333 ± 2.082" in (tmp_path / "means.txt").read_text()
     sweep("results", *ran, "--cells", "--output", str(tmp_path / "cells.csv"))
     assert len(pd.read_csv(tmp_path / "cells.csv")) == 12
