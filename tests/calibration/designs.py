@@ -116,7 +116,9 @@ class Found:
         self.covered.append(family[0].low <= 0 <= family[0].high)
         self.widths.append(family[0].high - family[0].low)
         # Holm rejects something where he rejects the smallest.
-        self.wrong.append(min(1.0 if each.family_p is None else each.family_p for each in family) * len(family) < 0.05)
+        # Only what Satterthwaite's p is small for can have a small one of the heavier tail.
+        found = [each.family_p for each in family if each.p is not None and each.p < 0.05]
+        self.wrong.append(min((p for p in found if p is not None), default=1.0) * len(family) < 0.05)
 
 
 @dataclass
