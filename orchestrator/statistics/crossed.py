@@ -95,7 +95,15 @@ class Interval:
         tails = np.maximum(stdtr(freedom, -abs(t)), _LEAST)
         # The quantile at the smallest of the factors' own p values is not below t, that at the largest is not above.
         low, high = math.log(tails.min()) - 1e-9, math.log(tails.max()) + 1e-9
-        p = math.exp(brentq(lambda log: -float(shares @ stdtrit(freedom, math.exp(log))) - abs(t), low, high))
+
+        def beyond(log: float) -> float:
+            return -float(shares @ stdtrit(freedom, math.exp(log))) - abs(t)
+
+        # Up to rounding; and what is smaller than any p value that is told is that.
+        if beyond(low) <= 0 or beyond(high) >= 0:
+            p = math.exp(low if beyond(low) <= 0 else high)
+        else:
+            p = math.exp(brentq(beyond, low, high))
         return p if t > 0 else 1 - p
 
 

@@ -7,6 +7,8 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import t as t_distribution
 from scipy.stats import ttest_1samp
 from statsmodels.stats.weightstats import ttost_paired
@@ -193,3 +195,21 @@ def test_the_p_of_a_family_is_that_of_the_factors_quantiles_weighted_by_their_pa
     seeds = crossed(KNOWN.mean(axis=1), ("seed",)).all
     assert (seeds.p_above(0.0), seeds.p_below(0.0)) == pytest.approx((seeds.p_greater, seeds.p_less))
     assert crossed(KNOWN + 1e9, ("seed", "prompt")).all.p_above(0.0) == pytest.approx(0.0, abs=1e-12)
+
+
+@given(st.integers(2, 12), st.integers(2, 500), st.floats(-1e6, 1e6), st.floats(1e-9, 1e3), st.floats(1e-9, 1e3))
+def test_whatever_the_numbers_are_a_family_gets_a_p_and_the_two_sides_sum_to_one(
+    seeds: int, prompts: int, mean: float, of_seeds: float, of_prompts: float
+) -> None:
+    random = np.random.default_rng(seeds)
+    values = mean + of_seeds * random.normal(size=(seeds, 1)) + of_prompts * random.normal(size=(1, prompts))
+    found = crossed(values + min(of_seeds, of_prompts) * random.normal(size=(seeds, prompts)), ("seed", "prompt")).all
+    above, below = found.p_above(0.0), found.p_below(0.0)
+    if found.df is None:
+        assert above is below is None
+    else:
+        assert above is not None
+        assert below is not None
+        assert 0 <= above <= 1
+        assert above + below == pytest.approx(1.0)
+        assert (above < 0.5) == (found.mean > 0)
