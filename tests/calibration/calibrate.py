@@ -45,11 +45,9 @@ NOT_COVERED = """
 
 - **Two seeds.** No promise: one degree of freedom is all there is for the seeds. Measured 92 to 96 % where prompts
   matter too, and families with a wrong claim in up to 10 %.
-- **Families at three seeds.** Satterthwaite's approximation is made for the middle of the distribution; the far tail
-  that Holm looks at is too thin where seeds and prompts matter alike: 7 % of the families have a wrong claim instead of
-  5, from five seeds on 5 to 6.
-- **The bootstrap at few seeds.** Its percentiles are too narrow wherever the seeds matter: 79 % at three seeds where
-  only they do, 89 at five.
+- **Families.** Satterthwaite's far tail is too thin where seeds and prompts matter alike, that of Cochran and Cox where
+  only seeds do; verdicts take the larger p of both.
+- **The bootstrap at few seeds.** Its percentiles are too narrow where only seeds matter: 87 % at three seeds.
 - **Missing that depends on outcomes** (last line of each table): the cells of one arm that did badly have no result.
   Nothing in the numbers that are left says so; `available` tests whether missing depends on the arm.
 - **Where neither seeds nor prompts have an effect** the interval is wide rather than wrong: the noise is counted for
