@@ -44,7 +44,7 @@ NOT_COVERED = """
 ## What is not covered
 
 - **Two seeds.** No promise: one degree of freedom is all there is for the seeds. Measured 92 to 96 % where prompts
-  matter too, and families with a wrong claim in up to 10 %.
+  matter too, and families with a wrong claim in up to 8 %.
 - **Families.** Satterthwaite's far tail is too thin where seeds and prompts matter alike, that of Cochran and Cox where
   only seeds do; verdicts take the larger p of both.
 - **The bootstrap at few seeds.** Its percentiles are too narrow where only seeds matter: 87 % at three seeds.
