@@ -25,7 +25,7 @@ class Metrics(TypedDict):
     hit: float
     rows: float
 def gains(arm: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([arm, seed]).normal(size=6) + arm
+    return np.random.default_rng([arm, seed]).normal(size=6) + 3 * arm
 def measure(arm: int, seed: int, odd: str, out: Path, shard: int = 0, shards: int = 1) -> Metrics:
     score = gains(arm, seed)
     rank = [None if row == 2 or odd == "undefined" else float(row) for row in range(6)]
@@ -59,7 +59,7 @@ def ran(folder: Path, text: str = SWEEP, function: str = FUNCTION) -> Session:
 
 
 def gains(arm: int, seed: int) -> list[float]:
-    return (np.random.default_rng([arm, seed]).normal(size=6) + arm).tolist()  # type: ignore[no-any-return]
+    return (np.random.default_rng([arm, seed]).normal(size=6) + 3 * arm).tolist()  # type: ignore[no-any-return]
 
 
 def test_a_metric_is_the_mean_of_the_column_of_its_name_nulls_left_out(tmp_path: Path) -> None:
