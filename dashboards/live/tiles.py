@@ -68,11 +68,12 @@ def square_means(cells: pd.DataFrame, columns: str, rows: str, measure: str) -> 
 
     random = cells.attrs["random"]
     others = [name for name in cells.attrs["axes"] if name not in (columns, rows)]
+    drawn = [name for name in others if name in random]
     return balanced_means(
         cells[measure].where(cells["status"] == "succeeded").to_numpy(np.float64),
         combined((columns, rows)),
         combined(name for name in others if name not in random),
-        combined(name for name in others if name in random),
+        combined(drawn) if drawn else None,
         cells["status"].to_numpy(str),
         " × ".join(name for name in others if name not in random) or "the other axes",
     )

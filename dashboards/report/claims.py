@@ -14,7 +14,6 @@ from dashboards.report.intervals import Panel, findings_chart
 from dashboards.report.section import Section, Table
 from dashboards.report.study import PAGES, Study
 from orchestrator.analysis.claims import Finding
-from orchestrator.analysis.metric_grid import missing_cells
 from orchestrator.analysis.tested import Tested, assess
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_value
@@ -39,7 +38,7 @@ def claims(study: Study) -> Section:
         text = ["Nothing is claimed, and nothing is ranked: the sweep file does not declare what it is to show."]
         return Section("claims", _TITLE, text, code=[("What could be added to the sweep file", example(study))])
     tested = assess(study.session, study.sample, study.table, study.notes)
-    elsewhere = {*study.notes, *missing_cells(study.table)}
+    elsewhere = {*study.notes, *study.sample.missing_cells(study.table)}
     notes = [f"Note: {note}." for note in tested.notes if note not in elsewhere]
     if not tested.findings:
         text = ["The sweep file claims nothing.", *notes]

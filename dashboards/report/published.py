@@ -12,6 +12,7 @@ from dashboards.report.figures import Axis, Figure, beside, format_name
 from dashboards.report.section import Section, Table
 from dashboards.report.study import PANELS, Study
 from orchestrator.analysis.metric_grid import read_axes
+from orchestrator.analysis.summary import spread_over
 from orchestrator.results.format import format_value
 from orchestrator.results.metrics import averaged_metrics
 from orchestrator.types import Scalar
@@ -77,23 +78,23 @@ def _beside(study: Study, each: Mapping[str, Any]) -> tuple[Table, list[Figure],
             numbers = [f"{row['value']:.3f}", format_value(own[mean]), format_value(own[sd])]
             coords = [row[axis] for axis in each["axes"]] + [own[name] for name in names]
             lines.append([*map(str, coords), *numbers, difference])
-    spread = "sd over seeds" if "seeds" in summary.column_names else "sd over cells"
+    spread = spread_over(summary)
     read = f"published, read to ±{each['reading_error']:g}" if "reading_error" in each else "published"
     columns = [*each["axes"], *names, read, "ours", spread, "ours - published"]
     numeric = [False] * (len(each["axes"]) + len(names)) + [True] * 4
     if lacking:
         columns, numeric, lines = columns[:-1], numeric[:-1], [line[:-1] for line in lines]
     table = Table(f"published-{each['name']}", each["title"], columns, lines, numeric, notes)
-    drawn = [_figure(each, points)] if len(each["axes"]) == 3 and not lacking and not more else []
+    drawn = [_figure(each, points, spread)] if len(each["axes"]) == 3 and not lacking and not more else []
     unsaid = f" This sweep has no {' and no '.join(lacking)}: beside its numbers stand all that are published."
     return table, drawn, unsaid if lacking else ""
 
 
-def _figure(each: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Figure:
+def _figure(each: Mapping[str, Any], points: Sequence[Mapping[str, Any]], spread: str) -> Figure:
     panels, y, colour = (Axis(axis, tuple(dict.fromkeys(row[axis] for row in points))) for axis in each["axes"])
     several = panels if len(panels.labels) > 1 else None
     chart = beside(points, y, colour, several, format_name(each["metric"]))
-    caption = f"{each['note']} Lines: of published numbers the error of reading them, of ours ± sd over seeds."
+    caption = f"{each['note']} Lines: of published numbers the error of reading them, of ours ± {spread}."
     return Figure(f"published-{each['name']}", each["title"], caption, chart)
 
 

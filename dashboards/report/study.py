@@ -118,12 +118,14 @@ class Study:
     @property
     def band(self) -> str:
         """Say what means and their ± are."""
-        seeds = read_axes(self.table).get(SEED, ())
-        if len(seeds) > 1:
-            return "Mean ± standard deviation over seeds; all other axes are averaged over within each seed."
-        if seeds:
-            return "Mean over all other axes; there is one seed, hence no spread over seeds."
-        return "Mean ± standard deviation over all other axes; the sweep has no axis `seed`."
+        random = self.sample.random
+        over, each = ("seeds", "seed") if random == (SEED,) else (" × ".join(random), "draw")
+        if any(len(self.sample.grid.labels(axis)) > 1 for axis in random):
+            return f"Mean ± standard deviation over {over}; all other axes are averaged over within each {each}."
+        if random:
+            return f"Mean over all other axes; there is one {each}, hence no spread over {over}."
+        declared = " × ".join(self.sample.axes.values())
+        return f"Mean ± standard deviation over all other axes; the sweep has no axis `{declared}`."
 
     @property
     def intervals(self) -> str:

@@ -12,7 +12,7 @@ from dashboards.report.shares import Split, told
 from dashboards.report.study import Study
 from orchestrator.analysis.interactions import Dependence, format_dependence
 from orchestrator.analysis.lines import notes_of_comparisons
-from orchestrator.analysis.metric_grid import missing_cells, read_axes
+from orchestrator.analysis.metric_grid import read_axes
 from orchestrator.results.format import format_p_value, format_signed, format_value
 from orchestrator.types import Scalar
 
@@ -55,7 +55,7 @@ def verdict(study: Study, ranked: Sequence[Ranking], depends: Sequence[Dependenc
     for each in splits:
         said = told(each, study)
         text.append(f"{at(each.at)}{said[0].lower()}{said[1:]}" if each.at else said)
-    text += [f"Warning: {warning}." for warning in missing_cells(study.table)]
+    text += [f"Warning: {warning}." for warning in study.sample.missing_cells(study.table)]
     return Section("verdict", "What was found", text)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from orchestrator.analysis.contrast import Arranged, Weights, arrange
 from orchestrator.analysis.means import gaps
-from orchestrator.analysis.metric_grid import MetricGrid, read_metric_grid
+from orchestrator.analysis.metric_grid import MetricGrid, missing_cells, read_metric_grid
 from orchestrator.statistics.available import Available, available
 from orchestrator.statistics.bootstrap import product_bootstrap
 from orchestrator.statistics.crossed import Crossed, Interval, crossed
@@ -135,6 +135,10 @@ class Sample:
     def random(self) -> tuple[str, ...]:
         """The axes whose values are the sample, as far as there are such axes."""
         return tuple(axis for axis in self.axes.values() if axis in self.grid.axes)
+
+    def missing_cells(self, table: pa.Table) -> list[str]:
+        """Return warnings about the cells of its table that have no result, and whether it has draws enough."""
+        return missing_cells(table, tuple(self.axes.values()), self._prompt is not None)
 
     @property
     def _names(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Means:
     mean: Reals
     """(arms,); NaN where there is none."""
     sd: Reals
-    """(arms,), sample standard deviation over draws of the arm's mean, or over combinations where there is one draw;
+    """(arms,), sample standard deviation of the arm's mean over draws, or over combinations where nothing is random;
     NaN where there is one value only."""
     cells: Codes
     """(arms,), how many cells with a number are used."""
@@ -48,7 +48,7 @@ def balanced_means(
     values: Reals,
     arm: Codes,
     combination: Codes,
-    draw: Codes,
+    draw: Codes | None,
     statuses: NDArray[np.str_] | None = None,
     over: str = "the other axes",
 ) -> Means:
@@ -58,7 +58,7 @@ def balanced_means(
         values: of cells, NaN where a cell has no number (cells,).
         arm: of each cell, from 0 on.
         combination: of the other axes, of each cell.
-        draw: of what is random, of each cell; all the same where nothing is.
+        draw: of what is random, of each cell; None where nothing is.
         statuses: of cells; without them it is not said why numbers are missing.
         over: the other axes, in words.
 
@@ -66,7 +66,8 @@ def balanced_means(
         ValueError: two cells have the same arm, combination and draw.
     """
     arms = int(arm.max(initial=-1)) + 1
-    (combinations, draws), codes = zip(*(_counted(each) for each in (combination, draw)), strict=True)
+    drawn = np.zeros(len(arm), np.int64) if draw is None else draw
+    (combinations, draws), codes = zip(*(_counted(each) for each in (combination, drawn)), strict=True)
     where = codes[1], codes[0], arm
     table = np.full((draws, combinations, arms), np.nan)
     meant = np.zeros(table.shape, np.bool_)
@@ -85,7 +86,7 @@ def balanced_means(
     if found.values.size:
         of_draws = found.values.mean(axis=1)
         mean[known] = of_draws.mean(axis=0)
-        spread = of_draws if draws > 1 else found.values[0]
+        spread = found.values[0] if draw is None else of_draws
         if len(spread) > 1:
             sd[known] = spread.std(axis=0, ddof=1)
         used = there[np.ix_(found.seeds, found.combinations)][:, :, known]

@@ -101,8 +101,14 @@ def read_metric_grid(table: pa.Table, metrics: Sequence[str] = ()) -> MetricGrid
     return MetricGrid(axes, filled, rows.reshape(shape))
 
 
-def missing_cells(table: pa.Table) -> list[str]:
-    """Return warnings about the cells that the axes span and that have no result."""
+def missing_cells(table: pa.Table, random: Sequence[str] = (SEED,), singles: bool = False) -> list[str]:
+    """Return warnings about the cells that the axes span and that have no result.
+
+    Args:
+        table: results table, or some rows of it.
+        random: the axes whose values are the sample, whether the table has them or not.
+        singles: whether there may be values of single prompts, so that one draw has intervals, too.
+    """
     axes = read_axes(table)
     states = Counter(table["status"].to_pylist())
     unfinished = {status: count for status, count in states.most_common() if status != "succeeded"}
@@ -113,8 +119,13 @@ def missing_cells(table: pa.Table) -> list[str]:
     absent = math.prod(map(len, axes.values())) - table.num_rows
     if absent:
         warnings.append(f"{absent:,} combinations of the axes are not part of the sweep (`exclude`, --only)")
-    if len(axes.get(SEED, ())) < 2:
-        several = len(json.loads(table.schema.metadata[b"axes"]).get(SEED, ())) > 1
-        lack = "these cells are of one seed only" if several else "the sweep has no axis `seed` of two or more values"
+    if not singles and all(len(axes.get(axis, ())) < 2 for axis in random):
+        spanned, names = json.loads(table.schema.metadata[b"axes"]), " × ".join(random)
+        several = any(len(spanned.get(axis, ())) > 1 for axis in random)
+        lack = (
+            f"these cells are of one {names} only"
+            if several
+            else f"the sweep has no axis `{names}` of two or more values"
+        )
         warnings.append(f"{lack}: there are no intervals and p values, which need two")
     return warnings

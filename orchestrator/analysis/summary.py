@@ -84,7 +84,8 @@ def summarise(
         for each in np.unique(group):
             mine = group == each
             arms, arm = np.unique(row[mine], return_inverse=True)
-            found = balanced_means(values[mine], arm, combination[mine], draw[mine], statuses[mine], over)
+            drawn = draw[mine] if random else None
+            found = balanced_means(values[mine], arm, combination[mine], drawn, statuses[mine], over)
             there, places = np.isin(arms, shown), np.searchsorted(shown, arms)
             at = places[there]
             mean[at], sd[at] = found.mean[there], found.sd[there]
@@ -121,10 +122,22 @@ def spread_of(summary: pa.Table) -> str:
     """Say what the numbers of a summary are: what its ± is, or of which trials they are (`results.best`)."""
     if title := (summary.schema.metadata or {}).get(b"title"):
         return str(title.decode())
-    if random := json.loads((summary.schema.metadata or {}).get(b"random", b"[]")):
-        over = " × ".join(f"{axis}s" if axis == SEED else axis for axis in random)
-        return f"mean ± sd over {over}; the cells of {'a seed' if random == [SEED] else 'a draw'} are averaged first"
-    return "mean ± sd over cells"
+    random = _random(summary)
+    if not random:
+        return f"mean ± {spread_over(summary)}"
+    return (
+        f"mean ± {spread_over(summary)}; the cells of {'a seed' if random == [SEED] else 'a draw'} are averaged first"
+    )
+
+
+def spread_over(summary: pa.Table) -> str:
+    """Say what the standard deviations of a summary are over: "sd over seeds", or cells where nothing is random."""
+    return f"sd over {' × '.join(f'{axis}s' if axis == SEED else axis for axis in _random(summary)) or 'cells'}"
+
+
+def _random(summary: pa.Table) -> list[str]:
+    random: list[str] = json.loads((summary.schema.metadata or {}).get(b"random", b"[]"))
+    return random
 
 
 def key_columns(summary: pa.Table) -> int:

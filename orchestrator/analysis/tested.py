@@ -14,7 +14,6 @@ from orchestrator.analysis.claims import Finding, find, verdict_of
 from orchestrator.analysis.declared import declare, notes
 from orchestrator.analysis.effect import Effect, Sample, effect_record
 from orchestrator.analysis.looks import look
-from orchestrator.analysis.metric_grid import missing_cells
 from orchestrator.analysis.singles import sample_of
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed
 from orchestrator.results.metrics import metric_directions
@@ -171,7 +170,7 @@ def assess(session: Session, sample: Sample, table: pa.Table, about: Sequence[st
     findings = find(sample, analysis, metric_directions(session.plan))
     seeds = max((each.found.seeds for each in findings if each.found), default=0)
     looked = look(session, seeds) if seeds > 1 else None
-    said = [*about, *missing_cells(table), *notes(session), *([looked] if looked else []), *_common(findings)]
+    said = [*about, *sample.missing_cells(table), *notes(session), *([looked] if looked else []), *_common(findings)]
     return Tested(findings, said, sample.confidence, sample.fixed, sample.new)
 
 

@@ -177,7 +177,6 @@ def compare(
     from dataclasses import asdict
 
     from orchestrator.analysis import axis_effects, comparisons, interactions
-    from orchestrator.analysis.metric_grid import missing_cells
     from orchestrator.analysis.singles import sample_of
     from orchestrator.cli.console import bar, say_json
     from orchestrator.plan.select import read_values
@@ -192,12 +191,12 @@ def compare(
     results = session.results()
     table = session.table(results)
     table, warnings = results.comparable(table, session.cells)
-    warnings += missing_cells(table)
     measured = names(metrics) or session.spec.summary.metrics or tuple(averaged_metrics(table))
     if problems := metric_problems(table, measured):
         raise SweepError(problems)
     with bar("prompts") as progress:
         sample = sample_of(session, table, measured, confidence or 0.95, progress)
+        warnings += sample.missing_cells(table)
         if axis is None:
             effects = axis_effects.axis_effects(sample, measured)
         else:

@@ -103,7 +103,7 @@ def means(
     found: dict[tuple[str, ...], dict[str, float]] = {group: {} for group, _ in members}
     group_of = _codes(group for group, _ in members)
     parts = [np.arange(len(members))] if compared else [np.flatnonzero(group_of == each) for each in range(len(found))]
-    drawn = [axis for axis in random if axis not in axes]
+    drawn = [axis for axis in random if axis not in axes and any(axis in run.params for _, run in members)]
     combination = _codes(_others(run, [*axes, *drawn]) for _, run in members)
     draw = _codes(tuple(run.params.get(axis) for axis in drawn) for _, run in members)
     for name in dict.fromkeys(name for _, run in members if run.succeeded for name in run.metrics):
@@ -112,7 +112,7 @@ def means(
         values = np.array([run.metrics.get(name, math.nan) if run.succeeded else math.nan for _, run in members])
         for part in parts:
             arms, arm = np.unique(group_of[part], return_inverse=True)
-            taken = balanced_means(values[part], arm, combination[part], draw[part])
+            taken = balanced_means(values[part], arm, combination[part], draw[part] if drawn else None)
             for place, group in enumerate(list(found)[each] for each in arms.tolist()):
                 numbers = {"cells": float(taken.cells[place]), "mean": taken.mean[place], "sd": taken.sd[place]}
                 # MLflow forgets no number: a mean that is no longer taken is at least said to be of no cell.

@@ -40,17 +40,19 @@ class Rows:
         return self.values[rows], ""
 
 
-def sample(singles: Reals, axes: dict[str, list[Any]], declared: Analysis = DECLARED, **kept: Any) -> Sample:
+def table_of(singles: Reals, axes: dict[str, list[Any]]) -> pa.Table:
     """Cells whose metric is the mean of their prompts: `singles` (cells, prompts), in the order of the axes."""
     rows = []
     for values, each in zip(product(*axes.values()), singles, strict=True):
         there = bool(np.isfinite(each).any())
-        score = float(np.nanmean(each)) if there else None
-        rows.append(
-            {**dict(zip(axes, values, strict=True)), "status": "succeeded" if there else "failed", "score": score}
-        )
+        found = ("succeeded", float(np.nanmean(each))) if there else ("failed", None)
+        rows.append(dict(zip([*axes, "status", "score"], [*values, *found], strict=True)))
     metadata = {"axes": json.dumps(axes), "metrics": json.dumps(["score"])}
-    return Sample(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), declared, singles=Rows(singles, **kept))
+    return pa.Table.from_pylist(rows).replace_schema_metadata(metadata)
+
+
+def sample(singles: Reals, axes: dict[str, list[Any]], declared: Analysis = DECLARED, **kept: Any) -> Sample:
+    return Sample(table_of(singles, axes), declared, singles=Rows(singles, **kept))
 
 
 def paired(differences: Reals, shared: float = 5.0) -> tuple[Reals, dict[str, list[Any]]]:
@@ -177,3 +179,19 @@ def test_of_one_seed_there_is_a_statement_for_new_prompts_and_this_seed() -> Non
     assert one.new == "new prompts, this seed"
     # How many more seeds would be needed, one seed cannot tell.
     assert found.pilot is None
+
+
+def test_no_warning_denies_the_intervals_that_are_there() -> None:
+    one, table = sample(*paired(KNOWN[:1])), table_of(*paired(KNOWN[:1]))
+    # One seed has an interval for new prompts.
+    assert one.missing_cells(table) == []
+    without = Sample(table)
+    assert without.missing_cells(table) == [
+        "the sweep has no axis `seed` of two or more values: there are no intervals and p values, which need two"
+    ]
+    singles, axes = paired(KNOWN)
+    folds = table_of(singles, {"fold" if axis == "seed" else axis: labels for axis, labels in axes.items()})
+    declared = {"primary": {"metric": "score", "better": "higher"}, "random": {"fold": "fold"}}
+    found = Sample(folds, Analysis.model_validate(declared))
+    assert found.effect("score", DIFFERENCE).fixed
+    assert found.missing_cells(folds) == []

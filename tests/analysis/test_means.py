@@ -100,10 +100,13 @@ def test_a_mean_is_over_all_combinations_and_draws_each_counting_the_same_and_ov
 def test_the_standard_deviation_is_over_draws_or_else_over_combinations_and_none_of_one_value() -> None:
     values = np.array([1.0, 2.0, 5.0])
     arm, different = np.zeros(3, np.int64), np.array([4, 0, 2])
-    over_draws, over_cells = (balanced_means(values, arm, *codes) for codes in ((arm, different), (different, arm)))
+    over_draws, over_cells = (balanced_means(values, arm, *codes) for codes in ((arm, different), (different, None)))
     assert over_draws.sd == over_cells.sd == pytest.approx([values.std(ddof=1)])
     assert (over_draws.draws, over_cells.draws) == (3, 1)
     assert np.isnan(balanced_means(values[:1], arm[:1], arm[:1], arm[:1]).sd).all()
+    assert np.isnan(balanced_means(values[:1], arm[:1], arm[:1], None).sd).all()
+    # Of one draw there is no spread over draws, and that over combinations is another thing.
+    assert np.isnan(balanced_means(values, arm, different, arm).sd).all()
     with pytest.raises(ValueError, match="1 of 3 cells are where another one is"):
         balanced_means(values, arm, arm, np.array([0, 1, 1]))
     nothing = balanced_means(np.empty(0), *(np.empty(0, np.int64) for _ in range(3)))
@@ -331,6 +334,15 @@ def test_what_is_left_out_goes_with_the_table(tmp_path: Path) -> None:
     table = filled(session, lambda cell: "failed" if (cell["arm"], cell["noise"]) == (2, 10) else 1.0)
     found = summarise(table, session.spec, ("arm",), ("total",))
     assert json.loads(found.schema.metadata[b"left_out"]) == left_out(found) != []
+
+
+def test_of_one_seed_there_is_a_mean_and_no_spread_over_seeds(tmp_path: Path) -> None:
+    session = opened(tmp_path, SWEEP.replace("seed: [0, 1, 2]", "seed: [0]"))
+    table = filled(session, lambda cell: 10.0 * cell["arm"] + cell["noise"])
+    found = summarise(table, session.spec, ("arm",), ("total",))
+    assert found["total_mean"].to_pylist() == [35.0, 45.0, 55.0]
+    assert found["total_sd"].to_pylist() == [None, None, None]
+    assert found["seeds"].to_pylist() == [1, 1, 1]
 
 
 def test_where_the_analysis_declares_other_axes_random_a_draw_is_one_of_these(tmp_path: Path) -> None:
