@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboards.report.figures import Figure, drawn, format_name
-from dashboards.report.intervals import Panel, findings_chart
+from dashboards.report.intervals import Panel, findings_chart, interval_ends
 from dashboards.report.section import Section, Table
 from dashboards.report.study import PAGES, Study
 from orchestrator.analysis.claims import Finding
@@ -125,9 +125,7 @@ def _row(each: Finding, rest: Mapping[str, Any], band: tuple[float, float] | Non
     name = each.claim + (f" ({format_coords(rest)})" if rest else "")
     lines = [*textwrap.wrap(drawn(name), _LABEL), *textwrap.wrap(drawn(each.effect), _LABEL)]
     row: dict[str, Any] = {"label": "\n".join(lines), "estimate": found.estimate, "verdict": each.verdict}
-    for prefix, interval in (("", found.fixed), ("new_", found.new)):
-        if interval:
-            row |= {f"{prefix}low": interval.low, f"{prefix}high": interval.high}
+    row |= interval_ends(found)
     if band:
         row |= {"band_low": band[0], "band_high": band[1]}
     return row

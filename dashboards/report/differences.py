@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dashboards.report.figures import Figure, format_name
-from dashboards.report.intervals import differences_chart
+from dashboards.report.intervals import differences_chart, interval_ends
 from dashboards.report.ranking import Ranking
 from dashboards.report.section import Table, file_name, sentences, title_of
 from dashboards.report.study import Study
@@ -89,8 +89,4 @@ def _rows(found: Dependence) -> Iterator[dict[str, object]]:
         each = line.difference
         if each.estimate is None:
             continue
-        row: dict[str, object] = {line.other: line.value, line.axis: line.b, "estimate": each.estimate}
-        for prefix, interval in (("", each.fixed), ("new_", each.new)):
-            if interval:
-                row |= {f"{prefix}low": interval.low, f"{prefix}high": interval.high}
-        yield row
+        yield {line.other: line.value, line.axis: line.b, "estimate": each.estimate, **interval_ends(each)}

@@ -23,6 +23,7 @@ from dashboards.report.figures import (
     panel_size,
     scaled,
 )
+from orchestrator.analysis.effect import Effect
 
 #: Verdict -> colour.
 VERDICTS = {"holds": "#009E73", "does not hold": "#D55E00", "undecided": "#0072B2", "not testable": "#999999"}
@@ -42,6 +43,13 @@ class Panel:
     title: str
     rows: list[dict[str, Any]]
     """With `label`, `estimate`, `verdict`, and as far as there are such the ends of intervals and of a margin."""
+
+
+def interval_ends(found: Effect) -> dict[str, float]:
+    """Return the ends of the intervals of an effect, as far as there are any, under their names in the charts."""
+    intervals = (("", found.fixed), ("new_", found.new))
+    known = [(prefix, each) for prefix, each in intervals if each]
+    return {f"{prefix}{end}": getattr(each, end) for prefix, each in known for end in ("low", "high")}
 
 
 def findings_chart(panels: Sequence[Panel]) -> alt.TopLevelMixin:

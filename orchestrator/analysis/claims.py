@@ -19,9 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
-from orchestrator.analysis.contrast import weights_of
+from orchestrator.analysis.contrast import format_difference, weights_of
 from orchestrator.analysis.effect import Effect, Sample
-from orchestrator.plan.select import format_coords
 from orchestrator.statistics.crossed import Interval
 from orchestrator.statistics.estimates import adjusted
 from orchestrator.statistics.power import Aim
@@ -103,15 +102,8 @@ def _points(sample: Sample, claim: Claim, by: Sequence[str]) -> Iterator[dict[st
     """Yield the values of the axes at which something is claimed."""
     contrasted = {layer.axis for layer in claim.layers}
     axes = [axis for axis in dict.fromkeys((*by, *claim.each)) if axis not in contrasted and axis in sample.grid.axes]
-    chosen = [
-        [
-            label
-            for label in sample.grid.labels(axis)
-            if label in _listed(claim.within.get(axis, sample.grid.labels(axis)))
-        ]
-        for axis in axes
-    ]
-    for labels in product(*chosen):
+    within = {axis: _listed(labels) for axis, labels in claim.within.items()}
+    for labels in product(*(sample.grid.chosen(axis, within) for axis in axes)):
         yield dict(zip(axes, labels, strict=True))
 
 
@@ -248,11 +240,4 @@ def format_contrast(contrast: Contrast, pair: tuple[Scalar, Scalar] | None) -> s
     values = pair or tuple(contrast.values)
     if inner:
         return " - ".join(f"{inner} at {contrast.axis} {value}" for value in values)
-    told = " - ".join(map(str, values))
-    # Names speak for themselves, numbers do not.
-    return told if all(isinstance(value, str) for value in values) else f"{contrast.axis} {told}"
-
-
-def format_at(at: Mapping[str, Scalar]) -> str:
-    """Write coordinates; empty for none."""
-    return format_coords(at) if at else ""
+    return format_difference(contrast.axis, *values)

@@ -34,7 +34,7 @@ class Weights:
         """Return the values of an axis that count."""
         if axis in self.arms:
             return list(self.arms[axis])
-        return [label for label in grid.labels(axis) if label in self.at.get(axis, grid.labels(axis))]
+        return grid.chosen(axis, self.at)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,17 @@ def weights_of(
     arms: dict[str, Mapping[Scalar, float]] = {}
     for layer in contrast.layers:
         if layer.slope is not None:
-            known = [label for label in grid.labels(layer.axis) if label in at.get(layer.axis, grid.labels(layer.axis))]
-            arms[layer.axis] = slope_weights(known, layer.log)
+            arms[layer.axis] = slope_weights(grid.chosen(layer.axis, at), layer.log)
         else:
             first, second = pair if pair and layer is contrast else layer.values
             arms[layer.axis] = {first: 1.0, second: -1.0}
     return Weights(arms, {axis: labels for axis, labels in at.items() if axis not in arms})
+
+
+def format_difference(axis: str, *values: Scalar) -> str:
+    """Name a difference: "clf_mlp - bt_mlp", "beta 0.5 - 1"; names speak for themselves, numbers do not."""
+    told = " - ".join(map(str, values))
+    return told if all(isinstance(value, str) for value in values) else f"{axis} {told}"
 
 
 def slope_weights(labels: Sequence[Scalar], log: bool) -> dict[Scalar, float]:

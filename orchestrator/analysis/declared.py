@@ -12,6 +12,7 @@ from orchestrator.keys import digest
 from orchestrator.session import Session
 from orchestrator.store import StoreError
 from orchestrator.store.atomic import explained, replace_file
+from orchestrator.sweep.analysis import Analysis
 
 #: Hex digits of the digest of an analysis, in the name of its file.
 _LENGTH = 16
@@ -42,7 +43,7 @@ def declare(session: Session, results: int) -> None:
     """
     if session.spec.analysis is None:
         return
-    analysis = session.spec.analysis.model_dump(mode="json", exclude_unset=True)
+    analysis = _written(session.spec.analysis)
     file = session.outputs.folder / "analysis" / f"declared-{digest(analysis, _LENGTH)}.json"
     with explained(file):
         there = file.exists()
@@ -86,7 +87,7 @@ def notes(session: Session) -> list[str]:
     if session.spec.analysis is None:
         return []
     known = history(session)
-    mine = digest(session.spec.analysis.model_dump(mode="json", exclude_unset=True), _LENGTH)
+    mine = digest(_written(session.spec.analysis), _LENGTH)
     current = next((each for each in known if each.digest == mine), None)
     if current is None:
         return ["this analysis was not declared in a run yet"]
@@ -106,6 +107,11 @@ def notes(session: Session) -> list[str]:
         others = "another one was" if len(later) == 1 else f"{len(later)} others were"
         said.append(f"since it was declared on {_date(current)}, {others} declared ({days})")
     return said
+
+
+def _written(analysis: Analysis) -> dict[str, Any]:
+    """Return an analysis as the sweep file has it, which is what is hashed."""
+    return analysis.model_dump(mode="json", exclude_unset=True)
 
 
 def _date(declared: Declared) -> str:

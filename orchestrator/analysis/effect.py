@@ -179,10 +179,8 @@ class Sample:
         there = np.isfinite(arranged.values)
         if not there.any():
             return Effect(cells=int((arranged.rows >= 0).sum()), notes=(f"no cell has a number of {metric} yet",))
-        found = available(arranged.values, there, arranged.rows >= 0)
-        gone = arranged.rows[(arranged.rows >= 0) & ~there]
-        said = gaps(found, self._statuses[gone].tolist(), " × ".join(arranged.averaged) or "the other axes")
-        counted = Effect(cells=found.cells, missing=found.missing, depends=found.p, notes=tuple(said))
+        found, said = self._completed(arranged.values, arranged.rows, arranged.averaged)
+        counted = Effect(cells=found.cells, missing=found.missing, depends=found.p, notes=said)
         if not found.values.size:
             return replace(counted, notes=(*counted.notes, "no two cells that differ in nothing else have results"))
         scale = float(np.abs(found.values).max())
@@ -234,19 +232,24 @@ class Sample:
             at: axis -> its values that count; all of those of other axes do.
         """
         arranged = arrange(self.grid, metric, Weights({axis: dict.fromkeys(labels, 0.0)}, at), self.random)
-        there = np.isfinite(arranged.values)
-        known = np.flatnonzero(np.logical_or.reduce(there, axis=(0, 1))).tolist()
-        values, there, rows = arranged.values[:, :, known], there[:, :, known], arranged.rows[:, :, known]
-        found = available(values, there, rows >= 0)
-        gone = self._statuses[rows[(rows >= 0) & ~there]].tolist()
-        missing = gaps(found, gone, " × ".join(arranged.averaged) or "the other axes")
-        return Filled(tuple(labels[place] for place in known), found.values, tuple(missing))
+        known = np.flatnonzero(np.logical_or.reduce(np.isfinite(arranged.values), axis=(0, 1))).tolist()
+        found, said = self._completed(arranged.values[:, :, known], arranged.rows[:, :, known], arranged.averaged)
+        return Filled(tuple(labels[place] for place in known), found.values, said)
 
     def means(
         self, metric: str, axis: str, labels: Sequence[Scalar], at: Mapping[str, Sequence[Scalar]]
     ) -> dict[Scalar, float]:
         """Return value -> balanced mean, of those values of an axis that have results and pairs; see `filled`."""
         return self.filled(metric, axis, labels, at).means
+
+    def _completed(
+        self, values: Reals, rows: NDArray[np.int64], averaged: Sequence[str]
+    ) -> tuple[Available, tuple[str, ...]]:
+        """Fill in what is missing of (draws, combinations, arms); return it, and what was missing."""
+        there, meant = np.isfinite(values), rows >= 0
+        found = available(values, there, meant)
+        gone = self._statuses[rows[meant & ~there]].tolist()
+        return found, tuple(gaps(found, gone, " × ".join(averaged) or "the other axes"))
 
     def _of_prompts(
         self, metric: str, arranged: Arranged, there: NDArray[np.bool_], found: Available
@@ -263,7 +266,7 @@ class Sample:
         kept: NDArray[np.bool_] = np.logical_and.reduce(known, axis=0)
         note = ""
         if not kept.all():
-            lost = f"{int((~kept).sum()):,} of {len(kept):,} {self._prompt}s"
+            lost = f"{int((~kept).sum()):,} of {len(kept):,} {_several(str(self._prompt))}"
             note = f"{lost} have no {metric} in some cell and are left out"
             if kept.sum() < 2:
                 return None, note

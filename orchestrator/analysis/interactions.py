@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from orchestrator.analysis.comparisons import Comparison
-from orchestrator.analysis.contrast import Weights
+from orchestrator.analysis.contrast import Weights, format_difference
 from orchestrator.analysis.effect import Effect, Sample, effect_record
 from orchestrator.results.format import format_p_value, format_signed
 from orchestrator.statistics.estimates import holm
@@ -125,7 +125,7 @@ def dependences(found: Sequence[Interaction]) -> list[Dependence]:
 def format_dependence(found: Dependence) -> str:
     """Say that a difference depends on an axis, and from where to where it goes; without full stop."""
     first, last = found.ends
-    told = f"{first.a} - {first.b}" if isinstance(first.a, str) else f"{first.axis} {first.a} - {first.b}"
+    told = format_difference(first.axis, first.a, first.b)
     ends = " to ".join(f"{format_signed(each.difference.estimate)} at {each.value}" for each in (first, last))
     p = format_p_value(found.holm_p)
     return (

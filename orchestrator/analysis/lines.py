@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from orchestrator.analysis.axis_effects import AxisEffect
 from orchestrator.analysis.comparisons import Comparison
-from orchestrator.analysis.effect import Sample
+from orchestrator.analysis.contrast import format_difference
+from orchestrator.analysis.effect import Effect, Sample
 from orchestrator.analysis.interactions import Interaction
 from orchestrator.plan.select import format_coords
 from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed, format_value
-from orchestrator.statistics.crossed import Interval
+from orchestrator.statistics.power import GOOD_POWER
 
 
 def format_comparison(each: Comparison, sample: Sample) -> dict[str, str]:
     """Format a comparison: column -> text."""
-    told = f"{each.a} - {each.b}"
     return {
-        "difference": told if isinstance(each.a, str) and isinstance(each.b, str) else f"{each.axis} {told}",
+        "difference": format_difference(each.axis, each.a, each.b),
         "mean": format_signed(each.difference),
-        **format_intervals(each.effect.new, each.effect.fixed, sample),
+        **format_intervals(each.effect, sample),
         "effect size": format_signed(each.effect_size, 2),
         "p": format_p_value(each.p),
         "Holm p": format_p_value(each.holm_p),
         "power": format_percent(each.power),
-        "seeds for 80%": "" if each.seeds_needed is None else f"{each.seeds_needed:,}",
+        f"seeds for {GOOD_POWER:.0%}": "" if each.seeds_needed is None else f"{each.seeds_needed:,}",
     }
 
 
@@ -33,20 +34,29 @@ def format_interaction(each: Interaction, sample: Sample) -> dict[str, str]:
     return {
         "where": f"{each.other} = {each.value}",
         "difference": format_signed(each.difference.estimate),
-        **format_intervals(each.difference.new, each.difference.fixed, sample),
+        **format_intervals(each.difference, sample),
         "less its mean": format_signed(each.deviation.estimate),
         "p": format_p_value(each.p),
         "Holm p": format_p_value(each.holm_p),
     }
 
 
-def format_intervals(new: Interval | None, fixed: Interval | None, sample: Sample) -> dict[str, str]:
+class Statements(Protocol):
+    """What two statements are for, in words."""
+
+    @property
+    def fixed(self) -> str:
+        """On the prompts at hand."""
+
+    @property
+    def new(self) -> str | None:
+        """For new prompts, too; None where no values of single prompts are declared."""
+
+
+def format_intervals(effect: Effect, told: Statements) -> dict[str, str]:
     """Format both statements: column -> interval; one column where no values of single prompts are declared."""
-    columns = {sample.new: new} if sample.new else {}
-    return {
-        name: format_interval(each.low, each.high) if each else ""
-        for name, each in (columns | {sample.fixed: fixed}).items()
-    }
+    columns = ({told.new: effect.new} if told.new else {}) | {told.fixed: effect.fixed}
+    return {name: format_interval(each.low, each.high) if each else "" for name, each in columns.items()}
 
 
 def format_effect(each: AxisEffect) -> dict[str, str]:

@@ -7,14 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.analysis.means import combine_codes, label_codes
-from orchestrator.plan.grid import Mask
 from orchestrator.results.metrics import reported_metrics
 from orchestrator.statistics.estimates import Reals
 from orchestrator.types import Scalar
@@ -34,34 +32,13 @@ class MetricGrid:
     rows: NDArray[np.int64]
     """Row of the table at each combination of values, of the same shape; -1 where it is no cell of the table."""
 
-    @property
-    def points(self) -> Mask:
-        """Which combinations of values are cells of the table, of the same shape."""
-        return self.rows >= 0
-
     def labels(self, axis: str) -> tuple[Scalar, ...]:
         """Return the values of an axis; none where there is no such axis."""
         return self.axes.get(axis, ())
 
-    def arranged(self, metric: str, axis: str, within: Sequence[str] = ()) -> Reals:
-        """Return a metric as (seeds, values of the axis, combinations of `within`, combinations of all other axes).
-
-        A sweep without an axis `seed` counts as one seed.
-        """
-        return self._arranged(self.metrics[metric], axis, within)
-
-    def arranged_points(self, axis: str, within: Sequence[str] = ()) -> Mask:
-        """Return which combinations are cells of the table, in the same shape."""
-        return self._arranged(self.points, axis, within)
-
-    def _arranged(self, values: NDArray[Any], axis: str, within: Sequence[str]) -> NDArray[Any]:
-        rest = [each for each in self.axes if each not in {SEED, axis, *within}]
-        order = list(self.axes)
-        if SEED not in self.axes:
-            values, order = values[np.newaxis], [SEED, *order]
-        values = values.transpose([order.index(each) for each in (SEED, axis, *within, *rest)])
-        groups = math.prod(len(self.axes[each]) for each in within)
-        return values.reshape(*values.shape[:2], groups, -1)
+    def chosen(self, axis: str, at: Mapping[str, Sequence[Scalar]]) -> list[Scalar]:
+        """Return the values of an axis that count: all, or those that `at` names."""
+        return [label for label in self.labels(axis) if axis not in at or label in at[axis]]
 
 
 def read_axes(table: pa.Table) -> dict[str, tuple[Scalar, ...]]:

@@ -16,7 +16,7 @@ from orchestrator.statistics.estimates import Reals
 from orchestrator.texts import plain_text
 
 #: What reading a file may raise that is not what its name says.
-_UNREADABLE = (
+UNREADABLE = (
     pa.ArrowException, OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError,
     RecursionError,
 )  # fmt: skip
@@ -52,7 +52,7 @@ class PromptTableReader:
         """
         try:
             return self._read(content)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             reason = plain_text(" ".join(str(error).split()), 200) or type(error).__name__
             raise ValueError(reason) from error
 

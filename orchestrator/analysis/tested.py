@@ -13,13 +13,13 @@ import pyarrow as pa
 from orchestrator.analysis.claims import Finding, find, verdict_of
 from orchestrator.analysis.declared import declare, notes
 from orchestrator.analysis.effect import Effect, Sample, effect_record
+from orchestrator.analysis.lines import distinct_notes, format_intervals
 from orchestrator.analysis.looks import look
 from orchestrator.analysis.singles import sample_of
-from orchestrator.results.format import format_interval, format_p_value, format_percent, format_signed
+from orchestrator.results.format import format_p_value, format_percent, format_signed
 from orchestrator.results.metrics import metric_directions
 from orchestrator.results.status import STATUSES, status_codes
 from orchestrator.session import Session
-from orchestrator.statistics.crossed import Interval
 from orchestrator.statistics.power import GOOD_POWER
 from orchestrator.sweep.problems import Problem, SweepError
 
@@ -70,25 +70,21 @@ class Tested:
 
     def line(self, each: Finding) -> dict[str, str]:
         """Return a finding for people: column -> text, but for its claim."""
-        found, fixed, new = each.found, None, None
-        if found:
-            fixed, new = found.fixed, found.new
-        interval = new or fixed
+        found = each.found or Effect()
         return {
-            "at": ", ".join(f"{axis}={label}" for axis, label in each.at.items()),
+            "at": _at(each),
             "effect": each.effect,
-            "mean": format_signed(found.estimate if found else None),
-            **({self.new: _ends(new)} if self.new else {}),
-            self.fixed: _ends(fixed),
-            "Holm p": format_p_value(each.holm_p) if interval else "",
+            "mean": format_signed(found.estimate),
+            **format_intervals(found, self),
+            "Holm p": format_p_value(each.holm_p),
             "power": format_percent(each.power),
             f"seeds for {GOOD_POWER:.0%}": f"{each.seeds_needed:,}" if each.seeds_needed else "",
             "verdict": each.verdict,
         }
 
 
-def _ends(interval: Interval | None) -> str:
-    return format_interval(interval.low, interval.high) if interval else ""
+def _at(each: Finding) -> str:
+    return ", ".join(f"{axis}={label}" for axis, label in each.at.items())
 
 
 def _numbers(each: Finding) -> dict[str, Any]:
@@ -113,7 +109,7 @@ def _flat(each: Finding) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in _numbers(each).items():
         if name == "at":
-            flat["at"] = ", ".join(f"{axis}={label}" for axis, label in each.at.items())
+            flat["at"] = _at(each)
         elif name == "bootstrap":
             flat["bootstrap_low"], flat["bootstrap_high"] = value or (None, None)
         elif name in ("these_prompts", "new_prompts"):
@@ -170,7 +166,7 @@ def assess(session: Session, sample: Sample, table: pa.Table, about: Sequence[st
     findings = find(sample, analysis, metric_directions(session.plan))
     seeds = max((each.found.seeds for each in findings if each.found), default=0)
     looked = look(session, seeds) if seeds > 1 else None
-    said = [*about, *sample.missing_cells(table), *notes(session), *([looked] if looked else []), *_common(findings)]
+    said = [*about, *sample.missing_cells(table), *notes(session), *([looked] if looked else []), *_notes(findings)]
     return Tested(findings, said, sample.confidence, sample.fixed, sample.new)
 
 
@@ -181,11 +177,5 @@ def _finished(session: Session, table: pa.Table) -> int:
     return max(int(np.count_nonzero(of_all == STATUSES.index("succeeded"))), in_table.count("succeeded"))
 
 
-def _common(findings: Sequence[Finding]) -> list[str]:
-    """Return the notes of findings, each once, with the claims that it is about if these are not all."""
-    claims: dict[str, dict[str, None]] = {}
-    for each in findings:
-        for note in each.found.notes if each.found else ():
-            claims.setdefault(note, {})[each.claim] = None
-    every = {each.claim for each in findings}
-    return [note if every <= of.keys() else f"{', '.join(of)}: {note}" for note, of in claims.items()]
+def _notes(findings: Sequence[Finding]) -> list[str]:
+    return distinct_notes((each.claim, each.found.notes if each.found else ()) for each in findings)

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.sweep_command import Json, Metrics, TrackingUri, names, need_page, refuse, sweep_command
+from orchestrator.cli.sweep_command import (
+    Json,
+    Metrics,
+    OutputFile,
+    OutputFormat,
+    TrackingUri,
+    names,
+    need_page,
+    refuse,
+    sweep_command,
+)
 from orchestrator.results.format import SUFFIXES, Format
 from orchestrator.sweep.problems import Problem, SweepError
 from orchestrator.texts import nearest, plain_text
@@ -37,12 +47,8 @@ def results(
         str | None,
         typer.Option("--sql", metavar="QUERY", help="A DuckDB query on the table `results`, one row per cell."),
     ] = None,
-    form: Annotated[
-        Format | None, typer.Option("--format", help="Format; default: as the suffix of --output says, else table.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write to this file instead of the terminal.")
-    ] = None,
+    form: OutputFormat = None,
+    output: OutputFile = None,
     as_json: Json = False,
 ) -> None:
     """Rebuild the Parquet table from the store, and show or export means ± sd over seeds, or the answer to a query.
@@ -108,12 +114,8 @@ def claims(
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="SHARE", min=0.5, max=0.999, help="Confidence of the intervals.")
     ] = 0.95,
-    form: Annotated[
-        Format | None, typer.Option("--format", help="Format; default: as the suffix of --output says, else table.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write to this file instead of the terminal.")
-    ] = None,
+    form: OutputFormat = None,
+    output: OutputFile = None,
     as_json: Json = False,
 ) -> None:
     """Test the claims that the sweep file declares (`analysis`): which hold, which do not, which are undecided.

@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.extras import lacking
 from orchestrator.namesakes import hidden
+from orchestrator.results.format import Format
 from orchestrator.sweep.problems import Problem, SweepError
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.", show_default=False)]
@@ -59,6 +60,14 @@ TrackingUri = Annotated[
 ]
 
 UpTo = Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Run only this entry and its dependencies.")]
+
+OutputFormat = Annotated[
+    Format | None, typer.Option("--format", help="Format; default: as the suffix of --output says, else table.")
+]
+
+OutputFile = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE", help="Write to this file instead of the terminal.")
+]
 
 Metrics = Annotated[
     str,

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.analysis import prompt_table
 from orchestrator.explain.artifact_files import SMALL, ArtifactFiles
 from orchestrator.explain.views import (
     TEXT,
@@ -44,10 +45,7 @@ _KNOWN = (
     ".xml",
 )  # fmt: skip
 #: What reading a file may raise that is not what its name says.
-UNREADABLE = (
-    pa.ArrowException, OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError,
-    RecursionError, csv.Error,
-)  # fmt: skip
+UNREADABLE = (*prompt_table.UNREADABLE, csv.Error)
 
 
 def file_views(files: ArtifactFiles, leave_out: Iterable[str] = ()) -> list[View]:

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 Reals = NDArray[np.float64]
 
-#: Seeds needed are looked for up to here.
-MOST_SEEDS = 10_000
 #: Relatively smaller differences are those of rounding.
 ROUNDING = 1e-12
 

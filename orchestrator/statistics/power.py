@@ -19,13 +19,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.statistics.estimates import MOST_SEEDS, ROUNDING, Reals
+from orchestrator.statistics.estimates import ROUNDING, Reals
 
 _POINTS = 4096
 #: As many seeds as make no difference any more.
 _MANY = 10**7
 
 
+#: Seeds needed are looked for up to here.
+MOST_SEEDS = 10_000
 #: The power that seeds are counted for: the usual one.
 GOOD_POWER = 0.8
 
