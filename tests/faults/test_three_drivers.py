@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from pathlib import Path
@@ -53,7 +54,9 @@ def stop(pid: int, folder: Path, holding: bool) -> list[psutil.Process]:
         stopped = family(pid)
         for each in stopped:
             each.suspend()
-        claims = (parse_claim(each.name) for each in (folder / "out" / "store" / "claims").glob("*/*/*"))
+        # Of `glob`, for which a folder that goes meanwhile is no error: the third driver is at work.
+        names = glob.iglob("*/*/*", root_dir=folder / "out" / "store" / "claims")
+        claims = (parse_claim(Path(name).name) for name in names)
         holders = {claim.process.pid for claim in claims if claim}
         if not holding or holders & {each.pid for each in stopped}:
             return stopped

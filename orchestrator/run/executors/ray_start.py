@@ -28,20 +28,20 @@ class RayUnreachableError(Exception):
     """No Ray cluster answers at the address, or Ray does not start on this machine."""
 
 
-def connect(address: str | None) -> Callable[[], None]:
+def connect(address: str | None) -> Callable[[], None] | None:
     """Connect this process to a cluster, or start a local instance; keep a connection that exists.
 
     Args:
         address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
 
     Returns:
-        What disconnects; nothing does where the connection was somebody else's.
+        What disconnects; None where the connection was somebody else's.
 
     Raises:
         RayUnreachableError: no cluster answers at the address, or none starts here.
     """
     if ray.is_initialized():
-        return lambda: None
+        return None
     listener = signal.getsignal(signal.SIGTERM)
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     address = address or os.environ.get("RAY_ADDRESS")
