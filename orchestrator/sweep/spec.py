@@ -148,6 +148,9 @@ class Limits(Part):
     """Stop starting new steps after so many GPU-hours in one command."""
     wall: _Seconds | None = None
     """Stop starting new steps after so many seconds (90s, 2h, 1d) of one command."""
+    share: Annotated[float, Field(gt=0, le=_MANY)] = 1.0
+    """The weight of this sweep where several share a Ray cluster: of 2 and 1, the one has two thirds while both can use
+    more."""
 
 
 class Summary(Part):

@@ -19,7 +19,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.explain.status import status
 from orchestrator.run.breaker import Breaker, signature
-from orchestrator.run.executors import Ended, Slot
+from orchestrator.run.executors import Ended, OnePlace, Slot
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
@@ -186,7 +186,7 @@ def test_hooks_are_told_and_a_bad_one_costs_only_a_line(tmp_path: Path, capsys: 
     assert "hooks.finish ended with 3: oh" in capsys.readouterr().out
 
 
-class Flaky:
+class Flaky(OnePlace):
     """An executor whose machines fail a step some times before it works; time passes only in `wait`."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
