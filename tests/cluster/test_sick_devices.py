@@ -1,0 +1,49 @@
+"""A device on which every step fails does not swallow the queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from cluster_sweeps import Sweeps
+from ray_nodes import RayNodes
+
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.faults]
+
+#: Twelve GPU steps, and one that goes on until the test has looked.
+SICK = """\
+axes: {x: RANGE}
+stages:
+  STAGE
+  watch: {stage: placed_first, config: {trouble: wait, place: "GO"}}
+  last: {stage: placed_next, inputs: {number: watch}}
+results: [tune, last]
+runtime: {tune: {cpus: 1, gpus: 1}}
+""".replace("RANGE", str(list(range(12))))
+
+PLAIN = 'tune: {stage: placed_first, config: {value: $x, seconds: 0.2, trouble: sick_device, place: "SICK"}}'
+WARM = PLAIN.replace("placed_first", "placed_model").replace("value: $x", "value: $x, model: one")
+
+
+@pytest.mark.parametrize("stage", [PLAIN, WARM], ids=["tasks", "models_that_stay_loaded"])
+def test_one_sick_device_of_two_costs_two_tries_at_most_and_status_shows_that_it_is_kept_out_of_use(
+    nodes: RayNodes, sweeps: Sweeps, tmp_path: Path, stage: str
+) -> None:
+    node = nodes.join(num_cpus=4, num_gpus=2)
+    (tmp_path / "sick").write_text(f"{node}:1")
+    text = SICK.replace("STAGE", stage).replace("SICK", str(tmp_path / "sick")).replace("GO", str(tmp_path / "go"))
+    driver = sweeps.start(text)
+    sweeps.wait_for(lambda: sum(not each.failed and bool(each.end) for each in sweeps.spans("tune")) >= 12, seconds=200)
+    status = driver.status()
+    (tmp_path / "go").touch()
+    driver.finish()
+    tunes = sweeps.spans("tune")
+    print("calls by device and whether they failed:", Counter((each.device, each.failed) for each in tunes))
+    driver.check_done_once()
+    assert [each.failed for each in tunes].count(True) <= 2
+    assert {each.device for each in tunes if each.failed} == {"1"}
+    assert "quarantine" in status.lower(), status
+    assert "1" in status
+    # What died there, died free of charge.
+    assert {each.step for each in tunes if each.failed} <= {each.step for each in tunes if not each.failed}
