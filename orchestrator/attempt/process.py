@@ -46,7 +46,7 @@ class Process:
         """
         self._check_code(request)
         self._limit_threads(request.runtime.cpus)
-        promise_gpu(request.runtime.gpus > 0)
+        promise_gpu(request.runtime.gpus > 0, request.runtime.gpu_memory)
         # Read by `workers.judges.backends.endpoint`. Not an argument of stages, since no name of a sweep may matter to
         # what they make.
         os.environ["SWEEP_ACCOUNT"] = request.account
