@@ -6,6 +6,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+from workers import model_cache
 from workers.device import device, gpu_memory
 
 #: Bytes beside the weights without which a step cannot work: workspaces of cuBLAS and the first activations.
@@ -36,7 +37,8 @@ def free_memory(*, if_dropped: bool = False) -> int:
 def require_room(needed: int, what: str) -> None:
     """Make sure that so many bytes, and `RESERVE` to work with, fit onto `device()`; does nothing on a CPU.
 
-    A step with `gpu_memory` must find all of that free, since it is promised to the step.
+    A step with `gpu_memory` must find all of that free, since it is promised to the step. The cached model of
+    an earlier step is dropped if the room is needed.
 
     Args:
         needed: bytes.
@@ -58,6 +60,8 @@ def require_room(needed: int, what: str) -> None:
         raise NoRoomError(
             f"{what}: gpu_memory promises {_size(limit)} to the step, and {_size(free + kept)} are free {others}"
         )
+    if needed + RESERVE > free_memory():
+        model_cache.drop()
     room = free_memory()
     if needed + RESERVE > room:
         bound = others if limit is None else f"of the {_size(limit)} that gpu_memory allows the step"

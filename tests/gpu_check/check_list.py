@@ -31,20 +31,27 @@ class Check:
         return 4 * self.seconds + 60
 
 
-#: Entries of `stage_sweep`, each beside the CPU -> whether it trains with TRL.
-_STAGES = {
-    "policy": False, "sft": True, "golden": True, "generate": False, "score": False, "embed": False, "fit": False,
-    "evaluate": False, "dpo": True, "scalar": True, "verdicts": False, "margins": False, "judgments": False,
-}  # fmt: skip
-
 CHECKS = (
     Check("device", "device_checks:products", 15),
     Check("stages-on-cpu", "stage_checks:on_cpu", 40, packages=TRAINING),
-    *(
-        Check(
-            f"stage-{entry}", "stage_checks:on_gpu", 12, (entry,), gpu=True, needs=("stages-on-cpu",),
-            packages=TRAINING if trains else TRAINING[:1],
-        )
-        for entry, trains in _STAGES.items()
+    Check(
+        "models", "stage_checks:on_gpu", 30,
+        ("policy", "generate", "score", "embed", "verdicts", "margins", "judgments"),
+        gpu=True, needs=("stages-on-cpu",), packages=("transformers",),
     ),
+    Check(
+        "trainings", "stage_checks:on_gpu", 30, ("sft", "golden", "dpo", "scalar"),
+        gpu=True, needs=("stages-on-cpu",), packages=TRAINING,
+    ),
+    Check("reward-models", "stage_checks:on_gpu", 15, ("fit", "evaluate"), gpu=True, needs=("stages-on-cpu",)),
+    Check("fits", "fit_checks:fits", 40),
+    Check("evaluations", "fit_checks:evaluations", 40),
+    Check("warm-models", "memory_checks:warm_models", 15, packages=("transformers",)),
+    Check("too-large", "memory_checks:too_large", 25, gpu=True, packages=TRAINING),
+    Check("batches", "memory_checks:batches", 25, gpu=True, packages=("transformers",)),
+    Check("sick-device", "memory_checks:sick_device", 15, gpu=True),
+    Check("shared-memory", "sharing_checks:shared_memory", 20, gpu=True),
+    Check("fractional", "sharing_checks:fractional", 60, gpu=True, packages=("transformers", "ray", "mlflow")),
+    Check("gpt2", "shape_checks:real_shape", 60, ("gpt2",), packages=TRAINING),
+    Check("gemma", "shape_checks:real_shape", 120, ("gemma",), packages=TRAINING),
 )  # fmt: skip

@@ -79,8 +79,8 @@ def _reason_to_skip(check: Check, results: Sequence[Result], budget: Budget, has
         return NO_DEVICE
     if missing := [name for name in check.packages if importlib.util.find_spec(name) is None]:
         return f"{', '.join(missing)} not installed here"
-    sound = {result.check.name for result in results if result.outcome is Outcome.OK}
-    if absent := [name for name in check.needs if name not in sound]:
+    run = {result.check.name for result in results if result.outcome is not Outcome.SKIPPED}
+    if absent := [name for name in check.needs if name not in run]:
         return f"it needs what {absent[0]!r} makes"
     return "out of time" if budget.left() < LEAST else None
 

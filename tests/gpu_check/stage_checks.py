@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,14 +36,23 @@ def on_cpu(record: Record, work: Path) -> None:
         record.ok(entry, f"{len(each)} steps" if len(each) > 1 else "", [Figure("time", sum(each), "s")])
 
 
-def on_gpu(record: Record, work: Path, entry: str) -> None:
-    """Run the steps of an entry on the GPU, from what the CPU made, and compare."""
-    compare(record, stages(work), entry, GPU)
+def on_gpu(record: Record, work: Path, *entries: str) -> None:
+    """Run the steps of entries on the GPU, from what the CPU made, and compare."""
+    for entry in entries:
+        try:
+            compare(record, stages(work), entry, GPU)
+        except Exception as error:
+            traceback.print_exc()
+            record.failed(entry, f"{type(error).__name__}: {error}"[:1000])
 
 
 def compare(record: Record, session: Session, entry: str, runtime: Runtime) -> None:
     """Run the steps of an entry again, and compare with what is in the store."""
     for step in steps_of(session, entry):
+        manifest = manifest_of(session, step)
+        if manifest is None:
+            record.skipped(_name(step), "the CPU did not make it")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
             clock = time.perf_counter()
@@ -51,9 +61,9 @@ def compare(record: Record, session: Session, entry: str, runtime: Runtime) -> N
             theirs = session.store.fetch(step.address)
             rounding = _ROUNDING[str(step.config.get("precision", "float32"))]
             found = difference(step.definition.output, out, theirs, _begun(session, step), rounding)
-        before = manifest_of(session, step).metrics
-        changed = [f"{name} {metrics[name]:.4g} beside {value:.4g}" for name, value in before.items()
-                   if metrics[name] != value]  # fmt: skip
+        before = manifest.metrics
+        changed = [f"{name} {metrics.get(name)} beside {value}" for name, value in before.items()
+                   if metrics.get(name) != value]  # fmt: skip
         record.expect(
             _name(step),
             found.small and set(before) <= set(metrics),

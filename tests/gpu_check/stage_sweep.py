@@ -18,12 +18,6 @@ from orchestrator.types import Attempt, Manifest, Outcome, Runtime, Step
 
 DATA = Path(__file__).parents[2] / "sweeps" / "data"
 
-#: Entries of steps that compute on a GPU if they are given one.
-ON_GPU = (
-    "policy", "sft", "golden", "generate", "score", "embed", "fit", "evaluate", "dpo", "scalar", "verdicts", "margins",
-    "judgments",
-)  # fmt: skip
-
 
 def stage_sweep() -> dict[str, Any]:
     """Return the sweep as values."""
@@ -140,13 +134,7 @@ def steps_of(session: Session, entry: str) -> list[Step]:
     return [plan.step(number) for number in range(len(plan)) if plan.entry_of(number) == entry]
 
 
-def manifest_of(session: Session, step: Step) -> Manifest:
-    """Return the manifest of a step that was run.
-
-    Raises:
-        LookupError: it is not there, or damaged.
-    """
+def manifest_of(session: Session, step: Step) -> Manifest | None:
+    """Return the manifest of a step; None if there is no sound artifact of it."""
     found = session.store.manifests([step.address])[step.address]
-    if not isinstance(found, Manifest):
-        raise LookupError(f"{step.entry}: no sound artifact ({found})")
-    return found
+    return found if isinstance(found, Manifest) else None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from workers import device as device_module
+from workers import model_cache
 from workers.device import device, promise_gpu
 from workers.device_memory import RESERVE, NoRoomError, free_memory, require_room
 from workers.reward_models import evaluate
@@ -97,3 +98,22 @@ def test_embeddings_are_kept_on_the_gpu_only_if_two_thirds_of_what_is_free_hold_
     change(gpu)
     paper = SimpleNamespace(prompts=2273, responses=500, dimension=2048)
     assert evaluate._fits_on_gpu(paper, torch.float32) is fits  # type: ignore[arg-type]
+
+
+def test_the_model_of_an_earlier_step_is_dropped_where_its_room_is_needed(
+    gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = SimpleNamespace(bytes=70 * GIB)
+
+    def give_back() -> None:
+        gpu.reserved = gpu.allocated = 0
+        gpu.free = gpu.total
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", give_back)
+    promise_gpu(True)
+    model_cache.cached_model("large", lambda: kept)
+    gpu.free, gpu.reserved, gpu.allocated = 10 * GIB, 70 * GIB, 70 * GIB
+    require_room(5 * GIB, "beside it")
+    assert model_cache.cached_model("large", object) is kept
+    require_room(20 * GIB, "in its place")
+    assert model_cache.kept() is None

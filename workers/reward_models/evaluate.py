@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from workers.device import device
-from workers.device_memory import free_memory
+from workers.device_memory import free_memory, require_room
 from workers.metric import Undefined
 from workers.model_cache import cached_model
 from workers.reward_models import metrics
@@ -199,6 +199,9 @@ def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> 
                 features = whole[first * source.responses : (first + prompts) * source.responses]
                 _predict_block(networks, features, predictions[:, first : first + prompts])
             networks = {}
+        if networks:
+            # A block as it comes and as the networks take it, beside what they make of it; not beside an earlier model.
+            require_room(3 * prompts * source.responses * source.dimension * 4, "a block of embeddings")
         for first, block in source.blocks() if networks or others else ():
             flat, here = block.reshape(-1, source.dimension), predictions[:, first : first + len(block)]
             for number, head in others.items():
