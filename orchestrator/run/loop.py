@@ -455,9 +455,10 @@ def _met_outage(attempt: Attempt) -> bool:
 def _with_more_memory(runtime: Runtime, times: int) -> Runtime:
     """Return the runtime of a step that ran out of memory `times` times.
 
-    It gets more memory if the sweep allows that, else a node to itself.
+    It gets more memory if the sweep allows that, else a node to itself; and a GPU to itself, and all memory of that.
     """
     gpus = float(math.ceil(runtime.gpus))
+    runtime = replace(runtime, gpu_memory=None)
     if runtime.memory and runtime.memory_limit and runtime.memory < runtime.memory_limit:
         return replace(runtime, gpus=gpus, memory=min(runtime.memory * 2**times, runtime.memory_limit))
     return replace(runtime, gpus=gpus, whole_node=True)

@@ -106,6 +106,8 @@ class _RuntimeValues(Part):
     gpus: Annotated[float, Field(ge=0, le=_MANY)] | None = None
     device: Literal["gpu", "cpu"] | None = None
     """`cpu`: compute on the CPU, and ask for no GPUs whatever `gpus` is."""
+    gpu_memory: _Bytes | None = None
+    """How much of the memory of its GPU a step may use; asked for where steps share one, `gpus: 0.25`."""
     memory: _Bytes | None = None
     memory_limit: _Bytes | None = None
     batch_size: Annotated[int, Field(ge=1, le=_MANY)] | None = None

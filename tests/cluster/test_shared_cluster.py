@@ -32,7 +32,9 @@ def test_two_sweeps_on_one_cluster_share_its_gpus_and_cores_about_evenly(nodes: 
         both = {name: sweeps.spans(entry, name) for name in ("early", "late")}
         begin = both["late"][0].begin
         end = min(spans[-1].begin for spans in both.values())
-        used = {name: busy(spans, begin, end) for name, spans in both.items()} if begin < end else {"early": 1, "late": 0}
+        used = (
+            {name: busy(spans, begin, end) for name, spans in both.items()} if begin < end else {"early": 1, "late": 0}
+        )
         share = used["late"] / sum(used.values())
         print(f"{entry}: {used} of {whole} at once over {end - begin:.0f} s; share of the late one {share:.0%}")
         assert 0.3 < share < 0.7

@@ -305,11 +305,13 @@ def test_an_io_error_is_tried_again_after_a_pause(tmp_path: Path, monkeypatch: p
 def test_a_step_that_ran_out_of_memory_gets_twice_as_much_up_to_the_limit_and_then_a_node_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    allowed = ["runtime.source={attempts: 5, memory: 4GiB, memory_limit: 10GiB, gpus: 0.5}"]
+    allowed = ["runtime.source={attempts: 5, memory: 4GiB, memory_limit: 10GiB, gpus: 0.5, gpu_memory: 8GiB}"]
     executor, session = play(tmp_path, monkeypatch, [Outcome.OUT_OF_MEMORY] * 3, allowed)
     runtimes = [bundle[0].runtime for bundle in executor.requests]
     assert [runtime.memory for runtime in runtimes] == [4 * 2**30, 8 * 2**30, 10 * 2**30, 10 * 2**30]
     assert [runtime.gpus for runtime in runtimes] == [0.5, 1, 1, 1]
+    # Alone on a GPU, it may use all of it.
+    assert [runtime.gpu_memory for runtime in runtimes] == [8 * 2**30, None, None, None]
     executor, session = play(tmp_path / "other", monkeypatch, [Outcome.OUT_OF_MEMORY] * 5)
     assert session.schedule.states[0] == State.FAILED
     assert [bundle[0].runtime.whole_node for bundle in executor.requests] == [False, True, True]
