@@ -178,5 +178,4 @@ def _finished(session: Session, table: pa.Table) -> int:
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
-    # The reason of one that cannot be tested is told beside it.
-    return distinct_notes((each.claim, each.found.notes) for each in findings if each.found and not each.reason)
+    return distinct_notes((each.claim, each.found.notes if each.found else ()) for each in findings)
