@@ -29,6 +29,8 @@ class Head:
 
     process: psutil.Process
     environment: Mapping[str, str]
+    session: Path
+    """Folder that Ray keeps everything in."""
 
     def submit(self, name: str, outputs: Path, log: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
         """Give the command of docs/cluster.md, in the repository; what it prints goes to a file.
@@ -50,6 +52,12 @@ class Head:
     def stop(self, name: str) -> None:
         """Stop a job as its user would; returns when it has ended."""
         subprocess.run(["ray", "job", "stop", name], env=self.environment, check=True, capture_output=True)
+
+    def package(self) -> tuple[int, int]:
+        """Return how many files Ray has unpacked of the working directory, and their bytes."""
+        places = self.session.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/**/*")
+        sizes = [path.stat().st_size for path in places if path.is_file()]
+        return len(sizes), sum(sizes)
 
     def memory(self) -> dict[str, tuple[int, int]]:
         """Return how many processes of each kind there are and how many bytes they have resident."""
@@ -101,7 +109,7 @@ def start_head(cache: Path) -> Iterator[Head]:
         )
     try:
         wait_until_it_answers(f"{address}/api/version", process, log=log)
-        yield Head(psutil.Process(process.pid), {**environment, "RAY_ADDRESS": address})
+        yield Head(psutil.Process(process.pid), {**environment, "RAY_ADDRESS": address}, folder)
     finally:
         descendants = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         kill_group(process)

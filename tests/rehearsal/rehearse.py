@@ -8,41 +8,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-# As pytest does; all others are found beside this file.
-sys.path.append(str(HERE.parent))
+sys.path.append(str(Path(__file__).parents[1]))
 
 from findings import check, finishing
 from full_in_small import overrides
 from logical_head import REPOSITORY, Head, start_head
-from story import Finding, Story, report
+from story import Story, report
 from tiny_models import make
 
 from orchestrator.results.heartbeat import read_heartbeat, unpack_codes
 from orchestrator.results.status import STATUSES
 
 SWEEP = "sweeps/full.yaml"
-#: Shares of the steps after which the job is stopped.
-STOPS = (0.25, 0.6)
+#: Shares of the steps after which the job is stopped; of few cells each start takes longer than all the steps.
+STOPS, STOPS_OF_FEW = (0.25, 0.6), (0.4,)
 #: Seconds between two looks.
 EVERY = 2.0
 
 
-def rehearse(folder: Path, few: bool) -> tuple[Story, list[Finding]]:
-    """Play the sweep.
+def rehearse(folder: Path, few: bool) -> Story:
+    """Play the sweep, and keep what happened as `story.pickle` in the folder.
 
     Args:
         folder: for models, outputs and logs; it may hold those of an earlier rehearsal, which then goes on.
         few: only 36 of the cells.
-
-    Returns:
-        What happened, and whether all is as it must be.
     """
     data = REPOSITORY / "sweeps" / "data"
     texts = [json.loads(line)["chosen"] for line in (data / "helpful.jsonl").read_text().splitlines()]
@@ -50,10 +46,12 @@ def rehearse(folder: Path, few: bool) -> tuple[Story, list[Finding]]:
     arguments = [SWEEP, *overrides(models, data, few)]
     story = Story(folder / "outputs", few)
     with start_head(folder / "cache") as head:
-        for number, share in enumerate((*STOPS, None, None), start=1):
+        for number, share in enumerate((*(STOPS_OF_FEW if few else STOPS), None, None), start=1):
             say(f"submission {number}")
             watch(head, story, number, arguments, share)
-    return story, check(story)
+        story.package = head.package()
+    (folder / "story.pickle").write_bytes(pickle.dumps(story))
+    return story
 
 
 def watch(head: Head, story: Story, number: int, arguments: list[str], share: float | None) -> None:
@@ -103,7 +101,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    story, findings = rehearse(folder, given.few)
+    story = rehearse(folder, given.few)
+    findings = check(story)
     text = report(story, findings, finishing(story))
     (given.report or folder / "results.md").write_text(text, encoding="utf-8")
     print(text)

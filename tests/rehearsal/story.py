@@ -52,6 +52,8 @@ class Story:
     """Whether it is of some cells only."""
     looks: list[Look] = field(default_factory=list)
     submissions: list[Submission] = field(default_factory=list)
+    package: tuple[int, int] = (0, 0)
+    """Files, and their bytes, that Ray took of the working directory."""
 
     def look(self, number: int, done: float | None, finished: int, memory: dict[str, tuple[int, int]]) -> None:
         """Note what is to be seen now."""
@@ -93,9 +95,10 @@ def report(story: Story, findings: Sequence[Finding], curve: Sequence[tuple[str,
     lines = [
         "# full.yaml, rehearsed",
         "",
-        f"Written by `make rehearse-full` on {time.strftime('%d %B %Y')}: {what} of `sweeps/full.yaml` by `ray job",
-        f"submit` on {os.cpu_count()} cores ({platform.machine()}, Python {platform.python_version()}), tiny random",
-        f"models, two logical GPUs, stopped twice. {story.seconds / 60:.1f} minutes;"
+        f"Written by `make rehearse-full` on {time.strftime('%d %B %Y')}: {what} of `sweeps/full.yaml` by",
+        f"`ray job submit`, with tiny random models and two logical GPUs on {os.cpu_count()} cores"
+        f" (Python {platform.python_version()}).",
+        f"{story.seconds / 60:.1f} minutes;"
         f" {f'{wrong} of {len(findings)} checks failed' if wrong else f'all {len(findings)} checks passed'}.",
         "",
         "| check | | seen |",
