@@ -19,8 +19,8 @@ from servers import free_port, kill_group, wait_until_it_answers
 REPOSITORY = Path(__file__).parents[2]
 #: Makes stages that ask for a GPU compute on the CPU.
 NO_CUDA = Path(__file__).parent / "no_cuda"
-#: Of two, and of none.
-CORES, GPUS = 4, 2
+#: Of which there are none.
+GPUS = 2
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ def _kind(command: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def start_head(cache: Path) -> Iterator[Head]:
+def start_head(cache: Path, cores: int) -> Iterator[Head]:
     """Start a head on loopback ports of its own; in the end all its processes are killed.
 
     Args:
         cache: folder for what workers cache (SWEEP_CACHE).
+        cores: how many Ray is told that there are.
     """
     # The interpreter line of a sweep file finds python on the PATH of the process that started the head.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -97,7 +98,7 @@ def start_head(cache: Path) -> Iterator[Head]:
     log = folder / "head.log"
     dashboard = free_port()
     command = [
-        "ray", "start", "--head", "--block", "--num-cpus", str(CORES), "--num-gpus", str(GPUS),
+        "ray", "start", "--head", "--block", "--num-cpus", str(cores), "--num-gpus", str(GPUS),
         "--disable-usage-stats", "--temp-dir", str(folder), "--port", str(free_port()),
         "--dashboard-port", str(dashboard), "--metrics-export-port", str(free_port()),
         "--ray-client-server-port", str(free_port()), "--dashboard-agent-listen-port", str(free_port()),

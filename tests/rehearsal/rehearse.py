@@ -29,6 +29,9 @@ from orchestrator.results.status import STATUSES
 SWEEP = "sweeps/full.yaml"
 #: Shares of the steps after which the job is stopped; of few cells each start takes longer than all the steps.
 STOPS, STOPS_OF_FEW = (0.25, 0.6), (0.4,)
+#: What Ray counts on two cores: four are those of a node whose CPUs have work beside its two GPUs. Few cells are done
+#: before so many processes have imported torch.
+CORES, CORES_OF_FEW = 4, 2
 #: Seconds between two looks.
 EVERY = 2.0
 
@@ -45,7 +48,7 @@ def rehearse(folder: Path, few: bool) -> Story:
     models = make(folder / "models", texts)
     arguments = [SWEEP, *overrides(models, data, few)]
     story = Story(folder / "outputs", few)
-    with start_head(folder / "cache") as head:
+    with start_head(folder / "cache", CORES_OF_FEW if few else CORES) as head:
         for number, share in enumerate((*(STOPS_OF_FEW if few else STOPS), None, None), start=1):
             say(f"submission {number}")
             watch(head, story, number, arguments, share)
