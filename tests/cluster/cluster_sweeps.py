@@ -71,7 +71,9 @@ class Driver:
     def ask(self, name: str, *options: str) -> str:
         """What another `sweep` command says of the sweep now."""
         python, option, code, _, *rest = command(self.folder, self.path, *options)
-        done = subprocess.run([python, option, code, name, *rest], env=self._environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [python, option, code, name, *rest], env=self._environment, capture_output=True, text=True
+        )
         return done.stdout + done.stderr
 
     def kill(self) -> None:
@@ -132,5 +134,4 @@ class Sweeps:
             said = "\n".join(driver.printed for driver in self._drivers)
             assert any(driver.running for driver in self._drivers), said
             assert time.monotonic() < until, said
-            time.sleep(0.05)
-
+            time.sleep(0.1)

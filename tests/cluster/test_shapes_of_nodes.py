@@ -1,4 +1,4 @@
-"""What a step asks for is what some node has: after it ran out of memory, on nodes that differ, and with too few cores."""
+"""What a step asks for is what some node has: after it ran out of memory, and where nodes differ or have few cores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_a_step_that_asks_for_more_cores_than_any_node_has_runs_with_those_of_th
 
 
 @pytest.mark.parametrize(
-    ("runtime", "asked"), [("gpus: 4", r"4 GPUs"), ("cpus: 2, gpus: 1, memory: 1000GB", r"1000|931")], ids=["gpus", "memory"]
+    ("runtime", "asked"),
+    [("gpus: 4", r"4 GPUs"), ("cpus: 2, gpus: 1, memory: 1000GB", r"1000|931")],
+    ids=["gpus", "memory"],
 )
 def test_a_shape_that_no_node_has_is_an_error_at_once_that_lists_the_shapes_there_are(
     nodes: RayNodes, sweeps: Sweeps, runtime: str, asked: str
