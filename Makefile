@@ -3,8 +3,8 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz cluster-rehearsal calibration bench bench-fits \
-	clean
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz \
+	cluster-rehearsal calibration bench bench-fits clean
 
 setup: $(READY)
 

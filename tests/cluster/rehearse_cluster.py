@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # As tests/conftest.py has it.
 os.environ.update(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", OMP_NUM_THREADS="1")
 
-from cluster_sweeps import Driver, Sweeps  # noqa: E402
-from ray_nodes import RayNodes  # noqa: E402
-from timeline import busy  # noqa: E402
+from cluster_sweeps import Driver, Sweeps
+from ray_nodes import RayNodes
+from timeline import busy
 
 #: A tune step has a process of its own, an ask step one that keeps a model; fits need no GPU.
 SWEEP = """\
