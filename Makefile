@@ -3,8 +3,8 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz \
-	cluster-rehearsal calibration bench bench-fits clean
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz cluster-rehearsal calibration \
+	bench bench-fits gpu-check clean
 
 setup: $(READY)
 
@@ -95,6 +95,11 @@ bench: setup
 # Likewise; on a GPU machine with torch alone: python tests/benchmarks/bench_fits.py
 bench-fits: setup
 	.venv/bin/python tests/benchmarks/bench_fits.py
+
+# For the first person with a GPU: whether all that is written for GPUs works there; at most ten minutes, and a report to
+# send back, outputs/gpu-check/report.md. Without a GPU it checks what it can, and says what it skipped.
+gpu-check: setup
+	.venv/bin/python tests/gpu_check/gpu_check.py --seconds $(or $(SECONDS),540)
 
 clean:
 	rm -rf .venv outputs

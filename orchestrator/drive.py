@@ -374,6 +374,7 @@ class _Run:
                 self._on_event(MlflowDelayed(self._publisher.trouble))
         for sentence in self._executor.silent():
             self._on_event(Troubled(sentence))
+        self._troubles.places(self._executor.sick())
         resources = self._executor.unschedulable()
         if resources and resources not in self._reported:
             self._reported.add(resources)

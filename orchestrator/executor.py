@@ -38,7 +38,7 @@ def choose_executor(session: Session, address: str | None, inline: bool, apart: 
     except StageError as error:
         raise SweepError([Problem(str(session.file), "", str(error))]) from error
     try:
-        return RayExecutor(address, code)
+        return RayExecutor(address, code, session.spec.limits.share)
     except RayUnreachableError as error:
         raise UnreachableError(str(error)) from error
 

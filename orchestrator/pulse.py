@@ -54,7 +54,8 @@ class Pulse:
         machine = {"host": socket.gethostname(), "cpus": psutil.cpu_count() or 1, "cpu_percent": psutil.cpu_percent()}
         machine |= {"memory_used": memory.total - memory.available, "memory": memory.total}
         usage = {"cluster": self._executor.usage(), "machine": machine}
-        return {"steps": steps, "cells": self._packed, "errors": self._errors, "usage": usage}
+        sick = dict(self._executor.sick())
+        return {"steps": steps, "cells": self._packed, "errors": self._errors, "usage": usage, "sick": sick}
 
     def _count_cells(self) -> None:
         codes = self._results.codes()

@@ -151,6 +151,8 @@ class Runtime:
     """CPU cores; also the number of threads."""
     gpus: float = 0
     """GPUs that the step sees; with 0 it computes on the CPU."""
+    gpu_memory: int | None = None
+    """Bytes of a GPU that the step may use, of each one that it sees; None for all. Steps that share one have it."""
     memory: int | None = None
     """Bytes that Ray reserves; None reserves nothing."""
     memory_limit: int | None = None

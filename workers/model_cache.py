@@ -31,13 +31,19 @@ def cached_model(identity: Hashable, load: Callable[[], T]) -> T:
     identity = (identity, gpu_promised())
     if _kept is None or _kept[0] != identity:
         if _kept is not None:
-            _kept = None
-            gc.collect()
-            if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-                sys.modules["torch"].cuda.empty_cache()
+            drop()
         _kept = (identity, load())
     loaded: T = _kept[1]
     return loaded
+
+
+def drop() -> None:
+    """Drop the cached model, and give its memory back, with that of whatever else nobody refers to any more."""
+    global _kept
+    _kept = None
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def kept() -> object:

@@ -225,6 +225,8 @@ def _resources(look: Look) -> None:
         st.progress(_share(load["cpu_percent"], 100), f"CPU: {load['cpu_percent']:.0f} % of {cores}")
         part, whole = load["memory_used"], load["memory"]
         st.progress(_share(part, whole), f"memory: {_gib(part, whole)}")
+    for name, reason in (look.heartbeat or {}).get("sick", {}).items():
+        st.warning(f"{plain(name)} gets no work until a probe succeeds there: {plain(reason)}")
 
 
 def _cells(look: Look, cells: pd.DataFrame, of_square: bool, choice: dict[str, Any]) -> None:

@@ -113,10 +113,11 @@ def gaps(found: Available, statuses: Iterable[str], over: str) -> list[str]:
         said.append(missing)
     left = []
     if not found.combinations.all():
-        left.append(f"{int((~found.combinations).sum()):,} of {len(found.combinations):,} combinations of {over}")
+        several = "combinations" if "×" in over else "values"
+        left.append(f"{int((~found.combinations).sum()):,} of {len(found.combinations):,} {several} of {over}")
     if not found.seeds.all():
         left.append(f"{int((~found.seeds).sum()):,} of {len(found.seeds):,} draws of what is random")
-    return [*said, *([f"{' and '.join(left)} are not used: there the arms have no pairs"] if left else [])]
+    return [*said, *([f"left out, as the arms have no pairs there: {' and '.join(left)}"] if left else [])]
 
 
 def label_codes(column: pa.ChunkedArray, labels: Sequence[Scalar]) -> Codes:

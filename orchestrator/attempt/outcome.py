@@ -159,7 +159,8 @@ def _memory_advice(request: Request) -> str:
             "a smaller batch in its config" if not request.step.definition.batches
             else "not even one sequence of a batch fits, so a shorter max_tokens or a smaller dtype"
         )  # fmt: skip
-        return f"if it was the GPU's: {batch}, or more of runtime.{name}.gpus"
+        more = "gpu_memory" if runtime.gpu_memory else "gpus"
+        return f"if it was the GPU's: {batch}, or more of runtime.{name}.{more}"
     reserved = f"{runtime.memory / 2**30:.1f} GiB were" if runtime.memory else "nothing was"
     return f"{reserved} reserved: raise runtime.{name}.memory, or let it grow up to memory_limit"
 

@@ -18,6 +18,7 @@ from orchestrator.store import Store
 from orchestrator.study import StageError
 from orchestrator.study.modules import study_of
 from orchestrator.study.source import modules_of, source_digest
+from workers import model_cache
 from workers.device import promise_gpu
 from workers.stage import Origin, Stage
 
@@ -35,6 +36,8 @@ class Process:
         """(code and source that were found here, number of loaded modules at that time)."""
         self._threads = (0, 0)
         """(number of threads that the libraries were limited to, number of loaded modules at that time)."""
+        self._gpu_memory: int | None = None
+        """Bytes of the GPU that the last step was allowed."""
         self.spoilt: str | None = None
         """What a step left behind in this process that cannot be put back; then it may run no further bundle."""
 
@@ -46,7 +49,11 @@ class Process:
         """
         self._check_code(request)
         self._limit_threads(request.runtime.cpus)
-        promise_gpu(request.runtime.gpus > 0)
+        if request.runtime.gpu_memory != self._gpu_memory:
+            # What a step with more of the GPU left there may be all that this one may have.
+            model_cache.drop()
+            self._gpu_memory = request.runtime.gpu_memory
+        promise_gpu(request.runtime.gpus > 0, request.runtime.gpu_memory)
         # Read by `workers.judges.backends.endpoint`. Not an argument of stages, since no name of a sweep may matter to
         # what they make.
         os.environ["SWEEP_ACCOUNT"] = request.account

@@ -49,6 +49,8 @@ def _status(session: Session, report: Mapping[str, Any], fold: bool = False) -> 
         told = f": {format_left(Eta(**left), report['may_come'])}" if left else f" {other}"
         lines.append(Text(f"a driver is running{told}"))
     lines += [Text(format_other_code(session, OtherCode(**each)), style="yellow") for each in report["other_code"]]
+    for place, reason in report["sick"].items():
+        lines.append(Text(f"{place} gets no work until a probe succeeds there: {reason}", style="yellow"))
     for each in report["errors"]:
         reason = f"{each['error_class']}: {first_line(each['example'])}"
         lines.append(Text.assemble((f"{each['cells']} {each['status']}", "red"), f" {reason}"))

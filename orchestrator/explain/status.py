@@ -23,8 +23,8 @@ from orchestrator.sweep.problems import Problem, SweepError
 def status(session: Session) -> dict[str, Any]:
     """Return steps by state, statuses of the chosen cells and their errors in groups, as JSON.
 
-    A living driver tells rates and the time left; one that runs another version of the sweep tells nothing of these
-    steps: `left` is None then.
+    A living driver tells rates, the time left, and the devices and nodes that get no work; one that runs another
+    version of the sweep tells nothing of these steps: `left` is None then.
 
     Raises:
         StoreError: the store cannot be read.
@@ -63,6 +63,7 @@ def status(session: Session) -> dict[str, Any]:
         "steps": steps,
         "errors": [group._asdict() for group in error_groups(rows) if group.example],
         "other_code": [asdict(each) for each in made_by_other_code(session)],
+        "sick": heartbeat.get("sick", {}) if heartbeat else {},
         "live": live,
         "left": heartbeat["left"] if heartbeat else None,
     }

@@ -18,6 +18,7 @@ from orchestrator.plan.references import (
     references,
     substitute,
 )
+from orchestrator.plan.shared_gpus import shared_gpu_problems
 from orchestrator.study import StageError
 from orchestrator.study.function_stage import FunctionStage
 from orchestrator.sweep.analysis import directions
@@ -44,6 +45,7 @@ def entry_problems(spec: SweepSpec) -> list[Problem]:
     problems += unresolved
     problems += _stray_tuned_problems(spec)
     problems += _name_problems(spec)
+    problems += shared_gpu_problems(spec)
     for name in spec.stages:
         problems += _switch_problems(spec, name)
         for kind in kinds_of(spec, name):

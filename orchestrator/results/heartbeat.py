@@ -42,7 +42,8 @@ def write_heartbeat(folder: Path | UPath, content: Mapping[str, Any]) -> None:
         folder: the output folder of the sweep.
         content: what else is told, as JSON: `plan` (its digest), `steps` (entry -> state -> how many), `cells` (the
             statuses, packed by `pack_codes`), `errors` (groups of cells that ended alike), `usage` (what is in use of
-            the machines), `pace` (entry -> rate, seconds and time left) and `left` (the time left of all).
+            the machines), `sick` (device or node that gets no work -> why), `pace` (entry -> rate, seconds and time
+            left) and `left` (the time left of all).
 
     Raises:
         StoreError: the file cannot be written.

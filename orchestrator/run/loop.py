@@ -14,13 +14,15 @@ from dataclasses import replace
 import numpy as np
 
 from orchestrator.attempt.outage import OUTAGE
+from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import this_code
 from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
-from orchestrator.run.executors import Executor, Slot
+from orchestrator.run.executors import Executor, Place, Slot
+from orchestrator.run.health import Health
 from orchestrator.run.ready import ReadySteps
-from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, not_begun
+from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, elsewhere, not_begun
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
 from orchestrator.store.errors import StoreAwayError
@@ -33,6 +35,8 @@ _BUNDLE_LIMIT = 64
 _TOGETHER_SECONDS = 30.0
 #: Outcomes of attempts that take their process with them.
 _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
+#: Outcomes that a sick device or node may be the cause of, whatever the error is called.
+_PERHAPS_THE_PLACE = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.IO_ERROR})
 
 
 def run_plan(
@@ -82,6 +86,7 @@ class _Loop:
         self.code_commit = code_commit
         self.code = this_code()
         self.breaker = Breaker(self.plan.spec.limits.breaker)
+        self.health = Health()
         self.ready = ReadySteps(schedule, self._runtime)
         self.backoff: list[tuple[float, int]] = []
         """Heap of steps to try again later: (monotonic time, step)."""
@@ -102,6 +107,8 @@ class _Loop:
         self.stale: dict[int, str] = {}
         """Step that another driver computed -> its claim, which has expired."""
         self.running = 0
+        self.running_in: Counter[str] = Counter()
+        """Entry -> number of steps that run."""
         self.failures = 0
         self.store_error: str | None = None
         """Why no step can be committed any more."""
@@ -118,7 +125,7 @@ class _Loop:
                 for number in self.grow():
                     self.ready.add(number)
             self._submit()
-            if not self.running:
+            if not self.running and (self.schedule.stopped or not self.ready):
                 if not self.backoff or self.schedule.stopped:
                     break
                 time.sleep(max(0.0, min(0.5, self.backoff[0][0] - time.monotonic())))
@@ -127,6 +134,7 @@ class _Loop:
             ended = self.executor.wait(0.5)
             for each in ended:
                 self.running -= len(each.requests)
+                self.running_in.subtract(request.step.entry for request in each.requests)
                 tried = {attempt.address for attempt in each.attempts}
                 shared = shares_work(each.requests) and any(one.outcome in _DEADLY for one in each.attempts)
                 for request in each.requests:
@@ -137,7 +145,7 @@ class _Loop:
                         self.ready.add(number)
                 for attempt in map(self._judge, each.attempts):
                     shared_failure = shared and attempt.outcome in _DEADLY and len(tried) < len(each.requests)
-                    self._settle(attempt, len(each.requests), shared_failure)
+                    self._settle(attempt, len(each.requests), shared_failure, each.place)
                     if attempt.outcome is not Outcome.CLAIMED and not _met_outage(attempt):
                         yield attempt
             if not ended:
@@ -158,6 +166,7 @@ class _Loop:
         self.schedule.stopped = self.schedule.stopped or self._exhausted_limit()
         if self.schedule.stopped:
             return
+        self.executor.reserve(self._demand())
         for name in self.order:
             for (runtime, keeps_model), models in self.ready.kinds(name):
                 while models:
@@ -171,7 +180,10 @@ class _Loop:
                     model = slot.model if keeps_model else next(iter(models))
                     heap = models[model]
                     size = self._bundle_size(name, runtime, heap, sum(len(each) for each in models.values()))
-                    self._start(self._take(heap, runtime, size if free is None else min(size, free)), slot)
+                    bundle = self._take(heap, runtime, size if free is None else min(size, free), slot.place)
+                    if not bundle:
+                        break
+                    self._start(bundle, slot)
                     if not heap:
                         del models[model]
 
@@ -181,7 +193,26 @@ class _Loop:
             self.schedule.states[number] = State.RUNNING
             self.tries[number] = begin(self.tries.get(number, FRESH))
         self.running += len(bundle)
-        self.executor.submit(bundle, slot)
+        self.running_in.update(request.step.entry for request in bundle)
+        died = self.health.first.get(self._number(bundle[0].step.address))
+        self.executor.submit(bundle, replace(slot, avoid=died.node) if died and slot.place is None else slot)
+
+    def _demand(self) -> dict[Runtime, int]:
+        """Return the GPU bundles that are ready, and those that what runs now may make ready, by runtime."""
+        demand: Counter[Runtime] = Counter()
+        for name in self.order:
+            for (runtime, _), models in self.ready.kinds(name):
+                if runtime.gpus:
+                    steps = sum(len(heap) for heap in models.values())
+                    demand[runtime] += math.ceil(steps / self._full_bundle(name))
+        for name, feeders in self.fed.items():
+            fed = sum(self.running_in[feeder] for feeder in feeders)
+            if fed:
+                entry = self.plan.by_entry[name]
+                waiting = self.schedule.states.count(State.PENDING, entry.first, entry.last)
+                if waiting:
+                    demand[self._runtime(entry.first)] += math.ceil(min(fed, waiting) / self._full_bundle(name))
+        return demand
 
     def _entries_in_order(self, numbers: list[int]) -> list[str]:
         """Return the entries in order of submission: those that use GPUs first, then those farthest from a target."""
@@ -189,6 +220,10 @@ class _Loop:
         firsts = {name: entry.first for name, entry in self.plan.by_entry.items() if entry.steps}
         firsts |= {self.plan.entry_of(number): number for number in reversed(numbers)}
         gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
+        self.fed = {
+            name: {source.entry for source in self.plan.by_entry[name].sources} for name in firsts if gpus.get(name)
+        }
+        """Entry that uses GPUs -> the entries that it reads."""
         height = heights(self.plan)
         return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -height[name]))
 
@@ -204,11 +239,15 @@ class _Loop:
             return f"{hours:.2f} GPU-hours were used, of {limits.gpu_hours:g} allowed (limits.gpu_hours)"
         return None
 
-    def _take(self, heap: list[int], runtime: Runtime, size: int) -> list[Request]:
-        """Pop the next bundle from a heap."""
+    def _take(self, heap: list[int], runtime: Runtime, size: int, place: Place | None) -> list[Request]:
+        """Pop the next bundle from a heap, without steps that died at the place; [] if there are no others."""
         bundle: list[Request] = []
+        elsewhere: list[int] = []
         while heap and len(bundle) < size:
             number = self.ready.first(heap)
+            if place and self.health.first.get(number) == place and self.executor.elsewhere(place):
+                elsewhere.append(heapq.heappop(heap))
+                continue
             alone = self.tries.get(number, FRESH).alone
             if bundle and alone:
                 break
@@ -216,6 +255,8 @@ class _Loop:
             bundle.append(self._request(number, runtime))
             if alone:
                 break
+        for each in elsewhere:
+            heapq.heappush(heap, each)
         return bundle
 
     def _bundle_size(self, name: str, runtime: Runtime, heap: list[int], ready: int) -> int:
@@ -227,13 +268,17 @@ class _Loop:
             heap: the heap that the bundle is taken from.
             ready: number of steps in this and the other heaps of its kind.
         """
+        fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
+        together = bool(self.plan.stage(self.ready.first(heap)).together)
+        return max(1, min(self._full_bundle(name, together), fair))
+
+    def _full_bundle(self, name: str, together: bool = False) -> int:
+        """Return how many steps of an entry fill `bundle_seconds`; 1 while no step of it has ended."""
         mean_seconds = self.mean_seconds.get(name)
         if mean_seconds is None or not self.executor.bundle_seconds:
             return 1
-        fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
-        together = self.plan.stage(self.ready.first(heap)).together
         seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
-        return max(1, min(int(seconds / max(mean_seconds, 1e-6)), fair, _BUNDLE_LIMIT))
+        return max(1, min(int(seconds / max(mean_seconds, 1e-6)), _BUNDLE_LIMIT))
 
     def _request(self, number: int, runtime: Runtime) -> Request:
         step = self.plan.step(number)
@@ -268,7 +313,7 @@ class _Loop:
             return replace(attempt, outcome=Outcome.IO_ERROR, error_class=Outcome.IO_ERROR.value, unrecorded=True)
         return attempt
 
-    def _settle(self, attempt: Attempt, neighbours: int, shared_failure: bool) -> None:
+    def _settle(self, attempt: Attempt, neighbours: int, shared_failure: bool, place: Place | None) -> None:
         """Decide what follows from an attempt; in a shared failure, another step of the bundle may be the cause."""
         number = self._number(attempt.address)
         self.gpu_seconds += attempt.seconds * self._runtime(number).gpus
@@ -278,6 +323,18 @@ class _Loop:
             self.mean_seconds[attempt.entry] = 0.8 * before + 0.2 * attempt.seconds
             self.breaker.succeeded(attempt.entry)
             self.ready.commit(number)
+            if place:
+                self.health.succeeded(place)
+            return
+        if (
+            place
+            and not shared_failure
+            and attempt.outcome in _PERHAPS_THE_PLACE
+            and self._elsewhere(number, attempt, place)
+        ):
+            self.tries[number] = elsewhere(self.tries[number], neighbours)
+            self.schedule.states[number] = State.PENDING
+            self.ready.add(number)
             return
         allowed = self._runtime(number).attempts
         decision = decide(self.tries[number], attempt, allowed, neighbours, shared_failure)
@@ -297,6 +354,25 @@ class _Loop:
                     self._fail(number, attempt)
             case Failed():
                 self._fail(number, attempt)
+
+    def _elsewhere(self, number: int, attempt: Attempt, place: Place) -> bool:
+        """Tell whether a step that died is to be tried at another place first, since this one may be sick."""
+        if number in self.health.first:
+            # Here too: then it is the step.
+            first = self.health.acquit(number)
+            for where in (first, Place(first.node, None)):
+                if not self.health.verdict(where):
+                    self.executor.acquit(where)
+            return False
+        if not self.executor.elsewhere(place) or attempt.error_class == CodeChangedError.__name__:
+            return False
+        self.health.died(place, number, f"{attempt.entry}, {(attempt.error or attempt.outcome).splitlines()[0][:200]}")
+        for where in (Place(place.node, None), place):
+            reason = self.health.verdict(where)
+            if reason and self.executor.elsewhere(where):
+                self.executor.quarantine(where, reason)
+                break
+        return True
 
     def _fail(self, number: int, attempt: Attempt) -> None:
         self.failures += 1
@@ -379,9 +455,10 @@ def _met_outage(attempt: Attempt) -> bool:
 def _with_more_memory(runtime: Runtime, times: int) -> Runtime:
     """Return the runtime of a step that ran out of memory `times` times.
 
-    It gets more memory if the sweep allows that, else a node to itself.
+    It gets more memory if the sweep allows that, else a node to itself; and a GPU to itself, and all memory of that.
     """
     gpus = float(math.ceil(runtime.gpus))
+    runtime = replace(runtime, gpu_memory=None)
     if runtime.memory and runtime.memory_limit and runtime.memory < runtime.memory_limit:
         return replace(runtime, gpus=gpus, memory=min(runtime.memory * 2**times, runtime.memory_limit))
     return replace(runtime, gpus=gpus, whole_node=True)

@@ -108,6 +108,10 @@ class ReadySteps:
             del kinds[kind]
         return list(kinds.items())
 
+    def __bool__(self) -> bool:
+        """Tell whether a step is ready."""
+        return any(heap for kinds in self._heaps.values() for heaps in kinds.values() for heap in heaps.values())
+
     def first(self, heap: list[int]) -> int:
         """Return the step at the top of a heap."""
         return int(self._steps[heap[0]])

@@ -89,6 +89,11 @@ def not_begun(tries: Tries, suspect: bool) -> Tries:
     return replace(tries, counted=tries.counted - 1, alone=tries.alone or suspect)
 
 
+def elsewhere(tries: Tries, neighbours: int) -> Tries:
+    """Take back an attempt that may have failed because of where it was made; the next is made at another place."""
+    return replace(tries, counted=tries.counted - 1, lost=tries.lost + 1, alone=tries.alone or neighbours > 1)
+
+
 def decide(
     tries: Tries, attempt: Attempt, allowed: int, neighbours: int = 1, shared: bool = False
 ) -> Again | Wait | Failed | StopSweep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from orchestrator.redact import redact
 from orchestrator.store import StoreError
@@ -23,6 +23,19 @@ class Troubles:
         self._report = report
         self._store_answers = store_answers
         self._failing: set[str] = set()
+        self._sick: set[str] = set()
+
+    def places(self, sick: Mapping[str, str]) -> None:
+        """Report the devices and nodes that get no work since the last call, and those that get it again.
+
+        Args:
+            sick: their names -> why.
+        """
+        for place in sick.keys() - self._sick:
+            self._report(f"{place} gets no work until a probe succeeds there: {plain_text(redact(sick[place]))}")
+        for place in self._sick - sick.keys():
+            self._report(f"{place} gets work again")
+        self._sick = set(sick)
 
     @contextlib.contextmanager
     def contained(self, what: str) -> Iterator[None]:

@@ -106,6 +106,8 @@ class _RuntimeValues(Part):
     gpus: Annotated[float, Field(ge=0, le=_MANY)] | None = None
     device: Literal["gpu", "cpu"] | None = None
     """`cpu`: compute on the CPU, and ask for no GPUs whatever `gpus` is."""
+    gpu_memory: _Bytes | None = None
+    """How much of the memory of its GPU a step may use; asked for where steps share one, `gpus: 0.25`."""
     memory: _Bytes | None = None
     memory_limit: _Bytes | None = None
     batch_size: Annotated[int, Field(ge=1, le=_MANY)] | None = None
@@ -148,6 +150,9 @@ class Limits(Part):
     """Stop starting new steps after so many GPU-hours in one command."""
     wall: _Seconds | None = None
     """Stop starting new steps after so many seconds (90s, 2h, 1d) of one command."""
+    share: Annotated[float, Field(gt=0, le=_MANY)] = 1.0
+    """The weight of this sweep where several share a Ray cluster: of 2 and 1, the one has two thirds while both can use
+    more."""
 
 
 class Summary(Part):

@@ -163,7 +163,7 @@ def test_a_seed_that_lacks_almost_everything_is_not_given_up() -> None:
     lost = table_of(lambda cell: None if cell["seed"] == 4 and cell["model"] == "bt" else value(cell))
     effect = only(lost, "bt", "clf").effect
     assert (effect.seeds, effect.combinations, effect.missing) == (4, 3, 3)
-    assert effect.notes[-1] == "1 of 5 draws of what is random are not used: there the arms have no pairs"
+    assert effect.notes[-1] == "left out, as the arms have no pairs there: 1 of 5 draws of what is random"
 
 
 def test_where_nothing_can_be_compared_there_are_notes_and_no_numbers() -> None:
@@ -178,7 +178,7 @@ def test_where_nothing_can_be_compared_there_are_notes_and_no_numbers() -> None:
     assert apart.effect.notes == (
         "15 of 30 cells have no number (15 failed), more in some arms than in others (12, 3): what is missing is not "
         "missing by chance",
-        "3 of 3 combinations of beta and 5 of 5 draws of what is random are not used: there the arms have no pairs",
+        "left out, as the arms have no pairs there: 3 of 3 values of beta and 5 of 5 draws of what is random",
         "no two cells that differ in nothing else have results",
     )
     alone = only(table_of(noisy(), AXES | {"seed": [0]}), "bt", "clf")
@@ -190,7 +190,7 @@ def test_where_nothing_can_be_compared_there_are_notes_and_no_numbers() -> None:
     told = only(excluded, "bt", "clf").effect
     # What is not in the sweep is no cell that lacks a number.
     assert (told.combinations, told.cells, told.missing) == (2, 25, 0)
-    assert told.notes == ("1 of 3 combinations of beta are not used: there the arms have no pairs",)
+    assert told.notes == ("left out, as the arms have no pairs there: 1 of 3 values of beta",)
 
 
 def test_a_sweep_without_seeds_has_differences_and_no_intervals() -> None:

@@ -135,7 +135,7 @@ def test_an_arm_whose_easier_cells_are_pending_is_not_compared_by_the_hard_ones(
     assert (found["cells"].to_pylist(), found["seeds"].to_pylist()) == ([9, 9, 9], [3, 3, 3])
     assert left_out(found) == [
         "3 of 36 cells have no number (3 pending)",
-        "1 of 4 combinations of noise are not used: there the arms have no pairs",
+        "left out, as the arms have no pairs there: 1 of 4 values of noise",
     ]
 
 
@@ -183,7 +183,7 @@ def test_excluded_cells_are_not_missing_but_without_them_arms_have_no_pairs(tmp_
     table = filled(session, lambda cell: float(cell["noise"]))
     found = summarise(table, session.spec, ("arm",), ("total",))
     assert means(found) == [35.0, 35.0, 35.0]
-    assert left_out(found) == ["2 of 4 combinations of noise are not used: there the arms have no pairs"]
+    assert left_out(found) == ["left out, as the arms have no pairs there: 2 of 4 values of noise"]
     # Side by side with the noise, each combination stands for itself.
     both = summarise(table, session.spec, ("arm", "noise"), ("total",))
     assert (both.num_rows, left_out(both)) == (10, [])
@@ -207,7 +207,7 @@ def test_where_no_arms_have_pairs_there_is_no_mean(tmp_path: Path) -> None:
     assert (means(found), found["cells"].to_pylist()) == ([None, None, None], [0, 0, 0])
     assert left_out(found) == [
         "24 of 36 cells have no number (24 blocked)",
-        "4 of 4 combinations of noise and 3 of 3 draws of what is random are not used: there the arms have no pairs",
+        "left out, as the arms have no pairs there: 4 of 4 values of noise and 3 of 3 draws of what is random",
     ]
 
 
@@ -318,7 +318,7 @@ def test_the_squares_of_the_live_page_are_balanced_means(tmp_path: Path) -> None
     told = square_means(cells, "arm", "seed", "total").notes
     assert told == (
         "3 of 36 cells have no number (3 pending)",
-        "1 of 4 combinations of noise are not used: there the arms have no pairs",
+        "left out, as the arms have no pairs there: 1 of 4 values of noise",
     )
     # A filter that leaves the missing ones out leaves nothing to be told.
     assert square_means(cells[cells["noise"] != "10"], "arm", "seed", "total").notes == ()

@@ -354,4 +354,4 @@ def test_a_worker_that_is_spoilt_tells_its_attempts_runs_nothing_more_and_ends(
         psutil.Process(process).wait(100)
     check_bytes(store, requests[:2])
     for worker in executor._warm.workers:
-        ray.kill(worker.process)
+        ray.kill(worker.process.actor)

@@ -1,7 +1,8 @@
 """A night on machines that may be taken away, rehearsed: `python tests/cluster/rehearse_cluster.py --seconds 600`.
 
 One sweep of toy stages runs on four nodes, of which each is lost with a chance of 30 % in an hour; the night has eight
-hours, which are squeezed into so many seconds. Before every second loss the node is drained, as spot machines are. Half
+hours, which are squeezed into so many seconds. Before every second loss, ten seconds before, the node is drained,
+as spot machines are. Half
 an hour later another node is there. Once an hour a device is sick, for half an hour: everything on it fails with a CUDA
 error. It prints what happened, and fails if a step is missing, was committed twice, or failed for good.
 """
@@ -82,7 +83,7 @@ class Night:
         self._happen("joined", f"node {node[:6]} joined")
         life = self._chance.expovariate(LOSSES_PER_HOUR) * self._hour
         if self._chance.random() < 0.5:
-            # Two minutes of a spot machine would be a second here.
+            # Not squeezed: a step takes as long as otherwise.
             self._plan("drain", max(0.0, life - 10), node)
         self._plan("lose", life, node)
 

@@ -130,7 +130,7 @@ def test_a_node_that_is_lost_and_replaced_costs_no_step_a_try(tmp_path: Path) ->
     # One try only: a lost node must not count. The doubles want a share of a (logical) GPU and a process of their own.
     few = LONG.replace(str(list(range(100))), str(list(range(8))))
     calm = calm_table(tmp_path / "calm", few)
-    toy_sweep.write_sweep(tmp_path, few + "runtime: {default: {attempts: 1}, double: {gpus: 0.5}}\n")
+    toy_sweep.write_sweep(tmp_path, few + "runtime: {default: {attempts: 1}, double: {gpus: 0.5, gpu_memory: 1GiB}}\n")
     done = run(tmp_path, CLUSTER)
     assert "ANOTHER NODE IS HERE" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stdout + done.stderr

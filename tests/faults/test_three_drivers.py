@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -54,10 +54,11 @@ def stop(pid: int, folder: Path, holding: bool) -> list[psutil.Process]:
         stopped = family(pid)
         for each in stopped:
             each.suspend()
-        # Of `glob`, for which a folder that goes meanwhile is no error: the third driver is at work.
-        names = glob.iglob("*/*/*", root_dir=folder / "out" / "store" / "claims")
-        claims = (parse_claim(Path(name).name) for name in names)
-        holders = {claim.process.pid for claim in claims if claim}
+        holders: set[int] = set()
+        # The third driver is at work, and may remove a folder that is being looked at.
+        with contextlib.suppress(FileNotFoundError):
+            claims = (parse_claim(each.name) for each in (folder / "out" / "store" / "claims").glob("*/*/*"))
+            holders.update(claim.process.pid for claim in claims if claim)
         if not holding or holders & {each.pid for each in stopped}:
             return stopped
         for each in stopped:

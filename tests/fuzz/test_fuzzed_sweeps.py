@@ -42,7 +42,7 @@ results: [total]
 summary: {by: [x], metrics: [total]}
 analysis: {primary: {metric: total, better: higher}, claims: {more: {compare: {x: [1, 2]}, within: {y: [10]}}}}
 runtime:
-  default: {cpus: 1, timeout: 2h, memory: 1GiB, memory_limit: 2GiB, device: cpu, attempts: 2}
+  default: {cpus: 1, timeout: 2h, memory: 1GiB, memory_limit: 2GiB, gpu_memory: 8GiB, device: cpu, attempts: 2}
   total: {rules: [{at: {x: [1, 2]}, gpus: 1, silent: 30m, silent_ends: true}]}
 limits: {running: 2, failures: 3, breaker: 4, gpu_hours: 5, wall: 1h}
 hooks: {finish: "true", breaker: "true"}

@@ -306,8 +306,7 @@ def test_means_say_what_is_missing_in_them(nasty: Subject, tmp_path: Path, monke
     app = page(bare, monkeypatch, x="y", y="kind", colour="total")
     (told,) = (line for line in shown(app).splitlines() if line.startswith(plain("Means: ")))
     assert told == plain(
-        "Means: 1 of 6 cells have no number (1 pending); 1 of 3 combinations of x are not used: there the arms have no "
-        "pairs."
+        "Means: 1 of 6 cells have no number (1 pending); left out, as the arms have no pairs there: 1 of 3 values of x."
     )
 
 

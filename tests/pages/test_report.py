@@ -239,13 +239,13 @@ def test_an_arm_whose_easier_cells_are_pending_is_ranked_by_what_all_arms_have(t
     (table,) = (each for each in found["means"].tables if each.name == "all-metrics")
     (means,) = (row for row in table.rows if row[0] == "improvement")
     assert max(float(each.split(" ± ")[0]) for each in means[1:]) < 1
-    left = "4 of 20 combinations of policy × dataset × annotations × beta are not used: there the arms have no pairs."
+    left = "Left out, as the arms have no pairs there: 4 of 20 combinations of policy × dataset × annotations × beta."
     gone = "8 of 120 cells have no number (8 pending), more in some arms than in others (0, 8, 0): what is missing"
     assert table.note == f"{gone} is not missing by chance. {left}"
     # No figure compares what is not there, and each says so.
     captions = [figure.caption for name in ("best-of-n", "figures-improvement") for figure in found[name].figures]
     means = [each for each in captions if not each.startswith("Paired differences")]
-    assert all("are not used: there the arms have no pairs" in each or "annotations" in each for each in means)
+    assert all("as the arms have no pairs there" in each or "annotations" in each for each in means)
     assert (
         found["winners"].text[0] == "Of 20 tiles these have no winner: 4 without results of all 3 that can be compared."
     )

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import toy
 import toy_sweep
-from toy_requests import make_request, run_all, run_one
+from toy_requests import find_slot, make_request, run_all, run_one
 from toy_sweep import ONE
 
 from orchestrator.attempt.outcome import classify, explain
@@ -64,14 +64,13 @@ def cluster(_two_gpus: None) -> Iterator[Executor]:
     yield executor
     # Not `stop`, which would take the cluster along.
     for worker in executor._warm.workers:
-        ray.kill(worker.process)
+        ray.kill(worker.process.actor)
+    executor._cluster.seats.clear()
 
 
 def look(executor: Executor, request: Request, keeps_a_model: bool = False) -> dict[str, Any]:
     """What a step says of its process, run as a task, or by a process that keeps a model."""
-    slot = executor.find_slot(request.runtime, {"model": 1} if keeps_a_model else {})
-    assert slot is not None
-    executor.submit([request], slot)
+    executor.submit([request], find_slot(executor, request.runtime, {"model": 1} if keeps_a_model else {}))
     (ended,) = collect(executor, 1)
     (attempt,) = ended.attempts
     assert attempt.outcome is Outcome.SUCCEEDED, attempt
@@ -134,8 +133,7 @@ def test_what_waits_for_a_process_whose_gpu_fails_is_not_begun_and_the_process_e
     )
     process = look(cluster, first, keeps_a_model=True)["process"]
     for request in (sick, behind):
-        slot = cluster.find_slot(request.runtime, {"model": 1})
-        assert slot is not None
+        slot = find_slot(cluster, request.runtime, {"model": 1})
         assert slot.worker is not None
         cluster.submit([request], slot)
     ended = {each.requests[0].step.address: each.attempts for each in collect(cluster, 2)}

@@ -19,7 +19,7 @@ from orchestrator.attempt.request import Request
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.explain.status import status
 from orchestrator.run.breaker import Breaker, signature
-from orchestrator.run.executors import Ended, Slot
+from orchestrator.run.executors import Ended, OnePlace, Slot
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
 from orchestrator.session import Session, open_session
@@ -186,7 +186,7 @@ def test_hooks_are_told_and_a_bad_one_costs_only_a_line(tmp_path: Path, capsys: 
     assert "hooks.finish ended with 3: oh" in capsys.readouterr().out
 
 
-class Flaky:
+class Flaky(OnePlace):
     """An executor whose machines fail a step some times before it works; time passes only in `wait`."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
@@ -305,11 +305,13 @@ def test_an_io_error_is_tried_again_after_a_pause(tmp_path: Path, monkeypatch: p
 def test_a_step_that_ran_out_of_memory_gets_twice_as_much_up_to_the_limit_and_then_a_node_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    allowed = ["runtime.source={attempts: 5, memory: 4GiB, memory_limit: 10GiB, gpus: 0.5}"]
+    allowed = ["runtime.source={attempts: 5, memory: 4GiB, memory_limit: 10GiB, gpus: 0.5, gpu_memory: 8GiB}"]
     executor, session = play(tmp_path, monkeypatch, [Outcome.OUT_OF_MEMORY] * 3, allowed)
     runtimes = [bundle[0].runtime for bundle in executor.requests]
     assert [runtime.memory for runtime in runtimes] == [4 * 2**30, 8 * 2**30, 10 * 2**30, 10 * 2**30]
     assert [runtime.gpus for runtime in runtimes] == [0.5, 1, 1, 1]
+    # Alone on a GPU, it may use all of it.
+    assert [runtime.gpu_memory for runtime in runtimes] == [8 * 2**30, None, None, None]
     executor, session = play(tmp_path / "other", monkeypatch, [Outcome.OUT_OF_MEMORY] * 5)
     assert session.schedule.states[0] == State.FAILED
     assert [bundle[0].runtime.whole_node for bundle in executor.requests] == [False, True, True]

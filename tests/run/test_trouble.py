@@ -129,3 +129,14 @@ def test_the_record_of_another_drivers_attempt_says_nothing_of_a_worker_that_die
         Outcome.FAILED,
         Outcome.CRASHED,
     ]
+
+
+def test_a_place_that_gets_no_work_is_reported_once_and_again_when_it_gets_some() -> None:
+    said: list[str] = []
+    troubles = Troubles(said.append)
+    for sick in ({}, {"GPU 1 of node ab": "2 died"}, {"GPU 1 of node ab": "2 died"}, {}, {}):
+        troubles.places(sick)
+    assert said == [
+        "GPU 1 of node ab gets no work until a probe succeeds there: 2 died",
+        "GPU 1 of node ab gets work again",
+    ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import toy
 
 from orchestrator.attempt.request import Request
 from orchestrator.keys import digest
-from orchestrator.run.executors import Ended, Executor
+from orchestrator.run.executors import Ended, Executor, Slot
 from orchestrator.store import Store
 from orchestrator.types import Artifact, Attempt, Runtime, Step
 
@@ -27,10 +28,19 @@ def run_one(executor: Executor, request: Request, seconds: float = 400) -> Attem
     return ended.attempts[0]
 
 
+def find_slot(executor: Executor, runtime: Runtime, ready: Mapping[str, int]) -> Slot:
+    """A slot, as soon as there is one: a seat at a GPU is made first."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        executor.reserve({runtime: 1} if runtime.gpus else {})
+        if slot := executor.find_slot(runtime, ready):
+            return slot
+        assert not runtime.gpus or executor.wait(0.1) == []
+    raise AssertionError("there is no slot")
+
+
 def run_all(executor: Executor, requests: list[Request], seconds: float = 400) -> Ended:
-    slot = executor.find_slot(requests[0].runtime, {})
-    assert slot is not None
-    executor.submit(requests, slot)
+    executor.submit(requests, find_slot(executor, requests[0].runtime, {}))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended = executor.wait(1)

@@ -11,7 +11,7 @@ from world import Actor, Thread
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, Slot, Snapshot
+from orchestrator.run.executors import Ended, OnePlace, Slot, Snapshot
 from orchestrator.run.executors.recovery import recovered_attempts
 from orchestrator.types import Outcome, Runtime
 
@@ -63,7 +63,7 @@ class Worker(Actor):
         self.world.notify(self.main)
 
 
-class ClusterExecutor:
+class ClusterExecutor(OnePlace):
     """An executor over the workers of a simulated cluster, which go and come."""
 
     def __init__(self, history: History, driver: Actor) -> None:

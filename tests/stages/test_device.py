@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from workers.device import NoGpuError, device, promise_gpu
+from workers.device_memory import NoRoomError
+from workers.language_models import models
 from workers.language_models.configs import SftConfig
 from workers.language_models.sft import sft
 from workers.model_cache import cached_model
@@ -54,6 +57,7 @@ def test_training_refuses_several_gpus_since_each_would_get_a_batch(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**40, 2**40))
 
     def train(out: Path) -> dict[str, float]:
         out.mkdir()
@@ -64,3 +68,27 @@ def test_training_refuses_several_gpus_since_each_would_get_a_batch(
         train(tmp_path / "gpus")
     promise_gpu(False)
     assert train(tmp_path / "cpu")["sft_steps"] == 1
+
+
+def test_a_model_that_does_not_fit_is_not_even_loaded_and_the_error_says_so(
+    tiny_policy: Path, tiny_golden: Path, tiny_demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**20, 2**36))
+    for folder, auto in ((tiny_policy, AutoModelForCausalLM), (tiny_golden, AutoModelForSequenceClassification)):
+        source = models.locate(folder)
+        tokenizer = models.load_tokenizer(source)
+        with monkeypatch.context() as patch:
+            patch.setattr(auto, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+            with pytest.raises(NoRoomError, match=r"model: needs \d+ MiB on the GPU.*1 MiB are free of the 64\.0 GiB"):
+                models.load_model(source, auto, tokenizer)
+        promise_gpu(False)
+        model = models.load_model(source, auto, tokenizer)
+        promise_gpu(None)
+        found = models.weight_bytes(source, auto, "bfloat16", num_labels=1)
+        assert found == 2 * sum(weight.numel() for weight in model.parameters())
+    # The weights would fit, but not with their gradients and the two moments of Adam.
+    size = models.weight_bytes(models.locate(tiny_policy), AutoModelForCausalLM, "float32")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**29 + 2 * size, 2**36))
+    with pytest.raises(NoRoomError, match=r"training .*model: needs"):
+        sft(SftConfig(), tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)

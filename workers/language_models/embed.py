@@ -13,6 +13,7 @@ from transformers.utils import cached_file
 
 from workers.data.responses import read_responses
 from workers.device import device
+from workers.device_memory import require_room
 from workers.language_models import batches, models
 from workers.language_models.batches import BatchSize
 from workers.language_models.configs import EmbedConfig
@@ -46,6 +47,7 @@ def embed(
     Raises:
         ValueError: no model, or an embedding that is not finite as stored (prompt and response named).
         FileNotFoundError: the model cannot be read.
+        NoRoomError: it does not fit into the free memory of the GPU.
     """
     named = config.model or policy
     if named is None:
@@ -106,8 +108,9 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig, size: BatchSi
 
     def load() -> tuple[SentenceTransformer, int | None]:
         options = {"dtype": config.dtype}
-        model = SentenceTransformer(source.name, revision=source.revision, device=str(device()), model_kwargs=options)
-        return model, model.max_seq_length
+        model = SentenceTransformer(source.name, revision=source.revision, device="cpu", model_kwargs=options)
+        require_room(sum(weight.nbytes for weight in model.parameters()), source.name)
+        return model.to(device()), model.max_seq_length
 
     model, published = cached_model(("sentences", source.state(), config.dtype), load)
     model.max_seq_length = min(config.max_tokens, published or config.max_tokens)

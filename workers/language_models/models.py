@@ -16,6 +16,8 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.config import HubModel, LocalPath
+from workers.device import device
+from workers.device_memory import require_room
 
 FOLDER = "model"
 REFERENCE = "reference.json"
@@ -119,7 +121,10 @@ def load_model(
         FileNotFoundError: the model cannot be read; the message says what to do.
         ValueError: the checkpoint lacks weights, which transformers would silently fill with random numbers. The
             usual cause is a plain language model where a reward model is wanted.
+        NoRoomError: its weights do not fit into the free memory of the GPU that the step computes on.
     """
+    if device().type == "cuda":
+        require_room(weight_bytes(source, auto, dtype, **options), source.name)
     model, report = _read(auto, source, dtype=getattr(torch, dtype), output_loading_info=True, **options)
     missing = sorted(name for name in report["missing_keys"] if not any(part in name for part in new))
     if missing:
@@ -129,6 +134,18 @@ def load_model(
         )
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model.eval()
+
+
+def weight_bytes(source: Source, auto: Any, dtype: str, **options: Any) -> int:
+    """Return the bytes of a model's weights, from its config: nothing is loaded. Arguments are those of `load_model`.
+
+    Raises:
+        FileNotFoundError: the model cannot be read.
+    """
+    config = _read(AutoConfig, source, **options)
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    return int(sum(weight.numel() for weight in model.parameters()) * getattr(torch, dtype).itemsize)
 
 
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:

@@ -30,6 +30,7 @@ from transformers import (
 
 from workers.config import Dtype, HubModel, LocalPath
 from workers.device import device
+from workers.device_memory import require_room
 from workers.history import write_history
 from workers.language_models import models
 from workers.language_models.configs import Lora
@@ -112,10 +113,14 @@ def load_start(named: Path | LocalPath | HubModel, config: TrainingConfig, load:
     Raises:
         FileNotFoundError: the model cannot be read.
         ValueError: the checkpoint lacks weights.
+        NoRoomError: it cannot be trained in the free memory of the GPU.
     """
     source = models.locate(named)
     tokenizer = models.load_tokenizer(source)
     model = (load or _load_causal)(source, tokenizer, config.dtype if config.lora else "float32")
+    if not config.lora:
+        # Weights, their gradients and the two moments of Adam, all of them float32.
+        require_room(4 * sum(weight.nbytes for weight in model.parameters()), f"training {source.name}")
     return Start(model, tokenizer, models.token_limit(model, tokenizer, config.max_tokens))
 
 

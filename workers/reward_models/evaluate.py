@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from workers.device import device
+from workers.device_memory import free_memory, require_room
 from workers.metric import Undefined
 from workers.model_cache import cached_model
 from workers.reward_models import metrics
@@ -198,6 +199,9 @@ def predict(heads: Sequence[RewardHead], source: Embeddings, precision: str) -> 
                 features = whole[first * source.responses : (first + prompts) * source.responses]
                 _predict_block(networks, features, predictions[:, first : first + prompts])
             networks = {}
+        if networks:
+            # A block as it comes and as the networks take it, beside what they make of it; not beside an earlier model.
+            require_room(3 * prompts * source.responses * source.dimension * 4, "a block of embeddings")
         for first, block in source.blocks() if networks or others else ():
             flat, here = block.reshape(-1, source.dimension), predictions[:, first : first + len(block)]
             for number, head in others.items():
@@ -214,10 +218,10 @@ def _predict_block(networks: Mapping[int, MlpHead], features: torch.Tensor, pred
 
 
 def _fits_on_gpu(source: Embeddings, dtype: torch.dtype) -> bool:
-    """Return whether the embeddings fit into two thirds of a GPU's memory; the rest is for the work."""
-    _, total = torch.cuda.mem_get_info()
+    """Return whether the embeddings fit into two thirds of what is free on the GPU; the rest is for the work."""
     needed = source.prompts * source.responses * source.dimension * dtype.itemsize
-    return bool(needed < total * 2 / 3)
+    # What this process has there are such embeddings, or a model that makes room for them.
+    return bool(needed < free_memory(if_dropped=True) * 2 / 3)
 
 
 def _upload(source: Embeddings, dtype: torch.dtype) -> torch.Tensor:

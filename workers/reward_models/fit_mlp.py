@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from workers.device import device
+from workers.device_memory import require_room
 from workers.reward_models.configs import FitMlpConfig
 from workers.reward_models.embeddings import Embeddings, open_embeddings
 from workers.reward_models.heads import build_mlp, save_mlp
@@ -122,8 +123,9 @@ def _side_by_side(fit: Callable[[int], dict[str, float] | None], count: int) -> 
 def _used(source: Embeddings, rows: Rows, precision: str) -> tuple[torch.Tensor, Rows]:
     """Copy the features (m, d) of the distinct responses among flat `rows`, and find the place of each row in them."""
     used, place = np.unique(rows, return_inverse=True)
-    features = torch.from_numpy(source.gather(used))
-    return features.to(device(), factor_type(precision)), place
+    features, dtype = torch.from_numpy(source.gather(used)), factor_type(precision)
+    require_room(features.numel() * dtype.itemsize, f"the embeddings of {len(used):,} responses")
+    return features.to(device(), dtype), place
 
 
 def _fit(config: FitMlpConfig, out: Path, features: torch.Tensor, place: Rows) -> dict[str, float]:

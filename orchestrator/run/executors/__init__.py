@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.attempt.request import Request
 from orchestrator.types import Attempt, Runtime
+
+
+class Place(NamedTuple):
+    """Where steps run, as far as one place may be sick while another is not."""
+
+    node: str
+    """Id of the node."""
+    seat: int | None
+    """Number of the seat there, which has a device to itself; None for steps that use no GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +27,10 @@ class Slot:
     """The model whose steps the bundle is to have; None if the steps load none."""
     worker: Any = None
     """The worker process that is to run it, in a form of the executor's own."""
+    place: Place | None = None
+    """Where it runs, if that is known before."""
+    avoid: str | None = None
+    """Id of a node that it is to keep away from, if its place is not known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,8 @@ class Ended:
     requests: tuple[Request, ...]
     attempts: tuple[Attempt, ...]
     """The attempts that were made; a step without one was not begun, because another ended the process."""
+    place: Place | None = None
+    """Where they were made, if that is known and there are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +63,31 @@ class ExecutorLostError(Exception):
 class Executor(Protocol):
     """The interface of executors, which run bundles of steps; only the store knows which steps are done."""
 
-    cpus: float
-    """CPU cores in all, for estimates."""
     bundle_seconds: float
     """Seconds that a bundle of small steps should take, so that starting it costs little; 0 runs each step alone."""
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores in all, for estimates."""
+
+    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+        """Keep room for steps that use GPUs, before slots are asked for: other steps must not take their cores.
+
+        Args:
+            demand: runtime -> number of bundles that are ready or about to be; the first come first.
+        """
+
+    def elsewhere(self, place: Place) -> bool:
+        """Tell whether steps that ran at a place can run at another that is not sick."""
+
+    def quarantine(self, place: Place, reason: str) -> None:
+        """Give a place no more work until a probe succeeds there, or it is acquitted."""
+
+    def acquit(self, place: Place) -> None:
+        """Give a place work again."""
+
+    def sick(self) -> Mapping[str, str]:
+        """Return the places that get no work, as people call them -> why."""
 
     def slots(self, runtime: Runtime) -> int:
         """Return how many bundles with this runtime can run at once."""
@@ -65,7 +101,10 @@ class Executor(Protocol):
         """
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
-        """Start or queue a bundle in a slot; its steps have the same runtime and load the same model."""
+        """Start or queue a bundle in a slot; its steps have the same runtime and load the same model.
+
+        Where the place of the slot is unknown, the bundle keeps away from the node that `slot.avoid` names.
+        """
 
     def wait(self, seconds: float) -> list[Ended]:
         """Wait up to `seconds` for a bundle to end; return all that ended. Errors of steps are never raised.
@@ -88,3 +127,24 @@ class Executor(Protocol):
 
     def stop(self) -> None:
         """Abandon the running steps; they stay uncommitted, and the same command runs them again."""
+
+
+class OnePlace:
+    """What executors have in common for which no place is sick while another is not."""
+
+    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+        """Do nothing: there is one place, for one step after another."""
+
+    def elsewhere(self, place: Place) -> bool:
+        """Return False: there is one place."""
+        return False
+
+    def quarantine(self, place: Place, reason: str) -> None:
+        """Do nothing: there is one place."""
+
+    def acquit(self, place: Place) -> None:
+        """Do nothing: no place is ever sick."""
+
+    def sick(self) -> Mapping[str, str]:
+        """Return {}: there is one place."""
+        return {}

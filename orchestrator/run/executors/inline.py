@@ -13,11 +13,11 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
+from orchestrator.run.executors import Ended, ExecutorLostError, OnePlace, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
 
 
-class InlineExecutor:
+class InlineExecutor(OnePlace):
     """An executor without Ray, in this process, which a step that crashes takes with it; `child` is safe from that."""
 
     def __init__(self) -> None:

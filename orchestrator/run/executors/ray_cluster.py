@@ -1,22 +1,18 @@
-"""Runs steps as Ray tasks, on a local instance or a cluster; the only file that runs anything on Ray.
+"""Runs steps as Ray tasks, on a local instance or a cluster.
 
 Retries, time limits and classification are ours and not Ray's, so every task is submitted with `max_retries=0`.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import contextlib
 import pickle
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray._private.worker import global_worker
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -29,50 +25,41 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.attempt.attempt import store_at
-from orchestrator.attempt.bundle import run_bundle
-from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.silence import silence_limit
-from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
+from orchestrator.run.executors import Ended, ExecutorLostError, Place, Slot, Snapshot
+from orchestrator.run.executors.cluster import Cluster
 from orchestrator.run.executors.head import Head
+from orchestrator.run.executors.nodes import Shape
 from orchestrator.run.executors.ray_start import connect
+from orchestrator.run.executors.ray_worker import WITHOUT_GPUS, WarmWorker, run, run_on_gpu
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
+from orchestrator.run.executors.seats import Seat
 from orchestrator.run.executors.warm import WarmWorkers, Worker
-from orchestrator.run.executors.watchdog import Watchdog
 from orchestrator.store import StoreError
-from orchestrator.store.cache import cache_folder
-from orchestrator.study.copy import CodeCopy, unpack
-from orchestrator.study.modules import study_of, use_copy
-from orchestrator.types import Artifact, Attempt, Outcome, Runtime
+from orchestrator.study.copy import CodeCopy
+from orchestrator.study.modules import study_of
+from orchestrator.types import Artifact, Outcome, Runtime
 
-#: Tasks per resource shape in Ray's queue beyond those that can run, so that no core waits for the driver.
-_QUEUED_AHEAD = 4
-
-
-#: For steps that request no GPU, to which Ray leaves all GPUs of the machine. A process starts with it and Ray uses it
-#: for nothing else, since torch never looks again. Not for other steps: it would hide the GPUs that Ray assigned.
-_WITHOUT_GPUS = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
-
-#: Seconds between looks at the nodes of the cluster.
-_CHECK_EVERY = 10.0
+#: Seconds between looks at notices, and at seats that wait for cores.
+_NOTICES_EVERY, _SEATS_EVERY = 10.0, 0.05
+#: Bundles that no node can hold which are failed at once.
+_REFUSED_AT_ONCE = 16
 
 
-class _Shape(NamedTuple):
-    """The resources that Ray reserves for a bundle (memory in bytes)."""
+class UnplaceableError(Exception):
+    """No node of the cluster can hold a step."""
 
-    cpus: float
-    gpus: float
-    memory: float | None
 
-    def options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"num_cpus": self.cpus}
-        if self.gpus:
-            options["num_gpus"] = self.gpus
-        if self.memory:
-            options["memory"] = self.memory
-        return options
+class _Process(NamedTuple):
+    """A process that keeps its model."""
+
+    actor: Any
+    seat: Seat | None
+    """Where it uses a GPU."""
 
 
 class _Submitted(NamedTuple):
@@ -81,19 +68,22 @@ class _Submitted(NamedTuple):
     requests: tuple[Request, ...]
     when: float
     """Unix time in seconds."""
-    shape: _Shape
+    shape: Shape
     worker: Worker | None
+    seat: Seat | None
+    """The seat of a bundle that has one to itself."""
 
 
 class RayExecutor:
     """An executor that runs bundles as Ray tasks with the resources of their runtime."""
 
-    def __init__(self, address: str | None = None, code: CodeCopy | None = None) -> None:
+    def __init__(self, address: str | None = None, code: CodeCopy | None = None, share: float = 1.0) -> None:
         """Connect to a cluster, or start a local instance.
 
         Args:
             address: address of the cluster; None takes RAY_ADDRESS, or else starts a local instance.
             code: the code of stages that are not this package's, for the workers.
+            share: the weight of this driver among those on the cluster.
 
         Raises:
             RayUnreachableError: no cluster answers at the address, or none starts here.
@@ -103,12 +93,12 @@ class RayExecutor:
         self._code = (code.digest, code.folder, (ray.put(code.content),)) if code else None
         self.bundle_seconds = 1.0
         self._head = Head(ray.get_runtime_context().gcs_address)
-        self._read_nodes()
+        self._cluster = Cluster(share)
         self._running: dict[Any, _Submitted] = {}
         """Task -> its bundle, in order of submission."""
-        self._shapes: Counter[_Shape] = Counter()
-        """Shape -> number of bundles that run as tasks."""
-        self._warm = WarmWorkers(_start_worker, _end_worker)
+        self._refused: list[Ended] = []
+        """Bundles that no node can hold."""
+        self._warm = WarmWorkers(self._start_worker, self._end_worker)
         self._steps = Gauge("sweep_steps", "Steps of a sweep in each state", ("Sweep", "Stage", "State"))
         self._cells = Gauge("sweep_cells", "Cells of a sweep with each status", ("Sweep", "Status"))
         self._failures = Gauge("sweep_failures", "Failed steps by error class", ("Sweep", "Stage", "Class"))
@@ -119,22 +109,51 @@ class RayExecutor:
         self._kinds: dict[tuple[str, str], None] = {}
         """(Entry, error class) of all failures published so far: a gauge must fall to 0 when they are resolved."""
 
+    @property
+    def cpus(self) -> float:
+        """CPU cores in all."""
+        return self._cluster.nodes.cpus
+
+    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+        """Keep seats for steps that use GPUs."""
+        seated = Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand else {}
+        self._cluster.reserve(demand, seated)
+
     def slots(self, runtime: Runtime) -> int:
-        """Return how many such tasks the cluster's CPUs and GPUs can run at once; at least 1."""
-        shape = self._shape(runtime)
-        return max(1, int(min(self.cpus / shape.cpus, self.gpus / shape.gpus if shape.gpus else math.inf)))
+        """Return how many such tasks the cluster can run at once; at least 1."""
+        return max(1, self._cluster.nodes.count(self._cluster.nodes.shape(runtime)))
 
     def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
-        """Find room, counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
-        shape = self._shape(runtime)
-        if ready:
-            return self._warm.find_slot(shape, ready, self.slots(runtime))
-        return Slot() if self._shapes[shape] < self.slots(runtime) + _QUEUED_AHEAD else None
+        """Find a seat for steps that use GPUs; for others room, counted per shape, that seats leave."""
+        shape = self._cluster.nodes.shape(runtime)
+        if self._cluster.nodes.refuse(shape):
+            return Slot(next(iter(ready), None)) if len(self._refused) < _REFUSED_AT_ONCE else None
+        mine = [worker for worker in self._warm.workers if worker.shape == shape]
+        if not shape.gpus:
+            self._cluster.wants_cpus = True
+            idle = sum(each.shape.cpus for each in self._warm.workers if not each.shape.gpus and each not in mine)
+            if ready:
+                return self._warm.find_slot(shape, ready, max(1, self._cluster.slots(shape, idle)))
+            idle += sum(each.shape.cpus for each in mine)
+            slots = self._cluster.slots(shape, idle) + self._cluster.ahead
+            return Slot() if self._cluster.tasks[shape] < slots else None
+        free = self._cluster.free_seats(shape)
+        if not ready:
+            return Slot(worker=free[0], place=free[0].place) if free else None
+        slot = self._warm.find_slot(shape, ready, len(mine) + len(free))
+        if slot is None:
+            return None
+        seat: Seat = slot.worker.process.seat if slot.worker else free[0]
+        return Slot(slot.model, slot.worker, seat.place)
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
         """Start a bundle as a Ray task; if its steps load a model, as a call of an actor that keeps the model."""
         first = requests[0]
-        shape = self._shape(first.runtime)
+        shape = self._cluster.nodes.shape(first.runtime)
+        if reason := self._cluster.nodes.refuse(shape):
+            failed = [record_failure(each, Outcome.FAILED, UnplaceableError(reason), time.time()) for each in requests]
+            self._refused.append(Ended(tuple(requests), tuple(failed)))
+            return
         more = f" +{len(requests) - 1}" if len(requests) > 1 else ""
         name = f"{first.step.entry} {first.step.key[:8]}{more}"
         if origin := first.step.definition.origin:
@@ -143,13 +162,19 @@ class RayExecutor:
         # Ray's own pickler takes ten times as long over so many small objects.
         bundle = pickle.dumps(list(requests), pickle.HIGHEST_PROTOCOL)
         worker = self._warm.take(shape, slot) if slot.model else None
+        seat: Seat | None = None
         if worker:
-            task = worker.process.run.options(name=name).remote(bundle, self._code)
+            task = worker.process.actor.run.options(name=name).remote(bundle, self._code)
+        elif shape.gpus:
+            seat = slot.worker
+            task = run_on_gpu.options(name=name, **_options(shape, seat)).remote(bundle, self._code)
         else:
-            run = _run_on_gpu if shape.gpus else _run
-            task = run.options(name=name, **shape.options()).remote(bundle, self._code)
-            self._shapes[shape] += 1
-        self._running[task] = _Submitted(tuple(requests), time.time(), shape, worker)
+            options = shape.options() | self._cluster.avoiding(slot.avoid)
+            task = run.options(name=name, **options).remote(bundle, self._code)
+            self._cluster.tasks[shape] += 1
+        if seat:
+            seat.taken = True
+        self._running[task] = _Submitted(tuple(requests), time.time(), shape, worker, seat)
 
     def wait(self, seconds: float) -> list[Ended]:
         """Wait for a bundle to end; return all that ended. The death of a worker is an attempt that crashed.
@@ -157,55 +182,71 @@ class RayExecutor:
         Raises:
             ExecutorLostError: Ray no longer answers, or this driver's node is dead.
         """
-        if not self._running:
-            return []
+        refused, self._refused = self._refused, []
         self._warm.retire(self._crowded())
         tasks = list(self._running)
+        if refused:
+            seconds = 0.0
+        elif self._cluster.seats.awaited(self._cluster.nodes):
+            seconds = min(seconds, _SEATS_EVERY)
+        ready: list[Any] = []
         try:
-            ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
+            if tasks:
+                ready, _ = ray.wait(tasks, num_returns=1, timeout=seconds)
+            else:
+                time.sleep(seconds)
             if ready:
                 ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
-            if time.monotonic() > self._check_due and self._head.answers():
-                self._read_nodes()
+            if self._cluster.due and self._head.answers():
+                self._cluster.look()
+                refused += self._withdraw()
         except (RayError, ConnectionError, RuntimeError) as error:
             raise ExecutorLostError(f"Ray no longer answers: {error}") from error
-        return [ended for task in tasks if task in set(ready) for ended in self._collect(task)]
+        return refused + [ended for task in tasks if task in set(ready) for ended in self._collect(task)]
+
+    def _withdraw(self) -> list[Ended]:
+        """Return the bundles that wait for a node which is gone and will not come again, and have Ray forget them."""
+        nodes = self._cluster.nodes
+        stuck = [
+            task
+            for task, bundle in self._running.items()
+            if not (bundle.worker or bundle.seat or nodes.grows or nodes.ever(bundle.shape))
+        ]
+        for task in stuck:
+            ray.cancel(task, force=True)
+        ended = [Ended(self._running[task].requests, ()) for task in stuck]
+        for task in stuck:
+            self._cluster.tasks[self._running.pop(task).shape] -= 1
+        return ended
 
     def _crowded(self) -> bool:
-        """Tell whether more is requested than the cluster has, so that idle processes are in the way."""
-        shapes = [*self._shapes.elements(), *(worker.shape for worker in self._warm.workers)]
-        cpus: float = sum(each.cpus for each in shapes)
-        gpus: float = sum(each.gpus for each in shapes)
-        return cpus > self.cpus or gpus > self.gpus
+        """Tell whether idle processes are in the way of other work."""
+        tasks = sum(shape.cpus * bundles for shape, bundles in self._cluster.tasks.items())
+        idle = sum(worker.shape.cpus for worker in self._warm.workers if not worker.shape.gpus)
+        seats = self._cluster.seats
+        return any(not seat.node for seat in seats.all) or tasks + idle + seats.cpus(self._cluster.nodes) > self.cpus
 
-    def _read_nodes(self) -> None:
-        """Read the resources of the living nodes: clusters grow and shrink.
+    def elsewhere(self, place: Place) -> bool:
+        """Tell whether there is another place of the kind that is not sick."""
+        return self._cluster.elsewhere(place)
 
-        Raises:
-            ExecutorLostError: this driver's node is dead.
-        """
-        self._check_due = time.monotonic() + _CHECK_EVERY
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        mine = ray.get_runtime_context().get_node_id()
-        if not any(node["NodeID"] == mine for node in nodes):
-            # Its tasks would never end.
-            raise ExecutorLostError("the Ray node of this driver is dead")
-        self._nodes = [
-            _Shape(*(float(node["Resources"].get(name, 0.0)) for name in ("CPU", "GPU", "memory"))) for node in nodes
-        ]
-        self.cpus = max(sum(node.cpus for node in self._nodes), 1.0)
-        self.gpus = sum(node.gpus for node in self._nodes)
+    def quarantine(self, place: Place, reason: str) -> None:
+        """Give a place no work until a probe succeeds there."""
+        self._cluster.quarantine(place, reason)
+
+    def acquit(self, place: Place) -> None:
+        """Give a place work again."""
+        self._cluster.acquit(place)
+
+    def sick(self) -> Mapping[str, str]:
+        """Return the places that get no work -> why."""
+        return self._cluster.sick()
 
     def unschedulable(self) -> str | None:
-        """Return the resources of a task that fits no node: Ray queues it silently, perhaps while starting a node."""
-        for shape in {bundle.shape for bundle in self._running.values()}:
-            if not any(
-                shape.cpus <= node.cpus and shape.gpus <= node.gpus and (shape.memory or 0) <= (node.memory or 0)
-                for node in self._nodes
-            ):
-                memory = f", {shape.memory / 2**30:.1f} GiB" if shape.memory else ""
-                return f"{shape.cpus:g} CPUs, {shape.gpus:g} GPUs{memory}"
-        return None
+        """Return what is asked for and no node has, perhaps while one starts: Ray and its autoscaler say nothing."""
+        nodes = self._cluster.nodes
+        asked = [seat.shape for seat in self._cluster.seats.all if not seat.node]
+        return next((str(shape) for shape in asked if not nodes.count(shape)), None)
 
     def silent(self) -> list[str]:
         """Return what workers left in the store on steps that seem to hang, each sentence once."""
@@ -218,7 +259,7 @@ class RayExecutor:
         ]
         if not watched:
             return []
-        self._notices_due = now + _CHECK_EVERY
+        self._notices_due = now + _NOTICES_EVERY
         attempts = {(request.step.address, request.number) for request in watched} - self._noticed
         try:
             found = store_at(watched[0].store).notices(attempts)
@@ -254,6 +295,9 @@ class RayExecutor:
 
     def stop(self) -> None:
         """End all tasks: with the connection if this executor made it, or else one by one."""
+        with contextlib.suppress(RayError, ExecutorLostError):
+            if self._head.answers():
+                self._cluster.share.leave()
         if self._disconnect:
             # Ray kills what a driver that goes has running. Cancelled, a task that ends in that moment has Ray abort
             # the driver's process (in 1 of 9 runs with tasks of a second): "Tried to complete task that was not
@@ -265,7 +309,8 @@ class RayExecutor:
                 if bundle.worker is None:
                     ray.cancel(task, force=True)
             for worker in self._warm.workers:
-                _end_worker(worker.process)
+                self._end_worker(worker.process)
+            self._cluster.seats.clear()
         self._running.clear()
 
     def _collect(self, task: Any) -> list[Ended]:
@@ -274,120 +319,62 @@ class RayExecutor:
         if bundle is None:
             return []
         requests, submitted = bundle.requests, bundle.when
+        seat = bundle.worker.process.seat if bundle.worker else bundle.seat
+        place = seat.place if seat else None
         if bundle.worker:
             self._warm.ended(bundle.worker)
+        elif bundle.seat:
+            bundle.seat.taken = False
         else:
-            self._shapes[bundle.shape] -= 1
+            self._cluster.tasks[bundle.shape] -= 1
         try:
-            attempts, ending = pickle.loads(ray.get(task))  # noqa: S301 (who reaches Ray runs code anyway)
-            ended = [Ended(requests, tuple(attempts))]
-            if bundle.worker and ending:
-                _end_worker(bundle.worker.process)
-                ended += self._abandon(bundle.worker)
-            return ended
+            attempts, ending, node, device = pickle.loads(ray.get(task))  # noqa: S301 (who reaches Ray runs code anyway)
         except RayTaskError as error:
             # Our own code could not start there, e.g. because a package is missing on that node.
-            return [Ended(requests, tuple(record_failure(each, Outcome.FAILED, error, submitted) for each in requests))]
+            failed = [record_failure(each, Outcome.FAILED, error, submitted) for each in requests]
+            return [Ended(requests, tuple(failed), place)]
         except (RayError, TaskCancelledError) as error:
-            ended = [Ended(requests, tuple(recovered_attempts(requests, error, _outcome(error), submitted)))]
+            outcome = _outcome(error)
+            ended = [Ended(requests, tuple(recovered_attempts(requests, error, outcome, submitted)), place)]
             if bundle.worker:
                 ended += self._abandon(bundle.worker)
+            if seat and outcome is Outcome.LOST:
+                # Ray would try without a pause to make it anew, at another device.
+                self._cluster.seats.forget(seat)
             return ended
+        if seat:
+            seat.device = device
+        ended = [Ended(requests, tuple(attempts), place or Place(node, None))]
+        # Whatever a GPU step dies of may have left something in its process.
+        if bundle.worker and (ending or (seat and any(each.outcome is not Outcome.SUCCEEDED for each in attempts))):
+            self._end_worker(bundle.worker.process)
+            ended += self._abandon(bundle.worker)
+        return ended
 
     def _abandon(self, worker: Worker) -> list[Ended]:
         """Remove a dead process; return the bundles that were queued on it, of which no step was begun."""
         self._warm.lost(worker)
+        if worker.process.seat:
+            worker.process.seat.taken = False
         waiting = [task for task, bundle in self._running.items() if bundle.worker is worker]
         return [Ended(self._running.pop(task).requests, ()) for task in waiting]
 
-    def _shape(self, runtime: Runtime) -> _Shape:
-        # A laptop may have fewer cores than a step would like; on one machine it still runs, only slower.
-        cpus = max(node.cpus for node in self._nodes) if runtime.whole_node else min(runtime.cpus, self.cpus)
-        return _Shape(cpus, runtime.gpus, runtime.memory)
+    def _start_worker(self, shape: Shape) -> _Process:
+        if not shape.gpus:
+            options = shape.options() | self._cluster.avoiding() | {"runtime_env": WITHOUT_GPUS}
+            return _Process(WarmWorker.options(**options).remote(), None)  # type: ignore[attr-defined]
+        seat = self._cluster.seats.free(shape)[0]
+        seat.taken = True
+        return _Process(WarmWorker.options(**_options(shape, seat)).remote(), seat)  # type: ignore[attr-defined]
+
+    def _end_worker(self, process: _Process) -> None:
+        ray.kill(process.actor)
+        if process.seat:
+            process.seat.taken = False
 
 
-#: Digest of a copy of code, folder that it is a copy of, and where Ray keeps it.
-_ShippedCode = tuple[str, str, tuple[Any]]
-
-
-#: Calls after which Ray ends a process, having reported the last. None makes so many: see `_retire`.
-_CALLS = 2**30
-
-
-def _run_once(requests: bytes, code: _ShippedCode | None) -> bytes:
-    """Run a bundle; return its attempts, and whether this process may run no other."""
-    _take_code(code)
-    attempts = run_bundle(pickle.loads(requests), Watchdog)  # noqa: S301 (Ray's driver)
-    return pickle.dumps((attempts, _must_end(attempts)), pickle.HIGHEST_PROTOCOL)
-
-
-def _run_pickled(requests: bytes, code: _ShippedCode | None) -> bytes:
-    """Run a bundle in a process that is there for the next one too, if it may."""
-    ended = _run_once(requests, code)
-    if PROCESS.spoilt:
-        _retire()
-    return ended
-
-
-def _retire() -> None:
-    """Have Ray end this process when it has reported the running task, as if it had made all its calls.
-
-    Ray has no public way: what ends a process by itself loses the result of the task, or the next task.
-    """
-    calls: dict[Any, Any] = global_worker.function_actor_manager._num_task_executions
-    for function in calls:
-        calls[function] = _CALLS - 1
-    # A thread that a stage left is not waited for: it may write into what is committed, or never end.
-    threading._register_atexit(os._exit, 0)  # type: ignore[attr-defined]
-
-
-def _take_code(code: _ShippedCode | None) -> None:
-    """Have this process import what is not this package's from a copy that the driver made."""
-    if code is None:
-        return
-    digest, folder, (kept,) = code
-    if _taken.get(folder) != digest:
-        content: Any = ray.get(kept)
-        use_copy(unpack(content, digest, cache_folder() / "code"), Path(folder))
-        _taken[folder] = digest
-
-
-#: Folder of a study -> digest of the copy of it that this process has.
-_taken: dict[str, str] = {}
-
-
-def _must_end(attempts: Sequence[Attempt]) -> bool:
-    """Tell whether this process, which made these attempts, may run nothing more; see `run_bundle`."""
-    return PROCESS.spoilt is not None or any(each.outcome is Outcome.CRASHED for each in attempts)
-
-
-_run = ray.remote(max_retries=0, max_calls=_CALLS, runtime_env=_WITHOUT_GPUS)(_run_pickled)
-#: Only a process that ends gives back all GPU memory, and is rid of what a failed GPU left in it.
-_run_on_gpu = ray.remote(max_retries=0, max_calls=1)(_run_once)
-
-
-@ray.remote(max_restarts=0, max_task_retries=0)
-class _WarmWorker:
-    """An actor that lives on between bundles, so that the model it loaded is there for the next one."""
-
-    def __init__(self) -> None:
-        self._ending = False
-
-    def run(self, requests: bytes, code: _ShippedCode | None) -> bytes:
-        _take_code(code)
-        # The next bundle may arrive before the driver has the result of the last.
-        attempts = [] if self._ending else run_bundle(pickle.loads(requests), Watchdog)  # noqa: S301 (Ray's driver)
-        self._ending = self._ending or _must_end(attempts)
-        return pickle.dumps((attempts, self._ending), pickle.HIGHEST_PROTOCOL)
-
-
-def _start_worker(shape: _Shape) -> Any:
-    environment = {} if shape.gpus else {"runtime_env": _WITHOUT_GPUS}
-    return _WarmWorker.options(**shape.options(), **environment).remote()  # type: ignore[attr-defined]
-
-
-def _end_worker(process: Any) -> None:
-    ray.kill(process)
+def _options(shape: Shape, seat: Seat) -> dict[str, Any]:
+    return shape.options() | {"scheduling_strategy": PlacementGroupSchedulingStrategy(seat.group, 0)}
 
 
 def _outcome(error: Exception) -> Outcome:

@@ -1,0 +1,110 @@
+"""Shares: how the drivers on one cluster divide its cores and GPUs, each by the weight of its sweep.
+
+Every driver writes into Ray's own key-value store what it could use, and reads what the others could. What one does not
+want is for the others. Nobody takes away what another has: a driver that has more than its share starts nothing new.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+#: Seconds between two looks, and after which a driver that has not written is gone.
+_EVERY, _GONE_AFTER = 2.0, 15.0
+#: The resources that are divided.
+RESOURCES = ("CPU", "GPU")
+
+
+class Board(Protocol):
+    """Where the drivers of a cluster write."""
+
+    def put(self, driver: str, text: str) -> None:
+        """Write what a driver says, in place of what it said before."""
+
+    def remove(self, driver: str) -> None:
+        """Remove what a driver said."""
+
+    def read(self) -> Mapping[str, str]:
+        """Return what each driver said last."""
+
+
+class Share:
+    """The share of one driver."""
+
+    def __init__(self, board: Board, driver: str, weight: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Write nothing yet.
+
+        Args:
+            board: where the drivers write.
+            driver: name of this one, unique in the cluster.
+            weight: its weight (`limits.share`).
+            clock: returns the time in seconds.
+        """
+        self._board = board
+        self._driver = driver
+        self._weight = weight
+        self._clock = clock
+        self._due = clock()
+        self._beat = 0
+        self._seen: dict[str, tuple[str, float]] = {}
+        """Other driver -> what it said last, and when that was new by this clock."""
+        self._parts = dict.fromkeys(RESOURCES, 1.0)
+
+    def look(self, wants: Mapping[str, float], totals: Mapping[str, float]) -> None:
+        """Say what this driver could use, and read what the others say; does so every two seconds only.
+
+        Args:
+            wants: resource -> how much of it this driver could use now, what it has included.
+            totals: resource -> how much of it the cluster has.
+        """
+        now = self._clock()
+        if now < self._due:
+            return
+        self._due = now + _EVERY
+        self._beat += 1
+        said = {"beat": self._beat, "weight": self._weight, "wants": {name: wants.get(name, 0.0) for name in RESOURCES}}
+        self._board.put(self._driver, json.dumps(said))
+        for driver, text in self._board.read().items():
+            if driver != self._driver and self._seen.get(driver, ("", 0.0))[0] != text:
+                self._seen[driver] = (text, now)
+        others = [json.loads(text) for text, when in self._seen.values() if now - when < _GONE_AFTER]
+        for name in RESOURCES:
+            asked = [(self._weight, wants.get(name, 0.0)), *((each["weight"], each["wants"][name]) for each in others)]
+            total = totals.get(name, 0.0)
+            self._parts[name] = divide(total, asked)[0] / total if total and others else 1.0
+
+    def part(self, name: str) -> float:
+        """Return the part of a resource that this driver may have now, from 0 to 1."""
+        return self._parts[name]
+
+    def leave(self) -> None:
+        """Leave all to the others."""
+        self._board.remove(self._driver)
+
+
+def divide(total: float, asked: list[tuple[float, float]]) -> list[float]:
+    """Divide an amount max-min fairly: nobody gets more than he asks for while others get less than their weight.
+
+    What nobody asks for is for whoever may yet ask: it is added by weight.
+
+    Args:
+        total: the amount.
+        asked: weight and wish of each.
+    """
+    given = [0.0] * len(asked)
+    left, open_ = total, set(range(len(asked)))
+    while open_ and left > 0:
+        unit = left / sum(asked[each][0] for each in open_)
+        content = {each for each in open_ if asked[each][1] <= unit * asked[each][0]}
+        if not content:
+            for each in open_:
+                given[each] = unit * asked[each][0]
+            return given
+        for each in content:
+            given[each] = asked[each][1]
+            left -= asked[each][1]
+        open_ -= content
+    weights = sum(weight for weight, _ in asked)
+    return [amount + left * weight / weights for amount, (weight, _) in zip(given, asked, strict=True)]

@@ -1,0 +1,93 @@
+"""Drivers on one cluster share it by their weights, and nobody's share lies idle."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.run.executors.share import Share, divide
+
+
+class Wall:
+    """A board in this process."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+
+    def put(self, driver: str, text: str) -> None:
+        self.notes[driver] = text
+
+    def remove(self, driver: str) -> None:
+        self.notes.pop(driver, None)
+
+    def read(self) -> dict[str, str]:
+        return dict(self.notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given_"),
+    [
+        ([(1, 99)], [8]),
+        ([(1, 99), (1, 99)], [4, 4]),
+        ([(3, 99), (1, 99)], [6, 2]),
+        ([(1, 2), (1, 99)], [2, 6]),
+        ([(1, 99), (1, 1), (2, 99)], [7 / 3, 1, 14 / 3]),
+        # What nobody asks for may be wanted in a moment.
+        ([(1, 2), (1, 0)], [5, 3]),
+    ],
+)
+def test_what_is_divided(asked: list[tuple[float, float]], given_: list[float]) -> None:
+    assert divide(8, asked) == pytest.approx(given_)
+
+
+@given(
+    st.floats(0.1, 1000),
+    st.lists(st.tuples(st.floats(0.01, 100), st.floats(0, 2000)), min_size=1, max_size=6),
+)
+def test_all_is_given_and_who_gets_less_than_he_asks_for_gets_the_most_for_his_weight(
+    total: float, asked: list[tuple[float, float]]
+) -> None:
+    parts = divide(total, asked)
+    assert sum(parts) == pytest.approx(total)
+    if sum(wish for _, wish in asked) > total:
+        assert all(part <= wish * (1 + 1e-9) + 1e-9 for part, (_, wish) in zip(parts, asked, strict=True))
+    for part, (weight, wish) in zip(parts, asked, strict=True):
+        if part < wish * (1 - 1e-9):
+            assert all(part / weight >= other / heavy - 1e-6 for other, (heavy, _) in zip(parts, asked, strict=True))
+
+
+def test_two_drivers_have_half_each_and_one_whose_neighbour_left_or_died_has_all() -> None:
+    now, wall = [0.0], Wall()
+    first, second = (Share(wall, name, 1.0, lambda: now[0]) for name in ("a", "b"))
+    wants, totals = {"CPU": 99.0, "GPU": 8.0}, {"CPU": 16.0, "GPU": 8.0}
+
+    def pass_time(seconds: float, *drivers: Share) -> None:
+        for _ in range(int(seconds)):
+            now[0] += 1
+            for driver in drivers:
+                driver.look(wants, totals)
+
+    pass_time(3, first)
+    assert (first.part("CPU"), first.part("GPU")) == (1, 1)
+    pass_time(5, first, second)
+    assert (first.part("GPU"), second.part("GPU")) == (0.5, 0.5)
+    # One that is killed says nothing more.
+    pass_time(20, first)
+    assert first.part("GPU") == 1
+    pass_time(5, first, second)
+    assert first.part("CPU") == 0.5
+    second.leave()
+    pass_time(20, first)
+    assert first.part("CPU") == 1
+
+
+def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
+    now, wall = [0.0], Wall()
+    first, second = (Share(wall, name, 1.0, lambda: now[0]) for name in ("a", "b"))
+    for _ in range(6):
+        now[0] += 1
+        first.look({"CPU": 99, "GPU": 99}, {"CPU": 16, "GPU": 8})
+        second.look({"CPU": 99, "GPU": 0}, {"CPU": 16, "GPU": 8})
+    assert first.part("GPU") == 1
+    assert first.part("CPU") == 0.5
