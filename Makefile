@@ -3,7 +3,8 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration rehearse-full \
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration cluster-rehearsal \
+	rehearse-full \
 	bench bench-fits gpu-check clean
 
 setup: $(READY)
@@ -79,6 +80,10 @@ simulate: setup
 # Looks for inputs that cost more than a line, for longer than the tests do and elsewhere each time: EXAMPLES=100000.
 fuzz: setup
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) .venv/bin/python -m pytest tests/fuzz
+
+# A night on machines that are taken away and come back, with devices that are sick, squeezed into SECONDS=600.
+cluster-rehearsal: setup
+	.venv/bin/python tests/cluster/rehearse_cluster.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 # Whether intervals cover what they say: about five minutes, and the table tests/calibration/results.md.
 calibration: setup

@@ -134,4 +134,4 @@ class Sweeps:
             said = "\n".join(driver.printed for driver in self._drivers)
             assert any(driver.running for driver in self._drivers), said
             assert time.monotonic() < until, said
-            time.sleep(0.05)
+            time.sleep(0.1)

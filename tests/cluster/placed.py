@@ -24,8 +24,8 @@ class WorkConfig(configs.Config):
     seconds: float = 0.0
     trouble: Trouble = "none"
     place: str = ""
-    """`wait`: a file to wait for. `memory_once`: a folder for what has failed once. `sick_device`: a file that names the
-    sick ones, each as NODE:DEVICE."""
+    """`wait`: a file to wait for. `memory_once`: a folder for what has failed once. `sick_device`: a file with the sick
+    ones, each as NODE:DEVICE."""
     label: str = ""
     """Makes steps of one value different ones."""
 

@@ -1,11 +1,12 @@
 """Ray clusters of several nodes on this machine, each in a process of its own that does what it is told.
 
-`python ray_nodes.py FOLDER [AUTOSCALER.yaml]` starts the head, reads requests as lines of JSON, and answers each with one.
+`python ray_nodes.py FOLDER [TYPES.yaml]` starts the head, reads requests as lines of JSON, and answers each with one.
 It ends, and all nodes with it, when nobody can send a request any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -77,7 +78,7 @@ class RayNodes:
         self._ask("remove", node=node, graceful=True)
 
     def drain(self, node: str, seconds: int = 600) -> None:
-        """`ray drain-node`, as on the notice that a machine is taken away."""
+        """As by `ray drain-node`, on the notice that a machine is taken away."""
         self._ask("drain", node=node, seconds=seconds)
 
     def joined(self) -> list[str]:
@@ -94,20 +95,10 @@ class RayNodes:
 
     def end(self) -> None:
         """End all processes of the cluster, whatever they do."""
-        processes = [self._process, *self._process.children(recursive=True)] if self._server.poll() is None else []
-        assert self._server.stdin
-        self._server.stdin.close()
-        for each in processes:
-            # By its object, which knows whether the number is another process's by now.
-            if each.is_running():
-                each.kill()
-        psutil.wait_procs(processes, timeout=20)
-        self._server.wait()
+        with self._server:
+            _end_children(psutil.Process(self._server.pid))
+            self._server.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    @property
-    def _process(self) -> psutil.Process:
-        return psutil.Process(self._server.pid)
 
     def _ask(self, name: str, **arguments: Any) -> Any:
         assert self._server.stdin
@@ -126,7 +117,16 @@ class RayNodes:
         return (self._folder / "server.log").read_text()[-3000:]
 
 
-def patiently(start: Callable[[], Any]) -> Any:
+def _end_children(parent: psutil.Process) -> None:
+    """Kill all that a process has started, and what that started since."""
+    while children := [each for each in parent.children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]:
+        for each in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(children, timeout=5)
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
     """Ray gives a node 30 s to start, which a machine that runs three test suites may not keep."""
     for last in (False, False, True):
         try:
@@ -148,14 +148,14 @@ class _Nodes:
         # Who calls ray.init() on this machine is not to find this cluster.
         ray._private.utils.write_ray_address = lambda *_, **__: None
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(folder / "t")}
-        self._cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self._nodes: dict[str, Any] = {}
 
     def address(self) -> str:
         return str(self._cluster.address)
 
     def join(self, **parameters: Any) -> str:
-        node = patiently(lambda: self._cluster.add_node(**parameters))
+        node = _patiently(lambda: self._cluster.add_node(**parameters))
         self._nodes[node.node_id] = node
         return str(node.node_id)
 
@@ -166,14 +166,17 @@ class _Nodes:
         return list(self._nodes)
 
     def drain(self, node: str, seconds: int) -> None:
-        subprocess.run(
-            [
-                "ray", "drain-node", "--address", self.address(), "--node-id", node,
-                "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the machine is taken away",
-                "--deadline-remaining-seconds", str(seconds),
-            ],
-            check=True, stdout=sys.stderr,
-        )  # fmt: skip
+        # What the command does, which takes longer to start than a node of these tests has left.
+        from ray._raylet import GcsClient
+        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+        accepted, why_not = GcsClient(address=self.address()).drain_node(
+            node,
+            DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+            "the machine is taken away",
+            int((time.time() + seconds) * 1000),
+        )
+        assert accepted, why_not
 
     def alive(self) -> dict[str, dict[str, float]]:
         from ray.autoscaler.v2.sdk import get_cluster_status
@@ -260,6 +263,7 @@ def _serve(folder: Path, types: Sequence[str]) -> None:
             error = repr(raised)
         answers.write(json.dumps([found, error]) + "\n")
         answers.flush()
+    _end_children(psutil.Process())
 
 
 if __name__ == "__main__":

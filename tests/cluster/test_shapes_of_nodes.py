@@ -1,4 +1,4 @@
-"""What a step asks for is what some node has: after it ran out of memory, on nodes that differ, and with too few cores."""
+"""What a step asks for is what some node has: after it ran out of memory, and where nodes differ or have few cores."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ray_nodes import RayNodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.faults]
 
-#: Twelve GPU steps, and one that goes on until the test has looked.
+#: Ten GPU steps, and one that goes on until the test has looked.
 SICK = """\
 axes: {x: RANGE}
 stages:
@@ -20,9 +20,9 @@ stages:
   last: {stage: placed_next, inputs: {number: watch}}
 results: [tune, last]
 runtime: {tune: {cpus: 1, gpus: 1}}
-""".replace("RANGE", str(list(range(12))))
+""".replace("RANGE", str(list(range(10))))
 
-PLAIN = 'tune: {stage: placed_first, config: {value: $x, seconds: 0.2, trouble: sick_device, place: "SICK"}}'
+PLAIN = 'tune: {stage: placed_first, config: {value: $x, seconds: 1, trouble: sick_device, place: "SICK"}}'
 WARM = PLAIN.replace("placed_first", "placed_model").replace("value: $x", "value: $x, model: one")
 
 
@@ -34,14 +34,18 @@ def test_one_sick_device_of_two_costs_two_tries_at_most_and_status_shows_that_it
     (tmp_path / "sick").write_text(f"{node}:1")
     text = SICK.replace("STAGE", stage).replace("SICK", str(tmp_path / "sick")).replace("GO", str(tmp_path / "go"))
     driver = sweeps.start(text)
-    sweeps.wait_for(lambda: sum(not each.failed and bool(each.end) for each in sweeps.spans("tune")) >= 12, seconds=200)
+
+    def failures() -> int:
+        return sum(each.failed for each in sweeps.spans("tune"))
+
+    sweeps.wait_for(lambda: sum(bool(each.end) for each in sweeps.spans("tune")) >= 10 + failures() or failures() > 2)
     status = driver.status()
     (tmp_path / "go").touch()
-    driver.finish()
     tunes = sweeps.spans("tune")
     print("calls by device and whether they failed:", Counter((each.device, each.failed) for each in tunes))
+    assert failures() <= 2, driver.printed
+    driver.finish()
     driver.check_done_once()
-    assert [each.failed for each in tunes].count(True) <= 2
     assert {each.device for each in tunes if each.failed} == {"1"}
     assert "quarantine" in status.lower(), status
     assert "1" in status
