@@ -53,6 +53,30 @@ def heights(plan: Plan) -> Mapping[str, int]:
     return found
 
 
+def turns(plan: Plan, cells: Mask | None = None) -> Numbers:
+    """Return the turn of each step: the position of the first cell that needs it; the number of cells if none does.
+
+    Whoever runs steps in their turn finishes one cell after another. What many cells share has its turn with the first.
+
+    Args:
+        plan: the whole sweep.
+        cells: mask of the chosen cells; None for all.
+    """
+    size = len(plan.points)
+    chosen = np.arange(size, dtype=np.int32) if cells is None else np.flatnonzero(cells).astype(np.int32)
+    firsts: Numbers = np.full(len(plan), size, np.int32)
+    for name, entry in plan.by_entry.items():
+        # Of a search also those that may come.
+        groups = entry.places[plan.points_of(name)[chosen]]
+        there = groups >= 0
+        # The last one written counts, which is the first cell.
+        own: Numbers = np.full(len(plan), size, np.int32)
+        own[groups[there][::-1]] = chosen[there][::-1]
+        np.minimum(firsts, own, out=firsts)
+    of_steps: Numbers = firsts[np.arange(len(plan), dtype=np.int32) - plan.shard]
+    return of_steps
+
+
 def _add_inputs(plan: Plan, wanted: Mask, committed: Mask) -> None:
     """Remove committed steps from the mask, and add those that the others read and that are not committed."""
     wanted &= ~committed

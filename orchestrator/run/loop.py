@@ -16,10 +16,10 @@ import numpy as np
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import this_code
-from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Slot
-from orchestrator.run.ready import ReadySteps
+from orchestrator.run.order import Order
+from orchestrator.run.ready import Queue, ReadySteps
 from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, not_begun
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
@@ -27,10 +27,6 @@ from orchestrator.store.errors import StoreAwayError
 from orchestrator.store.lease import TERM, Stillness
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Scalar
 
-#: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
-_BUNDLE_LIMIT = 64
-#: Seconds that a bundle of steps takes that cost less together than one by one.
-_TOGETHER_SECONDS = 30.0
 #: Outcomes of attempts that take their process with them.
 _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
 
@@ -45,7 +41,7 @@ def run_plan(
 ) -> Iterator[Attempt | None]:
     """Run all needed steps; yield every attempt as it ends, and None when none has ended for half a second.
 
-    Steps far from the targets go first, since most other steps wait for them. Small steps of one entry are bundled.
+    Cells are finished early and evenly (`orchestrator.run.order`). Small steps of one entry are bundled.
     Workers commit artifacts; the loop only reads their outcomes.
 
     Args:
@@ -107,7 +103,11 @@ class _Loop:
         """Why no step can be committed any more."""
         self.started = time.monotonic()
         self.gpu_seconds = 0.0
-        self.order = self._entries_in_order(numbers)
+        # Steps of an entry that has none yet may come.
+        firsts = {name: entry.first for name, entry in self.plan.by_entry.items() if entry.steps}
+        firsts |= {self.plan.entry_of(number): number for number in reversed(numbers)}
+        runtimes = {name: self._runtime(first) for name, first in firsts.items()}
+        self.order = Order(schedule, self.ready, executor, self.mean_seconds, runtimes)
         for number in numbers:
             self.ready.add(number)
 
@@ -158,22 +158,16 @@ class _Loop:
         self.schedule.stopped = self.schedule.stopped or self._exhausted_limit()
         if self.schedule.stopped:
             return
-        for name in self.order:
-            for (runtime, keeps_model), models in self.ready.kinds(name):
-                while models:
-                    free = None if limits.running is None else limits.running - self.running
-                    if free is not None and free <= 0:
-                        return
-                    ready = {each: len(heap) for each, heap in models.items() if each and keeps_model}
-                    slot = self.executor.find_slot(runtime, ready)
-                    if slot is None:
-                        break
-                    model = slot.model if keeps_model else next(iter(models))
-                    heap = models[model]
-                    size = self._bundle_size(name, runtime, heap, sum(len(each) for each in models.values()))
-                    self._start(self._take(heap, runtime, size if free is None else min(size, free)), slot)
-                    if not heap:
-                        del models[model]
+        while True:
+            free = None if limits.running is None else limits.running - self.running
+            if free is not None and free <= 0:
+                return
+            found = self.order.next()
+            if found is None:
+                return
+            queue, slot, size = found
+            self._start(self._take(queue, size if free is None else min(size, free)), slot)
+            self.ready.served(queue)
 
     def _start(self, bundle: list[Request], slot: Slot) -> None:
         for request in bundle:
@@ -182,15 +176,6 @@ class _Loop:
             self.tries[number] = begin(self.tries.get(number, FRESH))
         self.running += len(bundle)
         self.executor.submit(bundle, slot)
-
-    def _entries_in_order(self, numbers: list[int]) -> list[str]:
-        """Return the entries in order of submission: those that use GPUs first, then those farthest from a target."""
-        # Steps of an entry that has none yet may come.
-        firsts = {name: entry.first for name, entry in self.plan.by_entry.items() if entry.steps}
-        firsts |= {self.plan.entry_of(number): number for number in reversed(numbers)}
-        gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
-        height = heights(self.plan)
-        return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -height[name]))
 
     def _exhausted_limit(self) -> str | None:
         """Return which limit of the sweep is reached; None if none is."""
@@ -204,36 +189,17 @@ class _Loop:
             return f"{hours:.2f} GPU-hours were used, of {limits.gpu_hours:g} allowed (limits.gpu_hours)"
         return None
 
-    def _take(self, heap: list[int], runtime: Runtime, size: int) -> list[Request]:
-        """Pop the next bundle from a heap."""
+    def _take(self, queue: Queue, size: int) -> list[Request]:
+        """Take the next bundle from a queue."""
         bundle: list[Request] = []
-        while heap and len(bundle) < size:
-            number = self.ready.first(heap)
-            alone = self.tries.get(number, FRESH).alone
+        while queue.heap and len(bundle) < size:
+            alone = self.tries.get(self.ready.first(queue), FRESH).alone
             if bundle and alone:
                 break
-            heapq.heappop(heap)
-            bundle.append(self._request(number, runtime))
+            bundle.append(self._request(self.ready.pop(queue), queue.runtime))
             if alone:
                 break
         return bundle
-
-    def _bundle_size(self, name: str, runtime: Runtime, heap: list[int], ready: int) -> int:
-        """Return how many steps fill `bundle_seconds`, but no more than leave work for all other slots.
-
-        Args:
-            name: the entry.
-            runtime: how its steps are run.
-            heap: the heap that the bundle is taken from.
-            ready: number of steps in this and the other heaps of its kind.
-        """
-        mean_seconds = self.mean_seconds.get(name)
-        if mean_seconds is None or not self.executor.bundle_seconds:
-            return 1
-        fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
-        together = self.plan.stage(self.ready.first(heap)).together
-        seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
-        return max(1, min(int(seconds / max(mean_seconds, 1e-6)), fair, _BUNDLE_LIMIT))
 
     def _request(self, number: int, runtime: Runtime) -> Request:
         step = self.plan.step(number)

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.plan.needed import priorities
+from orchestrator.plan.needed import priorities, turns
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Runtime
 
-#: How steps are run, and whether by worker processes that keep the model they load.
-Kind = tuple[Runtime, bool]
 #: States of a missing input that will not come any more.
 _ENDED = (State.FAILED, State.BLOCKED)
-#: Model -> a heap of priorities; None for steps that load no model.
-Heaps = dict[str | None, list[int]]
+#: CPUs, GPUs, bytes of memory, and whether a node is taken whole.
+Resources = tuple[float, float, int | None, bool]
+
+
+@dataclass(eq=False, slots=True)
+class Queue:
+    """Ready steps of one entry that are run alike and load the same model; it is dropped when it is empty."""
+
+    entry: str
+    runtime: Runtime
+    model: str | None
+    """None if they load none."""
+    warm: bool
+    """Whether worker processes run them that keep the model which they load."""
+    heap: list[int] = field(default_factory=list)
+    """Priorities of its steps."""
+    since: int = 0
+    """Number of bundles that had been begun when its first step came, or when it was last served."""
+
+    @property
+    def resources(self) -> Resources:
+        """What each of its bundles takes."""
+        return (self.runtime.cpus, self.runtime.gpus, self.runtime.memory, self.runtime.whole_node)
 
 
 class ReadySteps:
@@ -38,11 +58,18 @@ class ReadySteps:
         """An input (its first step, its number of steps) -> the steps that wait for it."""
         self._gathering: dict[int, tuple[int, int]] = {}
         """First step of a group that an input reads whole -> (size, number of missing steps)."""
-        self._heaps: dict[str, dict[Kind, Heaps]] = {name: {} for name in self._plan.entries}
-        """Entry -> kind -> heaps; kinds are separate because there may be room for one and not for another."""
+        self.tasks: dict[str, dict[Runtime, dict[str | None, Queue]]] = {name: {} for name in self._plan.entries}
+        """Entry -> runtime -> model -> the queue of steps that any process may run."""
+        self.warm: dict[Resources, dict[str, dict[tuple[str, Runtime], Queue]]] = {}
+        """Resources -> model -> the queues of all entries, whose steps one process runs without loading it again."""
+        self.counts = dict.fromkeys(self._plan.entries, 0)
+        """Entry -> number of its ready steps."""
+        self.begun = 0
+        """Number of bundles that were begun."""
         self._priorities = priorities(self._plan)
         self._steps = np.argsort(self._priorities)
         """Priority -> step."""
+        self._turns = turns(self._plan, schedule.cells)
 
     def add(self, number: int) -> None:
         """Add a needed step, which is ready or waits for inputs."""
@@ -99,18 +126,43 @@ class ReadySteps:
 
     def drop(self, entry: str) -> None:
         """Remove the ready steps of an entry."""
-        self._heaps[entry].clear()
+        warm = (queue for models in self.warm.values() for queues in models.values() for queue in queues.values())
+        for queue in [queue for queue in warm if queue.entry == entry]:
+            queue.heap.clear()
+            self._drop_empty(queue)
+        self.tasks[entry].clear()
+        self.counts[entry] = 0
 
-    def kinds(self, entry: str) -> list[tuple[Kind, Heaps]]:
-        """Return the ready steps of an entry by kind and model; the caller deletes heaps that it has emptied."""
-        kinds = self._heaps[entry]
-        for kind in [kind for kind, heaps in kinds.items() if not heaps]:
-            del kinds[kind]
-        return list(kinds.items())
+    def first(self, queue: Queue) -> int:
+        """Return the first step of a queue."""
+        return int(self._steps[queue.heap[0]])
 
-    def first(self, heap: list[int]) -> int:
-        """Return the step at the top of a heap."""
-        return int(self._steps[heap[0]])
+    def turn(self, queue: Queue) -> int:
+        """Return the turn of the first step of a queue (`orchestrator.plan.needed.turns`)."""
+        return int(self._turns[self.first(queue)])
+
+    def pop(self, queue: Queue) -> int:
+        """Remove and return the first step of a queue."""
+        number = int(self._steps[heapq.heappop(queue.heap)])
+        self.counts[queue.entry] -= 1
+        return number
+
+    def served(self, queue: Queue) -> None:
+        """Note that a bundle was taken from a queue."""
+        self.begun += 1
+        queue.since = self.begun
+        if not queue.heap:
+            self._drop_empty(queue)
+
+    def _drop_empty(self, queue: Queue) -> None:
+        if not queue.warm:
+            del self.tasks[queue.entry][queue.runtime][queue.model]
+            return
+        assert queue.model is not None, "only steps that load a model go to processes that keep it"
+        models = self.warm[queue.resources]
+        del models[queue.model][queue.entry, queue.runtime]
+        if not models[queue.model]:
+            del models[queue.model]
 
     def _push(self, number: int) -> None:
         entry = self._plan.entry_of(number)
@@ -120,6 +172,12 @@ class ReadySteps:
             return
         model, runtime = self._plan.model(number), self._runtime(number)
         # Without a GPU, steps that are done together share files in the page cache, which serves every process.
-        keeps_model = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
-        heaps = self._heaps[entry].setdefault((runtime, keeps_model), {})
-        heapq.heappush(heaps.setdefault(model, []), int(self._priorities[number]))
+        warm = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
+        new = Queue(entry, runtime, model, warm, since=self.begun)
+        if warm and model is not None:
+            queues = self.warm.setdefault(new.resources, {}).setdefault(model, {})
+            queue = queues.setdefault((entry, runtime), new)
+        else:
+            queue = self.tasks[entry].setdefault(runtime, {}).setdefault(model, new)
+        heapq.heappush(queue.heap, int(self._priorities[number]))
+        self.counts[entry] += 1

@@ -35,7 +35,7 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.silence import silence_limit
-from orchestrator.run.executors import Ended, ExecutorLostError, Slot, Snapshot
+from orchestrator.run.executors import NO_TURNS, Ended, ExecutorLostError, Slot, Snapshot
 from orchestrator.run.executors.head import Head
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.recovery import record_failure, recovered_attempts
@@ -124,11 +124,13 @@ class RayExecutor:
         shape = self._shape(runtime)
         return max(1, int(min(self.cpus / shape.cpus, self.gpus / shape.gpus if shape.gpus else math.inf)))
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(
+        self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS
+    ) -> Slot | None:
         """Find room, counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
         shape = self._shape(runtime)
         if ready:
-            return self._warm.find_slot(shape, ready, self.slots(runtime))
+            return self._warm.find_slot(shape, ready, self.slots(runtime), turns)
         return Slot() if self._shapes[shape] < self.slots(runtime) + _QUEUED_AHEAD else None
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:

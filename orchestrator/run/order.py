@@ -1,0 +1,162 @@
+"""Decides which ready steps are started next: cells are to be finished early and evenly, as far as that costs nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from orchestrator.plan.needed import heights
+from orchestrator.run.executors import Executor, Slot
+from orchestrator.run.ready import Queue, ReadySteps
+from orchestrator.run.schedule import Schedule, State
+from orchestrator.types import Runtime
+
+#: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
+_BUNDLE_LIMIT = 64
+#: Seconds that a bundle of steps takes that cost less together than one by one.
+_TOGETHER_SECONDS = 30.0
+#: Bundles per slot that are preferred to steps that do not fill one.
+_PATIENCE = 4
+#: One in so many GPUs makes models while the others have work with those that there are.
+_MAKERS = 4
+
+
+class Order:
+    """Chooses the next bundle: those nearest to a target go first, where that loses neither bundles nor loaded models.
+
+    GPUs are given work before cores are. Of steps that any process may run, those nearest to a target are taken, since
+    they finish cells. But small steps are bundled, and where few have become ready they wait until they fill a bundle,
+    until others were preferred for long, or until nothing else is ready. Steps that load a model are offered in their
+    turn, those of all entries together, to processes that keep the model.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        ready: ReadySteps,
+        executor: Executor,
+        mean_seconds: Mapping[str, float],
+        runtimes: Mapping[str, Runtime],
+    ) -> None:
+        """Take over what the order depends on; all but the runtimes changes while steps are run.
+
+        Args:
+            schedule: the state of every step.
+            ready: the steps to choose from.
+            executor: tells where there is room.
+            mean_seconds: entry -> seconds that its steps take; those without a finished step are left out.
+            runtimes: entry -> the runtime of one of its steps.
+        """
+        self._schedule = schedule
+        self._ready = ready
+        self._executor = executor
+        self._mean_seconds = mean_seconds
+        self._runtimes = runtimes
+        self._height = heights(schedule.plan)
+        self._nearest_first = sorted(schedule.plan.entries, key=lambda name: self._height[name])
+
+    def next(self) -> tuple[Queue, Slot, int] | None:
+        """Return the queue to serve next, a slot, and how many steps to bundle; None if there is no room or no step."""
+        for on_gpus in (True, False):
+            found = self._next_task(on_gpus) or self._next_warm(on_gpus)
+            if found:
+                queue, slot = found
+                return queue, slot, self._bundle_size(queue)
+        return None
+
+    def _next_task(self, on_gpus: bool) -> tuple[Queue, Slot] | None:
+        few: list[tuple[Queue, Slot]] = []
+        crowded = False
+        for name in self._nearest_first:
+            for runtime, queues in self._ready.tasks[name].items():
+                if not queues or bool(runtime.gpus) is not on_gpus or self._makes_enough(name, runtime):
+                    continue
+                slot = self._executor.find_slot(runtime, {})
+                if slot is None:
+                    crowded = True
+                    continue
+                in_turn = sorted(queues.values(), key=self._ready.turn)
+                queue = next((queue for queue in in_turn if self._fills_bundle(queue)), None)
+                if queue:
+                    return queue, slot
+                few.append((in_turn[0], slot))
+        return few[0] if few and not crowded else None
+
+    def _makes_enough(self, name: str, runtime: Runtime) -> bool:
+        """Tell whether a step of an entry should leave its GPUs to work with models that there are.
+
+        Training a model is one long step, and others can be shared by all GPUs: begun in their turn, the last would have
+        all GPUs but one wait; begun first, they would hold up the first cells.
+        """
+        if not runtime.gpus:
+            return False
+        there = [
+            self._height[entry]
+            for resources, models in self._ready.warm.items()
+            for queues in models.values()
+            for entry, _ in queues
+            if resources[1]
+        ]
+        if not there or self._height[name] <= max(there):
+            return False
+        entry = self._schedule.plan.by_entry[name]
+        running = self._schedule.states.count(State.RUNNING, entry.first, entry.last)
+        return running >= self._executor.slots(runtime) // _MAKERS
+
+    def _next_warm(self, on_gpus: bool) -> tuple[Queue, Slot] | None:
+        for resources, models in self._ready.warm.items():
+            if not models or bool(resources[1]) is not on_gpus:
+                continue
+            firsts = sorted((min(queues.values(), key=self._turn) for queues in models.values()), key=self._turn)
+            ready = {
+                str(queue.model): sum(
+                    math.ceil(len(each.heap) / self._full_bundle(each)) for each in models[str(queue.model)].values()
+                )
+                for queue in firsts
+            }
+            turns = {str(queue.model): self._ready.turn(queue) for queue in firsts}
+            slot = self._executor.find_slot(firsts[0].runtime, ready, turns)
+            if slot:
+                return next(queue for queue in firsts if queue.model == slot.model), slot
+        return None
+
+    def _turn(self, queue: Queue) -> tuple[int, int]:
+        """Return by what queues are sorted: the turn, and where that is the same, the distance to a target."""
+        return self._ready.turn(queue), -self._height[queue.entry]
+
+    # --- bundles
+
+    def _fills_bundle(self, queue: Queue) -> bool:
+        """Tell whether its steps fill a bundle, or have waited while many others were preferred."""
+        passed = self._ready.begun - queue.since
+        return (
+            len(queue.heap) >= self._full_bundle(queue)
+            or passed >= _PATIENCE * self._executor.slots(queue.runtime)
+        )
+
+    def _full_bundle(self, queue: Queue) -> int:
+        """Return how many steps fill `bundle_seconds`; 1 while nobody knows how long one takes."""
+        mean_seconds = self._mean_seconds.get(queue.entry)
+        if mean_seconds is None or not self._executor.bundle_seconds:
+            return 1
+        together = self._schedule.plan.stage(self._ready.first(queue)).together
+        seconds = _TOGETHER_SECONDS if together else self._executor.bundle_seconds
+        return max(1, min(int(seconds / max(mean_seconds, 1e-6)), _BUNDLE_LIMIT))
+
+    def _bundle_size(self, queue: Queue) -> int:
+        """Return how many steps to take: they fill a bundle, but no more than leave work for all other slots."""
+        full = self._full_bundle(queue)
+        if full == 1:
+            return 1
+        mine = self._work(queue.entry, 1)
+        whole = sum(
+            self._work(name, count)
+            for name, count in self._ready.counts.items()
+            if count and bool(self._runtimes[name].gpus) is bool(queue.runtime.gpus)
+        )
+        return max(1, min(full, math.ceil(whole / mine / (2 * self._executor.slots(queue.runtime)))))
+
+    def _work(self, name: str, steps: int) -> float:
+        """Return the seconds that some steps of an entry keep a core or GPU busy; 0 if nobody knows."""
+        runtime = self._runtimes[name]
+        return steps * max(self._mean_seconds.get(name, 0.0), 1e-6) * (runtime.gpus or runtime.cpus)
