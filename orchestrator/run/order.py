@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from orchestrator.plan.needed import heights
 from orchestrator.run.executors import Executor, Slot
@@ -19,6 +19,9 @@ _TOGETHER_SECONDS = 30.0
 _PATIENCE = 4
 #: One in so many GPUs makes models while the others have work with those that there are.
 _MAKERS = 4
+
+
+AGE = 4
 
 
 class Order:
@@ -57,19 +60,21 @@ class Order:
 
     def next(self) -> tuple[Queue, Slot, int] | None:
         """Return the queue to serve next, a slot, and how many steps to bundle; None if there is no room or no step."""
-        for on_gpus in (True, False):
-            found = self._next_task(on_gpus) or self._next_warm(on_gpus)
-            if found:
-                queue, slot = found
-                return queue, slot, self._bundle_size(queue)
-        return None
+        found = (
+            self._next_task(True, self._hasty())
+            or self._next_warm(True)
+            or self._next_task(True)
+            or self._next_task(False)
+            or self._next_warm(False)
+        )
+        return (*found, self._bundle_size(found[0])) if found else None
 
-    def _next_task(self, on_gpus: bool) -> tuple[Queue, Slot] | None:
+    def _next_task(self, on_gpus: bool, hasty: Collection[str] = ()) -> tuple[Queue, Slot] | None:
         few: list[tuple[Queue, Slot]] = []
         crowded = False
         for name in self._nearest_first:
             for runtime, queues in self._ready.tasks[name].items():
-                if not queues or bool(runtime.gpus) is not on_gpus or self._makes_enough(name, runtime):
+                if not queues or bool(runtime.gpus) is not on_gpus or name in hasty:
                     continue
                 slot = self._executor.find_slot(runtime, {})
                 if slot is None:
@@ -82,26 +87,29 @@ class Order:
                 few.append((in_turn[0], slot))
         return few[0] if few and not crowded else None
 
-    def _makes_enough(self, name: str, runtime: Runtime) -> bool:
-        """Tell whether a step of an entry should leave its GPUs to work with models that there are.
+    def _hasty(self) -> set[str]:
+        """Return the entries whose steps should leave GPUs to work with models that there are.
 
-        Training a model is one long step, and others can be shared by all GPUs: begun in their turn, the last would have
-        all GPUs but one wait; begun first, they would hold up the first cells.
+        Training a model is one long step for one GPU, and what is done with the model can be shared by all of them.
+        Begun in its turn, the last training would have all others wait; begun first, all would hold up the first cells.
         """
-        if not runtime.gpus:
-            return False
-        there = [
-            self._height[entry]
-            for resources, models in self._ready.warm.items()
-            for queues in models.values()
-            for entry, _ in queues
-            if resources[1]
-        ]
-        if not there or self._height[name] <= max(there):
-            return False
-        entry = self._schedule.plan.by_entry[name]
-        running = self._schedule.states.count(State.RUNNING, entry.first, entry.last)
-        return running >= self._executor.slots(runtime) // _MAKERS
+        nearest: dict[int, int] = {}
+        for resources, models in self._ready.warm.items():
+            for queue in (queue for queues in models.values() for queue in queues.values() if resources[1]):
+                turn, height = self._ready.turn(queue), self._height[queue.entry]
+                nearest[height] = min(turn, nearest.get(height, turn))
+        found = set()
+        running, slots = 0, 1
+        for name, kinds in self._ready.tasks.items():
+            for runtime, queues in kinds.items():
+                if runtime.gpus:
+                    entry = self._schedule.plan.by_entry[name]
+                    running += self._schedule.states.count(State.RUNNING, entry.first, entry.last)
+                    turn = min(map(self._ready.turn, queues.values()), default=0)
+                    if any(height < self._height[name] and first < turn for height, first in nearest.items()):
+                        found.add(name)
+                    slots = max(slots, self._executor.slots(runtime))
+        return found if running >= slots // _MAKERS else set()
 
     def _next_warm(self, on_gpus: bool) -> tuple[Queue, Slot] | None:
         for resources, models in self._ready.warm.items():
@@ -111,7 +119,7 @@ class Order:
             ready = {
                 str(queue.model): sum(
                     math.ceil(len(each.heap) / self._full_bundle(each)) for each in models[str(queue.model)].values()
-                )
+                ) + int(AGE * self._rounds(queue))
                 for queue in firsts
             }
             turns = {str(queue.model): self._ready.turn(queue) for queue in firsts}
@@ -128,11 +136,12 @@ class Order:
 
     def _fills_bundle(self, queue: Queue) -> bool:
         """Tell whether its steps fill a bundle, or have waited while many others were preferred."""
-        passed = self._ready.begun - queue.since
-        return (
-            len(queue.heap) >= self._full_bundle(queue)
-            or passed >= _PATIENCE * self._executor.slots(queue.runtime)
-        )
+        return len(queue.heap) >= self._full_bundle(queue) or self._rounds(queue) >= _PATIENCE
+
+    def _rounds(self, queue: Queue) -> float:
+        """Return how many bundles each slot was given since a queue got its first step, or was last served."""
+        passed = self._ready.begun[queue.runtime.gpus > 0] - queue.since
+        return passed / self._executor.slots(queue.runtime)
 
     def _full_bundle(self, queue: Queue) -> int:
         """Return how many steps fill `bundle_seconds`; 1 while nobody knows how long one takes."""

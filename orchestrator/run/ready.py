@@ -64,8 +64,8 @@ class ReadySteps:
         """Resources -> model -> the queues of all entries, whose steps one process runs without loading it again."""
         self.counts = dict.fromkeys(self._plan.entries, 0)
         """Entry -> number of its ready steps."""
-        self.begun = 0
-        """Number of bundles that were begun."""
+        self.begun = {True: 0, False: 0}
+        """Whether GPUs are used -> number of bundles that were begun."""
         self._priorities = priorities(self._plan)
         self._steps = np.argsort(self._priorities)
         """Priority -> step."""
@@ -149,8 +149,9 @@ class ReadySteps:
 
     def served(self, queue: Queue) -> None:
         """Note that a bundle was taken from a queue."""
-        self.begun += 1
-        queue.since = self.begun
+        on_gpus = queue.runtime.gpus > 0
+        self.begun[on_gpus] += 1
+        queue.since = self.begun[on_gpus]
         if not queue.heap:
             self._drop_empty(queue)
 
@@ -173,7 +174,7 @@ class ReadySteps:
         model, runtime = self._plan.model(number), self._runtime(number)
         # Without a GPU, steps that are done together share files in the page cache, which serves every process.
         warm = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
-        new = Queue(entry, runtime, model, warm, since=self.begun)
+        new = Queue(entry, runtime, model, warm, since=self.begun[runtime.gpus > 0])
         if warm and model is not None:
             queues = self.warm.setdefault(new.resources, {}).setdefault(model, {})
             queue = queues.setdefault((entry, runtime), new)

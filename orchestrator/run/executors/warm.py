@@ -88,8 +88,10 @@ class WarmWorkers:
             if goes_on(worker):
                 return Slot(worker.model, worker)
         if idle or len(mine) < slots:
-            shared = (model for model in ready if held[model] and ready[model] >= WORTH_SHARING * (held[model] + 1))
-            new = next((model for model in ready if model in {*worth, *shared}), None)
+            # Of the same turn first what no process holds.
+            wanted = sorted(ready, key=lambda model: (turns.get(model, 0), held[model] > 0))
+            shared = {model for model in ready if held[model] and ready[model] >= WORTH_SHARING * (held[model] + 1)}
+            new = next((model for model in wanted if model in {*worth, *(shared if turns else ())}), None)
             new = new or next((model for model in ready if not held[model]), None)
             most = max(ready, key=lambda model: ready[model])
             # A single bundle ends sooner on the process that holds its model.
