@@ -1,13 +1,14 @@
-"""Decides which ready steps are started next: cells are to be finished early and evenly, as far as that costs nothing."""
+"""Decides which ready steps are started next: cells are finished early and evenly, as far as that costs nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from orchestrator.plan.needed import heights
 from orchestrator.run.executors import Executor, Slot
-from orchestrator.run.ready import Queue, ReadySteps
+from orchestrator.run.ready import Queue, ReadySteps, Resources
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Runtime
 
@@ -21,7 +22,20 @@ _PATIENCE = 4
 _MAKERS = 4
 
 
-AGE = 4
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """The work for processes that keep their model; models are in their turn."""
+
+    changes: int
+    """Number of changes that the queues had gone through."""
+    firsts: Mapping[str, Queue]
+    """Model -> the queue of its first step."""
+    bundles: Mapping[str, int]
+    """Model -> number of bundles that its steps make."""
+    turns: Mapping[str, int]
+    """Model -> turn of its first step."""
+    nearest: Mapping[int, int]
+    """Distance to a target -> turn of the first step that is so far."""
 
 
 class Order:
@@ -56,6 +70,7 @@ class Order:
         self._mean_seconds = mean_seconds
         self._runtimes = runtimes
         self._height = heights(schedule.plan)
+        self._offers: dict[Resources, _Offer] = {}
         self._nearest_first = sorted(schedule.plan.entries, key=lambda name: self._height[name])
 
     def next(self) -> tuple[Queue, Slot, int] | None:
@@ -64,8 +79,8 @@ class Order:
             self._next_task(True, self._hasty())
             or self._next_warm(True)
             or self._next_task(True)
-            or self._next_task(False)
             or self._next_warm(False)
+            or self._next_task(False)
         )
         return (*found, self._bundle_size(found[0])) if found else None
 
@@ -93,40 +108,63 @@ class Order:
         Training a model is one long step for one GPU, and what is done with the model can be shared by all of them.
         Begun in its turn, the last training would have all others wait; begun first, all would hold up the first cells.
         """
-        nearest: dict[int, int] = {}
-        for resources, models in self._ready.warm.items():
-            for queue in (queue for queues in models.values() for queue in queues.values() if resources[1]):
-                turn, height = self._ready.turn(queue), self._height[queue.entry]
-                nearest[height] = min(turn, nearest.get(height, turn))
-        found = set()
+        found: set[str] = set()
         running, slots = 0, 1
         for name, kinds in self._ready.tasks.items():
             for runtime, queues in kinds.items():
-                if runtime.gpus:
-                    entry = self._schedule.plan.by_entry[name]
-                    running += self._schedule.states.count(State.RUNNING, entry.first, entry.last)
-                    turn = min(map(self._ready.turn, queues.values()), default=0)
-                    if any(height < self._height[name] and first < turn for height, first in nearest.items()):
-                        found.add(name)
-                    slots = max(slots, self._executor.slots(runtime))
+                if not runtime.gpus:
+                    continue
+                entry = self._schedule.plan.by_entry[name]
+                running += self._schedule.states.count(State.RUNNING, entry.first, entry.last)
+                slots = max(slots, self._executor.slots(runtime))
+                turn = min(map(self._ready.turn, queues.values()), default=0)
+                nearer = (self._offer(resources).nearest for resources in self._ready.warm if resources[1])
+                if any(
+                    height < self._height[name] and first < turn
+                    for nearest in nearer
+                    for height, first in nearest.items()
+                ):
+                    found.add(name)
         return found if running >= slots // _MAKERS else set()
 
     def _next_warm(self, on_gpus: bool) -> tuple[Queue, Slot] | None:
         for resources, models in self._ready.warm.items():
             if not models or bool(resources[1]) is not on_gpus:
                 continue
-            firsts = sorted((min(queues.values(), key=self._turn) for queues in models.values()), key=self._turn)
-            ready = {
-                str(queue.model): sum(
-                    math.ceil(len(each.heap) / self._full_bundle(each)) for each in models[str(queue.model)].values()
-                ) + int(AGE * self._rounds(queue))
-                for queue in firsts
-            }
-            turns = {str(queue.model): self._ready.turn(queue) for queue in firsts}
-            slot = self._executor.find_slot(firsts[0].runtime, ready, turns)
-            if slot:
-                return next(queue for queue in firsts if queue.model == slot.model), slot
+            offer = self._offer(resources)
+            slot = self._executor.find_slot(next(iter(offer.firsts.values())).runtime, offer.bundles, offer.turns)
+            if slot and slot.model:
+                return offer.firsts[slot.model], slot
         return None
+
+    def _offer(self, resources: Resources) -> _Offer:
+        """Return the work for processes with some resources; it is made anew where steps have come or gone since."""
+        found = self._offers.get(resources)
+        changes = self._ready.changes[resources]
+        if found is None or found.changes != changes:
+            found = self._offers[resources] = self._make_offer(resources, changes)
+        return found
+
+    def _make_offer(self, resources: Resources, changes: int) -> _Offer:
+        models = self._ready.warm[resources]
+        in_turn = sorted(
+            ((min(queues.values(), key=self._turn), model) for model, queues in models.items()),
+            key=lambda each: self._turn(each[0]),
+        )
+        nearest: dict[int, int] = {}
+        for queue in (queue for queues in models.values() for queue in queues.values()):
+            turn, height = self._ready.turn(queue), self._height[queue.entry]
+            nearest[height] = min(turn, nearest.get(height, turn))
+        return _Offer(
+            changes,
+            firsts={model: queue for queue, model in in_turn},
+            bundles={
+                model: sum(math.ceil(len(each.heap) / self._full_bundle(each)) for each in models[model].values())
+                for _, model in in_turn
+            },
+            turns={model: self._ready.turn(queue) for queue, model in in_turn},
+            nearest=nearest,
+        )
 
     def _turn(self, queue: Queue) -> tuple[int, int]:
         """Return by what queues are sorted: the turn, and where that is the same, the distance to a target."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -62,6 +63,8 @@ class ReadySteps:
         """Entry -> runtime -> model -> the queue of steps that any process may run."""
         self.warm: dict[Resources, dict[str, dict[tuple[str, Runtime], Queue]]] = {}
         """Resources -> model -> the queues of all entries, whose steps one process runs without loading it again."""
+        self.changes: Counter[Resources] = Counter()
+        """Resources -> how often `warm` has changed there."""
         self.counts = dict.fromkeys(self._plan.entries, 0)
         """Entry -> number of its ready steps."""
         self.begun = {True: 0, False: 0}
@@ -145,6 +148,7 @@ class ReadySteps:
         """Remove and return the first step of a queue."""
         number = int(self._steps[heapq.heappop(queue.heap)])
         self.counts[queue.entry] -= 1
+        self.changes[queue.resources] += queue.warm
         return number
 
     def served(self, queue: Queue) -> None:
@@ -160,6 +164,7 @@ class ReadySteps:
             del self.tasks[queue.entry][queue.runtime][queue.model]
             return
         assert queue.model is not None, "only steps that load a model go to processes that keep it"
+        self.changes[queue.resources] += 1
         models = self.warm[queue.resources]
         del models[queue.model][queue.entry, queue.runtime]
         if not models[queue.model]:
@@ -182,3 +187,4 @@ class ReadySteps:
             queue = self.tasks[entry].setdefault(runtime, {}).setdefault(model, new)
         heapq.heappush(queue.heap, int(self._priorities[number]))
         self.counts[entry] += 1
+        self.changes[new.resources] += warm

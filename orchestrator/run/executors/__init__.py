@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from orchestrator.attempt.request import Request
 from orchestrator.types import Attempt, Runtime
 
-
 #: Where no step is wanted before others.
 NO_TURNS: Mapping[str, int] = MappingProxyType({})
 
@@ -61,9 +60,7 @@ class Executor(Protocol):
     def slots(self, runtime: Runtime) -> int:
         """Return how many bundles with this runtime can run at once."""
 
-    def find_slot(
-        self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS
-    ) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Find room for one more bundle, to keep the machines busy without long queues; return None if there is none.
 
         Args:

@@ -59,9 +59,7 @@ class ChildExecutor(InlineExecutor):
         self._silent: list[str] = []
         """Sentences on steps that seem to hang, which were not told yet."""
 
-    def find_slot(
-        self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS
-    ) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Return a slot if at most one bundle is queued, for the model that was loaded last if it has ready steps."""
         return self._slot(ready) if len(self._queue) < _BUNDLES else None
 

@@ -32,9 +32,7 @@ class InlineExecutor:
         """Return 1: steps run one at a time."""
         return 1
 
-    def find_slot(
-        self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS
-    ) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Return a slot if no bundle is queued, for the model that was loaded last if it has ready steps."""
         return None if self._queue else self._slot(ready)
 

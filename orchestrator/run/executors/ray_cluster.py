@@ -124,9 +124,7 @@ class RayExecutor:
         shape = self._shape(runtime)
         return max(1, int(min(self.cpus / shape.cpus, self.gpus / shape.gpus if shape.gpus else math.inf)))
 
-    def find_slot(
-        self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS
-    ) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Find room, counted per resource shape: waiting GPU steps must not keep CPU steps from running."""
         shape = self._shape(runtime)
         if ready:

@@ -21,9 +21,9 @@ CROWDED_LIMIT = 1.0
 #: Maximal bundles per process: the one it runs, and the next, so that it need not wait for the driver.
 _BUNDLES = 2
 #: Bundles of an earlier turn for which a process drops a model that it has work for: it will be loaded again.
-WORTH_A_LOAD = 8
+WORTH_A_LOAD = 16
 #: Bundles per process for which one more process loads a model that others hold.
-WORTH_SHARING = 24
+WORTH_SHARING = 12
 
 
 @dataclass(eq=False, slots=True)
@@ -65,9 +65,9 @@ class WarmWorkers:
         """Choose a process and a model for the next bundle; return None while all processes are busy.
 
         A process continues with its model as long as there is work for it, unless work of an earlier turn waits for a
-        model that no process holds, and is enough to be worth two loads. If there is none, it takes the first model that
-        no process holds, or that has enough work for one more process, and only then another one of another process:
-        loading it again costs less than an idle core.
+        model that no process holds, and is enough to be worth two loads. If there is none, it takes the first model in
+        turn that has enough work and that no process holds, or that has enough for one more process; then any that no
+        process holds, and only then one of another process: loading it again costs less than an idle core.
 
         Args:
             shape: the resources of the steps.
@@ -88,10 +88,8 @@ class WarmWorkers:
             if goes_on(worker):
                 return Slot(worker.model, worker)
         if idle or len(mine) < slots:
-            # Of the same turn first what no process holds.
-            wanted = sorted(ready, key=lambda model: (turns.get(model, 0), held[model] > 0))
-            shared = {model for model in ready if held[model] and ready[model] >= WORTH_SHARING * (held[model] + 1)}
-            new = next((model for model in wanted if model in {*worth, *(shared if turns else ())}), None)
+            shared = {model for model in turns if held[model] and ready[model] >= WORTH_SHARING * (held[model] + 1)}
+            new = min((*worth, *shared), key=lambda model: turns.get(model, 0), default=None)
             new = new or next((model for model in ready if not held[model]), None)
             most = max(ready, key=lambda model: ready[model])
             # A single bundle ends sooner on the process that holds its model.
