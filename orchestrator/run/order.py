@@ -108,23 +108,19 @@ class Order:
         Training a model is one long step for one GPU, and what is done with the model can be shared by all of them.
         Begun in its turn, the last training would have all others wait; begun first, all would hold up the first cells.
         """
+        nearest = [self._offer(resources).nearest.items() for resources in self._ready.warm if resources[1]]
         found: set[str] = set()
         running, slots = 0, 1
         for name, kinds in self._ready.tasks.items():
-            for runtime, queues in kinds.items():
-                if not runtime.gpus:
-                    continue
-                entry = self._schedule.plan.by_entry[name]
-                running += self._schedule.states.count(State.RUNNING, entry.first, entry.last)
-                slots = max(slots, self._executor.slots(runtime))
-                turn = min(map(self._ready.turn, queues.values()), default=0)
-                nearer = (self._offer(resources).nearest for resources in self._ready.warm if resources[1])
-                if any(
-                    height < self._height[name] and first < turn
-                    for nearest in nearer
-                    for height, first in nearest.items()
-                ):
-                    found.add(name)
+            on_gpus = {runtime: queues for runtime, queues in kinds.items() if runtime.gpus}
+            if not on_gpus:
+                continue
+            entry = self._schedule.plan.by_entry[name]
+            running += self._schedule.states.count(State.RUNNING, entry.first, entry.last)
+            slots = max(slots, *map(self._executor.slots, on_gpus))
+            turn = min((self._ready.turn(queue) for queues in on_gpus.values() for queue in queues.values()), default=0)
+            if any(height < self._height[name] and first < turn for each in nearest for height, first in each):
+                found.add(name)
         return found if running >= slots // _MAKERS else set()
 
     def _next_warm(self, on_gpus: bool) -> tuple[Queue, Slot] | None:
@@ -133,7 +129,8 @@ class Order:
                 continue
             offer = self._offer(resources)
             slot = self._executor.find_slot(next(iter(offer.firsts.values())).runtime, offer.bundles, offer.turns)
-            if slot and slot.model:
+            if slot:
+                assert slot.model is not None, "it was asked for a model"
                 return offer.firsts[slot.model], slot
         return None
 

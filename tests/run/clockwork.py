@@ -1,14 +1,14 @@
-"""An executor without work: its machines only take time, by a clock of their own. It counts what an order costs."""
+"""An executor whose machines do nothing but take time, by a clock of their own, and the figures of an order on it."""
 
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,165 +21,168 @@ from orchestrator.run.loop import run_plan
 from orchestrator.session import open_session
 from orchestrator.types import Attempt, Outcome, Runtime, Step
 
-#: Bundles of tasks that wait beyond those that can run, as on Ray.
-AHEAD = 4
+#: Bundles that wait for cores beyond those that can run, as on Ray.
+_AHEAD = 4
 
 
-@dataclass
+@dataclass(frozen=True)
 class Costs:
-    """Seconds of all that is done."""
+    """Seconds that things take."""
 
     step: Callable[[Step], float]
     load: float
-    """To load a model into a process of a GPU, or a warm one."""
-    bundle: float = 0.2
+    """To load a model into a process that keeps it."""
+    bundle: float
     """To start a bundle."""
     read: Mapping[str, float] = field(default_factory=dict)
-    """Stage -> to read what the steps of a bundle share, where they are done together."""
+    """Stage -> to read what its steps share; once for a bundle of steps that are done together."""
 
 
-class Machines:
-    """Some GPUs, each with cores of its own, and cores beside them; GPUs are given out like seats."""
+class _Shape(NamedTuple):
+    cpus: float
+    gpus: float
+
+
+@dataclass(eq=False)
+class _Process:
+    loaded: str | None = None
+    queue: list[tuple[tuple[Request, ...], str]] = field(default_factory=list)
+    cpus: float | None = None
+    """Cores that it holds; None before it has them. GPUs come with cores of their own."""
+
+
+class Clockwork:
+    """An executor with some GPUs, which are given out one by one, and some cores, which are queued for."""
 
     def __init__(self, gpus: int, cpus: float, costs: Costs) -> None:
         self.cpus, self.gpus, self.costs = cpus, gpus, costs
         self.bundle_seconds = 1.0
         self.now = 0.0
-        self.loads = self.bundles = self.bins = 0
-        self.sizes: Counter[str] = Counter()
-        self.counts: Counter[str] = Counter()
-        self.busy = {"gpu": 0.0, "cpu": 0.0}
+        self.loads = self.bins = 0
+        self.bundles: Counter[str] = Counter()
+        """Entry -> number of bundles."""
+        self.busy = Counter[bool]()
+        """Whether of GPUs, or else of cores -> seconds for which they were used."""
         self.ends: dict[str, float] = {}
-        self.trace: list[tuple[float, float, str, str]] = []
-        self._warm = WarmWorkers(lambda shape: {"loaded": None, "queue": [], "cpus": None}, self._end, lambda: self.now)
-        self._tasks: Counter[tuple[float, float]] = Counter()
-        self._waiting: list[tuple[tuple[Request, ...], tuple[float, float]]] = []
-        self._events: list[tuple[float, int, Any]] = []
-        self._number = 0
+        """Key -> when its step ended."""
+        self.most_tasks_on_gpus = 0
+        self._warm = WarmWorkers(lambda shape: _Process(), self._end, lambda: self.now)
+        self._tasks: Counter[_Shape] = Counter()
+        self._waiting: list[tuple[tuple[Request, ...] | Worker, _Shape]] = []
+        self._events: list[tuple[float, int, tuple[Request, ...], _Shape, Worker | None, list[float]]] = []
         self._free_cpus = cpus
+        self._begun = 0
 
-    def _end(self, process: Any) -> None:
-        self._free_cpus += process["cpus"] or 0.0
+    def _shape(self, runtime: Runtime) -> _Shape:
+        return _Shape(min(runtime.cpus, self.cpus), runtime.gpus)
 
-    def _shape(self, runtime: Runtime) -> tuple[float, float]:
-        return (min(runtime.cpus, self.cpus), runtime.gpus)
+    def _tasks_on_gpus(self) -> int:
+        return sum(count for shape, count in self._tasks.items() if shape.gpus)
 
     def slots(self, runtime: Runtime) -> int:
-        cpus, gpus = self._shape(runtime)
-        return max(1, int(self.gpus / gpus) if gpus else int(self.cpus / cpus))
+        shape = self._shape(runtime)
+        return max(1, int(self.gpus / shape.gpus if shape.gpus else self.cpus / shape.cpus))
 
     def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         shape = self._shape(runtime)
-        if not shape[1]:
-            if ready:
-                return self._warm.find_slot(shape, ready, self.slots(runtime), turns)
-            return Slot() if self._tasks[shape] < self.slots(runtime) + AHEAD else None
-        tasks = sum(count for (_, gpus), count in self._tasks.items() if gpus)
         if ready:
-            return self._warm.find_slot(shape, ready, self.gpus - tasks, turns)
-        workers = [worker for worker in self._warm.workers if worker.shape[1]]
-        if tasks + len(workers) >= self.gpus:
-            idle = next((worker for worker in workers if not worker.bundles), None)
-            return Slot(None, idle) if idle else None
-        return Slot()
+            slots = self.gpus - self._tasks_on_gpus() if shape.gpus else self.slots(runtime)
+            return self._warm.find_slot(shape, ready, slots, turns)
+        if not shape.gpus:
+            return Slot() if self._tasks[shape] < self.slots(runtime) + _AHEAD else None
+        workers = [worker for worker in self._warm.workers if worker.shape.gpus]
+        if self._tasks_on_gpus() + len(workers) < self.gpus:
+            return Slot()
+        idle = next((worker for worker in workers if not worker.bundles), None)
+        return Slot(None, idle) if idle else None
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
         shape = self._shape(requests[0].runtime)
-        self.bundles += 1
-        entry = requests[0].step.entry
-        self.counts[entry] += 1
-        self.sizes[entry] += len(requests)
+        self.bundles[requests[0].step.entry] += 1
         if slot.model:
             worker = self._warm.take(shape, slot)
-            worker.process["queue"].append((tuple(requests), slot.model))
-            if worker.process["cpus"] is None and shape[1]:
-                worker.process["cpus"] = 0.0
-            if worker.process["cpus"] is None:
-                if worker.bundles == 1:
+            worker.process.queue.append((tuple(requests), slot.model))
+            if worker.bundles == 1:
+                if worker.process.cpus is None and not shape.gpus:
                     self._waiting.append((worker, shape))
-                    self._place()
-            elif worker.bundles == 1:
-                self._next(worker)
-            return
-        self._tasks[shape] += 1
-        if shape[1]:
-            if slot.worker:
-                self._warm.lost(slot.worker)
-            self._begin(tuple(requests), shape, None, 0.0)
+                else:
+                    self._next(worker)
         else:
-            self._waiting.append((tuple(requests), shape))
-            self._place()
-
-    def _next(self, worker: Worker) -> None:
-        requests, model = worker.process["queue"].pop(0)
-        load = 0.0 if worker.process["loaded"] == model else self.costs.load
-        self.loads += bool(load)
-        worker.process["loaded"] = model
-        self._begin(requests, worker.shape, worker, load)
+            self._tasks[shape] += 1
+            self.most_tasks_on_gpus = max(self.most_tasks_on_gpus, self._tasks_on_gpus())
+            if not shape.gpus:
+                self._waiting.append((tuple(requests), shape))
+            else:
+                if slot.worker:
+                    self._warm.lost(slot.worker)
+                self._begin(tuple(requests), shape)
+        self._place()
 
     def _place(self) -> None:
         for each in list(self._waiting):
-            if each[1][0] <= self._free_cpus:
-                self._free_cpus -= each[1][0]
+            what, shape = each
+            if shape.cpus <= self._free_cpus:
+                self._free_cpus -= shape.cpus
                 self._waiting.remove(each)
-                if isinstance(each[0], Worker):
-                    each[0].process["cpus"] = each[1][0]
-                    self._next(each[0])
+                if isinstance(what, Worker):
+                    what.process.cpus = shape.cpus
+                    self._next(what)
                 else:
-                    self._begin(*each, None, 0.0)
+                    self._begin(what, shape)
 
-    def _begin(self, requests: tuple[Request, ...], shape: tuple[float, float], worker: Worker | None, load: float) -> None:
-        definition = requests[0].step.definition
-        together = bool(definition.together)
-        read = self.costs.read.get(requests[0].step.address.stage, 0.0)
-        seconds = [self.costs.step(each.step) + (0.0 if together else read) for each in requests]
-        shared = read if together else 0.0
-        if "lightgbm" in requests[0].step.address.stage:
-            pairs = [tuple((k, v) for k, v in each.step.coords.items() if k != "beta") for each in requests]
-            self.bins += 1 + sum(a != b for a, b in zip(pairs, pairs[1:], strict=False))
-        whole = load + self.costs.bundle + shared + sum(seconds)
-        kind = "gpu" if shape[1] else "cpu"
-        self.busy[kind] += whole * (shape[1] or shape[0])
-        self.trace.append((self.now, whole, requests[0].step.entry, requests[0].step.key))
-        self._number += 1
-        shares = [each + shared / len(requests) for each in seconds]
-        shares[0] += load
-        heapq.heappush(self._events, (self.now + whole, self._number, (requests, shape, worker, shares)))
+    def _next(self, worker: Worker) -> None:
+        requests, model = worker.process.queue.pop(0)
+        load = 0.0 if worker.process.loaded == model else self.costs.load
+        self.loads += bool(load)
+        worker.process.loaded = model
+        self._begin(requests, worker.shape, worker, load)
+
+    def _begin(
+        self, requests: tuple[Request, ...], shape: _Shape, worker: Worker | None = None, load: float = 0.0
+    ) -> None:
+        stage = requests[0].step.address.stage
+        read = self.costs.read.get(stage, 0.0)
+        if requests[0].step.definition.together:
+            read /= len(requests)
+        seconds = [self.costs.step(each.step) + read for each in requests]
+        seconds[0] += load
+        if stage == "fit_lightgbm":
+            # Features of the same pairs are binned once.
+            pairs = [{axis: label for axis, label in each.step.coords.items() if axis != "beta"} for each in requests]
+            self.bins += 1 + sum(one != other for one, other in pairwise(pairs))
+        whole = self.costs.bundle + sum(seconds)
+        self.busy[shape.gpus > 0] += whole * (shape.gpus or shape.cpus)
+        self._begun += 1
+        heapq.heappush(self._events, (self.now + whole, self._begun, requests, shape, worker, seconds))
 
     def wait(self, seconds: float) -> list[Ended]:
-        ended: list[Ended] = []
-        held = sum(worker.shape[0] for worker in self._warm.workers if not worker.shape[1])
-        tasks = sum(cpus * count for (cpus, gpus), count in self._tasks.items() if not gpus)
+        held = sum(worker.shape.cpus for worker in self._warm.workers if not worker.shape.gpus)
+        tasks = sum(shape.cpus * count for shape, count in self._tasks.items() if not shape.gpus)
         self._warm.retire(held + tasks > self.cpus)
         self._place()
-        if not self._events or self._events[0][0] > self.now + seconds:
-            # As the loop: it looks every half second, since an idle process may be ended.
-            if self._waiting or not self._events:
-                self.now += seconds
-                return []
+        idle = any(not worker.bundles and not worker.shape.gpus for worker in self._warm.workers)
+        if self._waiting and idle and (not self._events or self._events[0][0] > self.now + seconds):
+            # A process that is idle may be ended meanwhile.
+            self.now += seconds
+            return []
         self.now = self._events[0][0]
+        ended: list[Ended] = []
         while self._events and self._events[0][0] <= self.now:
-            _, _, (requests, shape, worker, shares) = heapq.heappop(self._events)
+            _, _, requests, shape, worker, shares = heapq.heappop(self._events)
             if worker:
                 self._warm.ended(worker)
-                if worker.process["queue"]:
+                if worker.process.queue:
                     self._next(worker)
             else:
                 self._tasks[shape] -= 1
-                if not shape[1]:
-                    self._free_cpus += shape[0]
-            attempts = []
-            for request, each in zip(requests, shares, strict=True):
-                self.ends[request.step.key] = self.now
-                attempts.append(
-                    Attempt(
-                        request.step.address, request.step.entry, request.number, Outcome.SUCCEEDED, each, 0.0, "here",
-                        "abc", metrics={},
-                    )
-                )  # fmt: skip
-            ended.append(Ended(requests, tuple(attempts)))
+                self._free_cpus += 0.0 if shape.gpus else shape.cpus
+            self.ends |= dict.fromkeys((each.step.key for each in requests), self.now)
+            ended.append(Ended(requests, tuple(map(_success, requests, shares))))
         self._place()
         return ended
+
+    def _end(self, process: _Process) -> None:
+        self._free_cpus += process.cpus or 0.0
 
     def unschedulable(self) -> str | None:
         return None
@@ -197,42 +200,43 @@ class Machines:
         pass
 
 
-@dataclass
-class Report:
-    machines: Machines
+def _success(request: Request, seconds: float) -> Attempt:
+    step, done = request.step, Outcome.SUCCEEDED
+    return Attempt(step.address, step.entry, request.number, done, seconds, 0.0, "here", "abc", metrics={})
+
+
+@dataclass(frozen=True)
+class Played:
+    """A sweep that was run by the clock."""
+
+    machines: Clockwork
     plan: Plan
     finished: NDArray[np.float64]
     """When each cell was finished, in order, as a share of the whole time."""
 
-    @property
-    def total(self) -> float:
-        return self.machines.now
-
-    @property
-    def first(self) -> float:
-        return float(self.finished[0])
-
-    def share_at(self, time: float) -> float:
-        """Share of the cells that are finished at a share of the time."""
+    def finished_at(self, time: float) -> float:
+        """Return the share of the cells that is finished at a share of the time."""
         return float(np.searchsorted(self.finished, time, "right") / len(self.finished))
 
+    def busy(self, on_gpus: bool) -> float:
+        """Return the share of the time for which GPUs, or cores, were busy."""
+        machines = self.machines
+        return machines.busy[on_gpus] / machines.now / (machines.gpus if on_gpus else machines.cpus)
 
-def play(
-    path: Path, folder: Path, gpus: int, cpus: float, costs: Costs, overrides: Sequence[str] = ()
-) -> Report:
-    session = open_session(path, overrides, outputs=str(folder / "out"))
+
+def play(sweep: Path, folder: Path, machines: Clockwork, overrides: Sequence[str] = ()) -> Played:
+    """Run a sweep to its end; every step succeeds."""
+    session = open_session(sweep, overrides, outputs=str(folder))
     session.store.prepare()
-    machines = Machines(gpus, cpus, costs)
-    for attempt in run_plan(session.schedule, session.store, machines, "abc"):
-        assert attempt is None or attempt.outcome is Outcome.SUCCEEDED
-    plan = session.plan
+    for _ in run_plan(session.schedule, session.store, machines, "abc"):
+        pass
     assert session.schedule.done
+    plan = session.plan
+    # Steps that no cell needs are not run.
     ends = np.array([machines.ends.get(key, 0.0) for key in plan.keys])
-    cells = np.zeros(len(plan.points))
+    whole = np.zeros(len(plan.points))
     for name in plan.wanted:
         firsts = plan.groups(name)
-        there = firsts >= 0
-        for shard in range(int(plan.size[firsts[there]].max(initial=1))):
-            numbers = firsts + np.minimum(shard, plan.size[firsts] - 1)
-            cells[there] = np.maximum(cells[there], ends[numbers[there]])
-    return Report(machines, plan, np.sort(cells) / machines.now)
+        assert plan.size[firsts].max() == 1
+        np.maximum(whole, np.where(firsts >= 0, ends[firsts], 0.0), out=whole)
+    return Played(machines, plan, np.sort(whole) / machines.now)

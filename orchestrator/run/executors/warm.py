@@ -20,10 +20,9 @@ IDLE_LIMIT = 60.0
 CROWDED_LIMIT = 1.0
 #: Maximal bundles per process: the one it runs, and the next, so that it need not wait for the driver.
 _BUNDLES = 2
-#: Bundles of an earlier turn for which a process drops a model that it has work for: it will be loaded again.
-WORTH_A_LOAD = 16
-#: Bundles per process for which one more process loads a model that others hold.
-WORTH_SHARING = 12
+#: Bundles for each process, with one more, for which that one loads a model, even if it drops one that it has work for.
+#: Measured in `decisions/0022-depth-where-it-is-free.md`.
+WORTH_A_LOAD = 12
 
 
 @dataclass(eq=False, slots=True)
@@ -64,10 +63,9 @@ class WarmWorkers:
     ) -> Slot | None:
         """Choose a process and a model for the next bundle; return None while all processes are busy.
 
-        A process continues with its model as long as there is work for it, unless work of an earlier turn waits for a
-        model that no process holds, and is enough to be worth two loads. If there is none, it takes the first model in
-        turn that has enough work and that no process holds, or that has enough for one more process; then any that no
-        process holds, and only then one of another process: loading it again costs less than an idle core.
+        A process continues with its model as long as there is work for it, unless enough of an earlier turn waits to be
+        worth a load. If there is none, it takes the first model in turn that is worth one; then any that no process
+        holds, and only then one of another process: loading it again costs less than an idle core.
 
         Args:
             shape: the resources of the steps.
@@ -78,7 +76,15 @@ class WarmWorkers:
         mine = [worker for worker in self.workers if worker.shape == shape]
         idle = [worker for worker in mine if not worker.bundles]
         held = Counter(worker.model for worker in mine)
-        worth = [model for model in ready if not held[model] and ready[model] >= WORTH_A_LOAD]
+        # Of the same turn first what no process holds.
+        worth = sorted(
+            (
+                model
+                for model in ready
+                if ready[model] >= WORTH_A_LOAD * (held[model] + 1) and (turns or not held[model])
+            ),
+            key=lambda model: (turns.get(model, 0), held[model]),
+        )
 
         def goes_on(worker: Worker) -> bool:
             own = turns.get(worker.model, 0)
@@ -88,9 +94,7 @@ class WarmWorkers:
             if goes_on(worker):
                 return Slot(worker.model, worker)
         if idle or len(mine) < slots:
-            shared = {model for model in turns if held[model] and ready[model] >= WORTH_SHARING * (held[model] + 1)}
-            new = min((*worth, *shared), key=lambda model: turns.get(model, 0), default=None)
-            new = new or next((model for model in ready if not held[model]), None)
+            new = next(iter(worth), None) or next((model for model in ready if not held[model]), None)
             most = max(ready, key=lambda model: ready[model])
             # A single bundle ends sooner on the process that holds its model.
             model = new or (most if ready[most] > 1 else None)
