@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from orchestrator.attempt.request import Request
 from orchestrator.types import Attempt, Runtime
+
+#: Where no step is wanted before others.
+NO_TURNS: Mapping[str, int] = MappingProxyType({})
 
 
 class Place(NamedTuple):
@@ -92,12 +96,14 @@ class Executor(Protocol):
     def slots(self, runtime: Runtime) -> int:
         """Return how many bundles with this runtime can run at once."""
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Find room for one more bundle, to keep the machines busy without long queues; return None if there is none.
 
         Args:
             runtime: how the steps are run.
-            ready: model -> number of ready steps that load it; empty for steps that load none.
+            ready: model -> number of bundles that the ready steps make which load it, in the order in which models are
+                wanted; empty for steps that need no process that keeps its model.
+            turns: model -> turn of the first of these steps (`orchestrator.plan.needed.turns`).
         """
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:

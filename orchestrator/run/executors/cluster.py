@@ -179,8 +179,10 @@ class Cluster:
         if place.seat is None:
             return any(node.id != place.node and not self._is_sick(Place(node.id, None)) for node in self.nodes.ready)
         mine = next((seat for seat in self.seats.all if seat.number == place.seat), None)
-        shape = mine.shape if mine else None
-        return any(seat.node and not seat.sick and seat is not mine and seat.shape == shape for seat in self.seats.all)
+        if mine is None:
+            return False
+        sick = sum(seat.sick for seat in self.seats.all if seat.shape == mine.shape and seat is not mine)
+        return self.nodes.grows or self.nodes.count(mine.shape) - sick > 1
 
     def quarantine(self, place: Place, reason: str) -> None:
         """Give a place no work until a probe succeeds there."""
