@@ -27,7 +27,7 @@ WARM = PLAIN.replace("placed_first", "placed_model").replace("value: $x", "value
 
 
 @pytest.mark.parametrize("stage", [PLAIN, WARM], ids=["tasks", "models_that_stay_loaded"])
-def test_one_sick_device_of_two_costs_two_tries_at_most_and_status_shows_that_it_is_kept_out_of_use(
+def test_one_sick_device_of_two_costs_two_tries_at_most_and_status_shows_that_it_gets_no_work(
     nodes: RayNodes, sweeps: Sweeps, tmp_path: Path, stage: str
 ) -> None:
     node = nodes.join(num_cpus=4, num_gpus=2)
@@ -47,7 +47,6 @@ def test_one_sick_device_of_two_costs_two_tries_at_most_and_status_shows_that_it
     driver.finish()
     driver.check_done_once()
     assert {each.device for each in tunes if each.failed} == {"1"}
-    assert "quarantine" in status.lower(), status
-    assert "1" in status
+    assert f"GPU 1 of node {node[:8]}" in status, status
     # What died there, died free of charge.
     assert {each.step for each in tunes if each.failed} <= {each.step for each in tunes if not each.failed}
