@@ -165,12 +165,12 @@ class _Loop:
         self.schedule.stopped = self.schedule.stopped or self._exhausted_limit()
         if self.schedule.stopped:
             return
-        self.executor.reserve(self.order.demand(self.health.first))
+        self.executor.reserve(self.order.demand(self.health.first), self.order.soon())
         while True:
             free = None if limits.running is None else limits.running - self.running
             if free is not None and free <= 0:
                 return
-            found = self.order.next()
+            found = self.order.next(busy=self.running > 0)
             if found is None:
                 return
             queue, slot, size = found

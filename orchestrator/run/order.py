@@ -80,19 +80,23 @@ class Order:
         }
         """Entry that uses GPUs -> the entries that it reads."""
 
-    def next(self) -> tuple[Queue, Slot, int] | None:
-        """Return the queue to serve next, a slot, and how many steps to bundle; None if there is no room or no step."""
+    def next(self, busy: bool) -> tuple[Queue, Slot, int] | None:
+        """Return the queue to serve next, a slot, and how many steps to bundle; None if there is no room or no step.
+
+        Args:
+            busy: whether steps are running; if none is, no step waits for others to fill a bundle.
+        """
         found = (
-            self._next_task(True, self._hasty())
+            self._next_task(True, busy, self._hasty())
             or self._next_warm(True)
-            or self._next_task(True)
+            or self._next_task(True, busy)
             or self._next_warm(False)
-            or self._next_task(False)
+            or self._next_task(False, busy)
         )
         return (*found, self._bundle_size(found[0])) if found else None
 
     def demand(self, died: Collection[int] = ()) -> dict[Runtime, int]:
-        """Return the bundles for GPUs that are ready, and those that what runs now may make ready; first come first.
+        """Return the bundles for GPUs that are ready, by runtime; the first come first.
 
         Args:
             died: steps that are to be tried again where they did not die.
@@ -111,20 +115,25 @@ class Order:
                 demand[next(iter(offer.firsts.values())).runtime] += sum(offer.bundles.values())
         for runtime, bundles in later.items():
             demand[runtime] += bundles
+        for number in died:
+            if self._schedule.states[number] == State.PENDING:
+                # The place where it died is no place for it.
+                demand[self._ready.runtime(number)] += 1
+        return {runtime: bundles for runtime, bundles in demand.items() if bundles and runtime.gpus}
+
+    def soon(self) -> dict[Runtime, int]:
+        """Return the steps for GPUs, by runtime, that what runs now may make ready."""
+        soon: Counter[Runtime] = Counter()
         states = self._schedule.states
         for name, feeders in self._feeders.items():
             entries = [self._schedule.plan.by_entry[feeder] for feeder in feeders]
             running = sum(states.count(State.RUNNING, entry.first, entry.last) for entry in entries)
             if running:
                 entry = self._schedule.plan.by_entry[name]
-                demand[self._runtimes[name]] += min(running, states.count(State.PENDING, entry.first, entry.last))
-        for number in died:
-            if states[number] == State.PENDING:
-                # The place where it died is no place for it.
-                demand[self._ready.runtime(number)] += 1
-        return {runtime: bundles for runtime, bundles in demand.items() if bundles and runtime.gpus}
+                soon[self._runtimes[name]] += min(running, states.count(State.PENDING, entry.first, entry.last))
+        return {runtime: bundles for runtime, bundles in soon.items() if bundles}
 
-    def _next_task(self, on_gpus: bool, hasty: Collection[str] = ()) -> tuple[Queue, Slot] | None:
+    def _next_task(self, on_gpus: bool, busy: bool, hasty: Collection[str] = ()) -> tuple[Queue, Slot] | None:
         few: list[tuple[Queue, Slot]] = []
         crowded = False
         for name in self._nearest_first:
@@ -140,7 +149,7 @@ class Order:
                 if queue:
                     return queue, slot
                 few.append((in_turn[0], slot))
-        return few[0] if few and not crowded else None
+        return few[0] if few and not (crowded and busy) else None
 
     def _hasty(self) -> set[str]:
         """Return the entries whose steps should leave GPUs to work with models that there are.

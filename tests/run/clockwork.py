@@ -165,6 +165,9 @@ class Clockwork(OnePlace):
             # A process that is idle may be ended meanwhile.
             self.now += seconds
             return []
+        if not self._events:
+            self.now += seconds
+            return []
         self.now = self._events[0][0]
         ended: list[Ended] = []
         while self._events and self._events[0][0] <= self.now:

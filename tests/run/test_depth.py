@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import toy_sweep
 from clockwork import Clockwork, Costs, Played, play
 
-from orchestrator.run.executors import Slot
+from orchestrator.run.executors import NO_TURNS, Slot
+from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.run.executors.warm import WORTH_A_LOAD, WarmWorkers
-from orchestrator.types import Step
+from orchestrator.run.loop import run_plan
+from orchestrator.run.schedule import State
+from orchestrator.session import open_session
+from orchestrator.types import Runtime, Step
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 #: 432 of its cells: all policies and data sets, so that there is as much to load as ever.
@@ -125,3 +131,30 @@ def test_processes_share_the_model_of_the_earliest_turn_as_long_as_each_has_enou
     busy.workers[0].bundles = 2
     assert _chosen(busy, enough, turns, 2) == "first"
     assert _chosen(busy, {**enough, "first": 2 * WORTH_A_LOAD - 1}, turns, 2) == "second"
+
+
+def test_few_steps_do_not_wait_for_a_bundle_beside_steps_that_find_no_machine(tmp_path: Path) -> None:
+    class Narrow(Clockwork):
+        """No machine has two cores."""
+
+        def find_slot(
+            self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS
+        ) -> Slot | None:
+            return None if runtime.cpus > 1 else super().find_slot(runtime, ready, turns)
+
+    text = toy_sweep.SWEEP + "runtime: {double: {cpus: 2}}\n"
+    session = open_session(toy_sweep.write_sweep(tmp_path, text), outputs=str(tmp_path / "out"))
+    session.store.prepare()
+    machines = Narrow(0, 1, Costs(lambda step: 0.001, 0, 0))
+    for _ in run_plan(session.schedule, session.store, machines, "abc"):
+        # For what finds no machine a run waits: one may yet come.
+        if machines.now > 60:
+            break
+    assert {each for name, each in session.schedule.counts()["source"].items() if name is not State.COMMITTED} == {0}
+
+
+def test_one_process_alone_finishes_one_cell_after_another(tmp_path: Path) -> None:
+    session = open_session(toy_sweep.write_sweep(tmp_path), outputs=str(tmp_path / "out"))
+    session.store.prepare()
+    ended = [attempt for attempt in run_plan(session.schedule, session.store, InlineExecutor(), "abc") if attempt]
+    assert [attempt.entry for attempt in ended] == ["source", "double", "source", "double", "total", "total"] * 3

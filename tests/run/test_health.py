@@ -36,7 +36,7 @@ class Places:
         self.ever: list[Place] = []
         self.tries: Counter[Place] = Counter()
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         pass
 
     def slots(self, runtime: Runtime) -> int:

@@ -74,11 +74,12 @@ class Executor(Protocol):
     def cpus(self) -> float:
         """CPU cores in all, for estimates."""
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         """Keep room for steps that use GPUs, before slots are asked for: other steps must not take their cores.
 
         Args:
-            demand: runtime -> number of bundles that are ready or about to be; the first come first.
+            demand: runtime -> number of bundles that are ready; the first come first.
+            soon: runtime -> number of steps that may be ready when what runs now has ended.
         """
 
     def elsewhere(self, place: Place) -> bool:
@@ -138,7 +139,7 @@ class Executor(Protocol):
 class OnePlace:
     """What executors have in common for which no place is sick while another is not."""
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         """Do nothing: there is one place, for one step after another."""
 
     def elsewhere(self, place: Place) -> bool:

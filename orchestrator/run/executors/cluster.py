@@ -142,11 +142,12 @@ class Cluster:
         """Whether the last look was some time ago."""
         return time.monotonic() > self._look_due
 
-    def reserve(self, demand: Mapping[Runtime, int], running: Mapping[Shape, int]) -> None:
-        """Keep a seat for each GPU step that could run now, as far as there are GPUs.
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int], running: Mapping[Shape, int]) -> None:
+        """Keep a seat for each GPU step that could run now, as far as there are GPUs; for later ones on free cores.
 
         Args:
-            demand: runtime -> number of bundles that are ready or about to be; the first come first.
+            demand: runtime -> number of bundles that are ready; the first come first.
+            soon: runtime -> number of bundles that may be ready soon.
             running: shape -> number of bundles that have a seat.
         """
         wanted: Counter[Shape] = Counter()
@@ -154,9 +155,16 @@ class Cluster:
             wanted[self.nodes.shape(runtime)] += bundles
         for shape, bundles in running.items():
             wanted[shape] += bundles
+        # What is to make them ready needs cores itself.
+        busy = sum(shape.cpus * bundles for each in (self.tasks, wanted) for shape, bundles in each.items())
+        for runtime, bundles in soon.items():
+            shape = self.nodes.shape(runtime)
+            fits = min(bundles, max(0, int((self.nodes.cpus - busy) / shape.cpus + 1e-6)))
+            wanted[shape] += fits
+            busy += fits * shape.cpus
         self._wants_gpus = sum(shape.gpus * bundles for shape, bundles in wanted.items())
         if wanted or self.seats.all:
-            self.seats.keep(wanted, self.nodes, self.share.part("GPU"))
+            self.seats.keep(+wanted, self.nodes, self.share.part("GPU"))
 
     def slots(self, shape: Shape, idle: float) -> int:
         """Return how many bundles of a shape without GPUs may run at once.

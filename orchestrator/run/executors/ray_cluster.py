@@ -114,10 +114,12 @@ class RayExecutor:
         """CPU cores in all."""
         return self._cluster.nodes.cpus
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         """Keep seats for steps that use GPUs."""
-        seated = Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand else {}
-        self._cluster.reserve(demand, seated)
+        seated = (
+            Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand or soon else {}
+        )
+        self._cluster.reserve(demand, soon, seated)
 
     def slots(self, runtime: Runtime) -> int:
         """Return how many such tasks the cluster can run at once; at least 1."""
