@@ -42,10 +42,11 @@ class _Offer:
 class Order:
     """Chooses the next bundle: those nearest to a target go first, where that loses neither bundles nor loaded models.
 
-    GPUs are given work before cores are. Of steps that any process may run, those nearest to a target are taken, since
-    they finish cells. But small steps are bundled, and where few have become ready they wait until they fill a bundle,
-    until others were preferred for long, or until nothing else is ready. Steps that load a model are offered in their
-    turn, those of all entries together, to processes that keep the model.
+    GPUs are given work before cores are; while none is ready for them, cores make it so. Of steps that any process may
+    run, those nearest to a target are taken, since they finish cells. But small steps are bundled, and where few have
+    become ready they wait until they fill a bundle, until others were preferred for long, or until nothing else is
+    ready. Steps that load a model are offered in their turn, those of all entries together, to processes that keep the
+    model.
     """
 
     def __init__(
@@ -79,6 +80,12 @@ class Order:
             if runtime.gpus
         }
         """Entry that uses GPUs -> the entries that it reads."""
+        self._upstream: set[str] = set()
+        """Entries without GPUs that steps on GPUs wait for."""
+        for name in reversed(schedule.plan.entries):
+            if name in self._feeders or name in self._upstream:
+                sources = {source.entry for source in schedule.plan.by_entry[name].sources}
+                self._upstream |= sources - self._feeders.keys()
 
     def next(self, busy: bool) -> tuple[Queue, Slot, int] | None:
         """Return the queue to serve next, a slot, and how many steps to bundle; None if there is no room or no step.
@@ -136,7 +143,8 @@ class Order:
     def _next_task(self, on_gpus: bool, busy: bool, hasty: Collection[str] = ()) -> tuple[Queue, Slot] | None:
         few: list[tuple[Queue, Slot]] = []
         crowded = False
-        for name in self._nearest_first:
+        first = set() if on_gpus or any(self._ready.counts[name] for name in self._feeders) else self._upstream
+        for name in sorted(self._nearest_first, key=lambda name: name not in first) if first else self._nearest_first:
             for runtime, queues in self._ready.tasks[name].items():
                 if not queues or bool(runtime.gpus) is not on_gpus or name in hasty:
                     continue
@@ -145,7 +153,7 @@ class Order:
                     crowded = True
                     continue
                 in_turn = sorted(queues.values(), key=self._ready.turn)
-                queue = next((queue for queue in in_turn if self._fills_bundle(queue)), None)
+                queue = next((queue for queue in in_turn if name in first or self._fills_bundle(queue)), None)
                 if queue:
                     return queue, slot
                 few.append((in_turn[0], slot))

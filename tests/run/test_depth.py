@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import toy_sweep
 from clockwork import Clockwork, Costs, Played, play
+from toy_sweep import ONE
 
 from orchestrator.run.executors import NO_TURNS, Slot
 from orchestrator.run.executors.inline import InlineExecutor
@@ -158,3 +159,21 @@ def test_one_process_alone_finishes_one_cell_after_another(tmp_path: Path) -> No
     session.store.prepare()
     ended = [attempt for attempt in run_plan(session.schedule, session.store, InlineExecutor(), "abc") if attempt]
     assert [attempt.entry for attempt in ended] == ["source", "double", "source", "double", "total", "total"] * 3
+
+
+def test_while_gpus_have_nothing_to_do_cores_do_what_gpus_wait_for(tmp_path: Path) -> None:
+    text = ONE.replace("x: [1]", "x: [1, 2, 3]") + (
+        "  early: {stage: toy_double, inputs: {number: source}}\n"
+        "  tune: {stage: toy_double, inputs: {number: early}}\n"
+        "  fit: {stage: toy_source, config: {value: $y}}\n"
+        "results: [tune, fit]\n"
+        "runtime: {tune: {gpus: 1}}\n"
+    )
+    session = open_session(
+        toy_sweep.write_sweep(tmp_path, text), [f"axes.y={list(range(40))}"], outputs=str(tmp_path / "out")
+    )
+    session.store.prepare()
+    machines = Clockwork(2, 1, Costs(lambda step: 1, 0, 0))
+    ended = [each.entry for each in run_plan(session.schedule, session.store, machines, "abc") if each]
+    # Some fits were queued ahead before the first source had ended.
+    assert ended[-30:] == ["fit"] * 30
