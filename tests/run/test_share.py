@@ -66,20 +66,20 @@ def test_two_drivers_have_half_each_and_one_whose_neighbour_left_or_died_has_all
         for _ in range(int(seconds)):
             now[0] += 1
             for driver in drivers:
-                driver.look(wants, totals)
+                driver.look(wants, totals, 0.0)
 
     pass_time(3, first)
-    assert (first.part("CPU"), first.part("GPU")) == (1, 1)
+    assert (first.allowed("CPU"), first.allowed("GPU")) == (None, None)
     pass_time(5, first, second)
-    assert (first.part("GPU"), second.part("GPU")) == (0.5, 0.5)
+    assert (first.allowed("GPU"), second.allowed("GPU")) == (4, 4)
     # One that is killed says nothing more.
     pass_time(20, first)
-    assert first.part("GPU") == 1
+    assert first.allowed("GPU") is None
     pass_time(5, first, second)
-    assert first.part("CPU") == 0.5
+    assert first.allowed("CPU") == 8
     second.leave()
-    pass_time(20, first)
-    assert first.part("CPU") == 1
+    pass_time(3, first)
+    assert first.allowed("CPU") is None
 
 
 def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
@@ -87,7 +87,8 @@ def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
     first, second = (Share(wall, name, 1.0, lambda: now[0]) for name in ("a", "b"))
     for _ in range(6):
         now[0] += 1
-        first.look({"CPU": 99, "GPU": 99}, {"CPU": 16, "GPU": 8})
-        second.look({"CPU": 99, "GPU": 0}, {"CPU": 16, "GPU": 8})
-    assert first.part("GPU") == 1
-    assert first.part("CPU") == 0.5
+        first.look({"CPU": 99, "GPU": 99}, {"CPU": 40, "GPU": 8}, 24.0)
+        second.look({"CPU": 99, "GPU": 0}, {"CPU": 40, "GPU": 8}, 0.0)
+    assert first.allowed("GPU") == 8
+    # Of the cores that the seats of the one leave.
+    assert (first.allowed("CPU"), second.allowed("CPU")) == (8, 8)

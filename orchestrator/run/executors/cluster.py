@@ -87,13 +87,14 @@ class Cluster:
         """
         now = time.monotonic()
         self._look_due = now + _LOOK_EVERY
-        if now > self._check_due:
+        if now > self._check_due or state.get_draining_nodes().keys() != self._draining:
             self.read()
         self.probe()
-        cpus = self.nodes.cpus if self.wants_cpus else sum(shape.cpus * count for shape, count in self.tasks.items())
+        busy = sum(shape.cpus * count for shape, count in self.tasks.items())
+        wants = {"CPU": self.nodes.cpus if self.wants_cpus else busy, "GPU": self._wants_gpus}
         self.wants_cpus = False
-        wants = {"CPU": cpus + self.seats.cpus(self.nodes), "GPU": self._wants_gpus}
-        self.share.look(wants, {"CPU": self.nodes.cpus, "GPU": self.nodes.gpus})
+        totals = {"CPU": self.nodes.cpus, "GPU": self.nodes.gpus}
+        self.share.look(wants, totals, sum(seat.shape.cpus for seat in self.seats.all if seat.node))
 
     def read(self) -> None:
         """Read the living nodes: clusters grow and shrink.
@@ -107,9 +108,9 @@ class Cluster:
         if not any(node["NodeID"] == mine for node in living):
             # Its tasks would never end.
             raise ExecutorLostError("the Ray node of this driver is dead")
-        draining = state.get_draining_nodes()
+        self._draining = set(state.get_draining_nodes())
         self.nodes = Nodes(
-            (Node(node["NodeID"], _shape(node["Resources"]), node["NodeID"] in draining) for node in living),
+            (Node(node["NodeID"], _shape(node["Resources"]), node["NodeID"] in self._draining) for node in living),
             _node_types(),
             # Nodes that an autoscaler did not start have no such label, nor has the head of a cluster without one.
             grows=any(_GROUP_LABEL in node["Labels"] for node in living),
@@ -128,6 +129,10 @@ class Cluster:
                 shape = waiting.get(request.details.partition(":")[0])
                 if shape:
                     self.nodes.impossible.add(shape)
+
+    def closes(self, seat: Seat) -> bool:
+        """Tell whether a seat is on a node that gets no new work."""
+        return seat.sick or seat.node == self.seats.clearing or seat.node not in {node.id for node in self.nodes.ready}
 
     def free_seats(self, shape: Shape) -> list[Seat]:
         """Return the seats of a shape that are free. A task at one whose node is being drained would wait for ever."""
@@ -164,7 +169,7 @@ class Cluster:
             busy += fits * shape.cpus
         self._wants_gpus = sum(shape.gpus * bundles for shape, bundles in wanted.items())
         if wanted or self.seats.all:
-            self.seats.keep(+wanted, self.nodes, self.share.part("GPU"))
+            self.seats.keep(+wanted, self.nodes, self.share.allowed("GPU"))
 
     def slots(self, shape: Shape, idle: float) -> int:
         """Return how many bundles of a shape without GPUs may run at once.
@@ -174,13 +179,15 @@ class Cluster:
             idle: cores of other processes that keep a model and need no seat.
         """
         others = sum(each.cpus * bundles for each, bundles in self.tasks.items() if each != shape)
-        room = self.nodes.cpus * self.share.part("CPU") - self.seats.cpus(self.nodes) - others - idle
+        room = self.nodes.cpus - self.seats.cpus(self.nodes)
+        allowed = self.share.allowed("CPU")
+        room = (room if allowed is None else min(room, allowed)) - others - idle
         return max(0, min(self.nodes.count(shape), int(room / shape.cpus + 1e-6)))
 
     @property
     def ahead(self) -> int:
         """How many more may be queued: none while a seat or another driver waits for the cores that they would take."""
-        return 0 if self.seats.awaited(self.nodes) or self.share.part("CPU") < 1 else _QUEUED_AHEAD
+        return 0 if self.seats.awaited(self.nodes) or self.share.allowed("CPU") is not None else _QUEUED_AHEAD
 
     def elsewhere(self, place: Place) -> bool:
         """Tell whether there is another place of the kind that gets work."""

@@ -120,6 +120,11 @@ class RayExecutor:
             Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand or soon else {}
         )
         self._cluster.reserve(demand, soon, seated)
+        surplus = Counter(self._cluster.seats.surplus)
+        for worker in self._warm.workers:
+            if seat := worker.process.seat:
+                worker.closed = self._cluster.closes(seat) or surplus[seat.shape] > 0
+                surplus[seat.shape] -= 1
 
     def slots(self, runtime: Runtime) -> int:
         """Return how many such tasks the cluster can run at once; at least 1."""
@@ -130,7 +135,7 @@ class RayExecutor:
         shape = self._cluster.nodes.shape(runtime)
         if self._cluster.nodes.refuse(shape):
             return Slot(next(iter(ready), None)) if len(self._refused) < _REFUSED_AT_ONCE else None
-        mine = [worker for worker in self._warm.workers if worker.shape == shape]
+        mine = [worker for worker in self._warm.workers if worker.shape == shape and not worker.closed]
         if not shape.gpus:
             self._cluster.wants_cpus = True
             idle = sum(each.shape.cpus for each in self._warm.workers if not each.shape.gpus and each not in mine)

@@ -69,20 +69,22 @@ class Seats:
         self._clock = clock
         self.all: list[Seat] = []
         self._made = 0
+        self.surplus: Counter[Shape] = Counter()
+        """Shape -> number of seats that somebody has and that are to be given back as soon as may be."""
         self.clearing: str | None = None
         """Node that is to be empty for a seat that takes nearly all of one."""
         self._look_due = self._check_due = 0.0
 
-    def keep(self, wanted: Mapping[Shape, int], nodes: Nodes, share: float = 1.0) -> None:
+    def keep(self, wanted: Mapping[Shape, int], nodes: Nodes, gpus: float | None = None) -> None:
         """Make the seats that are wanted and remove those that are not, as far as nobody has them.
 
         Args:
             wanted: shape -> how many bundles of it could run now, running ones included; the first come first.
             nodes: the cluster.
-            share: the part of its GPUs that this driver may have.
+            gpus: how many of its GPUs this driver may have; None means all.
         """
         self._read_nodes(nodes)
-        targets = self._targets(wanted, nodes, share)
+        targets = self._targets(wanted, nodes, gpus)
         self.clearing = self._node_to_clear(nodes)
         there = Counter(seat.shape for seat in self.all if self._counts(seat, nodes))
         for shape in dict.fromkeys([*targets, *there]):
@@ -91,10 +93,12 @@ class Seats:
                 self._made += 1
                 self._look_due = 0.0
                 self.all.append(Seat(shape, self._make(shape, self._off(shape, nodes)), self._made))
+            self.surplus[shape] = max(0, surplus)
             # Those that wait for a node first.
             idle = [seat for seat in self.all if seat.shape == shape and not seat.taken and not seat.sick]
             for seat in sorted(idle, key=lambda seat: seat.node is not None)[: max(0, surplus)]:
                 self._drop(seat)
+                self.surplus[shape] -= 1
         leaving = {node.id for node in nodes.all} - {node.id for node in nodes.ready} | {self.clearing}
         for seat in [seat for seat in self.all if seat.node in leaving and seat.node and not seat.taken]:
             self._drop(seat)
@@ -133,13 +137,15 @@ class Seats:
         for seat in list(self.all):
             self._drop(seat)
 
-    def _targets(self, wanted: Mapping[Shape, int], nodes: Nodes, share: float) -> dict[Shape, int]:
+    def _targets(self, wanted: Mapping[Shape, int], nodes: Nodes, gpus: float | None) -> dict[Shape, int]:
         """Divide the GPUs among the shapes, in their order."""
         sick = sum(seat.shape.gpus for seat in self.all if seat.sick)
-        room = (nodes.gpus - sick) * share
+        room = nodes.gpus - sick
         if nodes.grows:
             # How far it may grow is its autoscaler's business; twice as far at a time.
-            room = share * max(2 * room, max((shape.gpus for shape in wanted), default=0.0))
+            room = max(2 * room, max((shape.gpus for shape in wanted), default=0.0))
+        if gpus is not None:
+            room = min(room, gpus * (2 if nodes.grows else 1))
         targets: dict[Shape, int] = {}
         for shape, count in wanted.items():
             part = nodes.part(shape)

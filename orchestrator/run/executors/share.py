@@ -50,34 +50,43 @@ class Share:
         self._beat = 0
         self._seen: dict[str, tuple[str, float]] = {}
         """Other driver -> what it said last, and when that was new by this clock."""
-        self._parts = dict.fromkeys(RESOURCES, 1.0)
+        self._allowed: dict[str, float | None] = dict.fromkeys(RESOURCES)
 
-    def look(self, wants: Mapping[str, float], totals: Mapping[str, float]) -> None:
+    def look(self, wants: Mapping[str, float], totals: Mapping[str, float], seats: float) -> None:
         """Say what this driver could use, and read what the others say; does so every two seconds only.
 
         Args:
-            wants: resource -> how much of it this driver could use now, what it has included.
+            wants: resource -> how much of it this driver could use now, what it has included; cores without those of
+                its seats.
             totals: resource -> how much of it the cluster has.
+            seats: cores that belong to the seats of this driver.
         """
         now = self._clock()
         if now < self._due:
             return
         self._due = now + _EVERY
         self._beat += 1
-        said = {"beat": self._beat, "weight": self._weight, "wants": {name: wants.get(name, 0.0) for name in RESOURCES}}
-        self._board.put(self._driver, json.dumps(said))
-        for driver, text in self._board.read().items():
+        wants = {name: wants.get(name, 0.0) for name in RESOURCES}
+        self._board.put(
+            self._driver, json.dumps({"beat": self._beat, "weight": self._weight, "wants": wants, "seats": seats})
+        )
+        found = self._board.read()
+        self._seen = {driver: seen for driver, seen in self._seen.items() if driver in found}
+        for driver, text in found.items():
             if driver != self._driver and self._seen.get(driver, ("", 0.0))[0] != text:
                 self._seen[driver] = (text, now)
         others = [json.loads(text) for text, when in self._seen.values() if now - when < _GONE_AFTER]
         for name in RESOURCES:
-            asked = [(self._weight, wants.get(name, 0.0)), *((each["weight"], each["wants"][name]) for each in others)]
+            asked = [(self._weight, wants[name]), *((each["weight"], each["wants"][name]) for each in others)]
             total = totals.get(name, 0.0)
-            self._parts[name] = divide(total, asked)[0] / total if total and others else 1.0
+            if name == "CPU":
+                # The cores of seats follow from the GPUs.
+                total = max(0.0, total - seats - sum(each["seats"] for each in others))
+            self._allowed[name] = divide(total, asked)[0] if others else None
 
-    def part(self, name: str) -> float:
-        """Return the part of a resource that this driver may have now, from 0 to 1."""
-        return self._parts[name]
+    def allowed(self, name: str) -> float | None:
+        """Return how much of a resource this driver may have now, of cores without those of seats; None means all."""
+        return self._allowed[name]
 
     def leave(self) -> None:
         """Leave all to the others."""

@@ -36,6 +36,8 @@ class Worker:
     model: str
     bundles: int = 0
     """Bundles that it was given and that have not ended."""
+    closed: bool = False
+    """Whether it gets no more bundles, and ends when it has done those that it was given."""
     idle_since: float = 0.0
     """Time of the clock, in seconds."""
 
@@ -73,7 +75,7 @@ class WarmWorkers:
             slots: number of such processes that fit the cluster.
             turns: model -> turn of its first ready step.
         """
-        mine = [worker for worker in self.workers if worker.shape == shape]
+        mine = [worker for worker in self.workers if worker.shape == shape and not worker.closed]
         idle = [worker for worker in mine if not worker.bundles]
         held = Counter(worker.model for worker in mine)
         # Of the same turn first what no process holds.
@@ -129,9 +131,9 @@ class WarmWorkers:
             self.workers.remove(worker)
 
     def retire(self, crowded: bool) -> None:
-        """End processes that have been idle for `IDLE_LIMIT` seconds, for `CROWDED_LIMIT` if others need resources."""
+        """End closed processes, and those that were idle for `IDLE_LIMIT` s, or `CROWDED_LIMIT` if others need room."""
         limit = CROWDED_LIMIT if crowded else IDLE_LIMIT
         for worker in list(self.workers):
-            if not worker.bundles and self._clock() - worker.idle_since > limit:
+            if not worker.bundles and (worker.closed or self._clock() - worker.idle_since > limit):
                 self.workers.remove(worker)
                 self._end(worker.process)
