@@ -85,7 +85,10 @@ def test_nodes_that_go_and_come_again_and_again_leave_every_step_done_once(nodes
     while driver.running and losses < 3:
         done = len(sweeps.spans("tune"))
         sweeps.wait_for(lambda done=done: len(sweeps.spans("tune")) >= done + 3 or not driver.running)
-        victim = chance.choice(nodes.joined())
+        joined = nodes.joined()
+        # If possible one that computes something.
+        busy = [each.node for each in sweeps.spans() if not each.end and each.node in joined]
+        victim = chance.choice(busy or joined)
         if chance.random() < 0.3:
             nodes.drain(victim)
         nodes.crash(victim)
