@@ -3,7 +3,8 @@ PYTHON ?= python3
 READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
-	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz cluster-rehearsal calibration \
+	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration cluster-rehearsal \
+	rehearse-full \
 	bench bench-fits gpu-check clean
 
 setup: $(READY)
@@ -87,6 +88,12 @@ cluster-rehearsal: setup
 # Whether intervals cover what they say: about five minutes, and the table tests/calibration/results.md.
 calibration: setup
 	.venv/bin/python tests/calibration/calibrate.py
+
+# The paper's grid from `ray job submit` to table and MLflow, with tiny models and logical GPUs, stopped twice; at most
+# 45 minutes on an otherwise idle machine, and tests/rehearsal/results.md. FEW=1 plays 36 of the cells in a minute or two.
+rehearse-full: setup
+	rm -rf outputs/rehearsal
+	.venv/bin/python tests/rehearsal/rehearse.py outputs/rehearsal $(if $(FEW),--few,--report tests/rehearsal/results.md)
 
 # On an otherwise idle machine; about five minutes.
 bench: setup

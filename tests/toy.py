@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,7 +154,12 @@ def bands(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]:
         (call.out / "answer.txt").write_text(str(call.config.value))
         if call.config.behaviour == "odd_file":
             os.mkfifo(call.out / "pipe")
-    return map(_answered, calls)
+    return _all_answered(calls)
+
+
+def _all_answered(calls: Sequence[Call]) -> Iterator[dict[str, float] | None]:
+    with ThreadPoolExecutor(1) as pool:
+        yield from pool.map(_answered, calls)
 
 
 def _answered(call: Call) -> dict[str, float] | None:

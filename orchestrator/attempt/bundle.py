@@ -123,6 +123,8 @@ def _run_together(
                         keep_declared_files(call.out, request.step.definition.files)
                     manifest = commit(request, store, lease, checked, time.time() - seconds, seconds)
                     yield successful_attempt(manifest, request.step.entry)
+            # It ends what it kept for all of them, such as a pool of threads, which else would count as left.
+            next(results, None)
         except BaseException:
             signals.reraise()
             # The steps are tried one by one next, which shows what is wrong with each.

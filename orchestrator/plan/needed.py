@@ -50,7 +50,40 @@ def heights(plan: Plan) -> Mapping[str, int]:
     for name in reversed(plan.entries):
         for source in plan.by_entry[name].sources:
             found[source.entry] = max(found[source.entry], found[name] + 1)
+        # What stands in for an entry is read by the same ones.
+        if other := plan.spec.stages[name].otherwise:
+            found[other] = max(found[other], found[name])
     return found
+
+
+def turns(plan: Plan, cells: Mask | None = None) -> Numbers:
+    """Return the turn of each step: the position of the first cell that needs it; the number of cells if none does.
+
+    Whoever runs steps in their turn finishes one cell after another. What many cells share has its turn with the first.
+
+    Args:
+        plan: the whole sweep.
+        cells: mask of the chosen cells; None for all.
+    """
+    size = len(plan.points)
+    chosen = np.arange(size, dtype=np.int32) if cells is None else np.flatnonzero(cells).astype(np.int32)
+    # Of the first step of each group; of a search also those that may come.
+    turns: Numbers = np.full(len(plan), size, np.int32)
+    for name in plan.wanted:
+        _take_first(turns, plan.by_entry[name].places[plan.points_of(name)[chosen]], chosen)
+    firsts = np.arange(len(plan), dtype=np.int32) - plan.shard
+    for name in reversed(plan.entries):
+        entry = plan.by_entry[name]
+        points, own = plan.at[entry.first : entry.last], turns[firsts[entry.first : entry.last]]
+        for source in entry.sources:
+            _take_first(turns, plan.by_entry[source.entry].places[source.at[points]], own)
+    of_steps: Numbers = turns[firsts]
+    return of_steps
+
+
+def _take_first(turns: Numbers, groups: Numbers, found: Numbers) -> None:
+    """Lower the turns of some groups, given by their first steps, to those found; -1 is skipped."""
+    np.minimum.at(turns, groups[groups >= 0], found[groups >= 0])
 
 
 def _add_inputs(plan: Plan, wanted: Mask, committed: Mask) -> None:

@@ -17,11 +17,11 @@ from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import CodeChangedError
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import this_code
-from orchestrator.plan.needed import heights
 from orchestrator.run.breaker import Breaker
 from orchestrator.run.executors import Executor, Place, Slot
 from orchestrator.run.health import Health
-from orchestrator.run.ready import ReadySteps
+from orchestrator.run.order import Order
+from orchestrator.run.ready import Queue, ReadySteps
 from orchestrator.run.retry import FRESH, Again, Failed, StopSweep, Tries, Wait, begin, decide, elsewhere, not_begun
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.store import Store, StoreError
@@ -29,12 +29,10 @@ from orchestrator.store.errors import StoreAwayError
 from orchestrator.store.lease import TERM, Stillness
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Scalar
 
-#: Maximal number of steps in a bundle, so that a dying process takes few of them with it.
-_BUNDLE_LIMIT = 64
-#: Seconds that a bundle of steps takes that cost less together than one by one.
-_TOGETHER_SECONDS = 30.0
 #: Outcomes of attempts that take their process with them.
 _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
+#: Seconds before a step that died at a place is offered to another again.
+_POLL_PLACES = 1.0
 #: Outcomes that a sick device or node may be the cause of, whatever the error is called.
 _PERHAPS_THE_PLACE = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.IO_ERROR})
 
@@ -49,7 +47,7 @@ def run_plan(
 ) -> Iterator[Attempt | None]:
     """Run all needed steps; yield every attempt as it ends, and None when none has ended for half a second.
 
-    Steps far from the targets go first, since most other steps wait for them. Small steps of one entry are bundled.
+    Cells are finished early and evenly (`orchestrator.run.order`). Small steps of one entry are bundled.
     Workers commit artifacts; the loop only reads their outcomes.
 
     Args:
@@ -107,14 +105,16 @@ class _Loop:
         self.stale: dict[int, str] = {}
         """Step that another driver computed -> its claim, which has expired."""
         self.running = 0
-        self.running_in: Counter[str] = Counter()
-        """Entry -> number of steps that run."""
         self.failures = 0
         self.store_error: str | None = None
         """Why no step can be committed any more."""
         self.started = time.monotonic()
         self.gpu_seconds = 0.0
-        self.order = self._entries_in_order(numbers)
+        # Steps of an entry that has none yet may come.
+        firsts = {name: entry.first for name, entry in self.plan.by_entry.items() if entry.steps}
+        firsts |= {self.plan.entry_of(number): number for number in reversed(numbers)}
+        runtimes = {name: self._runtime(first) for name, first in firsts.items()}
+        self.order = Order(schedule, self.ready, executor, self.mean_seconds, runtimes)
         for number in numbers:
             self.ready.add(number)
 
@@ -134,7 +134,6 @@ class _Loop:
             ended = self.executor.wait(0.5)
             for each in ended:
                 self.running -= len(each.requests)
-                self.running_in.subtract(request.step.entry for request in each.requests)
                 tried = {attempt.address for attempt in each.attempts}
                 shared = shares_work(each.requests) and any(one.outcome in _DEADLY for one in each.attempts)
                 for request in each.requests:
@@ -166,26 +165,19 @@ class _Loop:
         self.schedule.stopped = self.schedule.stopped or self._exhausted_limit()
         if self.schedule.stopped:
             return
-        self.executor.reserve(self._demand())
-        for name in self.order:
-            for (runtime, keeps_model), models in self.ready.kinds(name):
-                while models:
-                    free = None if limits.running is None else limits.running - self.running
-                    if free is not None and free <= 0:
-                        return
-                    ready = {each: len(heap) for each, heap in models.items() if each and keeps_model}
-                    slot = self.executor.find_slot(runtime, ready)
-                    if slot is None:
-                        break
-                    model = slot.model if keeps_model else next(iter(models))
-                    heap = models[model]
-                    size = self._bundle_size(name, runtime, heap, sum(len(each) for each in models.values()))
-                    bundle = self._take(heap, runtime, size if free is None else min(size, free), slot.place)
-                    if not bundle:
-                        break
-                    self._start(bundle, slot)
-                    if not heap:
-                        del models[model]
+        self.executor.reserve(self.order.demand(self.health.first), self.order.soon())
+        while True:
+            free = None if limits.running is None else limits.running - self.running
+            if free is not None and free <= 0:
+                return
+            found = self.order.next(busy=self.running > 0)
+            if found is None:
+                return
+            queue, slot, size = found
+            bundle = self._take(queue, size if free is None else min(size, free), slot.place)
+            self.ready.served(queue)
+            if bundle:
+                self._start(bundle, slot)
 
     def _start(self, bundle: list[Request], slot: Slot) -> None:
         for request in bundle:
@@ -193,39 +185,8 @@ class _Loop:
             self.schedule.states[number] = State.RUNNING
             self.tries[number] = begin(self.tries.get(number, FRESH))
         self.running += len(bundle)
-        self.running_in.update(request.step.entry for request in bundle)
         died = self.health.first.get(self._number(bundle[0].step.address))
         self.executor.submit(bundle, replace(slot, avoid=died.node) if died and slot.place is None else slot)
-
-    def _demand(self) -> dict[Runtime, int]:
-        """Return the GPU bundles that are ready, and those that what runs now may make ready, by runtime."""
-        demand: Counter[Runtime] = Counter()
-        for name in self.order:
-            for (runtime, _), models in self.ready.kinds(name):
-                if runtime.gpus:
-                    steps = sum(len(heap) for heap in models.values())
-                    demand[runtime] += math.ceil(steps / self._full_bundle(name))
-        for name, feeders in self.fed.items():
-            fed = sum(self.running_in[feeder] for feeder in feeders)
-            if fed:
-                entry = self.plan.by_entry[name]
-                waiting = self.schedule.states.count(State.PENDING, entry.first, entry.last)
-                if waiting:
-                    demand[self._runtime(entry.first)] += math.ceil(min(fed, waiting) / self._full_bundle(name))
-        return demand
-
-    def _entries_in_order(self, numbers: list[int]) -> list[str]:
-        """Return the entries in order of submission: those that use GPUs first, then those farthest from a target."""
-        # Steps of an entry that has none yet may come.
-        firsts = {name: entry.first for name, entry in self.plan.by_entry.items() if entry.steps}
-        firsts |= {self.plan.entry_of(number): number for number in reversed(numbers)}
-        gpus = {name: self._runtime(first).gpus for name, first in firsts.items()}
-        self.fed = {
-            name: {source.entry for source in self.plan.by_entry[name].sources} for name in firsts if gpus.get(name)
-        }
-        """Entry that uses GPUs -> the entries that it reads."""
-        height = heights(self.plan)
-        return sorted(self.plan.entries, key=lambda name: (not gpus.get(name), -height[name]))
 
     def _exhausted_limit(self) -> str | None:
         """Return which limit of the sweep is reached; None if none is."""
@@ -239,46 +200,21 @@ class _Loop:
             return f"{hours:.2f} GPU-hours were used, of {limits.gpu_hours:g} allowed (limits.gpu_hours)"
         return None
 
-    def _take(self, heap: list[int], runtime: Runtime, size: int, place: Place | None) -> list[Request]:
-        """Pop the next bundle from a heap, without steps that died at the place; [] if there are no others."""
+    def _take(self, queue: Queue, size: int, place: Place | None) -> list[Request]:
+        """Take the next bundle from a queue; steps that died at the place wait for another, which may be busy."""
         bundle: list[Request] = []
-        elsewhere: list[int] = []
-        while heap and len(bundle) < size:
-            number = self.ready.first(heap)
+        while queue.heap and len(bundle) < size:
+            number = self.ready.first(queue)
             if place and self.health.first.get(number) == place and self.executor.elsewhere(place):
-                elsewhere.append(heapq.heappop(heap))
+                heapq.heappush(self.backoff, (time.monotonic() + _POLL_PLACES, self.ready.pop(queue)))
                 continue
             alone = self.tries.get(number, FRESH).alone
             if bundle and alone:
                 break
-            heapq.heappop(heap)
-            bundle.append(self._request(number, runtime))
+            bundle.append(self._request(self.ready.pop(queue), queue.runtime))
             if alone:
                 break
-        for each in elsewhere:
-            heapq.heappush(heap, each)
         return bundle
-
-    def _bundle_size(self, name: str, runtime: Runtime, heap: list[int], ready: int) -> int:
-        """Return how many steps fill `bundle_seconds`, but no more than leave work for all other slots.
-
-        Args:
-            name: the entry.
-            runtime: how its steps are run.
-            heap: the heap that the bundle is taken from.
-            ready: number of steps in this and the other heaps of its kind.
-        """
-        fair = math.ceil(ready / (2 * self.executor.slots(runtime)))
-        together = bool(self.plan.stage(self.ready.first(heap)).together)
-        return max(1, min(self._full_bundle(name, together), fair))
-
-    def _full_bundle(self, name: str, together: bool = False) -> int:
-        """Return how many steps of an entry fill `bundle_seconds`; 1 while no step of it has ended."""
-        mean_seconds = self.mean_seconds.get(name)
-        if mean_seconds is None or not self.executor.bundle_seconds:
-            return 1
-        seconds = _TOGETHER_SECONDS if together else self.executor.bundle_seconds
-        return max(1, min(int(seconds / max(mean_seconds, 1e-6)), _BUNDLE_LIMIT))
 
     def _request(self, number: int, runtime: Runtime) -> Request:
         step = self.plan.step(number)

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.plan.needed import priorities
+from orchestrator.plan.needed import priorities, turns
 from orchestrator.run.schedule import Schedule, State
 from orchestrator.types import Runtime
 
-#: How steps are run, and whether by worker processes that keep the model they load.
-Kind = tuple[Runtime, bool]
 #: States of a missing input that will not come any more.
 _ENDED = (State.FAILED, State.BLOCKED)
-#: Model -> a heap of priorities; None for steps that load no model.
-Heaps = dict[str | None, list[int]]
+#: CPUs, GPUs, bytes of memory, and whether a node is taken whole.
+Resources = tuple[float, float, int | None, bool]
+
+
+@dataclass(eq=False, slots=True)
+class Queue:
+    """Ready steps of one entry that are run alike and load the same model; it is dropped when it is empty."""
+
+    entry: str
+    runtime: Runtime
+    model: str | None
+    """None if they load none."""
+    warm: bool
+    """Whether worker processes run them that keep the model which they load."""
+    heap: list[int] = field(default_factory=list)
+    """Priorities of its steps."""
+    since: int = 0
+    """Number of bundles that had been begun when its first step came, or when it was last served."""
+
+    @property
+    def resources(self) -> Resources:
+        """What each of its bundles takes."""
+        return (self.runtime.cpus, self.runtime.gpus, self.runtime.memory, self.runtime.whole_node)
 
 
 class ReadySteps:
@@ -38,11 +59,20 @@ class ReadySteps:
         """An input (its first step, its number of steps) -> the steps that wait for it."""
         self._gathering: dict[int, tuple[int, int]] = {}
         """First step of a group that an input reads whole -> (size, number of missing steps)."""
-        self._heaps: dict[str, dict[Kind, Heaps]] = {name: {} for name in self._plan.entries}
-        """Entry -> kind -> heaps; kinds are separate because there may be room for one and not for another."""
+        self.tasks: dict[str, dict[Runtime, dict[str | None, Queue]]] = {name: {} for name in self._plan.entries}
+        """Entry -> runtime -> model -> the queue of steps that any process may run."""
+        self.warm: dict[Resources, dict[str, dict[tuple[str, Runtime], Queue]]] = {}
+        """Resources -> model -> the queues of all entries, whose steps one process runs without loading it again."""
+        self.changes: Counter[Resources] = Counter()
+        """Resources -> how often `warm` has changed there."""
+        self.counts = dict.fromkeys(self._plan.entries, 0)
+        """Entry -> number of its ready steps."""
+        self.begun = {True: 0, False: 0}
+        """Whether GPUs are used -> number of bundles that were begun."""
         self._priorities = priorities(self._plan)
         self._steps = np.argsort(self._priorities)
         """Priority -> step."""
+        self._turns = turns(self._plan, schedule.cells)
 
     def add(self, number: int) -> None:
         """Add a needed step, which is ready or waits for inputs."""
@@ -99,22 +129,54 @@ class ReadySteps:
 
     def drop(self, entry: str) -> None:
         """Remove the ready steps of an entry."""
-        self._heaps[entry].clear()
-
-    def kinds(self, entry: str) -> list[tuple[Kind, Heaps]]:
-        """Return the ready steps of an entry by kind and model; the caller deletes heaps that it has emptied."""
-        kinds = self._heaps[entry]
-        for kind in [kind for kind, heaps in kinds.items() if not heaps]:
-            del kinds[kind]
-        return list(kinds.items())
+        warm = (queue for models in self.warm.values() for queues in models.values() for queue in queues.values())
+        for queue in [queue for queue in warm if queue.entry == entry]:
+            queue.heap.clear()
+            self._drop_empty(queue)
+        self.tasks[entry].clear()
+        self.counts[entry] = 0
 
     def __bool__(self) -> bool:
         """Tell whether a step is ready."""
-        return any(heap for kinds in self._heaps.values() for heaps in kinds.values() for heap in heaps.values())
+        return any(self.counts.values())
 
-    def first(self, heap: list[int]) -> int:
-        """Return the step at the top of a heap."""
-        return int(self._steps[heap[0]])
+    def runtime(self, number: int) -> Runtime:
+        """Return the runtime of a step."""
+        return self._runtime(number)
+
+    def first(self, queue: Queue) -> int:
+        """Return the first step of a queue."""
+        return int(self._steps[queue.heap[0]])
+
+    def turn(self, queue: Queue) -> int:
+        """Return the turn of the first step of a queue (`orchestrator.plan.needed.turns`)."""
+        return int(self._turns[self.first(queue)])
+
+    def pop(self, queue: Queue) -> int:
+        """Remove and return the first step of a queue."""
+        number = int(self._steps[heapq.heappop(queue.heap)])
+        self.counts[queue.entry] -= 1
+        self.changes[queue.resources] += queue.warm
+        return number
+
+    def served(self, queue: Queue) -> None:
+        """Note that a bundle was taken from a queue."""
+        on_gpus = queue.runtime.gpus > 0
+        self.begun[on_gpus] += 1
+        queue.since = self.begun[on_gpus]
+        if not queue.heap:
+            self._drop_empty(queue)
+
+    def _drop_empty(self, queue: Queue) -> None:
+        if not queue.warm:
+            del self.tasks[queue.entry][queue.runtime][queue.model]
+            return
+        assert queue.model is not None, "only steps that load a model go to processes that keep it"
+        self.changes[queue.resources] += 1
+        models = self.warm[queue.resources]
+        del models[queue.model][queue.entry, queue.runtime]
+        if not models[queue.model]:
+            del models[queue.model]
 
     def _push(self, number: int) -> None:
         entry = self._plan.entry_of(number)
@@ -124,6 +186,13 @@ class ReadySteps:
             return
         model, runtime = self._plan.model(number), self._runtime(number)
         # Without a GPU, steps that are done together share files in the page cache, which serves every process.
-        keeps_model = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
-        heaps = self._heaps[entry].setdefault((runtime, keeps_model), {})
-        heapq.heappush(heaps.setdefault(model, []), int(self._priorities[number]))
+        warm = model is not None and (runtime.gpus > 0 or not self._plan.stage(number).together)
+        new = Queue(entry, runtime, model, warm, since=self.begun[runtime.gpus > 0])
+        if warm and model is not None:
+            queues = self.warm.setdefault(new.resources, {}).setdefault(model, {})
+            queue = queues.setdefault((entry, runtime), new)
+        else:
+            queue = self.tasks[entry].setdefault(runtime, {}).setdefault(model, new)
+        heapq.heappush(queue.heap, int(self._priorities[number]))
+        self.counts[entry] += 1
+        self.changes[new.resources] += warm

@@ -13,6 +13,7 @@ import toy_sweep
 from holders import hold
 
 from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.drive import drive
 from orchestrator.keys import digest
@@ -43,6 +44,8 @@ def test_steps_that_work_are_done_in_one_call_and_committed_each_by_itself(tmp_p
     # What they share is shared out.
     assert 0 < sum(attempt.seconds for attempt in attempts) <= time.perf_counter() - began
     assert traced(tmp_path) == ["together 3"]
+    # The threads that did it have ended, so that this process may run the next bundle.
+    assert PROCESS.spoilt is None
     for value, request in enumerate(requests):
         assert (store.fetch(request.step.address) / "answer.txt").read_text() == f"{value}.0"
     assert not list((tmp_path / "store" / "claims").rglob("*/*"))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from orchestrator.keys import digest_of
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
-from orchestrator.plan.needed import heights, needed_steps, priorities
+from orchestrator.plan.needed import heights, needed_steps, priorities, turns
 from orchestrator.plan.select import find_cell, select
 from orchestrator.session import open_session
 from orchestrator.sweep.load import load_sweep
@@ -295,6 +295,32 @@ def test_height_is_the_longest_way_to_a_target() -> None:
     height = heights(plan)
     assert (height["evaluate"], height["fit"], height["annotate"]) == (0, 1, 2)
     assert height["prompts"] > height["generate_train"] > height["score_train"] > height["annotate"]
+
+
+def test_what_stands_in_for_an_entry_is_as_far_from_a_target_as_that_entry() -> None:
+    plan = open_session(SWEEPS / "judges.yaml").plan
+    height = heights(plan)
+    assert height["trained"] == height["judge"] > height["label_judgments"] > height["policy_dpo"]
+
+
+def test_the_turn_of_a_step_is_the_first_cell_that_needs_it() -> None:
+    plan = open_session(SWEEPS / "full.yaml").plan
+    turn = turns(plan)
+    evaluate, generate = plan.by_entry["evaluate"], plan.by_entry["generate_test"]
+    assert turn[evaluate.first : evaluate.last].tolist() == list(range(12_960))
+    # 1,080 cells have the same policy and data set; all shards have their turn at once.
+    assert sorted(turn[generate.first : generate.last]) == [1_080 * pair for pair in range(12) for _ in range(32)]
+    assert turn[plan.by_entry["golden"].first + 1] == 1_080
+    chosen = np.zeros(12_960, np.bool_)
+    chosen[5_000] = True
+    assert sorted(set(turns(plan, chosen).tolist())) == [5_000, 12_960]
+
+
+def test_a_step_that_no_cell_needs_has_no_turn_before_all_others() -> None:
+    plan = open_session(SWEEPS / "judges.yaml").plan
+    # The scalar model is made for every cell, and only the last arm asks it.
+    scalar = plan.by_entry["scalar"]
+    assert turns(plan)[scalar.first : scalar.last].min() == 7 * 24
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SWEEPS)))

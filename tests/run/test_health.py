@@ -12,7 +12,7 @@ from toy_sweep import ONE
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, Place, Slot
+from orchestrator.run.executors import NO_TURNS, Ended, Place, Slot
 from orchestrator.run.health import Health
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
@@ -36,7 +36,7 @@ class Places:
         self.ever: list[Place] = []
         self.tries: Counter[Place] = Counter()
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         pass
 
     def slots(self, runtime: Runtime) -> int:
@@ -45,7 +45,7 @@ class Places:
     def _works(self, place: Place) -> bool:
         return not {place, Place(place.node, None)} & self.quarantined.keys()
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         busy = {place for _, place in self.queue}
         free = [place for place in self.places if place not in busy and self._works(place)]
         return Slot(place=free[0]) if free else None

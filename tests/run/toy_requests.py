@@ -32,7 +32,7 @@ def find_slot(executor: Executor, runtime: Runtime, ready: Mapping[str, int]) ->
     """A slot, as soon as there is one: a seat at a GPU is made first."""
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
-        executor.reserve({runtime: 1} if runtime.gpus else {})
+        executor.reserve({runtime: 1} if runtime.gpus else {}, {})
         if slot := executor.find_slot(runtime, ready):
             return slot
         assert not runtime.gpus or executor.wait(0.1) == []

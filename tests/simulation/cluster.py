@@ -85,7 +85,7 @@ class ClusterExecutor(OnePlace):
     def _running(self) -> list[tuple[Request, ...]]:
         return [bundle for bundle in self.workers.values() if bundle]
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: object = None) -> Slot | None:
         return Slot() if len(self._running()) < self.size else None
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from orchestrator.attempt.request import Request
 from orchestrator.types import Attempt, Runtime
+
+#: Where no step is wanted before others.
+NO_TURNS: Mapping[str, int] = MappingProxyType({})
 
 
 class Place(NamedTuple):
@@ -70,11 +74,12 @@ class Executor(Protocol):
     def cpus(self) -> float:
         """CPU cores in all, for estimates."""
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         """Keep room for steps that use GPUs, before slots are asked for: other steps must not take their cores.
 
         Args:
-            demand: runtime -> number of bundles that are ready or about to be; the first come first.
+            demand: runtime -> number of bundles that are ready; the first come first.
+            soon: runtime -> number of steps that may be ready when what runs now has ended.
         """
 
     def elsewhere(self, place: Place) -> bool:
@@ -92,12 +97,14 @@ class Executor(Protocol):
     def slots(self, runtime: Runtime) -> int:
         """Return how many bundles with this runtime can run at once."""
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Find room for one more bundle, to keep the machines busy without long queues; return None if there is none.
 
         Args:
             runtime: how the steps are run.
-            ready: model -> number of ready steps that load it; empty for steps that load none.
+            ready: model -> number of bundles that the ready steps make which load it, in the order in which models are
+                wanted; empty for steps that need no process that keeps its model.
+            turns: model -> turn of the first of these steps (`orchestrator.plan.needed.turns`).
         """
 
     def submit(self, requests: Sequence[Request], slot: Slot) -> None:
@@ -132,7 +139,7 @@ class Executor(Protocol):
 class OnePlace:
     """What executors have in common for which no place is sick while another is not."""
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         """Do nothing: there is one place, for one step after another."""
 
     def elsewhere(self, place: Place) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.silence import Silence, describe_silence, silence_limit, silent_error
-from orchestrator.run.executors import Ended, ExecutorLostError, Slot
+from orchestrator.run.executors import NO_TURNS, Ended, ExecutorLostError, Slot
 from orchestrator.run.executors.child_main import Done, Listening, Ordered, Unreadable, Watched
 from orchestrator.run.executors.inline import InlineExecutor
 from orchestrator.run.executors.recovery import UnreadableError, record_failure, recovered_attempts
@@ -59,7 +59,7 @@ class ChildExecutor(InlineExecutor):
         self._silent: list[str] = []
         """Sentences on steps that seem to hang, which were not told yet."""
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Return a slot if at most one bundle is queued, for the model that was loaded last if it has ready steps."""
         return self._slot(ready) if len(self._queue) < _BUNDLES else None
 

@@ -142,11 +142,12 @@ class Cluster:
         """Whether the last look was some time ago."""
         return time.monotonic() > self._look_due
 
-    def reserve(self, demand: Mapping[Runtime, int], running: Mapping[Shape, int]) -> None:
-        """Keep a seat for each GPU step that could run now, as far as there are GPUs.
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int], running: Mapping[Shape, int]) -> None:
+        """Keep a seat for each GPU step that could run now, as far as there are GPUs; for later ones on free cores.
 
         Args:
-            demand: runtime -> number of bundles that are ready or about to be; the first come first.
+            demand: runtime -> number of bundles that are ready; the first come first.
+            soon: runtime -> number of bundles that may be ready soon.
             running: shape -> number of bundles that have a seat.
         """
         wanted: Counter[Shape] = Counter()
@@ -154,9 +155,16 @@ class Cluster:
             wanted[self.nodes.shape(runtime)] += bundles
         for shape, bundles in running.items():
             wanted[shape] += bundles
+        # What is to make them ready needs cores itself.
+        busy = sum(shape.cpus * bundles for each in (self.tasks, wanted) for shape, bundles in each.items())
+        for runtime, bundles in soon.items():
+            shape = self.nodes.shape(runtime)
+            fits = min(bundles, max(0, int((self.nodes.cpus - busy) / shape.cpus + 1e-6)))
+            wanted[shape] += fits
+            busy += fits * shape.cpus
         self._wants_gpus = sum(shape.gpus * bundles for shape, bundles in wanted.items())
         if wanted or self.seats.all:
-            self.seats.keep(wanted, self.nodes, self.share.part("GPU"))
+            self.seats.keep(+wanted, self.nodes, self.share.part("GPU"))
 
     def slots(self, shape: Shape, idle: float) -> int:
         """Return how many bundles of a shape without GPUs may run at once.
@@ -179,8 +187,10 @@ class Cluster:
         if place.seat is None:
             return any(node.id != place.node and not self._is_sick(Place(node.id, None)) for node in self.nodes.ready)
         mine = next((seat for seat in self.seats.all if seat.number == place.seat), None)
-        shape = mine.shape if mine else None
-        return any(seat.node and not seat.sick and seat is not mine and seat.shape == shape for seat in self.seats.all)
+        if mine is None:
+            return False
+        sick = sum(seat.sick for seat in self.seats.all if seat.shape == mine.shape and seat is not mine)
+        return self.nodes.grows or self.nodes.count(mine.shape) - sick > 1
 
     def quarantine(self, place: Place, reason: str) -> None:
         """Give a place no work until a probe succeeds there."""

@@ -13,7 +13,7 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, ExecutorLostError, OnePlace, Slot, Snapshot
+from orchestrator.run.executors import NO_TURNS, Ended, ExecutorLostError, OnePlace, Slot, Snapshot
 from orchestrator.types import Outcome, Runtime
 
 
@@ -32,7 +32,7 @@ class InlineExecutor(OnePlace):
         """Return 1: steps run one at a time."""
         return 1
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Return a slot if no bundle is queued, for the model that was loaded last if it has ready steps."""
         return None if self._queue else self._slot(ready)
 

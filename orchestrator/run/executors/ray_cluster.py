@@ -30,7 +30,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.attempt.attempt import store_at
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.silence import silence_limit
-from orchestrator.run.executors import Ended, ExecutorLostError, Place, Slot, Snapshot
+from orchestrator.run.executors import NO_TURNS, Ended, ExecutorLostError, Place, Slot, Snapshot
 from orchestrator.run.executors.cluster import Cluster
 from orchestrator.run.executors.head import Head
 from orchestrator.run.executors.nodes import Shape
@@ -114,16 +114,18 @@ class RayExecutor:
         """CPU cores in all."""
         return self._cluster.nodes.cpus
 
-    def reserve(self, demand: Mapping[Runtime, int]) -> None:
+    def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
         """Keep seats for steps that use GPUs."""
-        seated = Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand else {}
-        self._cluster.reserve(demand, seated)
+        seated = (
+            Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand or soon else {}
+        )
+        self._cluster.reserve(demand, soon, seated)
 
     def slots(self, runtime: Runtime) -> int:
         """Return how many such tasks the cluster can run at once; at least 1."""
         return max(1, self._cluster.nodes.count(self._cluster.nodes.shape(runtime)))
 
-    def find_slot(self, runtime: Runtime, ready: Mapping[str, int]) -> Slot | None:
+    def find_slot(self, runtime: Runtime, ready: Mapping[str, int], turns: Mapping[str, int] = NO_TURNS) -> Slot | None:
         """Find a seat for steps that use GPUs; for others room, counted per shape, that seats leave."""
         shape = self._cluster.nodes.shape(runtime)
         if self._cluster.nodes.refuse(shape):
@@ -133,14 +135,14 @@ class RayExecutor:
             self._cluster.wants_cpus = True
             idle = sum(each.shape.cpus for each in self._warm.workers if not each.shape.gpus and each not in mine)
             if ready:
-                return self._warm.find_slot(shape, ready, max(1, self._cluster.slots(shape, idle)))
+                return self._warm.find_slot(shape, ready, max(1, self._cluster.slots(shape, idle)), turns)
             idle += sum(each.shape.cpus for each in mine)
             slots = self._cluster.slots(shape, idle) + self._cluster.ahead
             return Slot() if self._cluster.tasks[shape] < slots else None
         free = self._cluster.free_seats(shape)
         if not ready:
             return Slot(worker=free[0], place=free[0].place) if free else None
-        slot = self._warm.find_slot(shape, ready, len(mine) + len(free))
+        slot = self._warm.find_slot(shape, ready, len(mine) + len(free), turns)
         if slot is None:
             return None
         seat: Seat = slot.worker.process.seat if slot.worker else free[0]

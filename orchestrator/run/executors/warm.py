@@ -6,11 +6,12 @@ Pure bookkeeping without Ray: `start` and `end` start and stop a process.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.run.executors import Slot
+from orchestrator.run.executors import NO_TURNS, Slot
 
 #: Seconds after which an idle process is ended.
 IDLE_LIMIT = 60.0
@@ -19,6 +20,9 @@ IDLE_LIMIT = 60.0
 CROWDED_LIMIT = 1.0
 #: Maximal bundles per process: the one it runs, and the next, so that it need not wait for the driver.
 _BUNDLES = 2
+#: Bundles for each process, with one more, for which that one loads a model, even if it drops one that it has work for.
+#: Measured in `decisions/0022-depth-where-it-is-free.md`.
+WORTH_A_LOAD = 12
 
 
 @dataclass(eq=False, slots=True)
@@ -54,34 +58,52 @@ class WarmWorkers:
         self._clock = clock
         self.workers: list[Worker] = []
 
-    def find_slot(self, shape: Hashable, ready: Mapping[str, int], slots: int) -> Slot | None:
+    def find_slot(
+        self, shape: Hashable, ready: Mapping[str, int], slots: int, turns: Mapping[str, int] = NO_TURNS
+    ) -> Slot | None:
         """Choose a process and a model for the next bundle; return None while all processes are busy.
 
-        A process continues with its model as long as there is work for it. If there is none, it takes a model that no
-        process holds, and only then one of another process: loading it again costs less than an idle core.
+        A process continues with its model as long as there is work for it, unless enough of an earlier turn waits to be
+        worth a load. If there is none, it takes the first model in turn that is worth one; then any that no process
+        holds, and only then one of another process: loading it again costs less than an idle core.
 
         Args:
             shape: the resources of the steps.
-            ready: model -> number of its ready steps.
+            ready: model -> number of bundles that its ready steps make, in the order in which models are wanted.
             slots: number of such processes that fit the cluster.
+            turns: model -> turn of its first ready step.
         """
         mine = [worker for worker in self.workers if worker.shape == shape]
         idle = [worker for worker in mine if not worker.bundles]
+        held = Counter(worker.model for worker in mine)
+        # Of the same turn first what no process holds.
+        worth = sorted(
+            (
+                model
+                for model in ready
+                if ready[model] >= WORTH_A_LOAD * (held[model] + 1) and (turns or not held[model])
+            ),
+            key=lambda model: (turns.get(model, 0), held[model]),
+        )
+
+        def goes_on(worker: Worker) -> bool:
+            own = turns.get(worker.model, 0)
+            return worker.model in ready and not any(turns.get(model, 0) < own for model in worth)
+
         for worker in idle:
-            if worker.model in ready:
+            if goes_on(worker):
                 return Slot(worker.model, worker)
         if idle or len(mine) < slots:
-            held = {worker.model for worker in mine}
-            new = next((model for model in ready if model not in held), None)
+            new = next(iter(worth), None) or next((model for model in ready if not held[model]), None)
             most = max(ready, key=lambda model: ready[model])
-            # A single step ends sooner on the process that holds its model.
+            # A single bundle ends sooner on the process that holds its model.
             model = new or (most if ready[most] > 1 else None)
             if model:
                 # Better one more process than one that drops a model which may be needed again.
                 free = None if len(mine) < slots else min(idle, key=lambda worker: worker.idle_since)
                 return Slot(model, free)
         for worker in mine:
-            if worker.model in ready and worker.bundles < _BUNDLES:
+            if goes_on(worker) and worker.bundles < _BUNDLES:
                 return Slot(worker.model, worker)
         return None
 
