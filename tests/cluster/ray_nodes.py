@@ -119,11 +119,17 @@ class RayNodes:
 
 def _end_children(parent: psutil.Process) -> None:
     """Kill all that a process has started, and what that started since."""
-    while children := [each for each in parent.children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]:
+    while children := [each for each in parent.children(recursive=True) if _is_alive(each)]:
         for each in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
-        psutil.wait_procs(children, timeout=5)
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _patiently(start: Callable[[], Any]) -> Any:
@@ -264,6 +270,7 @@ def _serve(folder: Path, types: Sequence[str]) -> None:
         answers.write(json.dumps([found, error]) + "\n")
         answers.flush()
     _end_children(psutil.Process())
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

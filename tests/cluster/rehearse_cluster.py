@@ -1,10 +1,10 @@
 """A night on machines that may be taken away, rehearsed: `python tests/cluster/rehearse_cluster.py --seconds 600`.
 
-One sweep of toy stages runs on four nodes, of which each is lost with a chance of 30 % in an hour; the night has eight
-hours, which are squeezed into so many seconds. Before every second loss, ten seconds before, the node is drained,
-as spot machines are. Half
-an hour later another node is there. Once an hour a device is sick, for half an hour: everything on it fails with a CUDA
-error. It prints what happened, and fails if a step is missing, was committed twice, or failed for good.
+One sweep of toy stages runs on four nodes, each of which is lost with a chance of 30 % in an hour; the night has eight
+hours, which are squeezed into so many seconds. Every second loss is announced: ten seconds before it the node is
+drained, as spot machines are. Half an hour after it another node is there. Once an hour a device is sick, for half an
+hour: everything on it fails with a CUDA error. It prints what happened, and fails if a step is missing, was committed
+twice, or failed for good.
 """
 
 from __future__ import annotations
