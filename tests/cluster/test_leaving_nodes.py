@@ -66,7 +66,8 @@ def test_a_node_that_is_drained_gets_no_new_work_and_what_runs_there_ends_in_pea
 
 def test_a_node_that_is_lost_costs_no_gpu_step_a_try(nodes: RayNodes, sweeps: Sweeps) -> None:
     _, goes = (nodes.join(num_cpus=2, num_gpus=1) for _ in range(2))
-    driver = sweeps.start(text(TUNE, 10, "tune"))
+    # Long enough to be still running when the node is gone.
+    driver = sweeps.start(text(TUNE.replace("0.7", "3"), 10, "tune"))
     sweeps.wait_for(lambda: any(each.node == goes and not each.end for each in sweeps.spans("tune")))
     nodes.crash(goes)
     driver.finish()
