@@ -27,6 +27,17 @@ uses: [placed]
 namespace: placed
 """
 
+#: Seven GPU steps that become ready while 280 CPU steps are queued; the last one has the node's GPUs for itself.
+STARVED = """\
+axes: {x: [1, 2, 3, 4, 5, 6, 7], y: RANGE}
+stages:
+  prepare: {stage: placed_first, config: {value: $x, seconds: 0.5}}
+  tune: {stage: placed_next, inputs: {number: prepare}, config: {seconds: 2}}
+  fit: {stage: placed_first, config: {value: $x, label: $y, seconds: 0.5}}
+results: [tune, fit]
+runtime: {default: {cpus: 1}, tune: {cpus: 4, gpus: 1}}
+""".replace("RANGE", str([f"y{number}" for number in range(40)]))
+
 #: Seconds after which a sweep of these tests is taken to hang. It is there to fail, not to measure: they take a minute.
 PATIENCE = 400
 

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cluster_sweeps import Sweeps
+from cluster_sweeps import STARVED, Sweeps
 from ray_nodes import RayNodes
 from timeline import at_once, busy
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
-
-#: Seven GPU steps that become ready while 280 CPU steps are queued; the last one has the node's GPUs for itself.
-STARVED = """\
-axes: {x: [1, 2, 3, 4, 5, 6, 7], y: RANGE}
-stages:
-  prepare: {stage: placed_first, config: {value: $x, seconds: 0.5}}
-  tune: {stage: placed_next, inputs: {number: prepare}, config: {seconds: 2}}
-  fit: {stage: placed_first, config: {value: $x, label: $y, seconds: 0.5}}
-results: [tune, fit]
-runtime: {default: {cpus: 1}, tune: {cpus: 4, gpus: 1}}
-""".replace("RANGE", str([f"y{number}" for number in range(40)]))
 
 
 def test_whatever_cpu_work_is_queued_a_ready_gpu_step_is_given_cores_at_once_and_cpu_work_fills_what_is_left(
