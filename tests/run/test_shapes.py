@@ -34,7 +34,8 @@ def test_what_no_node_has_is_told_with_the_nodes_that_there_are() -> None:
     mixed = nodes((8, 0, GIB), (4, 1, GIB), (4, 1, GIB))
     assert mixed.refuse(mixed.shape(Runtime(cpus=4, gpus=1))) is None
     assert mixed.refuse(mixed.shape(Runtime(gpus=2, cpus=4))) == (
-        "a node with 4 CPUs, 2 GPUs is needed, and there are 1 × (8 CPUs, 1.0 GiB); 2 × (4 CPUs, 1 GPU, 1.0 GiB)"
+        "a node with 4 CPUs, 2 GPUs is needed, and there are 1 × (8 CPUs, 1.0 GiB); 2 × (4 CPUs, 1 GPU, 1.0 GiB); "
+        "with `device: cpu` under `runtime` it runs on cores"
     )
     assert "40.0 GiB is needed" in (mixed.refuse(mixed.shape(Runtime(memory=40 * GIB))) or "")
 
@@ -59,3 +60,12 @@ def test_a_step_with_a_whole_node_takes_all_gpus_of_it_from_others() -> None:
     assert eight.part(Shape(64, 1, None)) == 8
     assert eight.part(Shape(8, 1, None)) == 1
     assert eight.part(Shape(4, 0.5, None)) == 0.5
+
+
+def test_a_head_without_cores_is_waited_for_until_nodes_join() -> None:
+    head = nodes((0, 0, GIB))
+    assert head.shape(Runtime(cpus=2)) == Shape(2, 0, None)
+    assert head.refuse(Shape(2, 0, None)) is None
+    assert head.count(Shape(2, 0, None)) == 0
+    # It has GPUs, and nobody to feed them.
+    assert nodes((0, 2, GIB), (2, 0, GIB)).refuse(Shape(1, 1, None))

@@ -91,7 +91,7 @@ class Nodes:
         asked = Shape(runtime.cpus, runtime.gpus, runtime.memory)
         shapes = [*(node.has for node in self.ready), *self.types]
         # Of those that lack only cores; without any, what is asked for is to be told as it stands.
-        able = [shape for shape in shapes if Shape(0, asked.gpus, asked.memory).times_in(shape)]
+        able = [shape for shape in shapes if shape.cpus and Shape(0, asked.gpus, asked.memory).times_in(shape)]
         if not able:
             return asked
         if runtime.whole_node:
@@ -115,8 +115,12 @@ class Nodes:
         """Return why a shape can never be placed; None if it can, or may be once there are more nodes."""
         if self.holds(shape) or (self.grows and shape not in self.impossible):
             return None
+        if not any(node.has.cpus for node in self.ready):
+            # A head without cores, whose nodes have yet to join.
+            return None
         more = ", and the autoscaler has no such type of node" if self.grows else ""
-        return f"a node with {shape} is needed, and there are {self or 'none'}{more}"
+        cores = "; with `device: cpu` under `runtime` it runs on cores" if shape.gpus else ""
+        return f"a node with {shape} is needed, and there are {self}{more}{cores}"
 
     def part(self, shape: Shape) -> float:
         """Return the GPUs that a shape takes from others: it may need most of the other resources of a node.
