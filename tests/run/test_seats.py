@@ -146,6 +146,9 @@ def test_a_sick_seat_keeps_its_gpu_from_work_and_is_not_replaced() -> None:
     machines.keep(small=9)
     assert len(machines.seats.free(SMALL)) == 1
     assert len(machines.seats.all) == 2
+    # Nobody wants a GPU any more: no machine is kept for it.
+    machines.keep()
+    assert machines.groups == {}
 
 
 def test_a_node_that_is_drained_loses_its_free_seats_and_is_given_no_others() -> None:

@@ -139,7 +139,8 @@ class Cluster:
         free = self.seats.free(shape)
         draining = state.get_draining_nodes() if free else {}
         if any(seat.node in draining for seat in free):
-            self.read()
+            # At the next look, not now: what was found so far is of the nodes as they were.
+            self._check_due = 0.0
         return [seat for seat in free if seat.node not in draining]
 
     @property
@@ -170,6 +171,9 @@ class Cluster:
         self._wants_gpus = sum(shape.gpus * bundles for shape, bundles in wanted.items())
         if wanted or self.seats.all:
             self.seats.keep(+wanted, self.nodes, self.share.allowed("GPU"))
+        for seat in self.seats.all:
+            # It may have been made since its node was found to be sick.
+            seat.sick = seat.sick or (seat.node is not None and Place(seat.node, None) in self._sick)
 
     def slots(self, shape: Shape, idle: float) -> int:
         """Return how many bundles of a shape without GPUs may run at once.

@@ -99,6 +99,9 @@ class Seats:
             for seat in sorted(idle, key=lambda seat: seat.node is not None)[: max(0, surplus)]:
                 self._drop(seat)
                 self.surplus[shape] -= 1
+        if not wanted:
+            for seat in [seat for seat in self.all if seat.sick and not seat.taken]:
+                self._drop(seat)
         leaving = {node.id for node in nodes.all} - {node.id for node in nodes.ready} | {self.clearing}
         for seat in [seat for seat in self.all if seat.node in leaving and seat.node and not seat.taken]:
             self._drop(seat)
