@@ -60,7 +60,8 @@ def test_a_process_that_does_something_is_not_silent(tmp_path: Path, what: str) 
         now = 0.0
         silence = Silence(process, 2.0, lambda: now)
         for _ in range(3):
-            time.sleep(0.2)
+            # Long enough for it to get the hundredth of a second that counts, on a machine that is busy.
+            time.sleep(1)
             now += 1.0
             assert silence.look() is None
 

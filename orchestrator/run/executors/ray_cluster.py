@@ -36,7 +36,7 @@ from orchestrator.run.executors.head import Head
 from orchestrator.run.executors.nodes import Shape
 from orchestrator.run.executors.ray_start import connect
 from orchestrator.run.executors.ray_worker import WITHOUT_GPUS, WarmWorker, run, run_on_gpu
-from orchestrator.run.executors.recovery import record_failure, recovered_attempts
+from orchestrator.run.executors.recovery import UnplaceableError, record_failure, recovered_attempts
 from orchestrator.run.executors.seats import Seat
 from orchestrator.run.executors.warm import WarmWorkers, Worker
 from orchestrator.store import StoreError
@@ -48,10 +48,6 @@ from orchestrator.types import Artifact, Outcome, Runtime
 _NOTICES_EVERY, _SEATS_EVERY = 10.0, 0.05
 #: Bundles that no node can hold which are failed at once.
 _REFUSED_AT_ONCE = 16
-
-
-class UnplaceableError(Exception):
-    """No node of the cluster can hold a step."""
 
 
 class _Process(NamedTuple):

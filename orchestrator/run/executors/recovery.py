@@ -19,6 +19,10 @@ class UnreadableError(Exception):
     """The process that was to run steps cannot import what they name."""
 
 
+class UnplaceableError(Exception):
+    """No node of the cluster can hold a step."""
+
+
 def recovered_attempts(
     requests: Sequence[Request], error: Exception, outcome: Outcome, submitted: float
 ) -> Iterator[Attempt]:
@@ -80,7 +84,7 @@ def _message(outcome: Outcome, error: Exception) -> str:
     first, last = lines[0], lines[-1]
     if outcome is Outcome.OUT_OF_MEMORY:
         return f"the node ran out of memory: {first}"
-    if outcome is Outcome.TIMED_OUT or isinstance(error, UnreadableError):
+    if outcome is Outcome.TIMED_OUT or isinstance(error, UnreadableError | UnplaceableError):
         return str(error)
     if outcome is Outcome.FAILED:
         # Ray's text is a traceback.

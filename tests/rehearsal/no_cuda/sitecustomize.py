@@ -31,7 +31,9 @@ class _Unpromised(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
         promise = module.promise_gpu
-        module.promise_gpu = lambda promised: promise(None if promised else promised)  # type: ignore[attr-defined]
+        module.promise_gpu = lambda promised, *more: promise(  # type: ignore[attr-defined]
+            None if promised else promised, *more
+        )
 
 
 sys.meta_path.insert(0, _Unpromised())
