@@ -4,8 +4,7 @@ READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
 	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration cluster-rehearsal \
-	rehearse-full \
-	bench bench-fits gpu-check clean
+	test-cluster rehearse-full bench bench-fits gpu-check clean
 
 setup: $(READY)
 
@@ -67,6 +66,10 @@ test-servers: setup
 
 test-long-ray: setup
 	.venv/bin/python -m pytest -m "$(LONG_RAY)"
+
+# Clusters of several nodes, with timelines that a busy machine disturbs: about five minutes on an idle one.
+test-cluster: setup
+	TEST_CLUSTER=1 .venv/bin/python -m pytest tests/cluster
 
 test-long-others: setup
 	.venv/bin/python -m pytest -m "$(LONG_OTHERS)"

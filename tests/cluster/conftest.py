@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster_sweeps import Sweeps
 from ray_nodes import RayNodes
+
+# Other tests beside them disturb their timelines: `make test-cluster` runs them alone.
+collect_ignore_glob = [] if os.environ.get("TEST_CLUSTER") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,7 @@ MUTATIONS: dict[str, list[Alteration]] = {
     ],
     "one try too many": [Alteration(retry, "decide", "tries.counted < allowed", "tries.counted <= allowed", (loop,))],
     "a limit that is not kept": [
-        Alteration(loop._Loop, "_submit", "if free is not None and free <= 0:", "if free is not None and free < 0:")
+        Alteration(loop._Loop, "_submit", "limits.running - self.running", "limits.running + 1 - self.running")
     ],
     "what MLflow has, forgotten before it was asked": [
         Alteration(
