@@ -92,3 +92,14 @@ def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
     assert first.allowed("GPU") == 8
     # Of the cores that the seats of the one leave.
     assert (first.allowed("CPU"), second.allowed("CPU")) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "3", '{"weight": 1}', '{"weight": NaN, "wants": {"CPU": 1, "GPU": 1}, "seats": 0}', "\\ud800"]
+)
+def test_what_is_no_word_of_a_driver_costs_nobody_a_share(text: str) -> None:
+    wall = Wall()
+    wall.put("stranger", text)
+    share = Share(wall, "a", 1.0, lambda: 5.0)
+    share.look({"CPU": 99, "GPU": 99}, {"CPU": 16, "GPU": 8}, 0.0)
+    assert (share.allowed("CPU"), share.allowed("GPU")) == (None, None)

@@ -6,10 +6,12 @@ want is for the others. Nobody takes away what another has: a driver that has mo
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 #: Seconds between two looks, and after which a driver that has not written is gone.
 _EVERY, _GONE_AFTER = 2.0, 15.0
@@ -28,6 +30,14 @@ class Board(Protocol):
 
     def read(self) -> Mapping[str, str]:
         """Return what each driver said last."""
+
+
+class _Said(NamedTuple):
+    """What another driver said."""
+
+    weight: float
+    wants: Mapping[str, float]
+    seats: float
 
 
 class Share:
@@ -75,13 +85,13 @@ class Share:
         for driver, text in found.items():
             if driver != self._driver and self._seen.get(driver, ("", 0.0))[0] != text:
                 self._seen[driver] = (text, now)
-        others = [json.loads(text) for text, when in self._seen.values() if now - when < _GONE_AFTER]
+        others = [said for text, when in self._seen.values() if now - when < _GONE_AFTER for said in _read(text)]
         for name in RESOURCES:
-            asked = [(self._weight, wants[name]), *((each["weight"], each["wants"][name]) for each in others)]
+            asked = [(self._weight, wants[name]), *((each.weight, each.wants[name]) for each in others)]
             total = totals.get(name, 0.0)
             if name == "CPU":
                 # The cores of seats follow from the GPUs.
-                total = max(0.0, total - seats - sum(each["seats"] for each in others))
+                total = max(0.0, total - seats - sum(each.seats for each in others))
             self._allowed[name] = divide(total, asked)[0] if others else None
 
     def allowed(self, name: str) -> float | None:
@@ -91,6 +101,17 @@ class Share:
     def leave(self) -> None:
         """Leave all to the others."""
         self._board.remove(self._driver)
+
+
+def _read(text: str) -> list[_Said]:
+    """Return what a driver said; nothing if it is not what a driver says: a stranger costs nobody a share."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        said = json.loads(text)
+        weight, seats = float(said["weight"]), float(said["seats"])
+        wants = {name: float(said["wants"][name]) for name in RESOURCES}
+        if weight > 0 and all(0 <= each < math.inf for each in (weight, seats, *wants.values())):
+            return [_Said(weight, wants, seats)]
+    return []
 
 
 def divide(total: float, asked: list[tuple[float, float]]) -> list[float]:
