@@ -111,7 +111,14 @@ class RayExecutor:
         return self._cluster.nodes.cpus
 
     def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:
-        """Keep seats for steps that use GPUs."""
+        """Keep seats for steps that use GPUs.
+
+        Raises:
+            ExecutorLostError: the head has not answered for long.
+        """
+        if not (demand or soon or self._cluster.seats.all) or not self._head.answers():
+            # Asked for seats, a head that is gone would not return.
+            return
         seated = (
             Counter(bundle.shape for bundle in self._running.values() if bundle.shape.gpus) if demand or soon else {}
         )
@@ -140,7 +147,7 @@ class RayExecutor:
             idle += sum(each.shape.cpus for each in mine)
             slots = self._cluster.slots(shape, idle) + self._cluster.ahead
             return Slot() if self._cluster.tasks[shape] < slots else None
-        free = self._cluster.free_seats(shape)
+        free = self._cluster.free_seats(shape) if self._head.answers() else []
         if not ready:
             return Slot(worker=free[0], place=free[0].place) if free else None
         slot = self._warm.find_slot(shape, ready, len(mine) + len(free), turns)
