@@ -187,18 +187,6 @@ class Clockwork(OnePlace):
     def _end(self, process: _Process) -> None:
         self._free_cpus += process.cpus or 0.0
 
-    def unschedulable(self) -> str | None:
-        return None
-
-    def silent(self) -> list[str]:
-        return []
-
-    def usage(self) -> dict[str, tuple[float, float]]:
-        return {}
-
-    def publish(self, sweep: str, snapshot: object) -> None:
-        pass
-
     def stop(self) -> None:
         pass
 

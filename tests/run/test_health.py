@@ -12,7 +12,7 @@ from toy_sweep import ONE
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import failed_attempt
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import NO_TURNS, Ended, Place, Slot
+from orchestrator.run.executors import NO_TURNS, Ended, Place, Slot, Unwatched
 from orchestrator.run.health import Health
 from orchestrator.run.loop import run_plan
 from orchestrator.run.schedule import State
@@ -22,7 +22,7 @@ from orchestrator.types import Attempt, Outcome, Runtime
 GOOD, OTHER = Place("a", 0), Place("a", 1)
 
 
-class Places:
+class Places(Unwatched):
     """Several devices, each with one bundle at a time; a step ends at the first `wait` after it began."""
 
     bundle_seconds = 0.0
@@ -80,18 +80,6 @@ class Places:
 
     def sick(self) -> Mapping[str, str]:
         return {}
-
-    def unschedulable(self) -> str | None:
-        return None
-
-    def silent(self) -> list[str]:
-        return []
-
-    def usage(self) -> Mapping[str, tuple[float, float]]:
-        return {}
-
-    def publish(self, sweep: str, snapshot: object) -> None:
-        pass
 
     def stop(self) -> None:
         pass

@@ -223,18 +223,6 @@ class Flaky(OnePlace):
         # Only the first was begun.
         return [Ended(tuple(requests), (failed,))]
 
-    def silent(self) -> list[str]:
-        return []
-
-    def unschedulable(self) -> str | None:
-        return None
-
-    def usage(self) -> dict[str, tuple[float, float]]:
-        return {}
-
-    def publish(self, sweep: str, snapshot: object) -> None:
-        pass
-
     def stop(self) -> None:
         pass
 

@@ -11,7 +11,7 @@ from world import Actor, Thread
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import Ended, OnePlace, Slot, Snapshot
+from orchestrator.run.executors import Ended, OnePlace, Slot
 from orchestrator.run.executors.recovery import recovered_attempts
 from orchestrator.types import Outcome, Runtime
 
@@ -155,18 +155,6 @@ class ClusterExecutor(OnePlace):
     def _is_over(self, requests: Sequence[Request]) -> None:
         for request in requests:
             self.history.judge.running.pop(request.step.address, None)
-
-    def unschedulable(self) -> str | None:
-        return None
-
-    def silent(self) -> list[str]:
-        return []
-
-    def usage(self) -> Mapping[str, tuple[float, float]]:
-        return {}
-
-    def publish(self, sweep: str, snapshot: Snapshot) -> None:
-        pass
 
     def stop(self) -> None:
         """End the workers, as Ray does when a driver leaves; those that stand still end when they go on."""

@@ -136,7 +136,26 @@ class Executor(Protocol):
         """Abandon the running steps; they stay uncommitted, and the same command runs them again."""
 
 
-class OnePlace:
+class Unwatched:
+    """What executors have in common beside which no monitoring runs."""
+
+    def unschedulable(self) -> str | None:
+        """Return None: every step can run."""
+        return None
+
+    def silent(self) -> list[str]:
+        """Return []: nobody watches the steps."""
+        return []
+
+    def usage(self) -> Mapping[str, tuple[float, float]]:
+        """Return {}: nothing is reserved."""
+        return {}
+
+    def publish(self, sweep: str, snapshot: Snapshot) -> None:
+        """Do nothing: there is no monitoring."""
+
+
+class OnePlace(Unwatched):
     """What executors have in common for which no place is sick while another is not."""
 
     def reserve(self, demand: Mapping[Runtime, int], soon: Mapping[Runtime, int]) -> None:

@@ -13,7 +13,7 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.outcome import timeout_error
 from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
-from orchestrator.run.executors import NO_TURNS, Ended, ExecutorLostError, OnePlace, Slot, Snapshot
+from orchestrator.run.executors import NO_TURNS, Ended, ExecutorLostError, OnePlace, Slot
 from orchestrator.types import Outcome, Runtime
 
 
@@ -62,21 +62,6 @@ class InlineExecutor(OnePlace):
             if attempt.outcome is Outcome.CRASHED:
                 self._gpu_failure = f"no step can run in this process after {attempt.entry}: {attempt.error}"
         return [Ended(requests, attempts)]
-
-    def unschedulable(self) -> str | None:
-        """Return None: this process runs every step."""
-        return None
-
-    def silent(self) -> list[str]:
-        """Return []: nobody watches this process."""
-        return []
-
-    def usage(self) -> Mapping[str, tuple[float, float]]:
-        """Return {}: nothing is reserved in one process."""
-        return {}
-
-    def publish(self, sweep: str, snapshot: Snapshot) -> None:
-        """Do nothing: one process has no monitoring."""
 
     def stop(self) -> None:
         """Clear the queue."""
