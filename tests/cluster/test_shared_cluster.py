@@ -37,3 +37,23 @@ def test_two_sweeps_on_one_cluster_share_its_gpus_and_cores_about_evenly(nodes: 
         shares[entry] = used["late"] / sum(used.values())
         print(f"{entry}: {used} at once over {end - begin:.0f} s; share of the late one {shares[entry]:.0%}")
     assert all(0.3 < each < 0.7 for each in shares.values())
+
+#: Steps that take a core each, more than are handed out before the drivers know of each other.
+CROWDED = """\
+axes: {x: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}
+stages: {fit: {stage: placed_first, config: {value: $x, seconds: 1}}}
+results: [fit]
+runtime: {default: {cpus: 1}}
+"""
+
+
+def test_three_sweeps_on_two_cores_have_less_than_a_core_each_and_all_get_on(nodes: RayNodes, sweeps: Sweeps) -> None:
+    nodes.join(num_cpus=2)
+    drivers = [sweeps.start(CROWDED, name) for name in ("one", "two", "three")]
+    for driver in drivers:
+        driver.finish()
+        driver.check_done_once()
+    spans = sweeps.spans("fit")
+    used = busy(spans, spans[0].begin, spans[-1].begin)
+    print(f"{used:.2f} of 2 cores busy")
+    assert used > 1.5

@@ -103,3 +103,24 @@ def test_what_is_no_word_of_a_driver_costs_nobody_a_share(text: str) -> None:
     share = Share(wall, "a", 1.0, lambda: 5.0)
     share.look({"CPU": 99, "GPU": 99}, {"CPU": 16, "GPU": 8}, 0.0)
     assert (share.allowed("CPU"), share.allowed("GPU")) == (None, None)
+
+
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.floats(0.1, 10), st.sampled_from([0.5, 1.0, 2.0, 3.0])), min_size=1, max_size=5),
+)
+def test_however_small_the_shares_are_no_core_that_all_want_lies_idle(
+    cores: int, drivers: list[tuple[float, float]]
+) -> None:
+    now, wall = [0.0], Wall()
+    shares = [Share(wall, str(number), weight, lambda: now[0]) for number, (weight, _) in enumerate(drivers)]
+    for _ in range(6):
+        now[0] += 1
+        for share in shares:
+            share.look({"CPU": cores, "GPU": 0.0}, {"CPU": cores, "GPU": 0.0}, 0.0)
+    begun = [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
+    assert sum(count * each for count, (_, each) in zip(begun, drivers, strict=True)) >= cores - 1e-6
+    assert all(count >= 1 for count in begun)
+    for share, count, (_, each) in zip(shares, begun, drivers, strict=True):
+        # And nobody has one more than that.
+        assert (count < float("inf") and share.room("CPU", each, count * each) == 0) or len(drivers) == 1

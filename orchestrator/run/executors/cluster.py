@@ -182,11 +182,24 @@ class Cluster:
             shape: what each reserves.
             idle: cores of other processes that keep a model and need no seat.
         """
-        others = sum(each.cpus * bundles for each, bundles in self.tasks.items() if each != shape)
-        room = self.nodes.cpus - self.seats.cpus(self.nodes)
+        had = idle + sum(each.cpus * bundles for each, bundles in self.tasks.items() if each != shape)
+        room = int((self.nodes.cpus - self.seats.cpus(self.nodes) - had) / shape.cpus + 1e-6)
+        return max(0, int(min(self.nodes.count(shape), room, self.share.room("CPU", shape.cpus, had))))
+
+    def crowded(self, idle: float) -> bool:
+        """Tell whether other work waits for what idle processes have.
+
+        Args:
+            idle: cores of processes that keep a model and need no seat, of those at work too.
+        """
+        if any(not seat.node for seat in self.seats.all):
+            return True
+        had = idle + sum(shape.cpus * bundles for shape, bundles in self.tasks.items())
         allowed = self.share.allowed("CPU")
-        room = (room if allowed is None else min(room, allowed)) - others - idle
-        return max(0, min(self.nodes.count(shape), int(room / shape.cpus + 1e-6)))
+        room = self.nodes.cpus - self.seats.cpus(self.nodes)
+        room = (room if allowed is None else min(room, allowed)) - had
+        # Beside other drivers nothing is queued that would show that it waits.
+        return room < 0 or (room < 1 and self.wants_cpus)
 
     @property
     def ahead(self) -> int:

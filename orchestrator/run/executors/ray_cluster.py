@@ -193,7 +193,8 @@ class RayExecutor:
             ExecutorLostError: Ray no longer answers, or this driver's node is dead.
         """
         refused, self._refused = self._refused, []
-        self._warm.retire(self._crowded())
+        idle = sum(worker.shape.cpus for worker in self._warm.workers if not worker.shape.gpus)
+        self._warm.retire(self._cluster.crowded(idle))
         tasks = list(self._running)
         if refused:
             seconds = 0.0
@@ -228,13 +229,6 @@ class RayExecutor:
         for task in stuck:
             self._cluster.tasks[self._running.pop(task).shape] -= 1
         return ended
-
-    def _crowded(self) -> bool:
-        """Tell whether idle processes are in the way of other work."""
-        tasks = sum(shape.cpus * bundles for shape, bundles in self._cluster.tasks.items())
-        idle = sum(worker.shape.cpus for worker in self._warm.workers if not worker.shape.gpus)
-        seats = self._cluster.seats
-        return any(not seat.node for seat in seats.all) or tasks + idle + seats.cpus(self._cluster.nodes) > self.cpus
 
     def elsewhere(self, place: Place) -> bool:
         """Tell whether there is another place of the kind that is not sick."""

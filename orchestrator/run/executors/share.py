@@ -98,6 +98,20 @@ class Share:
         """Return how much of a resource this driver may have now, of cores without those of seats; None means all."""
         return self._allowed[name]
 
+    def room(self, name: str, each: float, had: float) -> float:
+        """Return how many more of a size this driver may begin; infinite if nobody else is there.
+
+        Whoever has less than his share may begin one more, which then takes more than is left of it: of two cores
+        three drivers have two thirds each, and none of them could ever begin anything.
+
+        Args:
+            name: a resource, cores without those of seats.
+            each: how much of it one takes.
+            had: how much of it this driver has.
+        """
+        allowed = self._allowed[name]
+        return math.inf if allowed is None else max(0, math.ceil((allowed - had) / each - 1e-6))
+
     def leave(self) -> None:
         """Leave all to the others."""
         self._board.remove(self._driver)
