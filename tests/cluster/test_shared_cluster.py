@@ -38,6 +38,7 @@ def test_two_sweeps_on_one_cluster_share_its_gpus_and_cores_about_evenly(nodes: 
         print(f"{entry}: {used} at once over {end - begin:.0f} s; share of the late one {shares[entry]:.0%}")
     assert all(0.3 < each < 0.7 for each in shares.values())
 
+
 #: Steps that take a core each, more than are handed out before the drivers know of each other.
 CROWDED = """\
 axes: {x: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}
