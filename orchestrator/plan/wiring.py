@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -195,6 +196,12 @@ def resolve_at(spec: SweepSpec, name: str, coords: Mapping[str, Any]) -> Resolve
     return ResolvedEntry(stage_name(kind), stage, shards, configs, identities)
 
 
+@cache
+def _once(names: frozenset[str]) -> frozenset[str]:
+    """Return the first set that is equal."""
+    return names
+
+
 class _MergedConfig:
     """The merged layers of an entry's config; every field remembers where it was written."""
 
@@ -267,6 +274,8 @@ class _MergedConfig:
         problems = list(self._problems)
         try:
             made = model.model_validate({**self._value, **cut})
+            # A set of its own would be the largest part of each config, of which a search has tens of thousands.
+            object.__setattr__(made, "__pydantic_fields_set__", _once(frozenset(made.model_fields_set)))
             identity = canonical_json(self._spec.former_identity(self._name, made.identity()))
         except ValidationError as error:
             messages = validation_messages(error, self, self._where, model)
