@@ -1,8 +1,9 @@
 """Which steps cost alike, so that one that is finished tells how long another will take.
 
 Two steps do if nothing tells them apart but what is drawn at random, neither in their stages, versions and configs nor
-in those of all that they read: a step on one model, data set or setting says nothing of another. The trials of a study
-are taken to cost alike, whatever was chosen: what those to come will choose is not known.
+in those of all that they read: a step on one model, data set or setting says nothing of another (several say roughly
+what to expect, `Throughput.eta`). The trials of a study are taken to cost alike, whatever was chosen: what those to
+come will choose is not known.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from workers.progress import StepProgress
 
 #: Steps are counted per bucket of so many seconds, and a rate is taken over so many buckets.
 _BUCKET, _BUCKETS = 10, 30
+#: So many kinds of an entry must be known for the quickest and the slowest of them to tell of the others.
+_ENOUGH_KINDS = 3
 
 
 @dataclass(slots=True)
@@ -66,6 +68,16 @@ class _Entry:
 
     def of(self, kind: str) -> _Kind:
         return self.kinds.setdefault(kind, _Kind())
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Return what kinds may take of which nothing is known; None where too few are known to tell of them.
+
+        Between half of what the quickest kind takes and twice what the slowest does.
+        """
+        bounds = [each.bounds() for each in self.kinds.values() if each.steps]
+        if len(bounds) < _ENOUGH_KINDS:
+            return None
+        return min(low for low, _ in bounds) / 2, max(high for _, high in bounds) * 2
 
 
 class Throughput:
@@ -121,6 +133,9 @@ class Throughput:
     def eta(self, ahead: Mapping[str, Mapping[str, int]]) -> Eta:
         """Return the time that some steps take.
 
+        A kind of which nothing is known may take half of the quickest of its entry or twice the slowest, once three
+        of them are known.
+
         At best GPUs and CPUs work side by side and steps are quick, at worst one waits for the other and they are
         slow; quick and slow are two standard errors of the mean.
 
@@ -131,14 +146,20 @@ class Throughput:
         for name, kinds in ahead.items():
             entry = self._entries[name]
             quicks, slows, longest = 0.0, 0.0, (0.0, 0.0)
+            others = entry.bounds()
             for kind, steps in kinds.items():
                 known = entry.kinds.get(kind)
                 total += steps
-                if known is None or not (known.steps or known.running):
-                    unknown += steps
-                elif steps:
+                if known and (known.steps or known.running):
                     work, last = known.work(steps)
                     low, high = known.bounds()
+                elif others:
+                    work, last = steps, 1.0
+                    low, high = others
+                else:
+                    unknown += steps
+                    continue
+                if steps:
                     quicks, slows = quicks + work * low, slows + work * high
                     longest = max(longest[0], last * low), max(longest[1], last * high)
             # Several machines do not finish one step faster.

@@ -94,6 +94,17 @@ def test_a_step_tells_of_those_that_cost_like_it_and_of_no_others() -> None:
     )
 
 
+def test_three_kinds_of_an_entry_say_roughly_what_others_of_it_take() -> None:
+    throughput = Throughput({"a": 2}, frozenset())
+    for kind, seconds in (("x", 1.0), ("y", 2.0), ("z", 4.0)):
+        assert astuple(throughput.eta({"a": {"new": 10}})) == (0, 0, 10, 10)
+        for _ in range(10):
+            throughput.add("a", kind, seconds)
+    assert astuple(throughput.eta({"a": {"new": 10}})) == pytest.approx((10 * 0.5 / 2, 10 * 8 / 2, 0, 10))
+    # What is known of a kind itself is not widened.
+    assert astuple(throughput.eta({"a": {"x": 10}})) == pytest.approx((5, 5, 0, 10))
+
+
 def test_what_running_steps_have_done_is_not_ahead_and_their_guess_counts_until_the_first_has_finished() -> None:
     throughput = Throughput({"a": 2}, frozenset())
     throughput.set_running("a", {"": (2, StepProgress(0.8, 30.0))})
