@@ -143,7 +143,10 @@ class Order:
     def _next_task(self, on_gpus: bool, busy: bool, hasty: Collection[str] = ()) -> tuple[Queue, Slot] | None:
         few: list[tuple[Queue, Slot]] = []
         crowded = False
-        first = set() if on_gpus or any(self._ready.counts[name] for name in self._feeders) else self._upstream
+        first: Collection[str] = ()
+        if not on_gpus:
+            starving = not any(self._ready.counts[name] for name in self._feeders)
+            first = {*(self._upstream if starving else ()), *filter(self._are_last, self._nearest_first)}
         for name in sorted(self._nearest_first, key=lambda name: name not in first) if first else self._nearest_first:
             for runtime, queues in self._ready.tasks[name].items():
                 if not queues or bool(runtime.gpus) is not on_gpus or name in hasty:
@@ -158,6 +161,20 @@ class Order:
                     return queue, slot
                 few.append((in_turn[0], slot))
         return few[0] if few and not (crowded and busy) else None
+
+    def _are_last(self, name: str) -> bool:
+        """Tell whether all steps of an entry that are left are ready and can run at once, and others wait for them.
+
+        Begun last of all, one of them and what waits for it would leave all other cores without work.
+        """
+        ready, slots = self._ready.counts[name], self._executor.slots(self._runtimes[name])
+        if not ready or not self._height[name] or not 1 < slots >= ready:
+            return False
+        steps = self._schedule.plan.by_entry[name].steps
+        left = self._schedule.needed[steps.start : steps.stop] & (
+            self._schedule.codes[steps.start : steps.stop] == State.PENDING
+        )
+        return int(left.sum()) == ready
 
     def _hasty(self) -> set[str]:
         """Return the entries whose steps should leave GPUs to work with models that there are.
