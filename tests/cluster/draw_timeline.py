@@ -1,6 +1,6 @@
 """Draws how a node's GPUs and cores are used while CPU work is queued: `draw_timeline.py docs/images/gpus-first.png`.
 
-A node of 8 cores and 2 logical GPUs; 280 CPU steps of half a second, and GPU steps of two seconds with four cores each,
+A node of 8 cores and 2 logical GPUs; 280 CPU steps of half a second, and GPU steps of two seconds with two cores each,
 which become ready one after another.
 """
 
@@ -21,7 +21,7 @@ from timeline import Span, busy
 
 #: Entry -> title and colour.
 KINDS = {
-    "tune": ("GPU step, {4 CPU, 1 GPU}", "#0072b2"),
+    "tune": ("GPU step, {2 CPU, 1 GPU}", "#0072b2"),
     "prepare": ("CPU step that a GPU step waits for", "#e69f00"),
     "fit": ("other CPU step", "#b0b0b0"),
 }
@@ -35,7 +35,7 @@ def main(path: Path) -> None:
         try:
             nodes.join(num_cpus=8, num_gpus=2)
             with Sweeps(nodes, Path(folder), trace) as sweeps:
-                sweeps.start(STARVED).finish()
+                sweeps.start(STARVED.replace("cpus: 4, gpus: 1", "cpus: 2, gpus: 1")).finish()
                 spans = sweeps.spans()
         finally:
             nodes.end()
