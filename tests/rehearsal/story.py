@@ -113,7 +113,7 @@ def report(story: Story, findings: Sequence[Finding], curve: Sequence[tuple[str,
             for each in story.submissions
         ),
         "",
-        "| finished cells | share of the time |",
+        "| finished cells | share of the time from the first step on |",
         "|---|---|",
         *(f"| {which} | {share:.0%} |" for which, share in curve),
         "",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.lib.format import open_memmap
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
@@ -17,11 +16,13 @@ from workers.device_memory import require_room
 from workers.language_models import batches, models
 from workers.language_models.batches import BatchSize
 from workers.language_models.configs import EmbedConfig
+from workers.language_models.last_states import last_states
 from workers.model_cache import cached_model
 from workers.progress import Progress
 
-#: A function from the texts of one window to positions in it and their vectors, float32 of shape (positions, d).
-Embedder = Callable[[list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
+#: A function from the prompts and the responses of one window to positions in it and the vectors of the texts, float32 of
+#: shape (positions, d).
+Embedder = Callable[[list[str], list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 def embed(
@@ -30,7 +31,7 @@ def embed(
     """Embed every response with its prompt.
 
     The vector is the last-layer hidden state (after the final norm, as transformers returns it) at the last real token
-    of prompt + response, computed in `dtype` (float32: arXiv 2411.04991, section 4). A sentence-transformers model
+    of prompt + response, computed in `dtype` (float32: arXiv 2411.04991, section 4); prompts are read once. A sentence-transformers model
     instead pools and normalises as it was published. Texts longer than `max_tokens` lose their beginning.
 
     Args:
@@ -61,8 +62,7 @@ def embed(
     progress = Progress("responses", total)
     flat: np.ndarray | None = None
     for start, prompts, answers in rows.windows(batch_size * batches.WINDOW):
-        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        for chosen, vectors in embedder(texts):
+        for chosen, vectors in embedder(prompts, answers):
             if flat is None:
                 shape = (rows.prompts, rows.responses, vectors.shape[1])
                 stored = open_memmap(out / "embeddings.npy", mode="w+", dtype=config.stored_dtype, shape=shape)
@@ -74,7 +74,7 @@ def embed(
                 name = rows.name(start + int(chosen[bad[0]]))
                 raise ValueError(f"{name}: the embedding is not finite as {config.stored_dtype}")
             flat[start + chosen] = vectors
-        progress.show(start + len(texts))
+        progress.show(start + len(prompts))
     assert flat is not None, "read_responses refuses an empty table"
     stored.flush()
     return {"embedding_dimension": float(flat.shape[1])}
@@ -90,14 +90,10 @@ def _last_token(source: models.Source, config: EmbedConfig, size: BatchSize) -> 
     tokenizer, model = cached_model(("embed", source.state(), config.dtype), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
 
-    @torch.inference_mode()
-    def forward(ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
-        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        last = hidden[torch.arange(len(ids), device=hidden.device), mask.sum(1) - 1]
-        return np.asarray(last.float().cpu().numpy())
-
-    def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield from batches.in_batches(batches.tokenise(tokenizer, texts, limit), tokenizer.pad_token_id, size, forward)
+    def vectors(prompts: list[str], answers: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rows = batches.tokenise(tokenizer, _texts(prompts, answers), limit)
+        for chosen, states in last_states(model, rows, prompts, tokenizer.pad_token_id, size):
+            yield chosen, np.asarray(states.float().cpu().numpy())
 
     return vectors
 
@@ -116,7 +112,8 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig, size: BatchSi
     model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
     model.tokenizer.truncation_side = "left"
 
-    def vectors(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def vectors(prompts: list[str], answers: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        texts = _texts(prompts, answers)
         # In the order in which `encode` itself would make batches; one at a time, so that it can be cut.
         order = np.argsort([-len(text) for text in texts])
         yield from size.apply(
@@ -125,6 +122,10 @@ def _sentence_embedder(source: models.Source, config: EmbedConfig, size: BatchSi
         )
 
     return vectors
+
+
+def _texts(prompts: list[str], answers: list[str]) -> list[str]:
+    return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def _is_sentence_model(source: models.Source) -> bool:

@@ -65,7 +65,7 @@ def _train(
     trained = train(config, start, ids, np.sort(order[held:]), out, "golden")
     scalar = ScalarModel(start.tokenizer, trained.model)
     chosen, rejected = (
-        scalar.rewards([ids[answer][row] for row in order[:held]], BatchSize(config.batch_size))
+        scalar.rewards([ids[answer][row] for row in order[:held]], range(held), BatchSize(config.batch_size))
         for answer in ("chosen", "rejected")
     )
     gap = chosen.astype(np.float64) - rejected

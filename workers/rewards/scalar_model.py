@@ -5,7 +5,7 @@ A reward in bfloat16 has 8 significant bits: two answers with rewards near 5 dif
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from workers.config import Dtype
 from workers.device import device
 from workers.language_models import models
 from workers.language_models.batches import BatchSize, in_batches
+from workers.language_models.last_states import is_shareable, last_states
 from workers.model_cache import cached_model
 
 #: Names of the head in transformers: `score` of causal language models, `classifier` of encoders.
@@ -41,22 +42,41 @@ class ScalarModel:
     model: PreTrainedModel
     """On `device()`."""
 
-    def rewards(self, rows: Sequence[Sequence[int]], size: BatchSize) -> NDArray[np.float32]:
+    def rewards(
+        self, rows: Sequence[Sequence[int]], groups: Sequence[Hashable], size: BatchSize
+    ) -> NDArray[np.float32]:
         """Return the reward (rows,) of each row of token ids, in their order.
 
-        transformers reads the logit at the last token that is not the pad token. Padding is on the right because the
-        classifiers derive no positions from the attention mask.
+        As transformers does, it is read at the last token that is not the pad token.
+
+        Args:
+            rows: token ids.
+            groups: rows of the same group probably begin with the same tokens, which are then read once.
+            size: how many rows at once.
         """
+        rewards = np.empty(len(rows), dtype=np.float32)
+        pad_id = self.tokenizer.pad_token_id
+        body, head = self.model.base_model, getattr(self.model, HEADS[0], None)
+        if head is not None and is_shareable(body):
+            for chosen, states in last_states(body, [_until_pad(row, pad_id) for row in rows], groups, pad_id, size):
+                with torch.inference_mode():
+                    rewards[chosen] = head(states)[:, 0].float().cpu().numpy()
+            return rewards
 
         @torch.inference_mode()
         def forward(ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+            # Padding is on the right because the classifiers derive no positions from the attention mask.
             logits = self.model(input_ids=ids, attention_mask=mask).logits
             return np.asarray(logits[:, 0].float().cpu().numpy())
 
-        rewards = np.empty(len(rows), dtype=np.float32)
-        for chosen, found in in_batches(rows, self.tokenizer.pad_token_id, size, forward):
+        for chosen, found in in_batches(rows, pad_id, size, forward):
             rewards[chosen] = found
         return rewards
+
+
+def _until_pad(row: Sequence[int], pad_id: int) -> Sequence[int]:
+    """Return a row without pad tokens at its end: many tokenizers pad with the token that ends a text."""
+    return row[: next((end for end in range(len(row), 0, -1) if row[end - 1] != pad_id), 1)]
 
 
 def load_scalar_model(golden: Path, dtype: Dtype) -> ScalarModel:

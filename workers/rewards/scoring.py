@@ -62,7 +62,7 @@ def score_answers(
         for together in columns:
             answers = [edit(answer) for column in together for answer in part[column].to_pylist()]
             ids = transcript_ids(scalar.tokenizer, prompts * len(together), answers, chat=config.chat, max_tokens=limit)
-            found.append(scalar.rewards(ids, size))
+            found.append(scalar.rewards(ids, prompts * len(together), size))
         window = np.concatenate(found).reshape(len(flat), len(prompts))
         if not np.isfinite(window).all():
             row, column = np.argwhere(~np.isfinite(window.T))[0]

@@ -1,0 +1,130 @@
+"""Texts of one prompt read it once, and have the states and rewards that each has by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+
+from workers.language_models import last_states as module
+from workers.language_models.batches import BatchSize
+from workers.language_models.last_states import is_shareable, last_states
+
+pytestmark = pytest.mark.train
+
+_SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_GROUPED = _SIZES | {"num_key_value_heads": 1}
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**_GROUPED),
+    "gemma": lambda: transformers.GemmaConfig(**_GROUPED, head_dim=8),
+    "qwen2": lambda: transformers.Qwen2Config(**_GROUPED),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=60, n_embd=16, n_layer=2, n_head=2, n_positions=34, bos_token_id=1, eos_token_id=2
+    ),
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=60, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=16
+    ),
+    "neox": lambda: transformers.GPTNeoXConfig(**_SIZES),
+    # Their layers forget: wide enough for these texts, and too narrow.
+    "mistral": lambda: transformers.MistralConfig(**_GROUPED, sliding_window=64),
+    "mistral, narrow": lambda: transformers.MistralConfig(**_GROUPED, sliding_window=8),
+    "gemma2": lambda: transformers.Gemma2Config(**_GROUPED, head_dim=8, sliding_window=64),
+    "gemma2, narrow": lambda: transformers.Gemma2Config(**_GROUPED, head_dim=8, sliding_window=8),
+    "bert": lambda: transformers.BertConfig(**_SIZES, pad_token_id=0),
+}
+
+
+def texts() -> tuple[list[list[int]], list[str]]:
+    """Texts of four prompts: one of them has a single text, one text is its prompt, and one begins otherwise."""
+    draw = np.random.default_rng(0)
+    rows, groups = [], []
+    for name, length, count in (("a", 20, 5), ("b", 12, 3), ("c", 30, 1), ("d", 2, 4)):
+        prompt = draw.integers(3, 60, length).tolist()
+        for _ in range(count):
+            rows.append(prompt + draw.integers(3, 60, int(draw.integers(1, 4))).tolist())
+            groups.append(name)
+    rows[1] = rows[0][:20]
+    rows[7] = rows[7][1:]
+    return rows, groups
+
+
+def model_of(name: str, auto: Any = AutoModel, **more: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = CONFIGS[name]()
+    config.update(more)
+    model: PreTrainedModel = auto.from_config(config)
+    return model.eval()
+
+
+def count_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens, padding included, of all passes from now on."""
+    passed: list[int] = []
+    pad = module.pad
+
+    def counted(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, mask = pad(*arguments)
+        passed.append(ids.numel())
+        return ids, mask
+
+    monkeypatch.setattr(module, "pad", counted)
+    return passed
+
+
+@pytest.mark.parametrize("sequences", [1, 4, 64])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_state_is_that_of_the_text_alone(name: str, sequences: int) -> None:
+    model, (rows, groups) = model_of(name), texts()
+    found = np.full((len(rows), 16), np.nan)
+    for chosen, states in last_states(model, rows, groups, 0, BatchSize(sequences)):
+        assert np.isnan(found[chosen]).all()
+        found[chosen] = states.numpy()
+    with torch.inference_mode():
+        alone = [model(input_ids=torch.tensor([row])).last_hidden_state[0, -1].numpy() for row in rows]
+    np.testing.assert_allclose(found, alone, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_prompt_costs_is_paid_once_by_models_of_which_tokens_see_only_those_before(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(name)
+    prompt = list(range(3, 23))
+    rows = [[*prompt, token] for token in range(30, 50)]
+    passed = count_tokens(monkeypatch)
+    list(last_states(model, rows, ["a"] * 20, 0, BatchSize(64)))
+    shared = name != "bert" and "narrow" not in name
+    assert passed == ([20, 20] if shared else [420])
+    assert is_shareable(model) is (name != "bert")
+    # Without anything in common there is one pass.
+    passed.clear()
+    list(last_states(model, rows, range(20), 0, BatchSize(64)))
+    assert passed == [420]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "qwen2"])
+def test_a_reward_is_that_of_the_classifier_itself_also_behind_pad_tokens(name: str) -> None:
+    from workers.rewards.scalar_model import ScalarModel
+
+    model = model_of(name, AutoModelForSequenceClassification, num_labels=1, pad_token_id=0)
+    rows, groups = texts()
+    rows[2] = [*rows[2], 0, 0]
+    tokenizer: Any = type("Tokenizer", (), {"pad_token_id": 0})
+    found = ScalarModel(tokenizer, model).rewards(rows, groups, BatchSize(64))
+    with torch.inference_mode():
+        alone = [float(model(input_ids=torch.tensor([row])).logits) for row in rows]
+    np.testing.assert_allclose(found, alone, atol=2e-5, rtol=2e-5)
+
+
+def test_a_text_without_a_token_is_named() -> None:
+    with pytest.raises(ValueError, match="text 2 of 2 has no token"):
+        list(last_states(model_of("llama"), [[3], []], ["a", "a"], 0, BatchSize(4)))
