@@ -20,8 +20,8 @@ from workers.language_models.last_states import last_states
 from workers.model_cache import cached_model
 from workers.progress import Progress
 
-#: A function from the prompts and the responses of one window to positions in it and the vectors of the texts, float32 of
-#: shape (positions, d).
+#: A function from the prompts and the responses of one window to positions in it and the vectors of the texts, float32
+#: of shape (positions, d).
 Embedder = Callable[[list[str], list[str]], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
@@ -31,8 +31,9 @@ def embed(
     """Embed every response with its prompt.
 
     The vector is the last-layer hidden state (after the final norm, as transformers returns it) at the last real token
-    of prompt + response, computed in `dtype` (float32: arXiv 2411.04991, section 4); prompts are read once. A sentence-transformers model
-    instead pools and normalises as it was published. Texts longer than `max_tokens` lose their beginning.
+    of prompt + response, computed in `dtype` (float32: arXiv 2411.04991, section 4); a prompt is read once for all its
+    responses. A sentence-transformers model instead pools and normalises as it was published. Texts longer than
+    `max_tokens` lose their beginning.
 
     Args:
         config: which model; None means `policy`.

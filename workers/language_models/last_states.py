@@ -7,10 +7,8 @@ once P + KR. A text's state is the same up to rounding, as with any other batch.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Hashable, Iterator, Sequence
 from inspect import signature
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +44,7 @@ def last_states(
     """
     if empty := [i for i, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0] + 1} of {len(rows)} has no token, so it has no last state")
-    longest = _longest_shared(body)
+    longest = longest_shared(body)
 
     @torch.inference_mode()
     def states(chosen: np.ndarray) -> torch.Tensor:
@@ -64,10 +62,10 @@ def last_states(
 
 def is_shareable(body: PreTrainedModel) -> bool:
     """Tell whether what several texts begin with can be read once: each token sees only those before it."""
-    return _longest_shared(body) > 0
+    return longest_shared(body) > 0
 
 
-def _longest_shared(body: PreTrainedModel) -> float:
+def longest_shared(body: PreTrainedModel) -> float:
     """Return the longest texts, in tokens, that may share what they begin with; 0 if none may.
 
     A layer with a sliding window forgets the tokens before it, and with them which of them were padding.
@@ -96,9 +94,14 @@ def _beginnings(batch: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> t
     for row, group in zip(batch, groups, strict=True):
         members.setdefault(group, []).append(row)
     numbers = {group: number for number, group in enumerate(members)}
-    # It takes lists of anything, whatever its types say.
-    shared: list[Any] = [os.path.commonprefix([row[:-1] for row in each]) for each in members.values()]  # type: ignore[misc]
+    shared = [_common_beginning([row[:-1] for row in each]) for each in members.values()]
     return shared, [numbers[group] for group in groups]
+
+
+def _common_beginning(rows: Sequence[Sequence[int]]) -> Sequence[int]:
+    """Return what all rows begin with; no two differ earlier than the first and the last in order."""
+    low, high = min(rows), max(rows)
+    return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
 def _read(body: PreTrainedModel, batch: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     PreTrainedModel,
@@ -17,6 +18,8 @@ from transformers import (
 from workers.device import device
 from workers.language_models import models, vllm
 from workers.language_models.batches import BatchSize, pad
+from workers.language_models.last_states import longest_shared
+from workers.language_models.nucleus import draw
 from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
 from workers.progress import Progress
@@ -87,18 +90,25 @@ def _new_tokens(
     tokenizer, model, ends = cached_model(("sampling", source.state(), settings.dtype), load)
     limit = models.token_limit(model, tokenizer, settings.max_tokens)
     rows = prompt_tokens(tokenizer, prompts, limit, settings)
-    new: list[list[int]] = []
+    new: list[list[int]] = [[]] * len(rows)
     progress = Progress(what, len(rows))
 
     def continued(batch: np.ndarray) -> list[list[int]]:
         uniforms = np.stack([generator(settings.seed, labels[i]).random(settings.max_new_tokens) for i in batch])
-        ids, mask = pad([rows[i] for i in batch], tokenizer.pad_token_id, "left")
-        made: list[list[int]] = _batch(model, ids, mask, uniforms, settings, ends, tokenizer.pad_token_id)
+        made: list[list[int]] = _batch(
+            model, [rows[i] for i in batch], uniforms, settings, ends, tokenizer.pad_token_id
+        )
         return made
 
-    for _, sampled in BatchSize(batch_size).apply(continued, np.arange(len(rows))):
-        new += [until_end(row, ends) for row in sampled]
-        progress.show(len(new))
+    done = 0
+    # The longest first, so that too little memory shows at once; samples of a prompt stay together.
+    for batch, sampled in BatchSize(batch_size).apply(
+        continued, np.argsort([-len(row) for row in rows], kind="stable")
+    ):
+        for i, row in zip(batch, sampled, strict=True):
+            new[i] = until_end(row, ends)
+        done += len(batch)
+        progress.show(done)
     return tokenizer, new
 
 
@@ -121,16 +131,10 @@ class _Draw(LogitsProcessor):
             if scores.gather(-1, token).isnan().any():  # NaN counts as the greatest
                 raise ValueError(_NAN)
             return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
-        share, order = torch.softmax(scores.float() / self.settings.temperature, -1).sort(
-            dim=-1, descending=True, stable=True
-        )
-        total = share.cumsum(-1)
-        if total[:, -1].isnan().any():
+        share = torch.softmax(scores.float() / self.settings.temperature, -1)
+        if share[:, 0].isnan().any():  # one makes all of its row so
             raise ValueError(_NAN)
-        # The nucleus is the shortest head with at least top_p: tokens that have less than top_p before them.
-        last = ((total - share) < self.settings.top_p).sum(-1, keepdim=True).clamp(min=1) - 1
-        drawn = self.uniforms[:, step : step + 1] * total.gather(-1, last)
-        token = order.gather(-1, torch.minimum(torch.searchsorted(total, drawn, right=True), last))
+        token = draw(share, self.uniforms[:, step : step + 1], self.settings.top_p)
         return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
 
     def _penalised(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -151,18 +155,18 @@ class _Draw(LogitsProcessor):
 @torch.inference_mode()
 def _batch(
     model: PreTrainedModel,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
+    rows: Sequence[list[int]],
     uniforms: np.ndarray,
     settings: Sampling,
     ends: list[int],
     pad_id: int,
 ) -> list[list[int]]:
-    """Sample the new tokens of each row of a left-padded batch, padded behind the first EOS."""
-    ids, mask = ids.to(device()), mask.to(device())
+    """Sample the new tokens of each prompt of a batch, padded behind the first EOS."""
+    ids, mask = (each.to(device()) for each in pad(rows, pad_id, "left"))
     whole = model.generate(
         input_ids=ids,
         attention_mask=mask,
+        past_key_values=_read_once(model, rows, ids, mask),
         # Greedy, because the processor has already drawn.
         generation_config=GenerationConfig(
             do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=ends, pad_token_id=pad_id
@@ -171,3 +175,25 @@ def _batch(
     )
     sampled: list[list[int]] = whole[:, ids.shape[1] :].tolist()
     return sampled
+
+
+def _read_once(
+    model: PreTrainedModel, rows: Sequence[list[int]], ids: torch.Tensor, mask: torch.Tensor
+) -> DynamicCache | None:
+    """Read each distinct prompt of a batch once, but for its last token; None where that is no gain."""
+    firsts: dict[tuple[int, ...], int] = {}
+    for number, row in enumerate(rows):
+        firsts.setdefault(tuple(row), number)
+    if len(firsts) == len(rows) or ids.shape[1] == 1 or longest_shared(model.base_model) < ids.shape[1]:
+        return None
+    numbers = {row: number for number, row in enumerate(firsts)}
+    distinct = list(firsts.values())
+    before = mask[distinct, :-1]
+    cache: DynamicCache = model.base_model(
+        input_ids=ids[distinct, :-1],
+        attention_mask=before,
+        position_ids=(before.cumsum(1) - 1).clamp(min=0),
+        use_cache=True,
+    ).past_key_values
+    cache.batch_select_indices(torch.tensor([numbers[tuple(row)] for row in rows], device=ids.device))
+    return cache
