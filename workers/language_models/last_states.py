@@ -100,7 +100,7 @@ def _beginnings(batch: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> t
 
 def _common_beginning(rows: Sequence[Sequence[int]]) -> Sequence[int]:
     """Return what all rows begin with; no two differ earlier than the first and the last in order."""
-    low, high = min(rows), max(rows)
+    low, high = min(rows, key=list), max(rows, key=list)
     return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
