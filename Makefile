@@ -4,7 +4,7 @@ READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
 	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration cluster-rehearsal \
-	test-cluster rehearse-full bench bench-fits gpu-check clean
+	test-cluster rehearse-full bench-gpu-lm bench bench-fits gpu-check clean
 
 setup: $(READY)
 
@@ -105,6 +105,10 @@ bench: setup
 # Likewise; on a GPU machine with torch alone: python tests/benchmarks/bench_fits.py
 bench-fits: setup
 	.venv/bin/python tests/benchmarks/bench_fits.py
+
+# What generation, scoring and embedding cost; with a GPU in the shapes of Gemma 2B and Llama 3 8B, at most ten minutes.
+bench-gpu-lm: setup
+	.venv/bin/python tests/benchmarks/bench_lm.py
 
 # For the first person with a GPU: whether all that is written for GPUs works there; at most ten minutes, and a report to
 # send back, outputs/gpu-check/report.md. Without a GPU it checks what it can, and says what it skipped.
