@@ -46,6 +46,8 @@ _GROUP_LABEL = "ray.io/node-group"
 
 @dataclass(slots=True)
 class _Quarantine:
+    name: str
+    """Of the place, for people."""
     reason: str
     due: float
     """Monotonic time of the next probe."""
@@ -70,6 +72,8 @@ class Cluster:
         self._sick: dict[Place, _Quarantine] = {}
         self._pauses: dict[Place, float] = {}
         """Place that was sick -> seconds before the next probe there."""
+        self._left: dict[str, tuple[str, str]] = {}
+        """Name of a sick place whose seat was given back before a probe succeeded -> its node, and why it was sick."""
         self.tasks: Counter[Shape] = Counter()
         """Shape -> number of bundles without a seat that run as tasks."""
         self.share = Share(_Board(), ray.get_runtime_context().get_worker_id(), weight)
@@ -219,7 +223,7 @@ class Cluster:
     def quarantine(self, place: Place, reason: str) -> None:
         """Give a place no work until a probe succeeds there."""
         pause = self._pauses[place] = min(2 * self._pauses.get(place, _PROBE_AFTER / 2), _PROBE_LIMIT)
-        self._sick[place] = _Quarantine(reason, time.monotonic() + pause)
+        self._sick[place] = _Quarantine(self._name(place), reason, time.monotonic() + pause)
         for seat in self._at(place):
             seat.sick = True
 
@@ -233,8 +237,9 @@ class Cluster:
         """Probe what is due, and what is all there is; give work again to a place where a probe succeeded."""
         for place, quarantine in list(self._sick.items()):
             if place.seat is not None and not self._at(place):
-                # Its node went away.
+                # No step needs it any more, or its node went away.
                 del self._sick[place]
+                self._left[quarantine.name] = place.node, quarantine.reason
             elif quarantine.probe is None:
                 if time.monotonic() >= quarantine.due or not self.elsewhere(place):
                     quarantine.probe = self._start_probe(place)
@@ -246,8 +251,10 @@ class Cluster:
                     self.acquit(place)
 
     def sick(self) -> dict[str, str]:
-        """Return the places that get no work -> why, for people."""
-        return {self._name(place): quarantine.reason for place, quarantine in self._sick.items()}
+        """Return the places that get no work -> why, for people; also those that no step needs any more."""
+        living = {node.id for node in self.nodes.all}
+        left = {name: reason for name, (node, reason) in self._left.items() if node in living}
+        return left | {each.name: each.reason for each in self._sick.values()}
 
     def _name(self, place: Place) -> str:
         devices = {seat.device for seat in self._at(place)} if place.seat is not None else set()
