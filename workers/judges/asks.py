@@ -53,6 +53,11 @@ class Ask:
         """Name of the random stream of the judgment, a digest of its texts, so that nothing else matters to it."""
         return f"judge_sample/{_digest(*self.shown, self.sample)}"
 
+    @property
+    def samples_label(self) -> str:
+        """The name that it shares with the requests that are otherwise the same."""
+        return f"judge_sample/{_digest(*self.shown)}"
+
     def dialogue(self, config: JudgeSampleConfig) -> str:
         """Return the dialogue for the judge."""
         pair = self.pair

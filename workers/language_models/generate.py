@@ -11,7 +11,7 @@ from workers.data.responses import write_responses
 from workers.language_models import models
 from workers.language_models.configs import GenerateConfig
 from workers.language_models.sampling import sample
-from workers.language_models.sampling_settings import Sampling
+from workers.language_models.sampling_settings import Sampling, Stream
 from workers.tables import PROMPTS
 
 
@@ -52,9 +52,10 @@ def generate(
         engine=config.engine,
         dtype=config.dtype,
     )
-    labels = [f"generate/{config.split}/{prompt_id}/{r}" for prompt_id in prompt_ids for r in range(config.responses)]
+    names = [f"generate/{config.split}/{prompt_id}" for prompt_id in prompt_ids]
+    streams = [Stream(f"{name}/{r}", name, r) for name in names for r in range(config.responses)]
     repeated = [text for text in texts for _ in range(config.responses)]
-    answers, tokens = sample(models.locate(policy), repeated, labels, settings, "responses", batch_size)
+    answers, tokens = sample(models.locate(policy), repeated, streams, settings, "responses", batch_size)
     write_responses(prompt_ids, texts, answers, out)
     return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 

@@ -20,7 +20,7 @@ from workers.language_models import models, vllm
 from workers.language_models.batches import BatchSize, pad
 from workers.language_models.last_states import longest_shared
 from workers.language_models.nucleus import draw
-from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
+from workers.language_models.sampling_settings import Sampling, Stream, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
 from workers.progress import Progress
 from workers.seeding import generator
@@ -31,7 +31,7 @@ _NAN = "the model gives NaN instead of probabilities (float16 overflow? try bflo
 def sample(
     source: models.Source,
     prompts: Sequence[str],
-    labels: Sequence[str],
+    streams: Sequence[Stream],
     settings: Sampling,
     what: str,
     batch_size: int,
@@ -41,7 +41,7 @@ def sample(
     Sampling is by temperature and nucleus (Holtzman et al. 2020, arXiv 1904.09751). With transformers, token t of a
     text comes from the t-th uniform of `generator(seed, label)`, by inversion of the cumulative nucleus, so a text
     depends on seed, label, prompt, model and settings; its batch matters only through rounding in the forward pass.
-    vLLM has a generator of its own for each text, seeded with (seed, label).
+    vLLM has a generator of its own for each text, seeded with (seed, name of the prompt) plus the number of the sample.
 
     Texts end at EOS (the tokenizer's, or those of the model's generation config, from which nothing else is taken) or
     after `max_new_tokens`; they are whole, and may be empty. The model stays in `workers.model_cache`.
@@ -49,7 +49,7 @@ def sample(
     Args:
         source: the model.
         prompts: dialogues; longer ones than there is room for lose their beginning, which is printed.
-        labels: name the random stream of each text.
+        streams: the random numbers of each text.
         settings: how to sample.
         what: name of the texts in lines of progress.
         batch_size: texts per forward pass of transformers, fewer where memory runs out; vLLM makes its own batches.
@@ -63,9 +63,9 @@ def sample(
         ImportError: the engine is vllm, and it is not installed here.
     """
     if settings.engine == "vllm":
-        tokenizer, new = vllm.new_tokens(source, prompts, labels, settings)
+        tokenizer, new = vllm.new_tokens(source, prompts, streams, settings)
     else:
-        tokenizer, new = _new_tokens(source, prompts, labels, settings, what, batch_size)
+        tokenizer, new = _new_tokens(source, prompts, streams, settings, what, batch_size)
     texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return texts, sum(map(len, new))
 
@@ -73,7 +73,7 @@ def sample(
 def _new_tokens(
     source: models.Source,
     prompts: Sequence[str],
-    labels: Sequence[str],
+    streams: Sequence[Stream],
     settings: Sampling,
     what: str,
     batch_size: int,
@@ -94,7 +94,7 @@ def _new_tokens(
     progress = Progress(what, len(rows))
 
     def continued(batch: np.ndarray) -> list[list[int]]:
-        uniforms = np.stack([generator(settings.seed, labels[i]).random(settings.max_new_tokens) for i in batch])
+        uniforms = np.stack([generator(settings.seed, streams[i].label).random(settings.max_new_tokens) for i in batch])
         made: list[list[int]] = _batch(
             model, [rows[i] for i in batch], uniforms, settings, ends, tokenizer.pad_token_id
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
@@ -33,6 +33,17 @@ class Sampling:
     def max_tokens(self) -> int:
         """Most tokens of prompt and text together."""
         return self.max_prompt_tokens + self.max_new_tokens
+
+
+class Stream(NamedTuple):
+    """Which random numbers a text is made of; texts of one stream are independent."""
+
+    label: str
+    """Name of the numbers of this text."""
+    prompt: str
+    """Name that it shares with the other samples of its prompt."""
+    sample: int
+    """Its number among those, from 0."""
 
 
 def prompt_tokens(

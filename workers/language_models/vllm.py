@@ -6,7 +6,7 @@ vLLM is not among the dependencies, because it pins a torch of its own: install 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.cuda import mem_get_info
@@ -14,18 +14,24 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from workers.device import device, gpu_memory
 from workers.language_models import models
-from workers.language_models.sampling_settings import Sampling, end_tokens, prompt_tokens, until_end
+from workers.language_models.sampling_settings import Sampling, Stream, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
 from workers.seeding import derive_seed
 
+#: Most samples that vLLM takes in one request (`VLLM_MAX_N_SEQUENCES`).
+_MOST_SAMPLES = 16_384
+#: Seconds that the processes of an engine have to end.
+_END_WITHIN = 30.0
+
 
 def new_tokens(
-    source: models.Source, prompts: Sequence[str], labels: Sequence[str], settings: Sampling
+    source: models.Source, prompts: Sequence[str], streams: Sequence[Stream], settings: Sampling
 ) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
     """Sample with vLLM; return the tokenizer and the new tokens of each prompt, as `sampling.sample` describes.
 
-    Each text has a generator of its own, seeded with (seed, label), so the others matter only through rounding.
-    vLLM makes its own batches.
+    Samples of one prompt that stand together are one request, for which vLLM reads the prompt once, and gives sample j
+    the seed of the request plus j. So a text depends on the name of its prompt and its number, and not on how many
+    others there are; those matter only through rounding. vLLM makes its own batches.
 
     Raises:
         ImportError: vLLM is not installed here.
@@ -62,21 +68,45 @@ def new_tokens(
             **share,
         )
 
-    llm = cached_model(("vllm", source.state(), settings.dtype, limit), load)
+    llm = cached_model(("vllm", source.state(), settings.dtype, limit), load, _end)
+    requests = list(_requests(rows, streams))
     parameters = [
         SamplingParams(
+            # The most likely text is the same each time.
+            n=len(request) if settings.temperature else 1,
             temperature=settings.temperature,
             top_p=settings.top_p,
             repetition_penalty=settings.repetition_penalty,
             max_tokens=settings.max_new_tokens,
             stop_token_ids=ends,
-            seed=derive_seed(settings.seed, label),
+            # 62 bits, so that no sum with the number of a sample has more than 63.
+            seed=derive_seed(settings.seed, streams[request[0]].prompt, bits=62) + streams[request[0]].sample,
             detokenize=False,
         )
-        for label in labels
+        for request in requests
     ]
-    outputs = llm.generate([{"prompt_token_ids": row} for row in rows], parameters)
-    return tokenizer, [until_end(list(output.outputs[0].token_ids), ends) for output in outputs]
+    outputs = llm.generate([{"prompt_token_ids": rows[request[0]]} for request in requests], parameters)
+    new = []
+    for request, output in zip(requests, outputs, strict=True):
+        made = [list(each.token_ids) for each in sorted(output.outputs, key=lambda each: each.index)]
+        new += [until_end(row, ends) for row in (made if len(made) == len(request) else made * len(request))]
+    return tokenizer, new
+
+
+def _requests(rows: Sequence[list[int]], streams: Sequence[Stream]) -> Iterator[range]:
+    """Yield the texts that one request asks for: successive samples of one prompt."""
+    start = 0
+    for end in range(1, len(rows) + 1):
+        first = streams[start]
+        expected = (first.prompt, first.sample + end - start)
+        if end == len(rows) or streams[end][1:] != expected or rows[end] != rows[start] or end - start == _MOST_SAMPLES:
+            yield range(start, end)
+            start = end
+
+
+def _end(llm: Any) -> None:
+    """End the processes of an engine: now and then they outlive the last reference to it, with all its memory."""
+    llm.llm_engine.engine_core.shutdown(timeout=_END_WITHIN)
 
 
 def _generation_config(source: models.Source) -> GenerationConfig:

@@ -21,7 +21,7 @@ from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.language_models.sampling import sample
-from workers.language_models.sampling_settings import Sampling
+from workers.language_models.sampling_settings import Sampling, Stream
 from workers.seeding import generator
 
 pytestmark = pytest.mark.train
@@ -89,9 +89,9 @@ def test_a_hinted_judgment_is_a_rationale_of_the_hinted_request_with_the_verdict
     settings = {"samples": 0, "hints": True, "hint_temperature": 0.7, "hint_top_p": 0.8, "repetition_penalty": 1.3}
     rows = run(tmp_path, write_pairs(tmp_path, pairs(2)), tiny_judge, **settings)
     told = [hinted_request(row["prompt"], row["first"], row["second"], "json", 0, row["hint"]) for row in rows]
-    labels = [label(row) for row in rows]
+    streams = [Stream(label(row), label(row), 0) for row in rows]
     how = Sampling(0.7, 0.8, max_new_tokens=8, max_prompt_tokens=4096, seed=0, repetition_penalty=1.3)
-    reasons, _ = sample(models.locate(tiny_judge), told, labels, how, "reasons", 64)
+    reasons, _ = sample(models.locate(tiny_judge), told, streams, how, "reasons", 64)
     assert [json.loads(row["text"]) for row in rows] == [
         {"rationale": text.strip(), "verdict": row["hint"]} for text, row in zip(reasons, rows, strict=True)
     ]
@@ -168,8 +168,9 @@ def test_padding_does_not_count_as_seen_for_the_repetition_penalty(tiny_judge: P
     assert models.load_tokenizer(source).pad_token_id == int(logits.argmax())
 
     how = Sampling(0.0, 1.0, max_new_tokens=4, max_prompt_tokens=400, seed=0, repetition_penalty=3.0)
-    alone, _ = sample(source, [short], ["a"], how, "texts", 64)
-    together, _ = sample(source, [short, long], ["a", "b"], how, "texts", 64)
+    streams = [Stream(name, name, 0) for name in ("a", "b")]
+    alone, _ = sample(source, [short], streams[:1], how, "texts", 64)
+    together, _ = sample(source, [short, long], streams, how, "texts", 64)
     assert together[0] == alone[0]
 
 

@@ -11,20 +11,20 @@ from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.language_models.sampling import sample
-from workers.language_models.sampling_settings import Sampling
+from workers.language_models.sampling_settings import Sampling, Stream
 
 pytestmark = pytest.mark.train
 
 HERE = importlib.util.find_spec("vllm") is not None
 PROMPTS = [f"\n\nHuman: How do I mend {thing}?\n\nAssistant:" for thing in ("a boat", "it", "the old door")] * 4
-LABELS = [f"text {i}" for i in range(len(PROMPTS))]
+STREAMS = [Stream(f"text {i}", f"prompt {i}", 0) for i in range(len(PROMPTS))]
 
 
 @pytest.mark.skipif(HERE, reason="vLLM is installed here")
 def test_without_vllm_the_error_says_what_to_install(tiny_policy: Path) -> None:
     how = Sampling(1.0, 1.0, 4, 64, seed=0, engine="vllm")
     with pytest.raises(ImportError, match=r"engine: vllm.*pip install vllm.*engine: transformers"):
-        sample(models.locate(tiny_policy), PROMPTS, LABELS, how, "texts", 64)
+        sample(models.locate(tiny_policy), PROMPTS, STREAMS, how, "texts", 64)
 
 
 @pytest.mark.skipif(not HERE, reason="vLLM is not installed here; it wants an environment of its own")
@@ -39,7 +39,7 @@ def test_with_vllm_the_seed_fixes_the_text_and_greedy_texts_are_those_of_transfo
     def texts(engine: str, count: int, **settings: float) -> list[str]:
         options = {"temperature": 1.2, "top_p": 0.95, "repetition_penalty": 1.2} | settings
         how = Sampling(max_new_tokens=16, max_prompt_tokens=64, seed=0, engine=engine, **options)  # type: ignore[arg-type]
-        return sample(source, PROMPTS[:count], LABELS[:count], how, "texts", 64)[0]
+        return sample(source, PROMPTS[:count], STREAMS[:count], how, "texts", 64)[0]
 
     drawn = texts("vllm", 12)
     assert len(set(drawn)) > 6
@@ -48,5 +48,5 @@ def test_with_vllm_the_seed_fixes_the_text_and_greedy_texts_are_those_of_transfo
     # 48 prompts of 200 tokens are more than vLLM reads at once.
     long = [f"{prompt * 20}{i}" for i, prompt in enumerate(PROMPTS * 4)]
     how = Sampling(1.0, 0.9, max_new_tokens=4, max_prompt_tokens=200, seed=0, engine="vllm")
-    assert len(sample(source, long, LABELS * 4, how, "texts", 64)[0]) == 48
+    assert len(sample(source, long, STREAMS * 4, how, "texts", 64)[0]) == 48
     assert texts("vllm", 12, temperature=0.0) == texts("transformers", 12, temperature=0.0)

@@ -11,7 +11,7 @@ from workers.judges.configs import JudgeSampleConfig
 from workers.judges.requests import TOO_LONG, Written
 from workers.language_models import models
 from workers.language_models.sampling import sample
-from workers.language_models.sampling_settings import Sampling, too_long_prompts
+from workers.language_models.sampling_settings import Sampling, Stream, too_long_prompts
 
 
 def judgments_by_model(
@@ -54,8 +54,9 @@ def judgments_by_model(
         # Cut, a request would lose the task, the question and the first answer.
         too_long = too_long_prompts(source, dialogues, how)
         short = [i for i, dialogue in enumerate(dialogues) if dialogue not in too_long]
-        labels = [group[i].label for i in short]
-        texts, new = sample(source, [dialogues[i] for i in short], labels, how, what, batch_size) if short else ([], 0)
+        streams = [Stream(group[i].label, group[i].samples_label, group[i].sample) for i in short]
+        fitting = [dialogues[i] for i in short]
+        texts, new = sample(source, fitting, streams, how, what, batch_size) if short else ([], 0)
         found = dict(zip(short, texts, strict=True))
         written += [
             Written(found[i]) if i in found else Written("", f"{TOO_LONG}: the request has {too_long[dialogue]}")
