@@ -167,8 +167,8 @@ class Order:
 
         Begun last of all, one of them and what waits for it would leave all other cores without work.
         """
-        ready, slots = self._ready.counts[name], self._executor.slots(self._runtimes[name])
-        if not ready or not self._height[name] or not 1 < slots >= ready:
+        ready = self._ready.counts[name]
+        if not (ready and self._height[name] and 1 < self._executor.slots(self._runtimes[name]) >= ready):
             return False
         steps = self._schedule.plan.by_entry[name].steps
         left = self._schedule.needed[steps.start : steps.stop] & (
