@@ -108,8 +108,8 @@ cluster-rehearsal: setup
 calibration: setup
 	.venv/bin/python tests/calibration/calibrate.py
 
-# The paper's grid from `ray job submit` to table and MLflow, with tiny models and logical GPUs, stopped twice; at most
-# 45 minutes on an otherwise idle machine, and tests/rehearsal/results.md. FEW=1 plays 36 of the cells in a minute or two.
+# The paper's grid from `ray job submit` to table and MLflow, with tiny models and logical GPUs, stopped twice; four
+# minutes on an otherwise idle machine, and tests/rehearsal/results.md. FEW=1 plays 36 of the cells in a minute or two.
 rehearse-full: setup
 	rm -rf outputs/rehearsal
 	.venv/bin/python tests/rehearsal/rehearse.py outputs/rehearsal $(if $(FEW),--few,--report tests/rehearsal/results.md)
@@ -122,7 +122,7 @@ bench: setup
 bench-fits: setup
 	.venv/bin/python tests/benchmarks/bench_fits.py
 
-# What generation, scoring and embedding cost; with a GPU in the shapes of Gemma 2B and Llama 3 8B, at most ten minutes.
+# What generation, scoring and embedding cost: 45 s on a CPU; on a GPU (not run yet) in the shapes of Gemma 2B and Llama 3 8B.
 bench-gpu-lm: setup
 	.venv/bin/python tests/benchmarks/bench_lm.py
 
