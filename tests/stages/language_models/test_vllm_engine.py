@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import psutil
 import pytest
 
+from workers import model_cache
 from workers.language_models import models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
@@ -27,15 +29,20 @@ def test_without_vllm_the_error_says_what_to_install(tiny_policy: Path) -> None:
         sample(models.locate(tiny_policy), PROMPTS, STREAMS, how, "texts", 64)
 
 
-@pytest.mark.skipif(not HERE, reason="vLLM is not installed here; it wants an environment of its own")
-def test_with_vllm_the_seed_fixes_the_text_and_greedy_texts_are_those_of_transformers(
-    tiny_demonstrations: Path, tmp_path: Path
-) -> None:
+needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here; it wants an environment of its own")
+
+
+@pytest.fixture(scope="module")
+def source(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> models.Source:
+    folder = tmp_path_factory.mktemp("policy")
     # 32 is the smallest size of an attention head that vLLM has kernels for on a CPU.
     sizes = TinyLlama(layers=1, hidden=64, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
-    policy(PolicyConfig(model=TinyModel(tiny=sizes)), tmp_path, demonstrations=tiny_demonstrations)
-    source = models.locate(tmp_path)
+    policy(PolicyConfig(model=TinyModel(tiny=sizes)), folder, demonstrations=tiny_demonstrations)
+    return models.locate(folder)
 
+
+@needs_vllm
+def test_with_vllm_the_seed_fixes_the_text_and_greedy_texts_are_those_of_transformers(source: models.Source) -> None:
     def texts(engine: str, count: int, **settings: float) -> list[str]:
         options = {"temperature": 1.2, "top_p": 0.95, "repetition_penalty": 1.2} | settings
         how = Sampling(max_new_tokens=16, max_prompt_tokens=64, seed=0, engine=engine, **options)  # type: ignore[arg-type]
@@ -50,3 +57,31 @@ def test_with_vllm_the_seed_fixes_the_text_and_greedy_texts_are_those_of_transfo
     how = Sampling(1.0, 0.9, max_new_tokens=4, max_prompt_tokens=200, seed=0, engine="vllm")
     assert len(sample(source, long, STREAMS * 4, how, "texts", 64)[0]) == 48
     assert texts("vllm", 12, temperature=0.0) == texts("transformers", 12, temperature=0.0)
+
+
+@needs_vllm
+def test_samples_of_a_prompt_are_the_same_however_many_are_asked_for_at_once(source: models.Source) -> None:
+    streams = [Stream(f"{name}/{i}", name, i) for name in ("a", "b") for i in range(6)]
+    prompts = [PROMPTS[0]] * 6 + [PROMPTS[1]] * 6
+
+    def texts(first: int, last: int, **settings: float) -> list[str]:
+        options = {"temperature": 1.2, "top_p": 0.95} | settings
+        how = Sampling(max_new_tokens=16, max_prompt_tokens=64, seed=0, engine="vllm", **options)  # type: ignore[arg-type]
+        return sample(source, prompts[first:last], streams[first:last], how, "texts", 64)[0]
+
+    whole = texts(0, 12)
+    assert len(set(whole)) > 8
+    assert texts(0, 2) + texts(2, 9) + texts(9, 12) == whole
+    greedy = texts(0, 12, temperature=0.0)
+    assert (len(set(greedy[:6])), len(set(greedy[6:]))) == (1, 1)
+
+
+@needs_vllm
+def test_an_engine_is_gone_with_all_its_processes_before_another_model_is_loaded(source: models.Source) -> None:
+    how = Sampling(1.0, 0.9, max_new_tokens=4, max_prompt_tokens=64, seed=0, engine="vllm")
+    sample(source, PROMPTS, STREAMS, how, "texts", 64)
+    before = psutil.Process().children(recursive=True)
+    assert any(each.memory_info().rss > 100e6 for each in before)
+    model_cache.drop()
+    left = [each for each in psutil.Process().children(recursive=True) if each.memory_info().rss > 100e6]
+    assert not left
