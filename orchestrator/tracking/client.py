@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ _REMEDIES = {
     "readonly database": "; give this user the right to write it, or choose another with --tracking-uri",
     "disk image is malformed": f"; it is damaged: {_ANEW}",
     "file is not a database": f"; {_ANEW}",
+    "already exists": f"; a process was killed while it made it: {_ANEW}",
     "no such column": f"; it is not MLflow's: {_ANEW}",
     "Can't locate revision": f"; another version of MLflow made it: upgrade this one, or {_ANEW}",
 }
@@ -68,10 +70,30 @@ def open_client(uri: str, imported: Callable[[], None]) -> Any:
     _configure()
     import mlflow
 
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     imported()
+    if uri.startswith("sqlite:///"):
+        _make_database(Path(uri.removeprefix("sqlite:///")))
     return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make an SQLite database of MLflow's where there is none, whole or not at all.
+
+    MLflow makes it table by table, in seconds; killed meanwhile, it leaves one that it can neither use nor finish.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        made = Path(folder) / "mlflow.db"
+        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{made}")
+        client.search_experiments(max_results=1)
+        client._tracking_client.store.engine.dispose()
+        # Another process may have made it in the meantime.
+        with suppress(FileExistsError):
+            os.link(made, path)
 
 
 def _configure() -> None:

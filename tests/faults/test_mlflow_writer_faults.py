@@ -21,6 +21,7 @@ from servers import free_port, kill_group, put_mlflow_database
 from tracked_toy import check_mlflow, check_sweep, check_that_it_was_told, opened, run, sync, tell_directly, writers
 
 from orchestrator.tracking import publisher
+from orchestrator.tracking.client import open_client
 from orchestrator.tracking.experiment import experiment_of
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.runs import Projection
@@ -192,3 +193,18 @@ def test_a_database_that_is_locked_for_some_seconds_is_waited_for(tmp_path: Path
     assert time.monotonic() > released[0]
     other.join()
     check_mlflow(tmp_path, f"sqlite:///{database}")
+
+
+@pytest.mark.mlflow
+def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none_that_cannot_be_used(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    make = f"from orchestrator.tracking.client import open_client; open_client({uri!r}, lambda: print('', flush=True))"
+    # It takes a second or two from there on.
+    for seconds in (0.1, 0.4, 0.8):
+        with subprocess.Popen([sys.executable, "-c", make], stdout=subprocess.PIPE) as maker:
+            assert maker.stdout
+            maker.stdout.readline()
+            time.sleep(seconds)
+            maker.kill()
+    client = open_client(uri, lambda: None)
+    assert client.search_experiments()[0].name == "Default"
