@@ -118,12 +118,7 @@ def _read_ends(
     pad_id: int,
 ) -> torch.Tensor:
     """Read each beginning once, and then the end of each row behind the beginning that it has."""
-    ids, before = (each.to(device()) for each in pad(beginnings, pad_id, "left"))
-    positions = (before.cumsum(1) - 1).clamp(min=0)
-    cache = body(input_ids=ids, attention_mask=before, position_ids=positions, use_cache=True).past_key_values
-    chosen = torch.tensor(of_row, device=ids.device)
-    cache.batch_select_indices(chosen)
-    before = before[chosen]
+    cache, before = read_beginnings(body, beginnings, of_row, pad_id)
     ids, mask = (each.to(device()) for each in pad(ends, pad_id, "right"))
     # Padding stands at the last position: those behind it may be more than the model knows.
     positions = before.sum(1, keepdim=True) + mask.cumsum(1) - 1
@@ -135,3 +130,25 @@ def _read_ends(
         use_cache=True,
     ).last_hidden_state
     return hidden[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
+
+
+def read_beginnings(
+    body: PreTrainedModel, beginnings: Sequence[Sequence[int]], of_row: Sequence[int], pad_id: int
+) -> tuple[DynamicCache, torch.Tensor]:
+    """Read each beginning once.
+
+    Args:
+        body: a model without its head that may share texts of this length (`longest_shared`).
+        beginnings: token ids; shorter ones are padded on the left.
+        of_row: for each row of a batch, the number of its beginning.
+        pad_id: the pad token.
+
+    Returns:
+        The cache behind which the rows are read on, and its attention mask, int64 of shape (rows, longest beginning).
+    """
+    ids, mask = (each.to(device()) for each in pad(beginnings, pad_id, "left"))
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True).past_key_values
+    chosen = torch.tensor(of_row, device=ids.device)
+    cache.batch_select_indices(chosen)
+    return cache, mask[chosen]

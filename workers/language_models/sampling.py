@@ -18,7 +18,7 @@ from transformers import (
 from workers.device import device
 from workers.language_models import models, vllm
 from workers.language_models.batches import BatchSize, pad
-from workers.language_models.last_states import longest_shared
+from workers.language_models.last_states import longest_shared, read_beginnings
 from workers.language_models.nucleus import draw
 from workers.language_models.sampling_settings import Sampling, Stream, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
@@ -166,7 +166,7 @@ def _batch(
     whole = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        past_key_values=_read_once(model, rows, ids, mask),
+        past_key_values=_read_once(model, rows, pad_id),
         # Greedy, because the processor has already drawn.
         generation_config=GenerationConfig(
             do_sample=False, max_new_tokens=settings.max_new_tokens, eos_token_id=ends, pad_token_id=pad_id
@@ -177,23 +177,12 @@ def _batch(
     return sampled
 
 
-def _read_once(
-    model: PreTrainedModel, rows: Sequence[list[int]], ids: torch.Tensor, mask: torch.Tensor
-) -> DynamicCache | None:
+def _read_once(model: PreTrainedModel, rows: Sequence[list[int]], pad_id: int) -> DynamicCache | None:
     """Read each distinct prompt of a batch once, but for its last token; None where that is no gain."""
-    firsts: dict[tuple[int, ...], int] = {}
-    for number, row in enumerate(rows):
-        firsts.setdefault(tuple(row), number)
-    if len(firsts) == len(rows) or ids.shape[1] == 1 or longest_shared(model.base_model) < ids.shape[1]:
+    numbers: dict[tuple[int, ...], int] = {}
+    of_row = [numbers.setdefault(tuple(row), len(numbers)) for row in rows]
+    longest = max(map(len, rows))
+    if len(numbers) == len(rows) or longest == 1 or longest_shared(model.base_model) < longest:
         return None
-    numbers = {row: number for number, row in enumerate(firsts)}
-    distinct = list(firsts.values())
-    before = mask[distinct, :-1]
-    cache: DynamicCache = model.base_model(
-        input_ids=ids[distinct, :-1],
-        attention_mask=before,
-        position_ids=(before.cumsum(1) - 1).clamp(min=0),
-        use_cache=True,
-    ).past_key_values
-    cache.batch_select_indices(torch.tensor([numbers[tuple(row)] for row in rows], device=ids.device))
+    cache, _ = read_beginnings(model.base_model, [prompt[:-1] for prompt in numbers], of_row, pad_id)
     return cache
