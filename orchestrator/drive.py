@@ -38,6 +38,7 @@ from orchestrator.events import (
     Publishing,
     StageBroken,
     Started,
+    Stopping,
     StudyEnded,
     Troubled,
     Unschedulable,
@@ -153,10 +154,9 @@ def _drive(
     earlier = session.opening.earlier
     growth = Growth(session.studies, session.schedule, session.store, results, lambda study: earlier.get(study.id, ()))
     if session.schedule.done and not growth.pending:
-        # If all cells were chosen, there are no others to count.
-        others = session.cells is not None
         left = int((results.codes()[session.plan.decided] != STATUSES.index("succeeded")).sum())
-        on_event(NothingToDo(left if others else 0))
+        # If all cells were chosen, there are no others to count.
+        on_event(NothingToDo(left if session.cells is not None else 0))
     else:
         watch = StudyWatch(session.studies, results, session.cells)
         steps = int(session.schedule.needed.sum())
@@ -358,6 +358,9 @@ class _Run:
             self._on_event(StageBroken(name, reason))
             facts = {"sweep": self._session.spec.name, "stage": name, "reason": reason}
             _call_hook(self._session.spec.hooks.breaker, "breaker", facts, self._on_event)
+        if self._schedule.stopped and "stopping" not in self._reported:
+            self._reported.add("stopping")
+            self._on_event(Stopping(self._schedule.stopped))
 
     def _write_heartbeat(self) -> None:
         """Write the heartbeat, publish the cells that ended, and report steps that no node can run."""

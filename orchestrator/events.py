@@ -108,6 +108,13 @@ class MlflowDelayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping:
+    """No further step is started; those that run go on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoopEnded:
     """The loop ended: no step is running any more."""
 
@@ -152,7 +159,7 @@ class Finished:
 
 Event = (
     DamageFound | MadeByOtherCode | NothingToDo | Started | LoopStarted | Progressed | StudyEnded | StageBroken
-    | Unschedulable | Troubled | MlflowDelayed | LoopEnded | Publishing | Published | Finished
+    | Unschedulable | Troubled | MlflowDelayed | Stopping | LoopEnded | Publishing | Published | Finished
 )  # fmt: skip
 
 

@@ -166,6 +166,9 @@ class Runtime:
     hour for steps that use GPUs or have `silent_ends`, and no limit for others."""
     silent_ends: bool = False
     """Whether a step that counts as hanging is stopped."""
+    checkpoint_every: float | None = None
+    """Seconds between two checkpoints of a stage that keeps some; None means five minutes. They take a fiftieth of the
+    time at most."""
     attempts: int = 3
     """Tries before a step fails whose worker died, ran out of memory, or met an I/O error or damaged input."""
     whole_node: bool = False

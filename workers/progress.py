@@ -15,16 +15,25 @@ _LINE = re.compile(r": ([1-9]\d{0,11}) of ([1-9]\d{0,11}) in (\d{1,9}) s, about 
 class Progress:
     """A printer of the progress of a step and the time left, at most one line every `EVERY` seconds."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        """Start the clock.
+
+        Args:
+            what: name of what is counted.
+            total: how many there are.
+            done: how many of them an earlier attempt has done.
+        """
         self.what = what
         self.total = total
+        self._before = done
         self._start = self._printed = time.monotonic()
 
     def show(self, done: int) -> None:
         """Report that `done` of the total, at least one, are done."""
         now = time.monotonic()
         if now - self._printed > EVERY:
-            took = now - self._start
+            # As if this attempt had done them all, at its pace.
+            took = (now - self._start) * done / max(1, done - self._before)
             left = _format(took * (self.total - done) / done)
             print(f"{self.what}: {done} of {self.total} in {took:.0f} s, about {left} left", flush=True)
             self._printed = now

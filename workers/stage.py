@@ -63,6 +63,8 @@ class Stage:
     batches: bool = False
     """Whether its function takes `batch_size`, the number of sequences per forward pass, which changes results through
     rounding at most; `runtime.<entry>.batch_size` sets it, and it is no part of the key."""
+    checkpoints: bool = False
+    """Whether its function takes `checkpoints` (`workers.checkpoints`), from which a later attempt goes on."""
     history: bool = False
     """Whether it writes its training curve, `history.parquet` (`tables.HISTORY`), if it trains at all."""
     together: str = ""

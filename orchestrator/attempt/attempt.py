@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.attempt import signals
+from orchestrator.attempt.checkpoints import StepCheckpoints
 from orchestrator.attempt.outage import OUTAGE
 from orchestrator.attempt.outcome import (
     DamagedInputsError,
@@ -99,14 +100,23 @@ def _try_step(
 ) -> Manifest:
     """Call the stage and commit its output."""
     OUTAGE.endure(lambda: PROCESS.begin_log(request), proof=False)
+    checkpoints = None
+    if request.step.definition.checkpoints:
+        checkpoints = OUTAGE.endure(lambda: StepCheckpoints(request, store))
     try:
-        metrics = call_stage(request, store, lease.folder, fetched, guard)
-    except BaseException:
+        metrics = call_stage(request, store, lease.folder, fetched, guard, checkpoints)
+    except BaseException as error:
         PROCESS.log_error()
+        if checkpoints and checkpoints.resumed and classify(error, request) in (Outcome.FAILED, Outcome.REJECTED):
+            # They may be why.
+            checkpoints.clear()
         raise
     # A stage that swallowed Ctrl-C has not finished.
     signals.reraise()
-    return commit(request, store, lease, metrics, started, OUTAGE.clock() - clock)
+    manifest = commit(request, store, lease, metrics, started, OUTAGE.clock() - clock)
+    if checkpoints:
+        checkpoints.clear()
+    return manifest
 
 
 def commit(

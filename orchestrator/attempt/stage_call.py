@@ -23,6 +23,7 @@ from orchestrator.store import DamagedArtifactError, Store, StoreError
 from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
 from orchestrator.types import RESERVED_NAMES, Artifact, Step
+from workers.checkpoints import NONE, Checkpoints
 from workers.config import Config
 from workers.metric import Metric, Undefined
 from workers.stage import Origin
@@ -34,6 +35,7 @@ def call_stage(
     out: Path,
     fetched: dict[Artifact, Path] | None = None,
     guard: Callable[[Request], AbstractContextManager[object]] = nullcontext,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, float | Undefined]:
     """Call the stage function on verified inputs and check its metrics.
 
@@ -43,6 +45,7 @@ def call_stage(
         out: the folder that the stage writes into.
         fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
         guard: context manager entered around the work of the stage, for time limits.
+        checkpoints: those of the step, for a stage that keeps some; None keeps none.
 
     Returns:
         metric -> its value, of all declared metrics.
@@ -55,7 +58,9 @@ def call_stage(
     config = config_of(request)
     inputs = input_folders(request, store, {} if fetched is None else fetched)
     definition, batch_size = request.step.definition, request.runtime.batch_size
-    options = {"batch_size": batch_size} if definition.batches and batch_size else {}
+    options: dict[str, Any] = {"batch_size": batch_size} if definition.batches and batch_size else {}
+    if definition.checkpoints:
+        options["checkpoints"] = checkpoints or NONE
     with guard(request):
         function = prepared_function(definition.function, request)
         with sealed():

@@ -30,6 +30,7 @@ from orchestrator.events import (
     Publishing,
     StageBroken,
     Started,
+    Stopping,
     StudyEnded,
     Troubled,
     Unschedulable,
@@ -94,7 +95,7 @@ class _Printer:
         """What is drawn at the moment and goes away: a spinner, the live table, or a bar."""
         self._progress: Progress | None = None
         self._advance: Callable[[int, int], None] | None = None
-        self._ran = False
+        self._ran = self._stopping = False
         self.unprinted: OSError | None = None
         """Why the final words could not be printed."""
 
@@ -140,9 +141,14 @@ class _Printer:
                     self._progress.advance(attempt)
             case StudyEnded(study):
                 console.say(_study_line(study))
+            case Stopping(reason):
+                # Now: whoever stops a job may leave it no time for the end.
+                self._stopping = True
+                console.say(f"stopped: {reason}; the same command goes on: {_command(self._session)}", style="yellow")
             case LoopEnded():
                 self.close()
-                _say_how_it_ended(event)
+                if not (event.how == "stopped" and self._stopping):
+                    _say_how_it_ended(event)
             case Publishing(done, total):
                 if self._advance is None:
                     self._advance = self._display.enter_context(console.bar("writing MLflow runs"))
@@ -155,6 +161,11 @@ class _Printer:
                 if self._session.entry and self._session.schedule.done and self._ran:
                     console.say(_all_done(self._session, 0))
                 _conclude(self._session, event, self._tracking_uri)
+
+
+def _command(session: Session) -> str:
+    """Format the command that goes on where this run ends."""
+    return session.command("run", *session.selection, *session.options)
 
 
 def _say_how_it_ended(event: LoopEnded) -> None:
@@ -233,7 +244,7 @@ def _conclude(session: Session, event: Finished, tracking_uri: str | None) -> No
     chosen = session.chosen_rows(event.table)
     ids, statuses = (chosen[name].to_pylist() for name in ("cell_id", "status"))
     missing = [(id_, status) for id_, status in zip(ids, statuses, strict=True) if status != "succeeded"]
-    command = session.command("run", *session.selection, *session.options)
+    command = _command(session)
     for sentence in _unfinished_studies(session, event.studies, event.exit_code, bool(missing)):
         console.say(sentence, style="red" if event.exit_code else "yellow")
     if not missing:

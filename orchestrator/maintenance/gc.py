@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.attempt.checkpoints import step_of
 from orchestrator.maintenance import Progress, ignore
 from orchestrator.plan.build import build_plan
 from orchestrator.plan.columns import Plan
@@ -214,6 +215,8 @@ def survey(
                     # An adopted artifact has its log under the key of the old one.
                     logs[address] = Artifact(address.stage, PurePosixPath(found.log).name.split(".")[0])
         progress(len(sizes), len(committed))
+    unfinished = {each for each in committed if (step := step_of(each)) and step in reachable and step not in committed}
+    reachable |= unfinished
     division = divide(committed, reachable, pinned, droppable(plans, drops, whole) - needed)
     kept_logs = {logs[address] for address in division.kept if address in logs}
     records = store.tried(stages) - reachable - pinned - kept_logs

@@ -14,10 +14,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from workers.checkpoints import Checkpoints
+
 #: What a name of another module means in an annotation.
 _KNOWN: Mapping[str, Any] = {
     **{each.__name__: each for each in (bool, int, float, str, list, dict, tuple)},
     "pathlib.Path": pathlib.Path,
+    "workers.checkpoints.Checkpoints": Checkpoints,
     **{f"typing.{name}": getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union", "Annotated")},
     **{f"typing.{each.__name__.capitalize()}": each for each in (list, dict, tuple)},
     **{

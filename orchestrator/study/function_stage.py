@@ -118,7 +118,16 @@ def function_stage(
     given = tuple(sorted(name for name in fed if name in inputs))
     name = stage_name(reference)
     return FunctionStage(
-        reference, version, config, name, fed, origin=origin, given=given, declared=declared, signature=signature
+        reference,
+        version,
+        config,
+        name,
+        fed,
+        checkpoints=signature.takes_checkpoints,
+        origin=origin,
+        given=given,
+        declared=declared,
+        signature=signature,
     )
 
 

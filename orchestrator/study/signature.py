@@ -30,12 +30,14 @@ from orchestrator.study.annotations import (
 from orchestrator.study.modules import Module, Study
 from orchestrator.study.source import missing, parse
 from orchestrator.texts import nearest
+from workers.checkpoints import Checkpoints
 from workers.metric import Metric
 
 #: The default of a parameter without one.
 REQUIRED = inspect.Parameter.empty
-#: The parameter that takes the folder to write into, and the one whose fields are the whole config.
-OUT, CONFIG = "out", "config"
+#: The parameter that takes the folder to write into, the one whose fields are the whole config, and the one that takes
+#: the checkpoints of the step.
+OUT, CONFIG, CHECKPOINTS = "out", "config", "checkpoints"
 
 _NUMBERS = (int, float)
 
@@ -58,6 +60,8 @@ class Signature:
     parameters: tuple[Parameter, ...]
     takes_out: bool
     """Whether it has the parameter `out: Path`, the folder that it writes into."""
+    takes_checkpoints: bool
+    """Whether it has the parameter `checkpoints: Checkpoints`, from which it goes on when it was stopped."""
     config: type | None
     """The dataclass or pydantic model of its parameter `config`, whose fields are those of the stage's config."""
     metrics: tuple[Metric, ...] | None
@@ -251,7 +255,9 @@ def _checked(reference: str, parameters: list[Parameter], returned: Mapping[str,
     config = next(
         (each.annotation for each in parameters if each.name == CONFIG and _has_fields(each.annotation)), None
     )
-    own = tuple(each for each in parameters if each.name != OUT and not (config and each.name == CONFIG))
+    kept = next((each for each in parameters if each.name == CHECKPOINTS and each.annotation is Checkpoints), None)
+    given = {OUT} | ({CONFIG} if config else set()) | ({CHECKPOINTS} if kept else set())
+    own = tuple(each for each in parameters if each.name not in given)
     for each in own:
         wrong = None if is_path(each.annotation) or is_paths(each.annotation) else unfit(each.annotation)
         if wrong:
@@ -264,7 +270,7 @@ def _checked(reference: str, parameters: list[Parameter], returned: Mapping[str,
     metrics = None
     if returned is not None:
         metrics = tuple(_metric(reference, name, annotation) for name, annotation in returned.items())
-    return Signature(reference, own, out is not None, config, metrics, doc)
+    return Signature(reference, own, out is not None, kept is not None, config, metrics, doc)
 
 
 def _has_fields(annotation: Any) -> bool:

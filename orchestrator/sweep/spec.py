@@ -116,6 +116,9 @@ class _RuntimeValues(Part):
     """Say so when a step seems to hang: so many seconds (30m, 2h) without output, computing and I/O; 30m with GPUs."""
     silent_ends: bool | None = None
     """End a step that seems to hang."""
+    checkpoint_every: _Seconds | None = None
+    """Seconds (5m, 1h) between two checkpoints of a stage that can go on where it was stopped; 5m, or longer where they
+    would take more than a fiftieth of the time."""
     attempts: Annotated[int, Field(ge=1, le=_MANY)] | None = None
 
 

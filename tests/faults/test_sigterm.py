@@ -68,3 +68,22 @@ def test_sigterm_of_a_driver_with_a_ray_of_its_own_lets_running_steps_commit(
     check(tmp_path, calm)
     # Steps of twenty milliseconds end within the grace time: none is computed again.
     assert calls(tmp_path) == 600
+
+
+@pytest.mark.ray
+def test_a_job_that_is_stopped_says_at_once_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives it three seconds by itself, so that what is printed at the end may never be."""
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "600")
+    path = toy_sweep.write_sweep(tmp_path, toy_sweep.SWEEP.replace("behaviour: work", "behaviour: hang"))
+    driver = start(with_ray(command(tmp_path, path)))
+    wait_for(lambda: "hang" in (tmp_path / "toy-trace").read_text() if calls(tmp_path) else False, driver)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.stdout
+    said = ""
+    while "the same command goes on: " not in said:
+        line = driver.stdout.readline()
+        assert line, said
+        said += line
+    assert driver.poll() is None, "steps hang, and it waits for them"
+    driver.kill()
+    driver.communicate()

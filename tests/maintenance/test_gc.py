@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -19,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_runs import environment
 
+from orchestrator.attempt.checkpoints import STAGE, StepCheckpoints, checkpoint_address
+from orchestrator.attempt.request import Request
 from orchestrator.cli.show_run import run_and_show
 from orchestrator.maintenance.gc import collect, divide, reach, survey
 from orchestrator.maintenance.pins import list_pins, pin, unpin
@@ -26,7 +29,7 @@ from orchestrator.results.parquet import read_results
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store, StoreError, list_files
 from orchestrator.sweep.problems import SweepError
-from orchestrator.types import Artifact, Manifest
+from orchestrator.types import Artifact, Manifest, Runtime
 
 ONE = toy_sweep.SWEEP.replace("name: toy", "name: one").replace("[1, 2, 3]", "[1, 2]")
 #: Shares the steps of x=2 with the first.
@@ -70,6 +73,20 @@ def everything(outputs: str) -> dict[str, bytes]:
     found = {path: files.cat_file(path) for path in files.find(root) if not Path(path).is_symlink()}
     links = Path(root).rglob("*") if "://" not in outputs else []
     return found | {str(path): str(path.readlink()).encode() for path in links if path.is_symlink()}
+
+
+def test_checkpoints_of_steps_that_are_not_committed_are_kept_and_others_go(tmp_path: Path, outputs: str) -> None:
+    session = open_one(tmp_path, outputs, ONE)
+    steps = [session.plan.step(number) for number in range(2)]
+    session.store.prepare()
+    for step in (*steps, replace(steps[0], address=Artifact("toy_source", "f" * 32))):
+        request = Request(step, 1, Runtime(), session.store.location, "abc", "driver")
+        StepCheckpoints(request, session.store).keep("a", lambda folder: (folder / "file.txt").touch())
+    session.store.remove([steps[1].address])
+    with session.store.lease(steps[1].address, "driver") as lease:
+        lease.commit(Manifest(steps[1].address, "{}", {}, {}, 1, 0.0, 0.0, "host", "abc"))
+    collect([session], [], delete_it=True)
+    assert session.store.committed([STAGE]) == {checkpoint_address(steps[0].address, "a")}
 
 
 artifacts = st.frozensets(st.builds(Artifact, st.sampled_from(["a", "b"]), st.sampled_from("123456")))

@@ -40,9 +40,11 @@ class Responses:
         """The response of each row, cut."""
         return self._cut(_texts(self.table, "response"))
 
-    def windows(self, rows: int) -> Iterator[tuple[int, list[str], list[str]]]:
-        """Yield `rows` rows at a time: the number of the first one, their prompts, their responses (cut)."""
-        for start in range(0, self.table.num_rows, rows):
+    def windows(self, rows: int, first: int = 0) -> Iterator[tuple[int, list[str], list[str]]]:
+        """Yield `rows` rows at a time, from `first` on: the number of the first one, their prompts, their responses
+        (cut).
+        """
+        for start in range(first, self.table.num_rows, rows):
             part = self.table.slice(start, rows)
             yield start, _texts(part, "prompt"), self._cut(_texts(part, "response"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.judges.asks import Ask, ShownPair, draw_pairs
 from workers.judges.backends import endpoint
 from workers.judges.backends.configs import EndpointJudge, LocalJudge, RecordedJudge
@@ -15,7 +16,13 @@ from workers.tables import JUDGMENTS
 
 
 def judge_sample(
-    config: JudgeSampleConfig, out: Path, *, preferences: Path, judge: Path | None = None, batch_size: int = 64
+    config: JudgeSampleConfig,
+    out: Path,
+    *,
+    preferences: Path,
+    judge: Path | None = None,
+    batch_size: int = 64,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float]:
     """Let a judge write `samples` judgments of each pair and order, and with `hints` two more.
 
@@ -38,6 +45,7 @@ def judge_sample(
         preferences: artifact of the pairs.
         judge: artifact of the model that judges, needed by a local backend and not used by the others.
         batch_size: texts per forward pass of a local model with transformers.
+        checkpoints: those of the step, for a local model; a server's answers are kept anyway.
 
     Returns:
         `judgments`: rows written. `mean_judgment_tokens`: mean new tokens of these, EOS not counted; the server's own
@@ -62,7 +70,7 @@ def judge_sample(
         if isinstance(backend, EndpointJudge):
             written, metrics = _by_endpoint(config, backend, asks)
         else:
-            written, metrics = _by_model(config, backend, asks, judge, batch_size)
+            written, metrics = _by_model(config, backend, asks, judge, batch_size, checkpoints)
         written = [_with_hinted_verdict(config, ask, each) for ask, each in zip(asks, written, strict=True)]
         too_long = sum(each.unread.startswith(TOO_LONG) for each in written)
         metrics["judge_too_long"] = float(too_long)
@@ -73,12 +81,17 @@ def judge_sample(
 
 
 def _by_model(
-    config: JudgeSampleConfig, backend: LocalJudge, asks: Sequence[Ask], judge: Path | None, batch_size: int
+    config: JudgeSampleConfig,
+    backend: LocalJudge,
+    asks: Sequence[Ask],
+    judge: Path | None,
+    batch_size: int,
+    checkpoints: Checkpoints,
 ) -> tuple[list[Written], dict[str, float]]:
     # Judges behind a server, or in a file, need no torch.
     from workers.judges.backends.local import judgments_by_model
 
-    written, tokens = judgments_by_model(config, backend, asks, judge, batch_size)
+    written, tokens = judgments_by_model(config, backend, asks, judge, batch_size, checkpoints)
     return written, {"mean_judgment_tokens": tokens / len(written)}
 
 

@@ -16,6 +16,7 @@ STAGES: Mapping[str, Stage] = {
         {"preferences": Input("preferences"), "judge": Input("model", optional=True)},
         loads=("judge", "backend"),
         batches=True,
+        checkpoints=True,
     ),
     "judge_parse": Stage(
         "workers.judges.parse:judge_parse",

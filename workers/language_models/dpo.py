@@ -8,6 +8,7 @@ import trl
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.data.chat import answer_message, messages
 from workers.language_models import training
 from workers.language_models.configs import DpoConfig
@@ -15,7 +16,9 @@ from workers.language_models.transcripts import answer_ids, short_rows
 from workers.tables import PREFERENCES
 
 
-def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
+def dpo(
+    config: DpoConfig, out: Path, *, policy: Path, preferences: Path, checkpoints: Checkpoints = NONE
+) -> dict[str, float]:
     """Train `policy` with TRL's DPOTrainer and write the (merged) model.
 
     Minimises dpo_weight * L_DPO + sft_weight * L_SFT of each batch. L_DPO is the mean over its rows of
@@ -39,6 +42,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
         out: receives `model/` and `history.parquet`.
         policy: artifact of the model to start from.
         preferences: artifact of (prompt, chosen, rejected) rows.
+        checkpoints: those of the step.
 
     Returns:
         `dpo_loss`: mean of the loss over the training steps. `dpo_steps`: optimizer steps. `dpo_rows`: rows trained
@@ -61,6 +65,7 @@ def dpo(config: DpoConfig, out: Path, *, policy: Path, preferences: Path) -> dic
         rows,
         out,
         label="dpo",
+        checkpoints=checkpoints,
         beta=config.beta,
         loss_type=list(terms),
         loss_weights=list(terms.values()),

@@ -10,6 +10,7 @@ from numpy.lib.format import open_memmap
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from workers.checkpoints import NONE, Checkpoints, keep_rows, restore_rows
 from workers.data.responses import read_responses
 from workers.device import device
 from workers.device_memory import require_room
@@ -26,7 +27,13 @@ Embedder = Callable[[list[str], list[str]], Iterator[tuple[np.ndarray, np.ndarra
 
 
 def embed(
-    config: EmbedConfig, out: Path, *, responses: Path, policy: Path | None = None, batch_size: int = 64
+    config: EmbedConfig,
+    out: Path,
+    *,
+    responses: Path,
+    policy: Path | None = None,
+    batch_size: int = 64,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float]:
     """Embed every response with its prompt.
 
@@ -42,6 +49,7 @@ def embed(
         responses: artifact of the responses.
         policy: artifact of the model that embeds when the config names none.
         batch_size: texts per forward pass.
+        checkpoints: those of the step.
 
     Returns:
         `embedding_dimension`: d.
@@ -60,14 +68,21 @@ def embed(
     embedder = make(source, config, size)
     rows = read_responses([responses])
     total = rows.table.num_rows
-    progress = Progress("responses", total)
-    flat: np.ndarray | None = None
-    for start, prompts, answers in rows.windows(batch_size * batches.WINDOW):
+    stored: np.memmap | None = None
+
+    def of_dimension(dimension: int) -> np.ndarray:
+        """Return the stored vectors (responses of all prompts, d), which are made when d is known."""
+        nonlocal stored
+        if stored is None:
+            shape = (rows.prompts, rows.responses, dimension)
+            stored = open_memmap(out / "embeddings.npy", mode="w+", dtype=config.stored_dtype, shape=shape)
+        return stored.reshape(total, -1)
+
+    done = kept = restore_rows(checkpoints, lambda vectors: of_dimension(vectors.shape[1]))
+    progress = Progress("responses", total, done)
+    for start, prompts, answers in rows.windows(batch_size * batches.WINDOW, done):
         for chosen, vectors in embedder(prompts, answers):
-            if flat is None:
-                shape = (rows.prompts, rows.responses, vectors.shape[1])
-                stored = open_memmap(out / "embeddings.npy", mode="w+", dtype=config.stored_dtype, shape=shape)
-                flat = stored.reshape(total, -1)
+            flat = of_dimension(vectors.shape[1])
             with np.errstate(over="ignore"):  # an overflow is found, and named, in the next line
                 vectors = vectors.astype(config.stored_dtype)
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -75,10 +90,13 @@ def embed(
                 name = rows.name(start + int(chosen[bad[0]]))
                 raise ValueError(f"{name}: the embedding is not finite as {config.stored_dtype}")
             flat[start + chosen] = vectors
-        progress.show(start + len(prompts))
-    assert flat is not None, "read_responses refuses an empty table"
+        done = start + len(prompts)
+        progress.show(done)
+        if done < total and checkpoints.due():
+            kept = keep_rows(checkpoints, flat, kept, done)
+    assert stored is not None, "read_responses refuses an empty table"
     stored.flush()
-    return {"embedding_dimension": float(flat.shape[1])}
+    return {"embedding_dimension": float(stored.shape[2])}
 
 
 def _last_token(source: models.Source, config: EmbedConfig, size: BatchSize) -> Embedder:

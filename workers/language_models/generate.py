@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.data.responses import write_responses
 from workers.language_models import models
 from workers.language_models.configs import GenerateConfig
@@ -16,7 +17,13 @@ from workers.tables import PROMPTS
 
 
 def generate(
-    config: GenerateConfig, out: Path, *, policy: Path, prompts: Path, batch_size: int = 64
+    config: GenerateConfig,
+    out: Path,
+    *,
+    policy: Path,
+    prompts: Path,
+    batch_size: int = 64,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float]:
     """Sample `responses` responses for each prompt of one shard of a split.
 
@@ -31,6 +38,7 @@ def generate(
         policy: artifact of the model.
         prompts: artifact of the prompts.
         batch_size: texts per forward pass of transformers.
+        checkpoints: those of the step.
 
     Returns:
         `responses`: rows written; `mean_response_tokens`: mean number of new tokens, without EOS.
@@ -55,7 +63,7 @@ def generate(
     names = [f"generate/{config.split}/{prompt_id}" for prompt_id in prompt_ids]
     streams = [Stream(f"{name}/{r}", name, r) for name in names for r in range(config.responses)]
     repeated = [text for text in texts for _ in range(config.responses)]
-    answers, tokens = sample(models.locate(policy), repeated, streams, settings, "responses", batch_size)
+    answers, tokens = sample(models.locate(policy), repeated, streams, settings, "responses", batch_size, checkpoints)
     write_responses(prompt_ids, texts, answers, out)
     return {"responses": float(len(answers)), "mean_response_tokens": tokens / len(answers)}
 

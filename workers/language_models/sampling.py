@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
@@ -15,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from workers.checkpoints import NONE, Checkpoints, found_arrays, keep_arrays
 from workers.device import device
 from workers.language_models import models, vllm
 from workers.language_models.batches import BatchSize, pad
@@ -28,6 +31,14 @@ from workers.seeding import generator
 _NAN = "the model gives NaN instead of probabilities (float16 overflow? try bfloat16)"
 
 
+#: Texts for which vLLM is asked at once: so many that it seldom waits for the last of them, and few enough that some
+#: minutes of a GPU bring them.
+_VLLM_TEXTS = 32_768
+
+#: Positions among the texts, and the new tokens of each.
+Sampled = tuple[NDArray[np.int64], list[list[int]]]
+
+
 def sample(
     source: models.Source,
     prompts: Sequence[str],
@@ -35,6 +46,7 @@ def sample(
     settings: Sampling,
     what: str,
     batch_size: int,
+    checkpoints: Checkpoints = NONE,
 ) -> tuple[list[str], int]:
     """Sample one continuation of each prompt.
 
@@ -51,8 +63,9 @@ def sample(
         prompts: dialogues; longer ones than there is room for lose their beginning, which is printed.
         streams: the random numbers of each text.
         settings: how to sample.
-        what: name of the texts in lines of progress.
+        what: name of the texts in lines of progress; letters and spaces, another for each call of a step.
         batch_size: texts per forward pass of transformers, fewer where memory runs out; vLLM makes its own batches.
+        checkpoints: those of the step.
 
     Returns:
         The texts, and how many new tokens they have together, EOS not counted.
@@ -62,23 +75,72 @@ def sample(
         FileNotFoundError: the model cannot be read.
         ImportError: the engine is vllm, and it is not installed here.
     """
-    if settings.engine == "vllm":
-        tokenizer, new = vllm.new_tokens(source, prompts, streams, settings)
-    else:
-        tokenizer, new = _new_tokens(source, prompts, streams, settings, what, batch_size)
-    texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return texts, sum(map(len, new))
+    tokens: dict[int, list[int]] = {}
+    name = what.replace(" ", "")
+    for arrays in found_arrays(checkpoints, name):
+        tokens |= zip(arrays["texts"].tolist(), _split(arrays), strict=True)
+    if tokens:
+        print(f"{len(tokens):,} of {len(prompts):,} {what} were sampled by an earlier attempt", flush=True)
+    progress, kept = Progress(what, len(prompts), len(tokens)), len(tokens)
+    engine = _by_vllm if settings.engine == "vllm" else _by_transformers
+    tokenizer, parts = engine(source, prompts, streams, settings, batch_size, tokens.keys())
+    unkept: list[Sampled] = []
+    for part in parts:
+        unkept.append(part)
+        tokens |= zip(part[0].tolist(), part[1], strict=True)
+        progress.show(len(tokens))
+        if len(tokens) < len(prompts) and checkpoints.due() and keep_arrays(checkpoints, name, kept, _joined(unkept)):
+            kept, unkept = len(tokens), []
+    rows = [tokens[text] for text in range(len(prompts))]
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return texts, sum(map(len, rows))
 
 
-def _new_tokens(
+def _joined(parts: Sequence[Sampled]) -> dict[str, NDArray[Any]]:
+    """Return sampled texts as arrays: their positions, their lengths in tokens, and all their tokens."""
+    rows = [row for _, rows in parts for row in rows]
+    return {
+        "texts": np.concatenate([texts for texts, _ in parts]),
+        "lengths": np.array([len(row) for row in rows]),
+        "tokens": np.array([token for row in rows for token in row], dtype=np.int32),
+    }
+
+
+def _split(arrays: Mapping[str, NDArray[Any]]) -> list[list[int]]:
+    """Return the tokens of each text."""
+    ends = np.cumsum(arrays["lengths"])
+    return [row.tolist() for row in np.split(arrays["tokens"], ends[:-1])]
+
+
+def _by_vllm(
     source: models.Source,
     prompts: Sequence[str],
     streams: Sequence[Stream],
     settings: Sampling,
-    what: str,
     batch_size: int,
-) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
-    """Sample with transformers; return the tokenizer and the new tokens of each prompt."""
+    done: Collection[int],
+) -> tuple[PreTrainedTokenizerBase, Iterator[Sampled]]:
+    """Sample with vLLM; return the tokenizer and the texts that are not done, part by part."""
+    missing = np.array([text for text in range(len(prompts)) if text not in done], dtype=np.int64)
+
+    def parts() -> Iterator[Sampled]:
+        for start in range(0, len(missing), _VLLM_TEXTS):
+            texts = missing[start : start + _VLLM_TEXTS]
+            chosen = [prompts[text] for text in texts], [streams[text] for text in texts]
+            yield texts, vllm.new_tokens(source, *chosen, settings)
+
+    return models.load_tokenizer(source), parts()
+
+
+def _by_transformers(
+    source: models.Source,
+    prompts: Sequence[str],
+    streams: Sequence[Stream],
+    settings: Sampling,
+    batch_size: int,
+    done: Collection[int],
+) -> tuple[PreTrainedTokenizerBase, Iterator[Sampled]]:
+    """Sample with transformers; return the tokenizer and the texts that are not done, batch by batch."""
 
     def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel, list[int]]:
         tokenizer = models.load_tokenizer(source)
@@ -90,26 +152,15 @@ def _new_tokens(
     tokenizer, model, ends = cached_model(("sampling", source.state(), settings.dtype), load)
     limit = models.token_limit(model, tokenizer, settings.max_tokens)
     rows = prompt_tokens(tokenizer, prompts, limit, settings)
-    new: list[list[int]] = [[]] * len(rows)
-    progress = Progress(what, len(rows))
 
     def continued(batch: np.ndarray) -> list[list[int]]:
         uniforms = np.stack([generator(settings.seed, streams[i].label).random(settings.max_new_tokens) for i in batch])
-        made: list[list[int]] = _batch(
-            model, [rows[i] for i in batch], uniforms, settings, ends, tokenizer.pad_token_id
-        )
-        return made
+        made = _batch(model, [rows[i] for i in batch], uniforms, settings, ends, tokenizer.pad_token_id)
+        return [until_end(row, ends) for row in made]
 
-    done = 0
     # The longest first, so that too little memory shows at once; samples of a prompt stay together.
-    for batch, sampled in BatchSize(batch_size).apply(
-        continued, np.argsort([-len(row) for row in rows], kind="stable")
-    ):
-        for i, row in zip(batch, sampled, strict=True):
-            new[i] = until_end(row, ends)
-        done += len(batch)
-        progress.show(done)
-    return tokenizer, new
+    order = [text for text in np.argsort([-len(row) for row in rows], kind="stable").tolist() if text not in done]
+    return tokenizer, BatchSize(batch_size).apply(continued, np.array(order, dtype=np.int64))
 
 
 class _Draw(LogitsProcessor):

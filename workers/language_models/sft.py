@@ -8,6 +8,7 @@ import trl
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.language_models import training
 from workers.language_models.configs import SftConfig
 from workers.language_models.transcripts import prompt_ids, transcript_ids
@@ -17,7 +18,9 @@ from workers.tables import DEMONSTRATIONS
 IGNORED = -100
 
 
-def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> dict[str, float]:
+def sft(
+    config: SftConfig, out: Path, *, policy: Path, demonstrations: Path, checkpoints: Checkpoints = NONE
+) -> dict[str, float]:
     """Fine-tune `policy` with TRL's SFTTrainer and write the (merged) model.
 
     Each row is prompt + response + EOS, and only the response and EOS enter the loss; of a chat, the response ends as
@@ -29,6 +32,7 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
         out: receives `model/` and `history.parquet`.
         policy: artifact of the model to start from.
         demonstrations: artifact of (prompt, response) rows.
+        checkpoints: those of the step.
 
     Returns:
         `sft_loss`: mean over the training steps of the loss, in nats per response token; `sft_steps`: optimizer steps.
@@ -40,7 +44,9 @@ def sft(config: SftConfig, out: Path, *, policy: Path, demonstrations: Path) -> 
     """
     start = training.load_start(policy, config)
     rows, long_rows = _rows(config, demonstrations, start.tokenizer, start.limit)
-    trained = training.train(trl.SFTTrainer, trl.SFTConfig, config, start, rows, out, label="sft")
+    trained = training.train(
+        trl.SFTTrainer, trl.SFTConfig, config, start, rows, out, label="sft", checkpoints=checkpoints
+    )
     left_out = {"long_rows": float(long_rows)} if config.long_rows == "leave_out" else {}
     return {"sft_loss": trained.loss, "sft_steps": float(trained.steps), **left_out}
 

@@ -22,6 +22,7 @@ STAGES: Mapping[str, Stage] = {
         "model",
         {"policy": Input("model"), "demonstrations": Input("demonstrations")},
         history=True,
+        checkpoints=True,
     ),
     "dpo": Stage(
         "workers.language_models.dpo:dpo",
@@ -30,6 +31,7 @@ STAGES: Mapping[str, Stage] = {
         "model",
         {"policy": Input("model"), "preferences": Input("preferences")},
         history=True,
+        checkpoints=True,
     ),
     "generate": Stage(
         "workers.language_models.generate:generate",
@@ -39,6 +41,7 @@ STAGES: Mapping[str, Stage] = {
         {"policy": Input("model"), "prompts": Input("prompts")},
         loads=("policy", "dtype", "engine"),
         batches=True,
+        checkpoints=True,
     ),
     "embed": Stage(
         "workers.language_models.embed:embed",
@@ -48,5 +51,6 @@ STAGES: Mapping[str, Stage] = {
         {"responses": Input("responses"), "policy": Input("model", optional=True)},
         loads=("model", "policy"),
         batches=True,
+        checkpoints=True,
     ),
 }

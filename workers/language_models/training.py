@@ -28,11 +28,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.config import Dtype, HubModel, LocalPath
 from workers.device import device
 from workers.device_memory import require_room
 from workers.history import write_history
-from workers.language_models import models
+from workers.language_models import models, resumption
 from workers.language_models.configs import Lora
 from workers.progress import Progress
 from workers.seeding import derive_seed
@@ -135,6 +136,7 @@ def train(
     label: str,
     task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM",
     head: Sequence[str] = (),
+    checkpoints: Checkpoints = NONE,
     **options: Any,
 ) -> Trained:
     """Train a model with TRL, and write `model/` (LoRA merged) and `history.parquet`.
@@ -155,6 +157,8 @@ def train(
         task: the kind of model in terms of peft.
         head: names of modules on top of the language model, which started out random: LoRA trains them whole, and they
             are stored in float32.
+        checkpoints: those of the step; a training that goes on from one takes the same steps, to the bit on one kind of
+            device.
         **options: further arguments of TRL, beside those that `config` gives; all others keep TRL's defaults.
 
     Raises:
@@ -177,7 +181,7 @@ def train(
             peft_config=adapter,
             args=arguments_class(output_dir=scratch, **_arguments(config, label), **options),
         )
-        result = trainer.train()
+        result = resumption.train(trainer, checkpoints)
     trained = trainer.model.merge_and_unload() if lora else trainer.model
     model = trained.to(getattr(torch, config.dtype)).eval()
     for name in head:
@@ -231,6 +235,12 @@ class _RequireUpdates(TrainerCallback):
     def __init__(self) -> None:
         self._updates = self._skipped = 0
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Count what an earlier attempt has done."""
+        self._updates = sum(entry.get("learning_rate", 0) > 0 for entry in state.log_history)
+
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any
     ) -> None:
@@ -269,7 +279,7 @@ class _ShowProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Start the clock."""
-        self._progress = Progress("optimizer steps", state.max_steps)
+        self._progress = Progress("optimizer steps", state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Print a line now and then."""

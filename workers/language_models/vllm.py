@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.cuda import mem_get_info
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
 from workers.device import device, gpu_memory
 from workers.language_models import models
@@ -26,8 +26,8 @@ _END_WITHIN = 30.0
 
 def new_tokens(
     source: models.Source, prompts: Sequence[str], streams: Sequence[Stream], settings: Sampling
-) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
-    """Sample with vLLM; return the tokenizer and the new tokens of each prompt, as `sampling.sample` describes.
+) -> list[list[int]]:
+    """Sample with vLLM; return the new tokens of each prompt, as `sampling.sample` describes.
 
     Samples of one prompt that stand together are one request, for which vLLM reads the prompt once, and gives sample j
     the seed of the request plus j. So a text depends on the name of its prompt and its number, and not on how many
@@ -90,7 +90,7 @@ def new_tokens(
     for request, output in zip(requests, outputs, strict=True):
         made = [list(each.token_ids) for each in sorted(output.outputs, key=lambda each: each.index)]
         new += [until_end(row, ends) for row in (made if len(made) == len(request) else made * len(request))]
-    return tokenizer, new
+    return new
 
 
 def _requests(rows: Sequence[list[int]], streams: Sequence[Stream]) -> Iterator[range]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.config import HubModel, LocalPath
 from workers.language_models.batches import BatchSize
 from workers.language_models.models import write_reference
@@ -18,7 +19,12 @@ from workers.tables import PREFERENCES
 
 
 def golden(
-    config: GoldenConfig, out: Path, *, preferences: Path | None = None, policy: Path | None = None
+    config: GoldenConfig,
+    out: Path,
+    *,
+    preferences: Path | None = None,
+    policy: Path | None = None,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float]:
     """Refer to a published reward model, or train one on preferences.
 
@@ -30,6 +36,7 @@ def golden(
         out: receives `reference.json`, or `model/` and `history.parquet`.
         preferences: artifact of (prompt, chosen, rejected) rows; needed to train.
         policy: artifact of the model that training starts from, unless the config names one.
+        checkpoints: those of the step.
 
     Returns:
         Nothing for a reference. After training, on held-out rows: `golden_accuracy`, the share with a strictly
@@ -48,11 +55,15 @@ def golden(
     named = config.model or policy
     if named is None:
         raise ValueError("training a golden reward model starts from a model: give `model`, or a `policy` input")
-    return _train(config.train, out, preferences, named)
+    return _train(config.train, out, preferences, named, checkpoints)
 
 
 def _train(
-    config: RewardTraining, out: Path, preferences: Path, named: Path | LocalPath | HubModel
+    config: RewardTraining,
+    out: Path,
+    preferences: Path,
+    named: Path | LocalPath | HubModel,
+    checkpoints: Checkpoints,
 ) -> dict[str, float]:
     path = PREFERENCES.path(preferences)
     table = PREFERENCES.read(preferences)
@@ -62,7 +73,7 @@ def _train(
     start = load_start(named, config, "golden")
     ids = answer_ids(table, start.tokenizer, max_tokens=start.limit)
     order = generator(config.seed, "golden/held_out").permutation(table.num_rows)
-    trained = train(config, start, ids, np.sort(order[held:]), out, "golden")
+    trained = train(config, start, ids, np.sort(order[held:]), out, "golden", checkpoints)
     scalar = ScalarModel(start.tokenizer, trained.model)
     chosen, rejected = (
         scalar.rewards([ids[answer][row] for row in order[:held]], range(held), BatchSize(config.batch_size))

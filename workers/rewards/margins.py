@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.rewards.configs import MarginsConfig
 from workers.rewards.scoring import score_pairs
 
 
 def margins(
-    config: MarginsConfig, out: Path, *, golden: Path, preferences: Path, batch_size: int = 64
+    config: MarginsConfig,
+    out: Path,
+    *,
+    golden: Path,
+    preferences: Path,
+    batch_size: int = 64,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float]:
     """Subtract the golden reward of the rejected answer from that of the chosen one, in each row.
 
@@ -24,6 +31,7 @@ def margins(
         golden: artifact of a sequence classifier with one label.
         preferences: artifact of the rows.
         batch_size: answers per forward pass.
+        checkpoints: those of the step.
 
     Returns:
         `mean_reward_gap`, the mean margin in units of the reward model.
@@ -33,7 +41,7 @@ def margins(
             `chat` without a chat template.
         FileNotFoundError: the golden model cannot be read.
     """
-    _, (chosen, rejected) = score_pairs(golden, preferences, [["chosen", "rejected"]], config, batch_size)
+    _, (chosen, rejected) = score_pairs(golden, preferences, [["chosen", "rejected"]], config, batch_size, checkpoints)
     gaps = (chosen.astype(np.float64) - rejected).astype(np.float32)
     np.save(out / "margins.npy", gaps)
     return {"mean_reward_gap": float(gaps.mean(dtype=np.float64))}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.language_models.transcripts import answer_ids, short_rows
 from workers.rewards.configs import ScalarTrainConfig
 from workers.rewards.training import load_start, train
 from workers.tables import PREFERENCES
 
 
-def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path) -> dict[str, float]:
+def scalar_train(
+    config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path, checkpoints: Checkpoints = NONE
+) -> dict[str, float]:
     """Train a reward head on `policy`, and write the (merged) model: the baseline SM of Con-J (arXiv 2410.03742).
 
     The head starts out random; for the rest, see `workers.rewards.training`. The stages `score`, `margins` and
@@ -21,6 +24,7 @@ def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferen
         out: receives `history.parquet` and `model/`, its head in float32 whatever `dtype` is.
         policy: artifact of the model to start from.
         preferences: artifact of (prompt, chosen, rejected) rows; all of them are trained on.
+        checkpoints: those of the step.
 
     Returns:
         `scalar_loss`: mean of the loss over the training steps, in nats. `scalar_steps`: optimizer steps.
@@ -36,7 +40,7 @@ def scalar_train(config: ScalarTrainConfig, out: Path, *, policy: Path, preferen
     table = PREFERENCES.read(preferences)
     ids = answer_ids(table, start.tokenizer, chat=config.chat)
     kept = short_rows(ids, start.limit, path)
-    trained = train(config, start, ids, kept, out, "scalar_train")
+    trained = train(config, start, ids, kept, out, "scalar_train", checkpoints)
     return {
         "scalar_loss": trained.loss,
         "scalar_steps": float(trained.steps),

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.rewards.configs import ScalarVerdictsConfig
 from workers.rewards.scoring import score_pairs
 from workers.tables import VERDICTS
 
 
 def scalar_verdicts(
-    config: ScalarVerdictsConfig, out: Path, *, scalar: Path, preferences: Path, batch_size: int = 64
+    config: ScalarVerdictsConfig,
+    out: Path,
+    *,
+    scalar: Path,
+    preferences: Path,
+    batch_size: int = 64,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float]:
     """Let a scalar reward model choose between the two answers of each row.
 
@@ -26,6 +33,7 @@ def scalar_verdicts(
         scalar: artifact of a sequence classifier with one label.
         preferences: artifact of (prompt, chosen, rejected) rows.
         batch_size: answers per forward pass.
+        checkpoints: those of the step.
 
     Returns:
         `verdicts`: two per row. `ties`: rows with equal rewards.
@@ -35,7 +43,7 @@ def scalar_verdicts(
             chat template.
         FileNotFoundError: the model cannot be read.
     """
-    table, rewards = score_pairs(scalar, preferences, [["chosen"], ["rejected"]], config, batch_size)
+    table, rewards = score_pairs(scalar, preferences, [["chosen"], ["rejected"]], config, batch_size, checkpoints)
     prompts, chosen, rejected = (table.column(name).to_pylist() for name in ("prompt", "chosen", "rejected"))
     rows = table.num_rows
     right = rewards[0] > rewards[1]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.data.responses import read_responses
 from workers.reward_models.embeddings import write_scores
 from workers.rewards.configs import ScoreConfig
 from workers.rewards.scoring import score_answers
 
 
-def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path, batch_size: int = 64) -> dict[str, float]:
+def score(
+    config: ScoreConfig,
+    out: Path,
+    *,
+    golden: Path,
+    responses: Path,
+    batch_size: int = 64,
+    checkpoints: Checkpoints = NONE,
+) -> dict[str, float]:
     """Score every response with the golden reward model, at the last token of prompt + response, or of their chat.
 
     The response is cut where `cut_at` begins (released scripts of arXiv 2411.04991: "\\n\\nHuman"). Texts longer than
@@ -22,6 +31,7 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path, batc
         golden: artifact of a sequence classifier with one label.
         responses: artifact of the responses.
         batch_size: responses per forward pass.
+        checkpoints: those of the step.
 
     Returns:
         The metrics of `embeddings.write_scores`, in units of the reward model.
@@ -39,6 +49,14 @@ def score(config: ScoreConfig, out: Path, *, golden: Path, responses: Path, batc
 
     rows = read_responses([responses])
     scores = score_answers(
-        golden, rows.table, [["response"]], config, batch_size, name=rows.name, unit="responses", edit=read
+        golden,
+        rows.table,
+        [["response"]],
+        config,
+        batch_size,
+        name=rows.name,
+        unit="responses",
+        edit=read,
+        checkpoints=checkpoints,
     )
     return write_scores(scores.reshape(rows.prompts, rows.responses), out)

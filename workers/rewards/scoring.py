@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from workers.checkpoints import NONE, Checkpoints, keep_rows, restore_rows
 from workers.language_models import batches, models
 from workers.language_models.batches import BatchSize
 from workers.language_models.transcripts import transcript_ids
@@ -28,6 +29,7 @@ def score_answers(
     name: Callable[[int], str],
     unit: str = "rows",
     edit: Callable[[str], str] = str,
+    checkpoints: Checkpoints = NONE,
 ) -> NDArray[np.float32]:
     """Return the rewards (columns, rows) of answers, each read after the prompt of its row.
 
@@ -44,6 +46,7 @@ def score_answers(
         name: returns the name of a row in error messages.
         unit: name of the rows in lines of progress.
         edit: returns the part of an answer that is read.
+        checkpoints: those of the step.
 
     Raises:
         ValueError: the model is no one-label classifier, a reward is not finite, or `chat` without a chat template.
@@ -54,8 +57,9 @@ def score_answers(
     flat = [column for together in columns for column in together]
     rewards = np.empty((len(flat), table.num_rows), dtype=np.float32)
     size, at_once = BatchSize(batch_size), batch_size * batches.WINDOW
-    progress = Progress(unit, table.num_rows)
-    for start in range(0, table.num_rows, at_once):
+    done = kept = restore_rows(checkpoints, lambda _: rewards.T)
+    progress = Progress(unit, table.num_rows, done)
+    for start in range(done, table.num_rows, at_once):
         part = table.slice(start, at_once)
         prompts = part["prompt"].to_pylist()
         found = []
@@ -68,13 +72,21 @@ def score_answers(
             row, column = np.argwhere(~np.isfinite(window.T))[0]
             which = f" of the {flat[column]} answer" if len(flat) > 1 else ""
             raise ValueError(f"{name(start + int(row))}: the reward{which} is not finite (dtype {config.dtype})")
-        rewards[:, start : start + len(prompts)] = window
-        progress.show(start + len(prompts))
+        done = start + len(prompts)
+        rewards[:, start:done] = window
+        progress.show(done)
+        if done < table.num_rows and checkpoints.due():
+            kept = keep_rows(checkpoints, rewards.T, kept, done)
     return rewards
 
 
 def score_pairs(
-    golden: Path, preferences: Path, columns: Sequence[Sequence[str]], config: ScoringConfig, batch_size: int
+    golden: Path,
+    preferences: Path,
+    columns: Sequence[Sequence[str]],
+    config: ScoringConfig,
+    batch_size: int,
+    checkpoints: Checkpoints,
 ) -> tuple[pa.Table, NDArray[np.float32]]:
     """Return the rows of a `preferences` artifact, and the rewards (2, rows) of their chosen and rejected answers.
 
@@ -84,6 +96,7 @@ def score_pairs(
         columns: "chosen" and "rejected" in this order, as `score_answers` has it.
         config: how to read the texts.
         batch_size: rows per forward pass, fewer where memory runs out.
+        checkpoints: those of the step.
 
     Raises:
         ValueError: there are no rows; and as `score_answers`.
@@ -93,4 +106,12 @@ def score_pairs(
     table = PREFERENCES.read(preferences)
     if table.num_rows == 0:
         raise ValueError(f"{path}: no preferences")
-    return table, score_answers(golden, table, columns, config, batch_size, name=lambda row: f"{path}: row {row + 1}")
+    return table, score_answers(
+        golden,
+        table,
+        columns,
+        config,
+        batch_size,
+        name=lambda row: f"{path}: row {row + 1}",
+        checkpoints=checkpoints,
+    )

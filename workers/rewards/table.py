@@ -16,6 +16,7 @@ STAGES: Mapping[str, Stage] = {
         {"golden": Input("golden"), "preferences": Input("preferences")},
         loads=("golden", "dtype"),
         batches=True,
+        checkpoints=True,
     ),
     "golden": Stage(
         "workers.rewards.golden:golden",
@@ -24,6 +25,7 @@ STAGES: Mapping[str, Stage] = {
         "golden",
         {"preferences": Input("preferences", optional=True), "policy": Input("model", optional=True)},
         history=True,
+        checkpoints=True,
     ),
     "score": Stage(
         "workers.rewards.score:score",
@@ -33,6 +35,7 @@ STAGES: Mapping[str, Stage] = {
         {"golden": Input("golden"), "responses": Input("responses")},
         loads=("golden", "dtype"),
         batches=True,
+        checkpoints=True,
     ),
     "scalar_train": Stage(
         "workers.rewards.scalar_train:scalar_train",
@@ -41,6 +44,7 @@ STAGES: Mapping[str, Stage] = {
         "golden",
         {"policy": Input("model"), "preferences": Input("preferences")},
         history=True,
+        checkpoints=True,
     ),
     "scalar_verdicts": Stage(
         "workers.rewards.scalar_verdicts:scalar_verdicts",
@@ -50,5 +54,6 @@ STAGES: Mapping[str, Stage] = {
         {"scalar": Input("golden"), "preferences": Input("preferences")},
         loads=("scalar", "dtype"),
         batches=True,
+        checkpoints=True,
     ),
 }

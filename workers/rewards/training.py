@@ -14,6 +14,7 @@ import trl
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.config import Dtype, HubModel, LocalPath
 from workers.language_models import models, training
 from workers.language_models.transcripts import AnswerIds
@@ -39,7 +40,13 @@ def load_start(named: Path | LocalPath | HubModel, config: training.TrainingConf
 
 
 def train(
-    config: training.TrainingConfig, start: training.Start, ids: AnswerIds, rows: Iterable[int], out: Path, label: str
+    config: training.TrainingConfig,
+    start: training.Start,
+    ids: AnswerIds,
+    rows: Iterable[int],
+    out: Path,
+    label: str,
+    checkpoints: Checkpoints = NONE,
 ) -> training.Trained:
     """Train on some rows, in their order; write `model/`, its head in float32, and `history.parquet`.
 
@@ -55,6 +62,7 @@ def train(
         Dataset.from_dict({f"{answer}_ids": [each[row] for row in rows] for answer, each in ids.items()}),
         out,
         label=label,
+        checkpoints=checkpoints,
         task="SEQ_CLS",
         head=head_names(start.model),
     )

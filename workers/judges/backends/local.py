@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from workers.checkpoints import NONE, Checkpoints
 from workers.judges.asks import Ask
 from workers.judges.backends.configs import LocalJudge
 from workers.judges.configs import JudgeSampleConfig
@@ -15,7 +16,12 @@ from workers.language_models.sampling_settings import Sampling, Stream, too_long
 
 
 def judgments_by_model(
-    config: JudgeSampleConfig, backend: LocalJudge, asks: Sequence[Ask], judge: Path | None, batch_size: int
+    config: JudgeSampleConfig,
+    backend: LocalJudge,
+    asks: Sequence[Ask],
+    judge: Path | None,
+    batch_size: int,
+    checkpoints: Checkpoints = NONE,
 ) -> tuple[list[Written], int]:
     """Let the model of the artifact `judge` write the judgments, those without a hint first.
 
@@ -56,7 +62,7 @@ def judgments_by_model(
         short = [i for i, dialogue in enumerate(dialogues) if dialogue not in too_long]
         streams = [Stream(group[i].label, group[i].samples_label, group[i].sample) for i in short]
         fitting = [dialogues[i] for i in short]
-        texts, new = sample(source, fitting, streams, how, what, batch_size) if short else ([], 0)
+        texts, new = sample(source, fitting, streams, how, what, batch_size, checkpoints) if short else ([], 0)
         found = dict(zip(short, texts, strict=True))
         written += [
             Written(found[i]) if i in found else Written("", f"{TOO_LONG}: the request has {too_long[dialogue]}")
