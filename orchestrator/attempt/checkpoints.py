@@ -24,13 +24,15 @@ from orchestrator.store import (
     UnfitError,
     list_files,
 )
-from orchestrator.types import Artifact, Manifest
+from orchestrator.types import Artifact, Manifest, Outcome
 from workers.checkpoints import Checkpoints
 
 #: The stage that checkpoints are kept as; no stage of work has this name.
 STAGE = "checkpoints"
 #: Seconds between two checkpoints, unless `runtime.<entry>.checkpoint_every` says otherwise: what a lost machine costs.
 EVERY = 300.0
+#: Outcomes for which a checkpoint may be to blame: to put one back may take more memory than to make it.
+_ENDS = (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
 #: The greatest part of the time that checkpoints may take: those of large models have a hundred gigabytes.
 _SHARE = 1 / 50
 
@@ -75,6 +77,20 @@ class StepCheckpoints(Checkpoints):
         """Name -> address."""
         self.resumed = False
         """Whether this attempt has read any, and kept none since."""
+        if self._there and self._ended_processes():
+            PROCESS.log("the checkpoints are deleted: a process that went on from them died before it kept another\n")
+            self.clear()
+
+    def _ended_processes(self) -> bool:
+        """Tell whether an attempt has ended its process since the last checkpoint was made.
+
+        The clocks of two machines are compared. Where they differ by more than such an attempt took, work is done
+        again, or an attempt more is lost.
+        """
+        made = self._store.manifests(self._there.values()).values()
+        newest = max((each.finished for each in made if isinstance(each, Manifest)), default=0.0)
+        tried = self._store.histories([self._request.step.address]).get(self._request.step.address, ())
+        return any(each.started > newest and each.outcome in _ENDS for each in tried)
 
     def found(self) -> Mapping[str, Path]:
         """See `Checkpoints.found`. What is damaged, or cannot be read now, is as if it were not there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orchestrator.attempt.bundle import run_bundle
 from orchestrator.attempt.checkpoints import STAGE, StepCheckpoints, checkpoint_address, step_of
 from orchestrator.attempt.request import Request
 from orchestrator.store import Store
-from orchestrator.types import Artifact, Outcome, Runtime, Step
+from orchestrator.types import Artifact, Attempt, Outcome, Runtime, Step
 from workers.checkpoints import NONE, Checkpoints, keep_rows, restore_rows
 
 #: What `long` does, by its config's value.
@@ -106,6 +107,26 @@ def test_those_from_which_an_attempt_failed_at_once_are_deleted(store: Store) ->
     (attempt,) = run_bundle([request(store, RAISES, number=2)])
     assert attempt.outcome is Outcome.FAILED
     assert kept(store) == set()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "later", "left"),
+    [
+        (Outcome.CRASHED, 1.0, set()),
+        (Outcome.OUT_OF_MEMORY, 1.0, set()),
+        (Outcome.LOST, 1.0, {"a"}),
+        (Outcome.CRASHED, -1.0, {"a"}),
+    ],
+    ids=["crashed", "out of memory", "machine lost", "crashed after it had kept it"],
+)
+def test_those_from_which_a_process_died_are_deleted(
+    store: Store, outcome: Outcome, later: float, left: set[str]
+) -> None:
+    address = request(store).step.address
+    StepCheckpoints(request(store), store).keep("a", lambda folder: write("whole", folder))
+    store.record(Attempt(address, "source", 2, outcome, 1.0, time.time() + later, "here", "abc"))
+    assert StepCheckpoints(request(store, number=3), store).found().keys() == left
+    assert kept(store) == left
 
 
 def test_an_attempt_that_ends_otherwise_leaves_them(store: Store) -> None:
