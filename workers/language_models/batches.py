@@ -85,19 +85,34 @@ def tokenise(
     """Tokenise each text, with the special tokens of the tokenizer unless `special` is false.
 
     Texts longer than `max_tokens`, if that is given, lose their beginning, never their end: what is scored and embedded
-    is the response, and it comes last.
+    is the response, and it comes last. How many do is printed.
     """
     if not texts:  # to a tokenizer this would be one text
         return []
     tokenizer.truncation_side = "left"
-    found = tokenizer(
-        list(texts),
-        truncation=max_tokens is not None,
-        max_length=max_tokens,
-        add_special_tokens=special,
-        return_attention_mask=False,
-    )
-    return list(found["input_ids"])
+
+    def ids(texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        found = tokenizer(
+            list(texts),
+            truncation=limit is not None,
+            max_length=limit,
+            add_special_tokens=special,
+            return_attention_mask=False,
+        )
+        return list(found["input_ids"])
+
+    if max_tokens is None:
+        return ids(texts, None)
+    # One token more than there is room for reveals the texts that are too long.
+    rows = ids(texts, max_tokens + 1)
+    if long := [i for i, row in enumerate(rows) if len(row) > max_tokens]:
+        print(
+            f"{len(long):,} of {len(rows):,} texts have more than {max_tokens:,} tokens and lose their beginning",
+            flush=True,
+        )
+        for i, row in zip(long, ids([texts[i] for i in long], max_tokens), strict=True):
+            rows[i] = row
+    return rows
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -108,6 +108,7 @@ def load_model(
     """Load with the transformers auto class `auto`, on the CPU, in evaluation mode.
 
     The config of the model gets the pad token of `tokenizer`: sequence classifiers find their last real token by it.
+    Attention is torch's `scaled_dot_product_attention` where the architecture has it (the default of transformers).
 
     Args:
         source: what to load.

@@ -57,13 +57,7 @@ def prompt_tokens(
     room = _room(limit, settings)
     # Samples of one prompt are tokenised once.
     distinct = list(dict.fromkeys(prompts))
-    rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room + 1)
-    # One token more than there is room for reveals the prompts that are too long.
-    if long := [i for i, row in enumerate(rows) if len(row) > room]:
-        print(f"{len(long)} of {len(rows)} prompts have more than {room} tokens and lose their beginning")
-        cut = prompt_ids(tokenizer, [distinct[i] for i in long], chat=settings.chat, max_tokens=room)
-        for i, row in zip(long, cut, strict=True):
-            rows[i] = row
+    rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room)
     ids = dict(zip(distinct, rows, strict=True))
     return [ids[prompt] for prompt in prompts]
 

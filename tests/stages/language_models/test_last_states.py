@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import transformers
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from workers.language_models import last_states as module
+from workers.language_models import models
 from workers.language_models.batches import Passes
 from workers.language_models.last_states import is_shareable, last_states
 
@@ -169,3 +171,12 @@ def test_a_reward_is_that_of_the_classifier_itself_also_behind_pad_tokens(name: 
 def test_a_text_without_a_token_is_named() -> None:
     with pytest.raises(ValueError, match="text 2 of 2 has no token"):
         list(last_states(model_of("llama"), [[3], []], ["a", "a"], 0, Passes(4)))
+
+
+def test_attention_is_torchs_own_where_the_architecture_has_it(tiny_policy: Path) -> None:
+    source = models.locate(tiny_policy)
+    model = models.load_model(source, AutoModel, models.load_tokenizer(source))
+    assert model.config._attn_implementation == "sdpa"
+    found = {name: model_of(name).config._attn_implementation for name in CONFIGS}
+    # The scores of Gemma 2 are capped, which torch's function cannot do.
+    assert {name for name, attention in found.items() if attention != "sdpa"} == {"gemma2", "gemma2, narrow"}
