@@ -136,3 +136,10 @@ NamedModel = Annotated[
 ]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+#: Type of the weights and of all that a model computes; with tf32 both are float32, but a GPU rounds the factors of
+#: matrix products to TF32 (10 bits of 23).
+ReadingDtype = Literal["float32", "tf32", "bfloat16", "float16"]
+
+#: Type of the factors of matrix products whose sums and weights are float32.
+Precision = Literal["float32", "tf32", "bfloat16"]

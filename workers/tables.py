@@ -29,7 +29,8 @@ class Table:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not a Parquet file, or has another schema, or holds a null; names the file.
+            ValueError: the file is not a Parquet file, or has another schema, or holds a null or text that is not
+                UTF-8; names the file.
         """
         path = self.path(folder)
         try:
@@ -42,18 +43,29 @@ class Table:
             expected = f"{self.schema.names} with types {self.schema.types}"
             raise ValueError(f"{path}: schema {table.schema.names}, expected {expected}")
         _require_no_nulls(table, path)
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid as error:  # most readers would pass on what is no text
+            raise ValueError(f"{path}: {error}: write texts as UTF-8") from error
         return table
 
     def write(self, columns: Mapping[str, object], folder: Path) -> None:
         """Write `columns` (name -> sequence) into the folder of an artifact, compressed by zstd.
 
         Raises:
-            ValueError: a column is missing, unknown, of another type, or holds a null; names the file.
+            ValueError: a column is missing, unknown, of another type, or holds a null or a text with half a surrogate
+                pair; names the file.
         """
         path = self.path(folder)
         if set(columns) != set(self.schema.names):
             raise ValueError(f"{path}: columns {sorted(columns)}, expected {sorted(self.schema.names)}")
-        table = pa.Table.from_pydict({name: columns[name] for name in self.schema.names}, schema=self.schema)
+        try:
+            table = pa.Table.from_pydict({name: columns[name] for name in self.schema.names}, schema=self.schema)
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{path}: {error.object[error.start : error.end]!r} in {error.object[:40]!r} is half a surrogate pair, "
+                "which is no text: leave it out, or replace it"
+            ) from error
         _require_no_nulls(table, path)
         pq.write_table(table, path, compression="zstd")
 

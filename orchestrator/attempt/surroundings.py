@@ -23,6 +23,7 @@ import warnings
 #: `signal.getsignal` takes thirty times as long, since it looks for a name of each handler.
 from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 
@@ -221,17 +222,33 @@ def _restore_numpy(before: Any) -> None:
     sys.modules["numpy"].seterr(**before or {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"})
 
 
+#: Where torch keeps how it multiplies float32, what is general before what is particular, with its defaults.
+_PRODUCTS = {
+    "backends": "none", "backends.cudnn": "none", "backends.mkldnn": "none", "backends.cuda.matmul": "none",
+    "backends.cudnn.conv": "tf32", "backends.cudnn.rnn": "tf32", "backends.mkldnn.matmul": "none",
+    "backends.mkldnn.conv": "none", "backends.mkldnn.rnn": "none",
+}  # fmt: skip
+
+
 def _read_torch() -> Any:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
     cudnn = torch.backends.cudnn
     return (
-        torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(),
-        torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(), torch.get_num_threads(),
-        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32,
+        torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(), _read_products(torch),
+        torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic,
     )  # fmt: skip
+
+
+def _read_products(torch: Any) -> tuple[str, bool, list[str]]:
+    """Read how float32 is multiplied: by the older names, which raise where newer ones were used, and by the newer."""
+    try:
+        older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        older = "highest", True
+    return *older, [attrgetter(place)(torch).fp32_precision for place in _PRODUCTS]
 
 
 def _restore_torch(before: Any) -> None:
@@ -239,19 +256,32 @@ def _restore_torch(before: Any) -> None:
     cudnn = torch.backends.cudnn
     if before is None:
         # The step imported it: its defaults.
-        cpu = torch.device("cpu")
-        before = (torch.float32, cpu, True, "highest", False, False, torch.get_num_threads(), False, False, True)
-    dtype, device, gradients, precision, deterministic, only_warn, threads, *flags = before
+        products = ("highest", True, list(_PRODUCTS.values()))
+        before = (
+            torch.float32,
+            torch.device("cpu"),
+            True,
+            products,
+            False,
+            False,
+            torch.get_num_threads(),
+            False,
+            False,
+        )
+    dtype, device, gradients, products, deterministic, only_warn, threads, *flags = before
     if torch.get_default_device() != device:
         # None is the CPU without the detour that any other choice takes.
         torch.set_default_device(None if device.type == "cpu" else device)
     torch.set_default_dtype(dtype)
     torch.set_grad_enabled(gradients)
-    torch.set_float32_matmul_precision(precision)
+    older, cudnn.allow_tf32, newer = products
+    torch.set_float32_matmul_precision(older)
+    for place, precision in zip(_PRODUCTS, newer, strict=True):
+        attrgetter(place)(torch).fp32_precision = precision
     torch.use_deterministic_algorithms(deterministic, warn_only=only_warn)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = flags
+    cudnn.benchmark, cudnn.deterministic = flags
 
 
 #: Parts that nothing of ours changes between two steps of a bundle, unless it imports something. First what everything

@@ -31,13 +31,13 @@ from released_scripts import DIMENSION, HIDDEN, literal_best_of, literal_evaluat
 from workers import tables  # noqa: E402
 from workers.annotator import reward_scale, second_wins  # noqa: E402
 from workers.device import device  # noqa: E402
+from workers.precision import factor_type  # noqa: E402
 from workers.reward_models import metrics, mlp  # noqa: E402
 from workers.reward_models.annotate import candidate_rows, draw_pairs  # noqa: E402
 from workers.reward_models.configs import AnnotateConfig, EvaluateConfig, FitMlpConfig  # noqa: E402
 from workers.reward_models.evaluate import evaluate, evaluate_all, permutations  # noqa: E402
 from workers.reward_models.fit_mlp import fit_mlp, fit_mlps  # noqa: E402
 from workers.reward_models.heads import build_mlp, save_mlp  # noqa: E402
-from workers.reward_models.precision import factor_type  # noqa: E402
 from workers.stage import Call  # noqa: E402
 
 #: Multiplications of one response in a forward pass: weights without biases.

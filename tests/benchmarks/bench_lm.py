@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import torch
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "benchmarks")]
 
+from model_flops import forward_flops  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -110,7 +111,7 @@ def of_shape(bench: Bench, shape: Shape, folder: Path) -> None:
     """Everything with one model: the policy, and a reward model of its shape."""
     name = f"{shape.name}, {shape.dtype}"
     texts = make_models(shape, folder)
-    body = body_weights(shape)
+    flops = forward_flops(shape.config, PROMPT + RESPONSE)
     peak = product_speed(shape.dtype)
     bench.note(f"{name}: matrix product", peak / 1e12, "TFLOP/s")
     cuts = {"max_new_tokens": RESPONSE, "max_prompt_tokens": PROMPT, "dtype": shape.dtype}
@@ -149,7 +150,7 @@ def of_shape(bench: Bench, shape: Shape, folder: Path) -> None:
     ):  # fmt: skip
         run()
         took = timed(run)
-        used = 2 * body * read_shared / took / peak
+        used = flops * read_shared / took / peak
         bench.note(f"{name}: {what}", count / took, "rows/s", f"{100 * used:.0f} % of the product's speed")
         with unshared():
             plain = timed(run)
@@ -239,13 +240,6 @@ def unshared() -> Iterator[None]:
         yield
     finally:
         last_states.longest_shared = sampling.longest_shared = before
-
-
-def body_weights(shape: Shape) -> int:
-    """Weights of the layers, of which each costs two operations per token."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(shape.config)
-    return sum(weight.numel() for name, weight in model.named_parameters() if ".layers." in name)
 
 
 def product_speed(dtype: str) -> float:

@@ -11,7 +11,7 @@ import torch
 from check_record import NO_DEVICE, Figure, Record
 
 from workers.device import device, promise_gpu
-from workers.reward_models.precision import factor_type, matmul_precision
+from workers.precision import factor_type, matmul_precision
 
 #: (name, relative error of a product of 2,048 terms against float64 that is allowed): the rounding of one factor is
 #: 2^-24, 2^-11 and 2^-9, and errors of single terms mostly cancel.

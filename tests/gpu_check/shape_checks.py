@@ -93,6 +93,11 @@ def _sweep(shape: Shape, model: Path, gpu: bool) -> dict[str, Any]:
         "margins": {"inputs": {"golden": "scalar", "preferences": "preferences"}, "config": scored},
     }
     if shape.name == "gpt2":
+        if gpu:
+            stages["embed_tf32"] = {
+                "stage": "embed", "inputs": {"policy": "policy", "responses": "generate"},
+                "config": {"max_tokens": 256, "dtype": "tf32"},
+            }  # fmt: skip
         # Where a model is small enough for it, the trainings of all weights and those of pairs as well.
         pairs = {"policy": "policy", "preferences": "preferences"}
         stages["dpo"] = {"inputs": pairs, "config": {**trained, "warmup": 0}}

@@ -23,6 +23,7 @@ from workers.config import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ReadingDtype,
     Seed,
     hub_name,
 )
@@ -191,8 +192,9 @@ class EmbedConfig(Config):
     """Causal or encoder model, or sentence-transformers folder; without it the `policy` input embeds."""
     max_tokens: PositiveInt = 512
     """Longest text; longer ones lose their beginning."""
-    dtype: Dtype = "float32"
-    """Type that the model computes in."""
+    dtype: ReadingDtype = "float32"
+    """Type that the model computes in. tf32: weights and sums in float32, but a GPU rounds the factors of products to
+    TF32, as with `precision: tf32` of the fits; a CPU has none, and the step fails there."""
     stored_dtype: Literal["float16", "float32"] = "float32"
 
     def metrics(self) -> tuple[str | Metric, ...]:

@@ -10,12 +10,13 @@ from numpy.lib.format import open_memmap
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from workers import precision
 from workers.checkpoints import NONE, Checkpoints, keep_rows, restore_rows
 from workers.data.responses import read_responses
 from workers.device import device
 from workers.device_memory import require_room
 from workers.language_models import batches, models
-from workers.language_models.batches import BatchSize
+from workers.language_models.batches import Passes
 from workers.language_models.configs import EmbedConfig
 from workers.language_models.last_states import last_states
 from workers.model_cache import cached_model
@@ -48,24 +49,25 @@ def embed(
             It is written through a memory map, so that RAM holds only a few batches.
         responses: artifact of the responses.
         policy: artifact of the model that embeds when the config names none.
-        batch_size: texts per forward pass.
+        batch_size: texts of `max_tokens` per forward pass, more if they are shorter, fewer where memory runs out.
         checkpoints: those of the step.
 
     Returns:
         `embedding_dimension`: d.
 
     Raises:
-        ValueError: no model, or an embedding that is not finite as stored (prompt and response named).
+        ValueError: no model, tf32 where there is none, or an embedding that is not finite as stored (prompt and
+            response named).
         FileNotFoundError: the model cannot be read.
         NoRoomError: it does not fit into the free memory of the GPU.
     """
     named = config.model or policy
     if named is None:
         raise ValueError("embed needs a model: give `model`, or a `policy` input")
+    precision.require(config.dtype)
     source = models.locate(named)
-    size = BatchSize(batch_size)
     make = _sentence_embedder if _is_sentence_model(source) else _last_token
-    embedder = make(source, config, size)
+    embedder = make(source, config, batch_size)
     rows = read_responses([responses])
     total = rows.table.num_rows
     stored: np.memmap | None = None
@@ -99,45 +101,48 @@ def embed(
     return {"embedding_dimension": float(stored.shape[2])}
 
 
-def _last_token(source: models.Source, config: EmbedConfig, size: BatchSize) -> Embedder:
+def _last_token(source: models.Source, config: EmbedConfig, batch_size: int) -> Embedder:
     def load() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         tokenizer = models.load_tokenizer(source)
         # Encoders have a pooler that nothing here reads, and that checkpoints may lack.
         model = models.load_model(source, AutoModel, tokenizer, dtype=config.dtype, new=("pooler.",))
         return tokenizer, model.to(device())
 
-    tokenizer, model = cached_model(("embed", source.state(), config.dtype), load)
+    tokenizer, model = cached_model(("embed", source.state(), models.weight_type(config.dtype)), load)
     limit = models.token_limit(model, tokenizer, config.max_tokens)
+    passes = Passes(batch_size * limit, config.dtype)
 
     def vectors(prompts: list[str], answers: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = batches.tokenise(tokenizer, _texts(prompts, answers), limit)
-        for chosen, states in last_states(model, rows, prompts, tokenizer.pad_token_id, size):
+        for chosen, states in last_states(model, rows, prompts, tokenizer.pad_token_id, passes):
             yield chosen, np.asarray(states.float().cpu().numpy())
 
     return vectors
 
 
-def _sentence_embedder(source: models.Source, config: EmbedConfig, size: BatchSize) -> Embedder:
+def _sentence_embedder(source: models.Source, config: EmbedConfig, batch_size: int) -> Embedder:
     # Here and not above: the import takes seconds, and most models do not need it.
     from sentence_transformers import SentenceTransformer
 
     def load() -> tuple[SentenceTransformer, int | None]:
-        options = {"dtype": config.dtype}
+        options = {"dtype": models.weight_type(config.dtype)}
         model = SentenceTransformer(source.name, revision=source.revision, device="cpu", model_kwargs=options)
         require_room(sum(weight.nbytes for weight in model.parameters()), source.name)
         return model.to(device()), model.max_seq_length
 
-    model, published = cached_model(("sentences", source.state(), config.dtype), load)
-    model.max_seq_length = min(config.max_tokens, published or config.max_tokens)
+    model, published = cached_model(("sentences", source.state(), models.weight_type(config.dtype)), load)
+    model.max_seq_length = limit = min(config.max_tokens, published or config.max_tokens)
     model.tokenizer.truncation_side = "left"
+    passes = Passes(batch_size * limit, config.dtype)
 
     def vectors(prompts: list[str], answers: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         texts = _texts(prompts, answers)
         # In the order in which `encode` itself would make batches; one at a time, so that it can be cut.
         order = np.argsort([-len(text) for text in texts])
-        yield from size.apply(
+        yield from passes.apply(
             lambda chosen: model.encode([texts[i] for i in chosen], batch_size=len(chosen), show_progress_bar=False),
             order,
+            [limit] * len(texts),  # how long they are is known only to `encode`
         )
 
     return vectors

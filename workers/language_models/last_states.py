@@ -6,8 +6,10 @@ once P + KR. A text's state is the same up to rounding, as with any other batch.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from inspect import signature
 
 import numpy as np
@@ -16,15 +18,24 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from workers.device import device
-from workers.language_models.batches import BatchSize, pad
+from workers.language_models.batches import Passes, longest_first, pad
 
-#: Texts are read in two passes, what they share and the rest, if that has at most this part of the tokens. A pass costs
-#: more than its tokens, and a prompt that is shared by two answers of its length saves a quarter.
+#: The texts of a group are read in two passes, what they share and the rest, if that has at most this part of the
+#: tokens. A pass costs more than its tokens, and a prompt that is shared by two answers of its length saves a quarter.
 _WORTH_TWO_PASSES = 0.8
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Texts that are read behind what all of them begin with."""
+
+    beginning: Sequence[int]
+    rows: Sequence[int]
+    """Positions."""
+
+
 def last_states(
-    body: PreTrainedModel, rows: Sequence[Sequence[int]], groups: Sequence[Hashable], pad_id: int, size: BatchSize
+    body: PreTrainedModel, rows: Sequence[Sequence[int]], groups: Sequence[Hashable], pad_id: int, passes: Passes
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Pass rows of token ids through a model without a head.
 
@@ -33,7 +44,7 @@ def last_states(
         rows: token ids, at least one in each row.
         groups: rows of the same group probably begin with the same tokens.
         pad_id: the pad token.
-        size: how many rows at once. The longest come first, so that too little memory shows at once.
+        passes: how many rows at once. The longest come first, so that too little memory shows at once.
 
     Yields:
         Positions in `rows` (int64), and the hidden states of the last layer at the last tokens of these rows, of shape
@@ -44,20 +55,36 @@ def last_states(
     """
     if empty := [i for i, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0] + 1} of {len(rows)} has no token, so it has no last state")
-    longest = longest_shared(body)
+    shared, alone = _divide(rows, groups, longest_shared(body))
+    lengths = [len(row) for row in rows]
 
     @torch.inference_mode()
-    def states(chosen: np.ndarray) -> torch.Tensor:
-        batch = [rows[i] for i in chosen]
-        beginnings, of_row = _beginnings(batch, [groups[i] for i in chosen])
-        ends = [row[len(beginnings[number]) :] for row, number in zip(batch, of_row, strict=True)]
-        whole = max(map(len, beginnings)) + max(map(len, ends))
-        in_two = len(beginnings) * max(map(len, beginnings)) + len(batch) * max(map(len, ends))
-        if whole > longest or in_two > _WORTH_TWO_PASSES * len(batch) * max(map(len, batch)):
-            return _read(body, batch, pad_id)
-        return _read_ends(body, beginnings, of_row, ends, pad_id)
+    def whole(chosen: np.ndarray) -> torch.Tensor:
+        ids, mask = (each.to(device()) for each in pad([rows[i] for i in chosen], pad_id, "right"))
+        return _last(body(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
 
-    yield from size.apply(states, _order(rows, groups))
+    @torch.inference_mode()
+    def behind_beginnings(numbers: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+        chosen = [shared[number] for number in numbers]
+        read = read_beginnings(body, [group.beginning for group in chosen], pad_id)
+        place = {i: at for at, group in enumerate(chosen) for i in group.rows}
+        ends = {i: rows[i][len(chosen[at].beginning) :] for i, at in place.items()}
+
+        def states(batch: np.ndarray) -> torch.Tensor:
+            return _read_ends(body, *read.repeated([place[i] for i in batch]), [ends[i] for i in batch], pad_id)
+
+        here = np.array(list(place), dtype=np.int64)
+        order = here[longest_first([len(ends[i]) for i in here])]
+        widths = np.zeros(len(rows), dtype=np.int64)
+        widths[here] = [2 * (read.length + len(ends[i])) for i in here]
+        done = list(passes.apply(states, order, widths))
+        return np.concatenate([batch for batch, _ in done]), torch.cat([found for _, found in done])
+
+    # Half of the room is for the beginnings, and half for those of a batch of rows, each with its end.
+    beginnings = [2 * len(group.beginning) for group in shared]
+    for _, found in passes.apply(behind_beginnings, longest_first(beginnings), beginnings):
+        yield found
+    yield from passes.apply(whole, np.array(alone, dtype=np.int64)[longest_first([lengths[i] for i in alone])], lengths)
 
 
 def is_shareable(body: PreTrainedModel) -> bool:
@@ -80,22 +107,26 @@ def longest_shared(body: PreTrainedModel) -> float:
     return min((layer.sliding_window - 1 for layer in layers if layer.is_sliding), default=math.inf)
 
 
-def _order(rows: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> np.ndarray:
-    """Return the rows group by group, in each the longest first, and so the groups."""
+def _divide(
+    rows: Sequence[Sequence[int]], groups: Sequence[Hashable], longest: float
+) -> tuple[list[_Group], list[int]]:
+    """Return the groups of rows of which reading the beginning once is a gain, and the rows that are read whole."""
     members: dict[Hashable, list[int]] = {}
-    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
-        members.setdefault(groups[i], []).append(i)
-    return np.array([i for group in members.values() for i in group], dtype=np.int64)
-
-
-def _beginnings(batch: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> tuple[list[Sequence[int]], list[int]]:
-    """Return what the rows of each group begin with, without the last token of any, and for each row which it is."""
-    members: dict[Hashable, list[Sequence[int]]] = {}
-    for row, group in zip(batch, groups, strict=True):
-        members.setdefault(group, []).append(row)
-    numbers = {group: number for number, group in enumerate(members)}
-    shared = [_common_beginning([row[:-1] for row in each]) for each in members.values()]
-    return shared, [numbers[group] for group in groups]
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    shared: list[_Group] = []
+    alone: list[int] = []
+    for each in members.values() if longest else ():
+        beginning = _common_beginning([rows[i][:-1] for i in each])
+        tokens = sum(len(rows[i]) for i in each)
+        if tokens - (len(each) - 1) * len(beginning) <= _WORTH_TWO_PASSES * tokens:
+            shared.append(_Group(beginning, each))
+        else:
+            alone += each
+    ends = max((len(rows[i]) - len(group.beginning) for group in shared for i in group.rows), default=0)
+    if not longest or max((len(group.beginning) for group in shared), default=0) + ends > longest:
+        return [], list(range(len(rows)))
+    return shared, alone
 
 
 def _common_beginning(rows: Sequence[Sequence[int]]) -> Sequence[int]:
@@ -104,51 +135,59 @@ def _common_beginning(rows: Sequence[Sequence[int]]) -> Sequence[int]:
     return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
-def _read(body: PreTrainedModel, batch: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
-    ids, mask = (each.to(device()) for each in pad(batch, pad_id, "right"))
-    hidden: torch.Tensor = body(input_ids=ids, attention_mask=mask).last_hidden_state
-    return hidden[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
-
-
 def _read_ends(
-    body: PreTrainedModel,
-    beginnings: Sequence[Sequence[int]],
-    of_row: Sequence[int],
-    ends: Sequence[Sequence[int]],
-    pad_id: int,
+    body: PreTrainedModel, cache: DynamicCache, before: torch.Tensor, ends: Sequence[Sequence[int]], pad_id: int
 ) -> torch.Tensor:
-    """Read each beginning once, and then the end of each row behind the beginning that it has."""
-    cache, before = read_beginnings(body, beginnings, of_row, pad_id)
+    """Read the end of each row behind the beginning that it has in `cache`, of which `before` is the attention mask."""
     ids, mask = (each.to(device()) for each in pad(ends, pad_id, "right"))
     # Padding stands at the last position: those behind it may be more than the model knows.
     positions = before.sum(1, keepdim=True) + mask.cumsum(1) - 1
-    hidden: torch.Tensor = body(
+    hidden = body(
         input_ids=ids,
         attention_mask=torch.cat([before, mask], dim=1),
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return hidden[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
+    return _last(hidden, mask)
 
 
-def read_beginnings(
-    body: PreTrainedModel, beginnings: Sequence[Sequence[int]], of_row: Sequence[int], pad_id: int
-) -> tuple[DynamicCache, torch.Tensor]:
-    """Read each beginning once.
+def _last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """Texts that were read, behind which others are read on."""
+
+    cache: DynamicCache
+    mask: torch.Tensor
+    """Which tokens of `cache` are no padding, int64 of shape (texts, longest text)."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest."""
+        return int(self.mask.shape[1])
+
+    def repeated(self, of_row: Sequence[int]) -> tuple[DynamicCache, torch.Tensor]:
+        """Return a cache for the rows of a batch, and its attention mask; row i goes on behind text `of_row[i]`."""
+        chosen = torch.tensor(of_row, device=self.mask.device)
+        # Shallow: what reads on puts other tensors into the layers, and changes none.
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(chosen)
+        return cache, self.mask[chosen]
+
+
+def read_beginnings(body: PreTrainedModel, beginnings: Sequence[Sequence[int]], pad_id: int) -> Beginnings:
+    """Read what texts begin with.
 
     Args:
         body: a model without its head that may share texts of this length (`longest_shared`).
         beginnings: token ids; shorter ones are padded on the left.
-        of_row: for each row of a batch, the number of its beginning.
         pad_id: the pad token.
-
-    Returns:
-        The cache behind which the rows are read on, and its attention mask, int64 of shape (rows, longest beginning).
     """
     ids, mask = (each.to(device()) for each in pad(beginnings, pad_id, "left"))
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True).past_key_values
-    chosen = torch.tensor(of_row, device=ids.device)
-    cache.batch_select_indices(chosen)
-    return cache, mask[chosen]
+    return Beginnings(cache, mask)

@@ -108,12 +108,13 @@ def load_model(
     """Load with the transformers auto class `auto`, on the CPU, in evaluation mode.
 
     The config of the model gets the pad token of `tokenizer`: sequence classifiers find their last real token by it.
+    Attention is torch's `scaled_dot_product_attention` where the architecture has it (the default of transformers).
 
     Args:
         source: what to load.
         auto: e.g. `AutoModelForCausalLM`.
         tokenizer: from `load_tokenizer`.
-        dtype: name of a torch dtype for the weights.
+        dtype: name of a torch dtype for the weights, or tf32, whose weights are float32.
         new: name parts of weights that the checkpoint may lack, because they start out random or are not used.
         **options: passed to `from_pretrained`.
 
@@ -125,7 +126,7 @@ def load_model(
     """
     if device().type == "cuda":
         require_room(weight_bytes(source, auto, dtype, **options), source.name)
-    model, report = _read(auto, source, dtype=getattr(torch, dtype), output_loading_info=True, **options)
+    model, report = _read(auto, source, dtype=weight_type(dtype), output_loading_info=True, **options)
     missing = sorted(name for name in report["missing_keys"] if not any(part in name for part in new))
     if missing:
         raise ValueError(
@@ -145,7 +146,13 @@ def weight_bytes(source: Source, auto: Any, dtype: str, **options: Any) -> int:
     config = _read(AutoConfig, source, **options)
     with torch.device("meta"):
         model = auto.from_config(config)
-    return int(sum(weight.numel() for weight in model.parameters()) * getattr(torch, dtype).itemsize)
+    return int(sum(weight.numel() for weight in model.parameters()) * weight_type(dtype).itemsize)
+
+
+def weight_type(dtype: str) -> torch.dtype:
+    """Return the type of the weights of a model that computes in `dtype`."""
+    found: torch.dtype = getattr(torch, "float32" if dtype == "tf32" else dtype)
+    return found
 
 
 def token_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:

@@ -20,7 +20,7 @@ from transformers import (
 from workers.checkpoints import NONE, Checkpoints, found_arrays, keep_arrays
 from workers.device import device
 from workers.language_models import models, vllm
-from workers.language_models.batches import BatchSize, pad
+from workers.language_models.batches import Passes, longest_first, pad
 from workers.language_models.last_states import longest_shared, read_beginnings
 from workers.language_models.nucleus import draw
 from workers.language_models.sampling_settings import Sampling, Stream, end_tokens, prompt_tokens, until_end
@@ -158,9 +158,10 @@ def _by_transformers(
         made = _batch(model, [rows[i] for i in batch], uniforms, settings, ends, tokenizer.pad_token_id)
         return [until_end(row, ends) for row in made]
 
-    # The longest first, so that too little memory shows at once; samples of a prompt stay together.
-    order = [text for text in np.argsort([-len(row) for row in rows], kind="stable").tolist() if text not in done]
-    return tokenizer, BatchSize(batch_size).apply(continued, np.array(order, dtype=np.int64))
+    # Samples of a prompt stay together. Each has the same room, since logits take as much for a short prompt.
+    passes, widths = Passes(batch_size * limit), np.full(len(rows), limit)
+    order = [text for text in longest_first([len(row) for row in rows]).tolist() if text not in done]
+    return tokenizer, passes.apply(continued, np.array(order, dtype=np.int64), widths)
 
 
 class _Draw(LogitsProcessor):
@@ -235,5 +236,5 @@ def _read_once(model: PreTrainedModel, rows: Sequence[list[int]], pad_id: int) -
     longest = max(map(len, rows))
     if len(numbers) == len(rows) or longest == 1 or longest_shared(model.base_model) < longest:
         return None
-    cache, _ = read_beginnings(model.base_model, [prompt[:-1] for prompt in numbers], of_row, pad_id)
+    cache, _ = read_beginnings(model.base_model, [prompt[:-1] for prompt in numbers], pad_id).repeated(of_row)
     return cache

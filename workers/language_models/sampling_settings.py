@@ -58,18 +58,12 @@ def prompt_tokens(
     room = _room(limit, settings)
     # Samples of one prompt are tokenised once.
     distinct = list(dict.fromkeys(prompts))
-    rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room + 1)
+    rows = prompt_ids(tokenizer, distinct, chat=settings.chat, max_tokens=room)
     if empty := [prompts.index(prompt) for prompt, row in zip(distinct, rows, strict=True) if not row]:
         raise ValueError(
             f"prompt {empty[0] + 1} of {len(prompts)} is empty, and the tokenizer has no token that begins a text, so "
             "the model has nothing to go on from: leave such prompts out"
         )
-    # One token more than there is room for reveals the prompts that are too long.
-    if long := [i for i, row in enumerate(rows) if len(row) > room]:
-        print(f"{len(long)} of {len(rows)} prompts have more than {room} tokens and lose their beginning")
-        cut = prompt_ids(tokenizer, [distinct[i] for i in long], chat=settings.chat, max_tokens=room)
-        for i, row in zip(long, cut, strict=True):
-            rows[i] = row
     ids = dict(zip(distinct, rows, strict=True))
     return [ids[prompt] for prompt in prompts]
 

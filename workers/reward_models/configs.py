@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from workers.config import Config, FiniteFloat, Fraction, LocalPath, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from workers.config import (
+    Config,
+    FiniteFloat,
+    Fraction,
+    LocalPath,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Precision,
+    Seed,
+)
 from workers.metric import Metric
 
 #: Best-of-N sizes of the paper, section 4.
@@ -182,7 +192,7 @@ class FitMlpConfig(Config):
     aggregation: Literal["mean", "min"] = "mean"
     """The reward of several members: their mean, or the least (worst-case optimisation of Coste et al., arXiv
     2310.02743)."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Type of the factors of matrix products; sums and weights are float32. Hardware that lacks tf32 (CPUs) or bfloat16
     (CPUs without AVX-512 BF16 or AMX) uses float32."""
     seed: Seed
@@ -234,7 +244,7 @@ class EvaluateConfig(Config):
     """Permutations of the responses, shared by all prompts; the first N of each are the candidates (nested in N)."""
     pairs: PositiveInt = 20_000
     """Noise-free held-out pairs drawn for each of the two pairwise accuracies."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Type of the factors of an MLP's matrix products; hardware that lacks tf32 or bfloat16 uses float32."""
     seed: Seed = 0
 

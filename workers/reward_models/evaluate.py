@@ -19,12 +19,12 @@ from workers.device import device
 from workers.device_memory import free_memory, require_room
 from workers.metric import Undefined
 from workers.model_cache import cached_model
+from workers.precision import factor_type, matmul_precision
 from workers.reward_models import metrics
 from workers.reward_models.configs import EvaluateConfig
 from workers.reward_models.embeddings import Embeddings, Floats, open_embeddings, read_scores, require_aligned
-from workers.reward_models.heads import MlpHead, RewardHead, load_reward_head
+from workers.reward_models.heads import MlpHead, RewardHead, as_tensor, load_reward_head
 from workers.reward_models.pairs import Rows, two_different
-from workers.reward_models.precision import as_tensor, factor_type, matmul_precision
 from workers.seeding import generator
 from workers.stage import Call
 

@@ -20,12 +20,12 @@ import torch
 
 from workers.device import device
 from workers.device_memory import require_room
+from workers.precision import factor_type, matmul_precision
 from workers.reward_models.configs import FitMlpConfig
 from workers.reward_models.embeddings import Embeddings, open_embeddings
 from workers.reward_models.heads import build_mlp, save_mlp
 from workers.reward_models.mlp import Batch, Mlp
 from workers.reward_models.pairs import Rows, read_pairs
-from workers.reward_models.precision import factor_type, matmul_precision
 from workers.seeding import derive_seed, generator
 from workers.stage import Call
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.device import device
-from workers.reward_models.precision import Features, as_tensor
 
 if TYPE_CHECKING:
     import lightgbm
@@ -29,6 +28,8 @@ LIGHTGBM_FILE = "model.txt"
 LINEAR_FILE = "linear.npz"
 
 Aggregation = Literal["mean", "min"]
+
+Features = NDArray[np.floating[Any]]
 
 
 class RewardHead(Protocol):
@@ -237,6 +238,14 @@ def _load_linear(folder: Path, dimension: int) -> LinearHead:
 def _describe(folder: Path, kind: str, dimension: int, **shape: object) -> None:
     description = {"kind": kind, "dimension": dimension, **shape}
     (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+
+
+def as_tensor(features: Features, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Copy `features` (n, d) to `device()`, as float32 unless `dtype` is given."""
+    import torch
+
+    # Copied, since torch cannot hold a read-only memory map; widened on the device, to move half the bytes.
+    return torch.from_numpy(np.array(features)).to(device()).to(dtype or torch.float32)
 
 
 def _require_width(features: Features, dimension: int) -> None:

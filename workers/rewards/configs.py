@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from workers.config import Config, Dtype, Fraction, NamedModel, PositiveFloat, PositiveInt, Seed
+from workers.config import Config, Dtype, Fraction, NamedModel, PositiveFloat, PositiveInt, ReadingDtype, Seed
 from workers.language_models.configs import Lora
 from workers.metric import Metric
 from workers.reward_models.configs import REWARD_METRICS
@@ -57,8 +57,10 @@ class ScoringConfig(Config):
     lose their beginning."""
     chat: bool = False
     """Put prompts and answers into the chat template of the tokenizer, as messages, as the model wants it."""
-    dtype: Dtype = "float32"
-    """Type of all weights except those of the head, which computes in float32."""
+    dtype: ReadingDtype = "float32"
+    """Type that the model computes in, except for the head, which computes in float32. tf32: weights and sums in
+    float32, but a GPU rounds the factors of products to TF32, as with `precision: tf32` of the fits; a CPU has none,
+    and the step fails there."""
 
 
 class ScoreConfig(ScoringConfig):

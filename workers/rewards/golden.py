@@ -8,7 +8,7 @@ import numpy as np
 
 from workers.checkpoints import NONE, Checkpoints
 from workers.config import HubModel, LocalPath
-from workers.language_models.batches import BatchSize
+from workers.language_models.batches import Passes
 from workers.language_models.models import write_reference
 from workers.language_models.transcripts import answer_ids
 from workers.rewards.configs import GoldenConfig, RewardTraining
@@ -75,8 +75,9 @@ def _train(
     order = generator(config.seed, "golden/held_out").permutation(table.num_rows)
     trained = train(config, start, ids, np.sort(order[held:]), out, "golden", checkpoints)
     scalar = ScalarModel(start.tokenizer, trained.model)
+    passes = Passes(config.batch_size * start.limit)
     chosen, rejected = (
-        scalar.rewards([ids[answer][row] for row in order[:held]], range(held), BatchSize(config.batch_size))
+        scalar.rewards([ids[answer][row] for row in order[:held]], range(held), passes)
         for answer in ("chosen", "rejected")
     )
     gap = chosen.astype(np.float64) - rejected

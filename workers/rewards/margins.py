@@ -30,7 +30,7 @@ def margins(
         out: receives `margins.npy`, float32 of shape (rows,), in the order of `preferences`.
         golden: artifact of a sequence classifier with one label.
         preferences: artifact of the rows.
-        batch_size: answers per forward pass.
+        batch_size: answers of `max_tokens` per forward pass, more if they are shorter, fewer where memory runs out.
         checkpoints: those of the step.
 
     Returns:

@@ -14,23 +14,24 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from workers.config import Dtype
+from workers.config import ReadingDtype
 from workers.device import device
 from workers.language_models import models
-from workers.language_models.batches import BatchSize, in_batches
+from workers.language_models.batches import Passes, in_batches
 from workers.language_models.last_states import is_shareable, last_states
 from workers.model_cache import cached_model
+from workers.precision import matmul_precision
 
 #: Names of the head in transformers: `score` of causal language models, `classifier` of encoders.
 HEADS = ("score", "classifier")
 
 
 class Float32Linear(torch.nn.Linear):
-    """A linear layer that computes in float32 whatever the type of its input, and also under autocast."""
+    """A linear layer that computes in float32 whatever the type of its input, also under autocast and beside tf32."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (…, in_features) of any type to (…, out_features) in float32."""
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False), matmul_precision("float32"):
             return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
 
@@ -42,9 +43,7 @@ class ScalarModel:
     model: PreTrainedModel
     """On `device()`."""
 
-    def rewards(
-        self, rows: Sequence[Sequence[int]], groups: Sequence[Hashable], size: BatchSize
-    ) -> NDArray[np.float32]:
+    def rewards(self, rows: Sequence[Sequence[int]], groups: Sequence[Hashable], passes: Passes) -> NDArray[np.float32]:
         """Return the reward (rows,) of each row of token ids, in their order.
 
         As transformers does, it is read at the last token that is not the pad token.
@@ -52,13 +51,13 @@ class ScalarModel:
         Args:
             rows: token ids.
             groups: rows of the same group probably begin with the same tokens, which are then read once.
-            size: how many rows at once.
+            passes: how many rows at once.
         """
         rewards = np.empty(len(rows), dtype=np.float32)
         pad_id = self.tokenizer.pad_token_id
         body, head = self.model.base_model, getattr(self.model, HEADS[0], None)
         if head is not None and is_shareable(body):
-            for chosen, states in last_states(body, [_until_pad(row, pad_id) for row in rows], groups, pad_id, size):
+            for chosen, states in last_states(body, [_until_pad(row, pad_id) for row in rows], groups, pad_id, passes):
                 with torch.inference_mode():
                     rewards[chosen] = head(states)[:, 0].float().cpu().numpy()
             return rewards
@@ -69,7 +68,7 @@ class ScalarModel:
             logits = self.model(input_ids=ids, attention_mask=mask).logits
             return np.asarray(logits[:, 0].float().cpu().numpy())
 
-        for chosen, found in in_batches(rows, pad_id, size, forward):
+        for chosen, found in in_batches(rows, pad_id, passes, forward):
             rewards[chosen] = found
         return rewards
 
@@ -79,7 +78,7 @@ def _until_pad(row: Sequence[int], pad_id: int) -> Sequence[int]:
     return row[: next((end for end in range(len(row), 0, -1) if row[end - 1] != pad_id), 1)]
 
 
-def load_scalar_model(golden: Path, dtype: Dtype) -> ScalarModel:
+def load_scalar_model(golden: Path, dtype: ReadingDtype) -> ScalarModel:
     """Load the model of a `golden` artifact for scoring, or return it if this process loaded it last.
 
     Raises:
@@ -91,11 +90,11 @@ def load_scalar_model(golden: Path, dtype: Dtype) -> ScalarModel:
         tokenizer = models.load_tokenizer(source)
         return ScalarModel(tokenizer, load_classifier(source, tokenizer, dtype).to(device()))
 
-    return cached_model(("scalar", source.state(), dtype), load)
+    return cached_model(("scalar", source.state(), models.weight_type(dtype)), load)
 
 
 def load_classifier(
-    source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: Dtype, *, new_head: bool = False
+    source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: ReadingDtype, *, new_head: bool = False
 ) -> PreTrainedModel:
     """Load a sequence classifier with one label onto the CPU, its head in float32.
 
@@ -117,7 +116,7 @@ def load_classifier(
     if model.config.num_labels != 1:
         raise ValueError(f"{source.name}: a reward model has one label, this has {model.config.num_labels}")
     heads = head_names(model)
-    if dtype != "float32" and not heads:
+    if models.weight_type(dtype) != torch.float32 and not heads:
         raise ValueError(
             f"{source.name}: {type(model).__name__} has no head called {' or '.join(HEADS)}, so it cannot be kept in "
             f"float32 beside dtype {dtype}: use dtype: float32"

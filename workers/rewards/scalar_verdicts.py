@@ -32,7 +32,7 @@ def scalar_verdicts(
         out: receives `verdicts.parquet` in the order of `preferences`; `request`, `text` and `unread` are empty.
         scalar: artifact of a sequence classifier with one label.
         preferences: artifact of (prompt, chosen, rejected) rows.
-        batch_size: answers per forward pass.
+        batch_size: answers of `max_tokens` per forward pass, more if they are shorter, fewer where memory runs out.
         checkpoints: those of the step.
 
     Returns:

@@ -30,7 +30,7 @@ def score(
         out: receives `scores.npy`, float32 of shape (prompts, responses), in the order of `responses`.
         golden: artifact of a sequence classifier with one label.
         responses: artifact of the responses.
-        batch_size: responses per forward pass.
+        batch_size: responses of `max_tokens` per forward pass, more if they are shorter, fewer where memory runs out.
         checkpoints: those of the step.
 
     Returns:

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from workers import precision
 from workers.checkpoints import NONE, Checkpoints, keep_rows, restore_rows
 from workers.language_models import batches, models
-from workers.language_models.batches import BatchSize
+from workers.language_models.batches import Passes
 from workers.language_models.transcripts import transcript_ids
 from workers.progress import Progress
 from workers.rewards.configs import ScoringConfig
@@ -42,21 +43,23 @@ def score_answers(
         columns: names of the columns of answers. Those named together share batches, which shows in the last bits of
             their rewards.
         config: how to read the texts.
-        batch_size: rows per forward pass, fewer where memory runs out.
+        batch_size: texts of `max_tokens` per forward pass, more if they are shorter, fewer where memory runs out.
         name: returns the name of a row in error messages.
         unit: name of the rows in lines of progress.
         edit: returns the part of an answer that is read.
         checkpoints: those of the step.
 
     Raises:
-        ValueError: the model is no one-label classifier, a reward is not finite, or `chat` without a chat template.
+        ValueError: the model is no one-label classifier, a reward is not finite, tf32 where there is none, or `chat`
+            without a chat template.
         FileNotFoundError: the model cannot be read.
     """
+    precision.require(config.dtype)
     scalar = load_scalar_model(golden, config.dtype)
     limit = models.token_limit(scalar.model, scalar.tokenizer, config.max_tokens)
     flat = [column for together in columns for column in together]
     rewards = np.empty((len(flat), table.num_rows), dtype=np.float32)
-    size, at_once = BatchSize(batch_size), batch_size * batches.WINDOW
+    passes, at_once = Passes(batch_size * limit, config.dtype), batch_size * batches.WINDOW
     done = kept = restore_rows(checkpoints, lambda _: rewards.T)
     progress = Progress(unit, table.num_rows, done)
     for start in range(done, table.num_rows, at_once):
@@ -66,7 +69,7 @@ def score_answers(
         for together in columns:
             answers = [edit(answer) for column in together for answer in part[column].to_pylist()]
             ids = transcript_ids(scalar.tokenizer, prompts * len(together), answers, chat=config.chat, max_tokens=limit)
-            found.append(scalar.rewards(ids, prompts * len(together), size))
+            found.append(scalar.rewards(ids, prompts * len(together), passes))
         window = np.concatenate(found).reshape(len(flat), len(prompts))
         if not np.isfinite(window).all():
             row, column = np.argwhere(~np.isfinite(window.T))[0]
@@ -95,7 +98,7 @@ def score_pairs(
         preferences: artifact of the rows.
         columns: "chosen" and "rejected" in this order, as `score_answers` has it.
         config: how to read the texts.
-        batch_size: rows per forward pass, fewer where memory runs out.
+        batch_size: texts of `max_tokens` per forward pass, more if they are shorter, fewer where memory runs out.
         checkpoints: those of the step.
 
     Raises:

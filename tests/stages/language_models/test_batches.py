@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from workers.language_models import models
-from workers.language_models.batches import BatchSize, in_batches, pad, tokenise
+from workers.language_models.batches import Passes, in_batches, pad, tokenise
 
 pytestmark = pytest.mark.train
 
@@ -31,9 +31,26 @@ def test_padding_marks_what_is_real() -> None:
     assert right_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
+def test_a_pass_has_few_long_sequences_or_many_short_ones_and_never_more_tokens_than_it_has_room_for() -> None:
+    lengths = [12, 10, 4, 4, 4, 3, 3, 3, 2, 11, 1]
+    rows = [[1] * length for length in lengths]
+    shapes: list[tuple[int, ...]] = []
+
+    def forward(ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+        shapes.append(tuple(ids.shape))
+        return mask.sum(1).numpy()
+
+    list(in_batches(rows, 0, Passes(12), forward))
+    assert shapes == [(1, 12), (1, 11), (1, 10), (3, 4), (4, 3), (1, 1)]
+    # One that has no room goes alone.
+    shapes.clear()
+    list(in_batches(rows, 0, Passes(11), forward))
+    assert shapes == [(1, 12), (1, 11), (1, 10), (2, 4), (2, 4), (3, 3), (1, 1)]
+
+
 def test_rows_pass_once_the_longest_first() -> None:
     rows = [[1] * length for length in (3, 9, 1, 9, 4)]
-    passed = in_batches(rows, 0, BatchSize(2), lambda _, mask: mask.sum(1).numpy())
+    passed = in_batches(rows, 0, Passes(18), lambda _, mask: mask.sum(1).numpy())
     seen = [(int(row), int(length)) for chosen, lengths in passed for row, length in zip(chosen, lengths, strict=True)]
     assert sorted(seen) == [(i, len(row)) for i, row in enumerate(rows)]
     assert [length for _, length in seen] == [9, 9, 4, 3, 1]
@@ -52,7 +69,7 @@ def test_rows_pass_once_the_longest_first() -> None:
 def test_a_batch_that_does_not_fit_is_halved_and_later_ones_with_it(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size, tried = BatchSize(8), []
+    passes, tried = Passes(8 * 5), []
 
     def forward(batch: np.ndarray) -> list[int]:
         tried.append(len(batch))
@@ -60,12 +77,12 @@ def test_a_batch_that_does_not_fit_is_halved_and_later_ones_with_it(
             raise error
         return batch.tolist()  # type: ignore[no-any-return]
 
-    passed = list(size.apply(forward, np.arange(9)))
+    passed = list(passes.apply(forward, np.arange(9), [5] * 9))
     assert tried == [8, 4, 2, 2, 2, 2, 1]
     assert [position for _, made in passed for position in made] == list(range(9))
     assert "8 sequences do not fit into memory: on with 4" in capsys.readouterr().out
     # Of the next window as well.
-    assert [len(batch) for batch, _ in size.apply(forward, np.arange(4))] == [2, 2]
+    assert [len(batch) for batch, _ in passes.apply(forward, np.arange(4), [5] * 4)] == [2, 2]
 
 
 def test_one_sequence_that_does_not_fit_is_out_of_memory_and_other_errors_are_no_question_of_size() -> None:
@@ -73,7 +90,7 @@ def test_one_sequence_that_does_not_fit_is_out_of_memory_and_other_errors_are_no
         def forward(_: np.ndarray) -> None:
             raise error
 
-        list(BatchSize(4).apply(forward, np.arange(4)))
+        list(Passes(4).apply(forward, np.arange(4), [1] * 4))
 
     with pytest.raises(torch.OutOfMemoryError):
         fail(torch.OutOfMemoryError("CUDA out of memory"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import transformers
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from workers.language_models import last_states as module
-from workers.language_models.batches import BatchSize
+from workers.language_models import models
+from workers.language_models.batches import Passes
 from workers.language_models.last_states import is_shareable, last_states
 
 pytestmark = pytest.mark.train
@@ -85,7 +87,7 @@ def count_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_state_is_that_of_the_text_alone(name: str, sequences: int) -> None:
     model, (rows, groups) = model_of(name), texts()
     found = np.full((len(rows), 16), np.nan)
-    for chosen, states in last_states(model, rows, groups, 0, BatchSize(sequences)):
+    for chosen, states in last_states(model, rows, groups, 0, Passes(sequences * 34)):
         assert np.isnan(found[chosen]).all()
         found[chosen] = states.numpy()
     with torch.inference_mode():
@@ -101,14 +103,55 @@ def test_what_a_prompt_costs_is_paid_once_by_models_of_which_tokens_see_only_tho
     prompt = list(range(3, 23))
     rows = [[*prompt, token] for token in range(30, 50)]
     passed = count_tokens(monkeypatch)
-    list(last_states(model, rows, ["a"] * 20, 0, BatchSize(64)))
+    list(last_states(model, rows, ["a"] * 20, 0, Passes(64 * 34)))
     shared = name != "bert" and "narrow" not in name
     assert passed == ([20, 20] if shared else [420])
     assert is_shareable(model) is (name != "bert")
     # Without anything in common there is one pass.
     passed.clear()
-    list(last_states(model, rows, range(20), 0, BatchSize(64)))
+    list(last_states(model, rows, range(20), 0, Passes(64 * 34)))
     assert passed == [420]
+
+
+def test_the_ends_of_several_prompts_are_read_together_by_their_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama")
+    prompts = [list(range(3, 23)), list(range(23, 43))]
+    rows = [prompt + [token] * length for prompt in prompts for token in range(43, 48) for length in (10, 1)]
+    passed = count_tokens(monkeypatch)
+    # Half of the room is for prompts: both fit. In the other half are 5 rows of 20 + 10 tokens, or 7 of 20 + 1.
+    list(last_states(model, rows, ["a"] * 10 + ["b"] * 10, 0, Passes(2 * 5 * 30)))
+    assert passed == [2 * 20, 5 * 10, 5 * 10, 7, 3]
+
+
+def test_where_memory_runs_out_behind_many_prompts_fewer_are_held(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_of("llama")
+    rows = [[first] * 8 + [second, third] for first in range(3, 11) for second in (20, 21) for third in (30, 31)]
+    groups = [row[0] for row in rows]
+    whole = dict(_by_row(last_states(model, rows, groups, 0, Passes(4096))))
+    held: list[int] = []
+    repeated = module.Beginnings.repeated
+
+    def limited(self: module.Beginnings, of_row: Any) -> Any:
+        held.append(len(self.mask))
+        if len(self.mask) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return repeated(self, of_row)
+
+    monkeypatch.setattr(module.Beginnings, "repeated", limited)
+    found = dict(_by_row(last_states(model, rows, groups, 0, Passes(4096))))
+    assert sorted(found) == list(range(len(rows)))
+    assert max(held) == 8
+    assert held[-1] == 2
+    assert "8 sequences do not fit into memory: on with 4" in capsys.readouterr().out
+    for row, state in whole.items():
+        np.testing.assert_allclose(found[row], state, atol=2e-5, rtol=2e-5)
+
+
+def _by_row(passed: Any) -> Any:
+    for chosen, states in passed:
+        yield from zip(chosen.tolist(), states.numpy(), strict=True)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "qwen2"])
@@ -119,7 +162,7 @@ def test_a_reward_is_that_of_the_classifier_itself_also_behind_pad_tokens(name: 
     rows, groups = texts()
     rows[2] = [*rows[2], 0, 0]
     tokenizer: Any = type("Tokenizer", (), {"pad_token_id": 0})
-    found = ScalarModel(tokenizer, model).rewards(rows, groups, BatchSize(64))
+    found = ScalarModel(tokenizer, model).rewards(rows, groups, Passes(64 * 34))
     with torch.inference_mode():
         alone = [float(model(input_ids=torch.tensor([row])).logits) for row in rows]
     np.testing.assert_allclose(found, alone, atol=2e-5, rtol=2e-5)
@@ -127,4 +170,13 @@ def test_a_reward_is_that_of_the_classifier_itself_also_behind_pad_tokens(name: 
 
 def test_a_text_without_a_token_is_named() -> None:
     with pytest.raises(ValueError, match="text 2 of 2 has no token"):
-        list(last_states(model_of("llama"), [[3], []], ["a", "a"], 0, BatchSize(4)))
+        list(last_states(model_of("llama"), [[3], []], ["a", "a"], 0, Passes(4)))
+
+
+def test_attention_is_torchs_own_where_the_architecture_has_it(tiny_policy: Path) -> None:
+    source = models.locate(tiny_policy)
+    model = models.load_model(source, AutoModel, models.load_tokenizer(source))
+    assert model.config._attn_implementation == "sdpa"
+    found = {name: model_of(name).config._attn_implementation for name in CONFIGS}
+    # The scores of Gemma 2 are capped, which torch's function cannot do.
+    assert {name for name, attention in found.items() if attention != "sdpa"} == {"gemma2", "gemma2, narrow"}

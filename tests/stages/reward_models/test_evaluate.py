@@ -14,12 +14,12 @@ from reward_artifacts import linear_world, write_embeddings, write_scores
 from scipy.stats import spearmanr
 
 from workers.metric import Undefined
+from workers.precision import factor_type
 from workers.reward_models import embeddings as module
 from workers.reward_models.configs import EvaluateConfig
 from workers.reward_models.embeddings import open_embeddings
 from workers.reward_models.evaluate import any_pairs, evaluate, evaluate_all, permutations, predict, same_prompt_pairs
 from workers.reward_models.heads import build_mlp, save_lightgbm, save_linear, save_mlp
-from workers.reward_models.precision import factor_type
 from workers.stage import Call
 
 

@@ -15,13 +15,13 @@ import torch
 from mlp_fits import artifacts, config, pairs_of
 from reward_artifacts import write_annotations
 
+from workers.precision import factor_type
 from workers.reward_models.configs import FitMlpConfig
 from workers.reward_models.fit_mlp import (
     fit_mlp,
     fit_mlps,
 )
 from workers.reward_models.heads import load_reward_head
-from workers.reward_models.precision import factor_type
 from workers.stage import Call
 
 

@@ -20,7 +20,7 @@ from workers.config import LocalPath
 from workers.data.configs import PreferencesConfig
 from workers.data.preferences import preferences
 from workers.language_models import models
-from workers.language_models.batches import BatchSize, tokenise
+from workers.language_models.batches import Passes, tokenise
 from workers.language_models.configs import Lora, PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.rewards.configs import ScalarTrainConfig, ScalarVerdictsConfig
@@ -172,7 +172,7 @@ def test_the_head_is_float32_where_the_rest_is_bfloat16(
     ids = tokenise(tokenizer, [HI + f" {word}" for word in ("yes", "no", "boat", "bike", "door")], 50)
     for autocast in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            found = ScalarModel(tokenizer, model).rewards(ids, range(5), BatchSize(8))
+            found = ScalarModel(tokenizer, model).rewards(ids, range(5), Passes(8 * 64))
         assert not np.array_equal(found, torch.from_numpy(found).bfloat16().float().numpy())
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import (
@@ -207,3 +210,63 @@ def test_a_score_that_is_not_finite_names_prompt_and_response(
     responses = tiny_write_responses([[" a", " a longer one"], [" b", " b 🙂"]])
     with pytest.raises(ValueError, match="prompt 11, response 1: the reward is not finite"):
         score(ScoreConfig(), tmp_path, golden=tmp_path, responses=responses)
+
+
+@pytest.mark.parametrize("tokens", ["eos", "none"])
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token_and_without_either_is_refused(
+    tokens: str, tiny_golden: Path, tiny_responses: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_golden / "model", tmp_path / "model")
+    settings = tmp_path / "model" / "tokenizer_config.json"
+    known = json.loads(settings.read_text())
+    known["pad_token"] = None
+    if tokens == "none":
+        known["eos_token"] = None
+    settings.write_text(json.dumps(known))
+    if tokens == "none":
+        with pytest.raises(ValueError, match="the tokenizer has neither a pad nor an EOS token"):
+            run(tmp_path / "out", tmp_path, tiny_responses)
+        return
+    found = run(tmp_path / "out", tmp_path, tiny_responses)
+    np.testing.assert_allclose(found, run(tmp_path / "padded", tiny_golden, tiny_responses), atol=1e-5, rtol=0)
+
+
+def test_an_empty_response_is_scored_as_its_prompt_alone(
+    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path
+) -> None:
+    responses = tiny_write_responses([["", " \n", "\n\nHuman: why?"]])
+    ((empty, blank, cut),) = run(tmp_path, tiny_golden, responses, strip=True)
+    assert empty == pytest.approx(one_at_a_time(tiny_golden, tiny_write_responses([[""]]), None)[0], abs=1e-4)
+    assert blank == pytest.approx(empty, abs=1e-5)
+    assert cut == pytest.approx(empty, abs=1e-5)
+
+
+def test_texts_that_lose_their_beginning_are_counted(
+    tiny_golden: Path, tiny_write_responses: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    responses = tiny_write_responses([[" Yes.", " boat" * 300, " bike" * 300], [" No.", " a", " b"]])
+    run(tmp_path / "a", tiny_golden, responses)
+    # The context of the model, which is shorter than `max_tokens`.
+    assert "2 of 6 texts have more than 256 tokens and lose their beginning" in capsys.readouterr().out
+    run(tmp_path / "b", tiny_golden, tiny_write_responses([[" Yes."]]))
+    assert "lose their beginning" not in capsys.readouterr().out
+
+
+def test_responses_that_are_not_utf8_name_the_file(tiny_golden: Path, tmp_path: Path) -> None:
+    texts = pa.array([b"yes", b"\xff no"], pa.binary()).view(pa.string())
+    numbers, prompts = pa.array([0, 0]), pa.array(["\n\nHuman: Hi\n\nAssistant:"] * 2)
+    table = pa.Table.from_arrays([numbers, pa.array([0, 1]), prompts, texts], schema=tables.RESPONSES.schema)
+    pq.write_table(table, tables.RESPONSES.path(tmp_path))
+    with pytest.raises(ValueError, match=r"responses\.parquet: .*UTF8.*index 1.*write texts as UTF-8"):
+        score(ScoreConfig(), tmp_path, golden=tiny_golden, responses=tmp_path)
+
+
+def test_half_a_surrogate_pair_is_refused_where_responses_are_written(tmp_path: Path) -> None:
+    columns = {
+        "prompt_id": [0],
+        "response_id": [0],
+        "prompt": ["\n\nHuman: Hi\n\nAssistant:"],
+        "response": ["a \ud83d"],
+    }
+    with pytest.raises(ValueError, match=r"responses\.parquet: '\\ud83d' in 'a \\ud83d' is half a surrogate pair"):
+        tables.RESPONSES.write(columns, tmp_path)
