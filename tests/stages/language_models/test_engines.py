@@ -167,7 +167,7 @@ def test_texts_end_at_what_ends_a_text_and_may_be_empty(
     path.write_text(json.dumps(before | {"eos_token_id": [tokenizer.eos_token_id, ids[3]]}))
     (ended, *_) = draw(models.locate(tmp_path), engine, PROMPTS, temperature=0.0)
     assert ended == tokenizer.decode(ids[: ids.index(ids[3])])
-    path.write_text(json.dumps(before | {"eos_token_id": list(range(400))}))
+    path.write_text(json.dumps(before | {"eos_token_id": list(range(len(tokenizer)))}))
     assert set(draw(models.locate(tmp_path), engine, PROMPTS)) == {""}
 
 
