@@ -36,7 +36,8 @@ stages:
   preferences: {{config: {{source: {{path: {DATA}}}, limit: 4}}}}
   policy:
     inputs: {{demonstrations: demonstrations}}
-    config: {{model: {{tiny: {{layers: 1, hidden: 64, heads: 2, vocabulary: 400, context: 1024, steps: 20, batch_size: 8}}}}}}
+    config:
+      model: {{tiny: {{layers: 1, hidden: 64, heads: 2, vocabulary: 400, context: 1024, steps: 20, batch_size: 8}}}}
   generate:
     inputs: {{policy: policy, prompts: prompts}}
     config: {{split: test, responses: 3, max_new_tokens: 8, top_p: 0.0001, engine: $engine}}
