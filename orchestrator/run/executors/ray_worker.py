@@ -68,7 +68,7 @@ def _run_under(python: str, requests: bytes, code: ShippedCode | None) -> Ran:
     """Run a bundle in a process of another interpreter, which is kept for the next one.
 
     Not by Ray's `py_executable`: where that is missing or lacks Ray, a task neither runs nor fails, and its process
-    takes what it lacks from the driver's environment (decision 25).
+    takes what it lacks from the driver's environment (decision 26).
     """
     global _other
     study, copy = (code[1], str(_unpacked(code))) if code else (None, None)

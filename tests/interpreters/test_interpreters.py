@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from interpreters import make_interpreter
+from made_interpreters import START, make_interpreter, needed
 from toy_sweep import write_sweep
 
 from orchestrator.drive import drive
@@ -127,13 +127,14 @@ def test_an_interpreter_that_cannot_run_steps_is_told_at_once_and_the_others_go_
     tmp_path: Path, inline: bool, other: str
 ) -> None:
     (tmp_path / "text").write_text("no program")
+    some = [path for path in needed() if path.name != "psutil"]
     pythons = {
         "fine": (other, ""),
         "missing": (f"{tmp_path}/nowhere/python", "there is no such file"),
         "text": (f"{tmp_path}/text", "it is not executable"),
         "ends": ("/bin/true", "it ended before it was ready (exit code 0)"),
-        "bare": (make_interpreter(tmp_path / "bare", bare=True), "ModuleNotFoundError: No module named"),
-        "lacks": (make_interpreter(tmp_path / "lacks", without="psutil"), "No module named 'psutil'"),
+        "bare": (make_interpreter(tmp_path / "bare", []), "ModuleNotFoundError: No module named"),
+        "lacks": (make_interpreter(tmp_path / "lacks", some), "No module named 'psutil'"),
     }
     rules = [{"at": {"what": what}, "python": python} for what, (python, _) in pythons.items()]
     session = opened(tmp_path, {"there": {"rules": rules}}, *pythons)
@@ -167,6 +168,21 @@ def test_a_step_that_ends_such_a_process_has_its_own_outcome_and_the_next_one_an
     assert [each.outcome for each in history(session, "hang")] == [Outcome.TIMED_OUT]
     assert "(runtime.timeout)" in found["hang"]["error"]
     assert [each.outcome for each in history(session, "once")] == [Outcome.CRASHED]
+
+
+@pytest.mark.long
+def test_a_job_that_brings_its_own_code_brings_it_to_other_interpreters_too(
+    tmp_path: Path, head: str, head_environment: dict[str, str]
+) -> None:
+    other = make_interpreter(tmp_path / "other", needed((*START, "workers.data.prompts")))
+    command = ["ray", "job", "submit", "--address", head, "--working-dir", ".", "--", "sweeps/quickstart.yaml"]
+    command += ["--outputs", str(tmp_path / "out"), "--stage", "prompts", "-s", f"runtime.prompts.python={other}"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=head_environment, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifests = list((tmp_path / "out" / "store" / "artifacts" / "prompts").glob("*/manifest.json"))
+    assert len(manifests) == 2
 
 
 @pytest.mark.ray
