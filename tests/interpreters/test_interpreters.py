@@ -18,6 +18,7 @@ from made_interpreters import START, make_interpreter, needed
 from toy_sweep import write_sweep
 
 from orchestrator.drive import drive
+from orchestrator.maintenance.verify import verify
 from orchestrator.run.executors.child_process import ChildProcess
 from orchestrator.run.executors.nodes import Node, Nodes, Shape
 from orchestrator.run.ready import Queue
@@ -191,6 +192,13 @@ def test_a_worker_keeps_such_a_process_for_the_next_bundle(tmp_path: Path, local
     assert drive(session) == 0
     # Of two workers, each of which had one.
     assert len({each["process"] for each in seen(session, "there")}) <= 2
+
+
+def test_what_another_interpreter_made_is_not_run_again_here_to_be_compared(tmp_path: Path, other: str) -> None:
+    session = opened(tmp_path, {"there": {"python": other}}, "a", "b")
+    assert drive(session, inline=True, apart=True) == 0
+    found = verify(session, reruns=3, seed=0, checksums=True, tolerance=0, discard=False)
+    assert (found.checked, [each.entry for each in found.reruns]) == (3, ["here"])
 
 
 def test_in_the_drivers_own_process_the_error_names_the_entry_and_the_remedy(tmp_path: Path, other: str) -> None:
