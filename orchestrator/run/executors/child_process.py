@@ -23,7 +23,7 @@ from orchestrator.types import Artifact
 GRACE = 10.0
 #: Seconds that a process has to end, and its step to clean up, before it is killed.
 PATIENCE = 5.0
-#: Seconds that another interpreter has until it is ready: it imports numpy and pydantic, perhaps from a slow disk.
+#: Seconds that another interpreter has until it is ready: its packages may lie on a slow file server.
 _READY = 300.0
 
 #: What a process runs under this interpreter. It finds modules where this one does, so that a study means the same here
@@ -100,6 +100,7 @@ class ChildProcess:
         """
         reading, writing = os.pipe()
         self._alive: int | None = writing
+        """Our end of a pipe, until all is killed."""
         subprocess.run(
             ["/bin/sh", "-c", _WATCH.format(group=self.pid)], stdin=reading, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True, check=False,
@@ -203,18 +204,18 @@ class ChildProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Kill it, with all that its steps have started."""
+        """Kill it, with all that its steps have started; once, since another group may have its number afterwards."""
+        if self._alive is None:
+            return
         self._signal(signal.SIGKILL)
         # One that waits for a dead mount does not even die.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(PATIENCE)
         self._connection.close()
-        if self._alive is not None:
-            # Nobody else need kill it: another group may have its number one day.
-            with contextlib.suppress(OSError):
-                os.write(self._alive, b"\n")
-            os.close(self._alive)
-            self._alive = None
+        with contextlib.suppress(OSError):
+            os.write(self._alive, b"\n")
+        os.close(self._alive)
+        self._alive = None
 
     def _signal(self, number: signal.Signals) -> None:
         # Gone, or, on macOS, not yet waited for.
