@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def made(session: Session, entry: str, engine: str) -> tuple[Manifest, Path]:
 
 def test_generate_and_judge_sample_run_under_the_interpreter_that_has_vllm(tmp_path: Path, local_ray: None) -> None:
     session = opened(tmp_path)
-    assert drive(session) == 0
+    engines: set[psutil.Process] = set()
+    assert drive(session, on_event=lambda _: engines.update(running_engines())) == 0
     texts: dict[tuple[str, str], Any] = {}
     for engine in ("transformers", "vllm"):
         manifest, folder = made(session, "generate", engine)
@@ -78,8 +79,16 @@ def test_generate_and_judge_sample_run_under_the_interpreter_that_has_vllm(tmp_p
             assert (each.versions["transformers"] == transformers.__version__) is (engine == "transformers")
     for entry in ("generate", "judge_sample"):
         assert texts[entry, "vllm"] == texts[entry, "transformers"]
-    # The processes of an engine go with the sweep.
-    until = time.monotonic() + 400
-    while engines := [each for each in psutil.process_iter(["name"]) if (each.info["name"] or "").startswith("VLLM::")]:
-        assert time.monotonic() < until, engines
-        time.sleep(0.1)
+    # An engine outlives the process that started it; it goes with the sweep all the same.
+    assert engines
+    _, left = psutil.wait_procs(list(engines), timeout=400)
+    assert not left
+
+
+def running_engines() -> list[psutil.Process]:
+    """The engines of vLLM below this process, which has started Ray."""
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if each.name().startswith("VLLM::") else []
+    return found
