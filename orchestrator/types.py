@@ -169,6 +169,8 @@ class Runtime:
     checkpoint_every: float | None = None
     """Seconds between two checkpoints of a stage that keeps some; None means five minutes. They take a fiftieth of the
     time at most."""
+    python: str | None = None
+    """Absolute path of the Python interpreter that the step runs under, on every node; None means the driver's."""
     attempts: int = 3
     """Tries before a step fails whose worker died, ran out of memory, or met an I/O error or damaged input."""
     whole_node: bool = False

@@ -30,8 +30,16 @@ class DamagedInputsError(Exception):
         self.addresses = tuple(error.address for error in errors)
 
 
+class InterpreterError(Exception):
+    """The Python interpreter that a step is to run under cannot run it, or is not that of this process."""
+
+
 class RejectedError(Exception):
     """A stage returned undeclared, missing or non-finite metrics, or its output has more than regular files."""
+
+
+#: Classes of errors that only people can mend: another place is no remedy, and the one where they were met is not sick.
+NOT_THE_PLACE = frozenset({CodeChangedError.__name__, InterpreterError.__name__})
 
 
 def classify(error: BaseException, request: Request) -> Outcome:

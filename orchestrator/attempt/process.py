@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 
 from orchestrator.attempt.capture import Capture
-from orchestrator.attempt.outcome import CodeChangedError
+from orchestrator.attempt.outcome import CodeChangedError, InterpreterError
 from orchestrator.attempt.request import Request
 from orchestrator.code import difference
 from orchestrator.redact import redact
@@ -22,7 +22,7 @@ from workers import model_cache
 from workers.device import promise_gpu
 from workers.stage import Origin, Stage
 
-_LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets")
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "lightgbm", "numpy", "sentence_transformers", "datasets", "vllm")
 
 
 class Process:
@@ -30,6 +30,8 @@ class Process:
 
     def __init__(self) -> None:
         """Start with nothing checked, limited or captured."""
+        self.python: str | None = None
+        """The interpreter of this process, as sweeps name it; None for the driver's."""
         self._capture: Capture | None = None
         """Capture of the running bundle's output."""
         self._code: tuple[object, ...] = ()
@@ -46,7 +48,14 @@ class Process:
 
         Raises:
             CodeChangedError: the code on disk is not the driver's.
+            InterpreterError: the step is to run under another interpreter.
         """
+        if request.runtime.python != self.python:
+            entry = request.step.entry
+            raise InterpreterError(
+                f"runtime.{entry}.python has the step run under {request.runtime.python}, and this process runs under "
+                f"{sys.executable}: run it by `sweep run`, or here with -s runtime.{entry}.python=null"
+            )
         self._check_code(request)
         self._limit_threads(request.runtime.cpus)
         if request.runtime.gpu_memory != self._gpu_memory:

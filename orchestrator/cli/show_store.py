@@ -93,7 +93,8 @@ def show_findings(session: Session, report: Mapping[str, Any], reruns: Sequence[
     again = "; ".join(f"{count} {verdict}" for verdict, count in ran.items()) or "none"
     say(f"{read if report['checked'] else 'no bytes were read'}; steps run again: {again}")
     if len(reruns) < report["asked"]:
-        say(f"{report['asked']} were requested, but no other committed step has all of its inputs")
+        why = "no other step is committed with all of its inputs and runs under this interpreter"
+        say(f"{report['asked']} were requested, but {why}")
     if report["discarded"]:
         say(f"the damaged ones were set aside; to recompute what is needed: {session.command('run')}")
     elif report["damaged"]:

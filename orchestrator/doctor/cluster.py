@@ -45,8 +45,8 @@ class _Node:
         self._label = label
         self._held = contextlib.ExitStack()
 
-    def facts(self, servers: Sequence[tuple[str, str | None]]) -> Facts:
-        return facts(servers)
+    def facts(self, servers: Sequence[tuple[str, str | None]], pythons: Sequence[str]) -> Facts:
+        return facts(servers, pythons)
 
     def now(self) -> float:
         return time.time()
@@ -94,7 +94,11 @@ class _Node:
 
 @contextlib.contextmanager
 def cluster_probes(
-    address: str | None, location: str, servers: Sequence[tuple[str, str | None]], exchange: str
+    address: str | None,
+    location: str,
+    servers: Sequence[tuple[str, str | None]],
+    exchange: str,
+    pythons: Sequence[str] = (),
 ) -> Iterator[Sequence[Probe]]:
     """Give the probes of a cluster.
 
@@ -103,8 +107,9 @@ def cluster_probes(
         location: the store that all nodes are to share.
         servers: endpoints that steps ask, each with the variable that holds its key.
         exchange: a place in that store that nobody has made yet; whoever named it deletes it afterwards.
+        pythons: interpreters of other environments that steps run under.
     """
-    cluster = _Cluster(address, location, servers, exchange)
+    cluster = _Cluster(address, location, servers, exchange, pythons)
     try:
         yield [
             Probe("connection", cluster.connect, _CONNECT + 5),
@@ -122,11 +127,16 @@ class _Cluster:
     """The nodes of a cluster that answer."""
 
     def __init__(
-        self, address: str | None, location: str, servers: Sequence[tuple[str, str | None]], exchange: str
+        self,
+        address: str | None,
+        location: str,
+        servers: Sequence[tuple[str, str | None]],
+        exchange: str,
+        pythons: Sequence[str],
     ) -> None:
         self._address = address
         self._location = location
-        self._servers = list(servers)
+        self._servers, self._pythons = list(servers), list(pythons)
         self._disconnect: Callable[[], None] | None = None
         self._actors: dict[str, Any] = {}
         self._facts: dict[str, Facts] = {}
@@ -154,7 +164,7 @@ class _Cluster:
         for label, each in here.items():
             where = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
             self._actors[label] = remote.options(num_cpus=0, scheduling_strategy=where).remote(label)
-        self._facts, trouble = self._ask("facts", self._servers, seconds=_LOOK)
+        self._facts, trouble = self._ask("facts", self._servers, self._pythons, seconds=_LOOK)
         self._actors = {label: self._actors[label] for label in self._facts}
         findings = [
             wrong("nodes", f"{label} {reason}", "mend or remove that node; steps that run there are lost")

@@ -32,9 +32,15 @@ _START = 60.0
 class ClusterProcess:
     """A process that looks at a cluster. It does not exist before `begin`."""
 
-    def __init__(self, address: str | None, location: str, servers: Sequence[tuple[str, str | None]]) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        location: str,
+        servers: Sequence[tuple[str, str | None]],
+        pythons: Sequence[str] = (),
+    ) -> None:
         """Prepare it; arguments as those of `cluster_probes`, which needs a place to exchange files besides."""
-        self._given = {"address": address, "location": location, "servers": list(servers)}
+        self._given = {"address": address, "location": location, "servers": list(servers), "pythons": list(pythons)}
         self._location = location
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.doctor.devices import devices, judge
 from orchestrator.doctor.finding import Finding, State, ok, warning, wrong
+from orchestrator.doctor.interpreters import interpreter
 from orchestrator.doctor.machine import node_findings
 from orchestrator.doctor.packages import THIS, versions
 from orchestrator.doctor.services import endpoint, hub
@@ -30,14 +31,16 @@ class Facts:
     """What its machine and its network lack."""
 
 
-def facts(servers: Sequence[tuple[str, str | None]] = ()) -> Facts:
+def facts(servers: Sequence[tuple[str, str | None]] = (), pythons: Sequence[str] = ()) -> Facts:
     """Look at the node of this process.
 
     Args:
         servers: endpoints that steps ask, each with the variable that holds its key.
+        pythons: interpreters of other environments that steps run under.
     """
     found = devices()
     findings = [*node_findings(), judge(found), hub(), *(endpoint(*each) for each in servers)]
+    findings += map(interpreter, pythons)
     return Facts(socket.gethostname(), versions(), this_process(), len(found.shown), tuple(findings))
 
 

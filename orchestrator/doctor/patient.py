@@ -30,12 +30,14 @@ class Patient:
     """Servers that steps ask, each with the variable that holds its key."""
     address: str | None
     """Of the cluster, or of its job server; None if there is none."""
+    pythons: tuple[str, ...] = ()
+    """Interpreters of other environments that steps run under."""
 
     def subjects(self) -> list[Subject]:
         """Return what is examined, in the order in which it is told."""
         return [
             Subject(f"store {self.store}", self._store),
-            Subject("this machine", _machine),
+            Subject("this machine", self._machine),
             Subject("services", self._services),
             self._cluster(),
         ]
@@ -48,6 +50,17 @@ class Patient:
             from orchestrator.doctor.folder import folder_probes as probes
         with probes(self.store) as found:
             yield found
+
+    @contextlib.contextmanager
+    def _machine(self) -> Iterator[Sequence[Probe]]:
+        from orchestrator.doctor.machine import machine_probes
+
+        # Those of a cluster are on its nodes.
+        here = () if self.address or in_ray_job() else self.pythons
+        yield [
+            *machine_probes(),
+            *(Probe("interpreter", functools.partial(_interpreter, each), 400.0) for each in here),
+        ]
 
     @contextlib.contextmanager
     def _services(self) -> Iterator[Sequence[Probe]]:
@@ -72,15 +85,14 @@ class Patient:
             return Subject("cluster", lambda: contextlib.nullcontext(_job_server(address)))
         from orchestrator.doctor.cluster_process import ClusterProcess
 
-        process = ClusterProcess(address, self.store, self.endpoints)
+        process = ClusterProcess(address, self.store, self.endpoints, self.pythons)
         return Subject("cluster", process.begin, process.end)
 
 
-@contextlib.contextmanager
-def _machine() -> Iterator[Sequence[Probe]]:
-    from orchestrator.doctor.machine import machine_probes
+def _interpreter(python: str) -> list[Finding]:
+    from orchestrator.doctor.interpreters import interpreter
 
-    yield machine_probes()
+    return [interpreter(python)]
 
 
 def _endpoint(url: str, key: str | None) -> list[Finding]:
@@ -123,6 +135,7 @@ def admit(
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     if target is not None and target.endswith(_SWEEPS):
+        from orchestrator.doctor.interpreters import interpreters
         from orchestrator.doctor.services import endpoints
         from orchestrator.session import open_session
 
@@ -130,7 +143,7 @@ def admit(
         tracked = session.spec.tracking is not False or tracking_uri
         servers = tuple(dict.fromkeys(endpoints(session.spec.document.value)))
         uri = session.tracking_uri(tracking_uri) if tracked else None
-        return Patient(session.outputs.store, uri, servers, address)
+        return Patient(session.outputs.store, uri, servers, address, interpreters(session.spec))
     given = {"-s": overrides, "--outputs": target and outputs, "--store": target and store}
     if mistaken := [name for name, value in given.items() if value]:
         raise SweepError([Problem(name, "", "goes with a sweep file, which was not named") for name in mistaken])

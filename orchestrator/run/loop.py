@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from orchestrator.attempt.outage import OUTAGE
-from orchestrator.attempt.outcome import CodeChangedError
+from orchestrator.attempt.outcome import NOT_THE_PLACE
 from orchestrator.attempt.request import Request, shares_work
 from orchestrator.code import this_code
 from orchestrator.run.breaker import Breaker
@@ -300,7 +300,7 @@ class _Loop:
                 if not self.health.verdict(where):
                     self.executor.acquit(where)
             return False
-        if not self.executor.elsewhere(place) or attempt.error_class == CodeChangedError.__name__:
+        if not self.executor.elsewhere(place) or attempt.error_class in NOT_THE_PLACE:
             return False
         self.health.died(place, number, f"{attempt.entry}, {(attempt.error or attempt.outcome).splitlines()[0][:200]}")
         for where in (Place(place.node, None), place):

@@ -59,6 +59,15 @@ def _name(value: str) -> str:
     return value
 
 
+def _interpreter(value: str) -> str:
+    if not (value.startswith("/") and value.isprintable()):
+        raise ValueError(
+            f"{value!r} is not an absolute path; write that of a Python interpreter as it is on every node, such as "
+            "/opt/vllm/bin/python"
+        )
+    return value
+
+
 def _layers(value: object) -> object:
     layers = value if isinstance(value, list) else [value]
     if not all(isinstance(layer, dict | str) for layer in layers):
@@ -119,6 +128,8 @@ class _RuntimeValues(Part):
     checkpoint_every: _Seconds | None = None
     """Seconds (5m, 1h) between two checkpoints of a stage that can go on where it was stopped; 5m, or longer where they
     would take more than a fiftieth of the time."""
+    python: Annotated[str, AfterValidator(_interpreter)] | None = None
+    """The Python interpreter of another environment, by its absolute path on every node; `null`: that of the driver."""
     attempts: Annotated[int, Field(ge=1, le=_MANY)] | None = None
 
 

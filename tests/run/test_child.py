@@ -21,7 +21,7 @@ from toy_runs import command, environment
 
 from orchestrator.drive import drive
 from orchestrator.events import Event, Troubled
-from orchestrator.run.executors import Ended, ExecutorLostError, child
+from orchestrator.run.executors import Ended, ExecutorLostError, child_process
 from orchestrator.run.executors.child import ChildExecutor
 from orchestrator.session import Session, open_session
 from orchestrator.store import Store
@@ -212,7 +212,7 @@ def test_a_process_ends_when_its_driver_has_nothing_more_for_it(store: Store) ->
 def test_a_step_that_c_code_keeps_from_hearing_its_alarm_is_timed_out(
     executor: ChildExecutor, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "GRACE", 0.5)
+    monkeypatch.setattr(child_process, "GRACE", 0.5)
     kinds = ["work", "stuck", "work"]
     requests = [make_request(store, kind, value=value, timeout=0.5) for value, kind in enumerate(kinds)]
     ended = run_all(executor, requests)
@@ -284,7 +284,7 @@ def test_a_bundle_that_names_what_cannot_be_imported_fails_and_the_next_one_runs
 
 
 def test_a_process_that_cannot_start_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_CODE", "import sys; sys.exit(7)  # {path} {end} {pid}")
+    monkeypatch.setattr(child_process, "_CODE", "import sys; sys.exit(7)  # {path} {end} {pid}")
     executor = ChildExecutor()
     slot = executor.find_slot(Runtime(), {})
     assert slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,25 @@ def test_with_device_cpu_an_entry_asks_for_no_gpus_and_the_last_word_on_it_wins(
     assert [spec.runtime_of("source", {"x": x}).gpus for x in (2, 3)] == [2, 0]
     spec = load_sweep(path, ["runtime.default.device=cpu"])
     assert [spec.runtime_of(name, {"x": 2}).gpus for name in ("source", "double", "total")] == [0, 0, 1]
+
+
+def test_an_interpreter_is_named_by_an_absolute_path_and_no_key_depends_on_it(tmp_path: Path) -> None:
+    text = toy_sweep.SWEEP + (
+        "runtime: {default: {python: /opt/a/bin/python}, total: {rules: [{at: {x: 3}, python: null}]}}\n"
+    )
+    plain, spec = load(toy_sweep.write_sweep(tmp_path)), load(toy_sweep.write_sweep(tmp_path, text, "other.yaml"))
+    assert [spec.runtime_of("total", {"x": x}).python for x in (2, 3)] == ["/opt/a/bin/python", None]
+    plans = [build_plan(each) for each in (plain, spec)]
+    addresses = [{plan.address(number) for number in range(len(plan))} for plan in plans]
+    assert addresses[0] == addresses[1]
+
+
+@pytest.mark.parametrize("path", ["python3", "~/vllm/bin/python", ".venv-vllm/bin/python"])
+def test_an_interpreter_that_other_nodes_could_not_find_is_refused(tmp_path: Path, path: str) -> None:
+    text = toy_sweep.SWEEP + f"runtime: {{total: {{python: {json.dumps(path)}}}}}\n"
+    (told,) = mistakes(tmp_path, text)
+    assert "runtime.total.python: " in told
+    assert "is not an absolute path; write that of a Python interpreter as it is on every node" in told
 
 
 def test_a_variable_may_begin_a_path_in_the_file_and_on_the_command_line(

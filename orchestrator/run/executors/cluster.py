@@ -303,7 +303,8 @@ class _Board:
 
 
 def _shape(resources: Mapping[str, float]) -> Shape:
-    return Shape(*(float(resources.get(name, 0.0)) for name in ("CPU", "GPU", "memory")))
+    cpus, gpus, memory = (float(resources.get(name, 0.0)) for name in ("CPU", "GPU", "memory"))
+    return Shape(cpus, gpus, memory)
 
 
 def _node_types() -> list[Shape]:

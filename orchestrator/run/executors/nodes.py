@@ -16,6 +16,8 @@ class Shape(NamedTuple):
     gpus: float
     memory: float | None
     """Bytes; None reserves nothing."""
+    python: str | None = None
+    """The interpreter of the steps, if it is not the driver's: no process runs steps of two. It takes no room."""
 
     def resources(self) -> dict[str, float]:
         """Return them by Ray's names."""
@@ -88,7 +90,7 @@ class Nodes:
         A laptop may have fewer cores than a step would like; there it still runs, only slower. With a node to itself
         it has all cores of the node with the most memory, of those that have the GPUs.
         """
-        asked = Shape(runtime.cpus, runtime.gpus, runtime.memory)
+        asked = Shape(runtime.cpus, runtime.gpus, runtime.memory, runtime.python)
         shapes = [*(node.has for node in self.ready), *self.types]
         # Of those that lack only cores; without any, what is asked for is to be told as it stands.
         able = [shape for shape in shapes if shape.cpus and Shape(0, asked.gpus, asked.memory).times_in(shape)]
@@ -96,8 +98,8 @@ class Nodes:
             return asked
         if runtime.whole_node:
             largest = max(able, key=lambda shape: (shape.memory or 0.0, shape.cpus))
-            return Shape(largest.cpus, asked.gpus, asked.memory)
-        return Shape(min(asked.cpus, max(shape.cpus for shape in able)), asked.gpus, asked.memory)
+            return asked._replace(cpus=largest.cpus)
+        return asked._replace(cpus=min(asked.cpus, max(shape.cpus for shape in able)))
 
     def count(self, shape: Shape) -> int:
         """Return how many of a shape the nodes hold at once."""

@@ -35,8 +35,8 @@ from orchestrator.run.executors.cluster import Cluster
 from orchestrator.run.executors.head import Head
 from orchestrator.run.executors.nodes import Shape
 from orchestrator.run.executors.ray_start import connect
-from orchestrator.run.executors.ray_worker import WITHOUT_GPUS, WarmWorker, run, run_on_gpu
-from orchestrator.run.executors.recovery import UnplaceableError, record_failure, recovered_attempts
+from orchestrator.run.executors.ray_worker import WITHOUT_GPUS, Ran, WarmWorker, run, run_on_gpu
+from orchestrator.run.executors.recovery import UnplaceableError, attempts_after, record_failure, recovered_attempts
 from orchestrator.run.executors.seats import Seat
 from orchestrator.run.executors.warm import WarmWorkers, Worker
 from orchestrator.store import StoreError
@@ -174,13 +174,13 @@ class RayExecutor:
         worker = self._warm.take(shape, slot) if slot.model else None
         seat: Seat | None = None
         if worker:
-            task = worker.process.actor.run.options(name=name).remote(bundle, self._code)
+            task = worker.process.actor.run.options(name=name).remote(bundle, self._code, shape.python)
         elif shape.gpus:
             seat = slot.worker
-            task = run_on_gpu.options(name=name, **_options(shape, seat)).remote(bundle, self._code)
+            task = run_on_gpu.options(name=name, **_options(shape, seat)).remote(bundle, self._code, shape.python)
         else:
             options = shape.options() | self._cluster.avoiding(slot.avoid)
-            task = run.options(name=name, **options).remote(bundle, self._code)
+            task = run.options(name=name, **options).remote(bundle, self._code, shape.python)
             self._cluster.tasks[shape] += 1
         if seat:
             seat.taken = True
@@ -332,7 +332,7 @@ class RayExecutor:
         else:
             self._cluster.tasks[bundle.shape] -= 1
         try:
-            attempts, ending, node, device = pickle.loads(ray.get(task))  # noqa: S301 (who reaches Ray runs code anyway)
+            ran: Ran = pickle.loads(ray.get(task))  # noqa: S301 (who reaches Ray runs code anyway)
         except RayTaskError as error:
             # Our own code could not start there, e.g. because a package is missing on that node.
             failed = [record_failure(each, Outcome.FAILED, error, submitted) for each in requests]
@@ -347,10 +347,13 @@ class RayExecutor:
                 self._cluster.seats.forget(seat)
             return ended
         if seat:
-            seat.device = device
-        ended = [Ended(requests, tuple(attempts), place or Place(node, None))]
+            seat.device = ran.device
+        attempts = attempts_after(requests, ran.trouble, submitted) if ran.trouble else ran.attempts
+        ended = [Ended(requests, tuple(attempts), place or Place(ran.node, None))]
         # Whatever a GPU step dies of may have left something in its process.
-        if bundle.worker and (ending or (seat and any(each.outcome is not Outcome.SUCCEEDED for each in attempts))):
+        if bundle.worker and (
+            ran.ending or (seat and any(each.outcome is not Outcome.SUCCEEDED for each in ended[0].attempts))
+        ):
             self._end_worker(bundle.worker.process)
             ended += self._abandon(bundle.worker)
         return ended

@@ -7,13 +7,17 @@ import pickle
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray._private.worker import global_worker
 
 from orchestrator.attempt.bundle import run_bundle
+from orchestrator.attempt.outcome import InterpreterError
 from orchestrator.attempt.process import PROCESS
+from orchestrator.run.executors.child_main import Unreadable
+from orchestrator.run.executors.child_process import ChildProcess, EndedError
+from orchestrator.run.executors.recovery import UnreadableError
 from orchestrator.run.executors.watchdog import Watchdog
 from orchestrator.store.cache import cache_folder
 from orchestrator.study.copy import unpack
@@ -32,11 +36,68 @@ ShippedCode = tuple[str, str, tuple[Any]]
 _CALLS = 2**30
 
 
-def _run_once(requests: bytes, code: ShippedCode | None) -> bytes:
-    """Run a bundle; return its attempts, whether this process may run no other, and where it ran (`_where`)."""
+#: Seconds between looks at a process of another interpreter.
+_LOOK = 10.0
+
+
+class Ran(NamedTuple):
+    """What a call tells the driver."""
+
+    attempts: Sequence[Attempt]
+    ending: bool
+    """Whether this process runs no other bundle."""
+    node: str
+    """Id of the node."""
+    device: str
+    """Indices of the GPUs on it that Ray assigned."""
+    trouble: Exception | None = None
+    """Why a process of another interpreter told no attempts."""
+
+
+def _run(requests: bytes, code: ShippedCode | None, python: str | None) -> Ran:
+    """Run a bundle, under another interpreter if one is named."""
+    if python:
+        return _run_under(python, requests, code)
     _take_code(code)
     attempts = run_bundle(pickle.loads(requests), Watchdog)  # noqa: S301 (Ray's driver)
-    return pickle.dumps((attempts, _must_end(attempts), *_where()), pickle.HIGHEST_PROTOCOL)
+    ending = PROCESS.spoilt is not None or any(each.outcome is Outcome.CRASHED for each in attempts)
+    return Ran(attempts, ending, *_where())
+
+
+def _run_under(python: str, requests: bytes, code: ShippedCode | None) -> Ran:
+    """Run a bundle in a process of another interpreter, which is kept for the next one.
+
+    Not by Ray's `py_executable`: where that is missing or lacks Ray, a task neither runs nor fails, and its process
+    takes what it lacks from the driver's environment (decision 26).
+    """
+    global _other
+    study, copy = (code[1], str(_unpacked(code))) if code else (None, None)
+    if _other and not (_other.python == python and _other.alive()):
+        _end_other()
+    try:
+        _other = _other or ChildProcess(python, watched=False)
+        _other.send(requests, study, copy)
+        while (answer := _other.receive(_LOOK)) is None:
+            pass
+    except (EndedError, InterpreterError) as error:
+        _end_other()
+        return Ran((), True, *_where(), error)
+    if isinstance(answer, Unreadable):
+        return Ran((), False, *_where(), UnreadableError(answer.reason))
+    if answer.last:
+        _end_other()
+    return Ran(answer.attempts, answer.last, *_where())
+
+
+#: The process of another interpreter that this one has.
+_other: ChildProcess | None = None
+
+
+def _end_other() -> None:
+    global _other
+    if _other:
+        _other.end()
+        _other = None
 
 
 def _where() -> tuple[str, str]:
@@ -45,12 +106,19 @@ def _where() -> tuple[str, str]:
     return context.get_node_id(), ",".join(context.get_accelerator_ids().get("GPU", ()))
 
 
-def _run_pickled(requests: bytes, code: ShippedCode | None) -> bytes:
+def _run_pickled(requests: bytes, code: ShippedCode | None, python: str | None) -> bytes:
     """Run a bundle in a process that is there for the next one too, if it may."""
-    ended = _run_once(requests, code)
+    ran = _run(requests, code, python)
     if PROCESS.spoilt:
         _retire()
-    return ended
+    return pickle.dumps(ran, pickle.HIGHEST_PROTOCOL)
+
+
+def _run_once(requests: bytes, code: ShippedCode | None, python: str | None) -> bytes:
+    """Run a bundle in a process that ends then; so must one that it started, which has the memory of its GPU."""
+    ran = _run(requests, code, python)
+    _end_other()
+    return pickle.dumps(ran, pickle.HIGHEST_PROTOCOL)
 
 
 def _retire() -> None:
@@ -69,20 +137,20 @@ def _take_code(code: ShippedCode | None) -> None:
     """Have this process import what is not this package's from a copy that the driver made."""
     if code is None:
         return
-    digest, folder, (kept,) = code
+    digest, folder, _ = code
     if _taken.get(folder) != digest:
-        content: Any = ray.get(kept)
-        use_copy(unpack(content, digest, cache_folder() / "code"), Path(folder))
+        use_copy(_unpacked(code), Path(folder))
         _taken[folder] = digest
+
+
+def _unpacked(code: ShippedCode) -> Path:
+    digest, _, (kept,) = code
+    content: Any = ray.get(kept)
+    return unpack(content, digest, cache_folder() / "code")
 
 
 #: Folder of a study -> digest of the copy of it that this process has.
 _taken: dict[str, str] = {}
-
-
-def _must_end(attempts: Sequence[Attempt]) -> bool:
-    """Tell whether this process, which made these attempts, may run nothing more; see `run_bundle`."""
-    return PROCESS.spoilt is not None or any(each.outcome is Outcome.CRASHED for each in attempts)
 
 
 run = ray.remote(max_retries=0, max_calls=_CALLS, runtime_env=WITHOUT_GPUS)(_run_pickled)
@@ -97,13 +165,12 @@ class WarmWorker:
     def __init__(self) -> None:
         self._ending = False
 
-    def run(self, requests: bytes, code: ShippedCode | None) -> bytes:
+    def run(self, requests: bytes, code: ShippedCode | None, python: str | None) -> bytes:
         """Run a bundle, as `run` does; what was queued behind one that ended this process is not begun."""
-        _take_code(code)
         # The next bundle may arrive before the driver has the result of the last.
-        attempts = [] if self._ending else run_bundle(pickle.loads(requests), Watchdog)  # noqa: S301 (Ray's driver)
-        self._ending = self._ending or _must_end(attempts)
-        return pickle.dumps((attempts, self._ending, *_where()), pickle.HIGHEST_PROTOCOL)
+        ran = Ran((), True, *_where()) if self._ending else _run(requests, code, python)
+        self._ending = ran.ending
+        return pickle.dumps(ran, pickle.HIGHEST_PROTOCOL)
 
 
 @ray.remote(max_retries=0, max_calls=1)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from orchestrator.attempt.attempt import record_attempt
 from orchestrator.attempt.capture import rescue_log
-from orchestrator.attempt.outcome import failed_attempt, successful_attempt
+from orchestrator.attempt.outcome import InterpreterError, failed_attempt, successful_attempt
 from orchestrator.attempt.request import Request
 from orchestrator.store import StoreError, open_store
 from orchestrator.types import Attempt, Manifest, Outcome
@@ -18,9 +18,33 @@ from orchestrator.types import Attempt, Manifest, Outcome
 class UnreadableError(Exception):
     """The process that was to run steps cannot import what they name."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the process of the steps cannot import what they name: {reason}")
+
 
 class UnplaceableError(Exception):
     """No node of the cluster can hold a step."""
+
+
+def attempts_after(requests: Sequence[Request], error: Exception, submitted: float) -> Iterator[Attempt]:
+    """Yield the attempts of a bundle whose process could not run it, or ended while it did so.
+
+    Args:
+        requests: the bundle.
+        error: an `InterpreterError` or `UnreadableError`; anything else is how the process ended.
+        submitted: Unix time in seconds.
+    """
+    if not isinstance(error, InterpreterError | UnreadableError):
+        yield from recovered_attempts(requests, error, Outcome.CRASHED, submitted)
+        return
+    for request in requests:
+        told = error
+        if isinstance(error, InterpreterError):
+            told = InterpreterError(
+                f"runtime.{request.step.entry}.python: {error}; correct the path, or install there what steps need "
+                "(docs/cluster.md)"
+            )
+        yield record_failure(request, Outcome.FAILED, told, submitted)
 
 
 def recovered_attempts(
@@ -84,7 +108,7 @@ def _message(outcome: Outcome, error: Exception) -> str:
     first, last = lines[0], lines[-1]
     if outcome is Outcome.OUT_OF_MEMORY:
         return f"the node ran out of memory: {first}"
-    if outcome is Outcome.TIMED_OUT or isinstance(error, UnreadableError | UnplaceableError):
+    if outcome is Outcome.TIMED_OUT or isinstance(error, UnreadableError | UnplaceableError | InterpreterError):
         return str(error)
     if outcome is Outcome.FAILED:
         # Ray's text is a traceback.
