@@ -42,8 +42,10 @@ def test_the_plans_of_the_shipped_sweeps_are_pinned(name: str, cells: int, steps
     assert (len(plan.points), len(plan), plan.digest) == (cells, steps, digest)
 
 
-def test_embeddings_in_float32_have_the_keys_that_they_had_when_it_was_the_only_choice() -> None:
-    released = [f"stages.embed_{split}.config.dtype=float32" for split in ("train", "test")]
+def test_what_was_the_only_choice_once_has_the_keys_of_then() -> None:
+    """Embeddings in float32, and responses by transformers."""
+    then = {"embed": "dtype=float32", "generate": "engine=transformers"}
+    released = [f"stages.{stage}_{split}.config.{was}" for stage, was in then.items() for split in ("train", "test")]
     assert open_session(SWEEPS / "full.yaml", released).plan.digest == "58a7bca82ab4eba91857a03263fb1500"
 
 

@@ -50,6 +50,9 @@ def overrides(models: Mapping[str, Path], data: Path, few: bool) -> list[str]:
         "stages.prompts.config.tokenizer": gemma,
         "stages.embed_train.config.model": gemma,
         "stages.embed_test.config.model": gemma,
+        # In the environment of the others.
+        "stages.generate_train.config.engine": "transformers",
+        "stages.generate_test.config.engine": "transformers",
         # CPUs have no tf32.
         "stages.embed_train.config.dtype": "float32",
         "stages.embed_test.config.dtype": "float32",
