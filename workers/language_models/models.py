@@ -130,7 +130,7 @@ def locate(model: Path | LocalPath | HubModel) -> Source:
     source = _referred(reference, model)
     if not (model / ADAPTER).is_dir():
         return source
-    return replace(source, adapter=model / ADAPTER, merged_in=reference["dtype"])
+    return replace(source, adapter=model / ADAPTER, merged_in=reference.get("dtype"))
 
 
 def _referred(reference: Mapping[str, Any], model: Path) -> Source:
