@@ -121,17 +121,18 @@ def _fetch(artifact: Artifact, store: Store, fetched: dict[Artifact, Path]) -> P
 
 
 def _fetch_referred(artifact: Artifact, store: Store, fetched: dict[Artifact, Path]) -> None:
-    """Fetch the artifact that a fetched one refers to, if there is one."""
+    """Fetch the artifact that a fetched one refers to, and what that refers to, if there is one."""
     named = referred(fetched[artifact])
-    if named is None:
+    if named is None or Artifact(*named) in fetched:
         return
     manifest = OUTAGE.endure(lambda: store.manifests([artifact])[artifact])
     if isinstance(manifest, DamagedArtifactError):
         raise manifest
     if manifest.refers_to:
         folder = _fetch(manifest.refers_to, store, fetched)
+        _fetch_referred(manifest.refers_to, store, fetched)
         # Of an adopted artifact the file has the key of then.
-        fetched.setdefault(Artifact(*named), folder)
+        fetched[Artifact(*named)] = folder
 
 
 def stage_source(step: Step) -> str:

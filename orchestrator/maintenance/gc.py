@@ -56,10 +56,12 @@ def divide(
         reachable: what some sweep uses.
         pinned: what is kept in any case.
         dropped: what the sweeps can do without.
-        references: artifact -> the one that it refers to, which itself refers to none.
+        references: artifact -> the one that it refers to.
     """
-    kept = committed & ((reachable - dropped) | pinned)
-    kept |= committed & {references[each] for each in kept & references.keys()}
+    kept = found = committed & ((reachable - dropped) | pinned)
+    while found:
+        found = (committed & {references[each] for each in found & references.keys()}) - kept
+        kept |= found
     return Division(kept, committed - kept)
 
 

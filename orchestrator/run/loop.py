@@ -333,7 +333,7 @@ class _Loop:
     def _try_again(self, number: int, attempt: Attempt, pause: float) -> None:
         """Queue a step again: at once if its damaged inputs are recomputed, else after a pause."""
         # A damaged input that could not be set aside is found again by its next reader.
-        damaged = [self._number(each) for each in attempt.damaged]
+        damaged = [each for each in map(self.plan.number, attempt.damaged) if each is not None]
         with contextlib.suppress(StoreError):
             for each in damaged:
                 self._recompute(each)

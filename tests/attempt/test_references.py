@@ -84,6 +84,19 @@ def test_an_adapter_of_an_adapter_refers_to_the_base_and_its_readers_get_both(tm
     assert outcomes(session) == {}
 
 
+def test_what_an_artifact_refers_to_may_refer_to_another(tmp_path: Path) -> None:
+    outputs, links = str(tmp_path / "out"), "stages.second.config.link=true"
+    session = run(tmp_path, outputs, links)
+    assert sums(session) == [111, 112]
+    refer = [manifest(session, each).refers_to for each in addresses(session, "second")]
+    assert refer == addresses(session, "first")
+    collect([session], ["base", "first"], True)
+    session.store.remove([*addresses(session, "base"), *addresses(session, "read")])
+    session = run(tmp_path, outputs, links)
+    assert sums(session) == [111, 112]
+    assert outcomes(session) == {"read": Counter({Outcome.DAMAGED_INPUT.value: 2})}
+
+
 @pytest.mark.parametrize("harm", ["remove", "alter"])
 def test_a_base_that_is_gone_or_altered_is_made_again_and_its_adapters_are_not(
     harm: str, tmp_path: Path, outputs: str

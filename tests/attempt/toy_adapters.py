@@ -25,6 +25,8 @@ class AdapterConfig(Config):
     """What is added."""
 
     add: float
+    link: bool = False
+    """Whether it refers to its input, whatever that is, and not to the base of it."""
     names: str = ""
     """Key of another artifact that it claims to refer to."""
 
@@ -47,7 +49,7 @@ def base(config: BaseConfig, out: Path) -> dict[str, float]:
 
 
 def adapter(config: AdapterConfig, out: Path, *, policy: Path) -> dict[str, float]:
-    found, added = _of(policy)
+    found, added = (policy, 0.0) if config.link else _of(policy)
     address = ("toy_base", config.names) if config.names else address_of(found)
     assert address
     (out / REFERENCE).write_text(json.dumps(to_reference(address)))
@@ -67,7 +69,8 @@ def _of(policy: Path) -> tuple[Path, float]:
     named = referred(policy)
     if named is None:
         return policy, 0.0
-    return folder_of(named, str(policy)), float((policy / "added.txt").read_text())
+    found, added = _of(folder_of(named, str(policy)))
+    return found, added + float((policy / "added.txt").read_text())
 
 
 STAGES = {
