@@ -204,3 +204,5 @@ class Manifest:
     """Digest of the source of a stage that is not this package's (`workers.stage.Origin`)."""
     adopted: str | None = None
     """The key under which it was made, if `sweep adopt` took it over from an older version of its stage."""
+    refers_to: Artifact | None = None
+    """The artifact that its `reference.json` names, without which it cannot be read (`workers.artifacts`)."""

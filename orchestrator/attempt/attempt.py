@@ -37,6 +37,7 @@ from orchestrator.store import (
 )
 from orchestrator.store.errors import StoreAwayError
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
+from workers.artifacts import REFERENCE, is_placed, referred
 from workers.metric import Undefined
 
 
@@ -133,7 +134,8 @@ def commit(
         seconds: how long the stage took.
 
     Raises:
-        RejectedError: the folder has something other than regular files.
+        RejectedError: the folder has something other than regular files, or refers to an artifact that is not among the
+            inputs of the step.
         DamagedInputsError: another process published the artifact first, and it is damaged.
         StoreError: the store cannot be written; StoreAwayError: it was waited for.
     """
@@ -144,8 +146,11 @@ def commit(
             detach(lease.folder, files)
             files = OUTAGE.endure(lambda: list_files(lease.folder), proof=False)
         make_read_only(lease.folder, files)
+        refers_to = referred(lease.folder)
     except UnfitError as error:
         raise RejectedError(str(error)) from error
+    if refers_to and not is_placed(refers_to):
+        raise RejectedError(f"its {REFERENCE} names the artifact {'/'.join(refers_to)}, which is none of its inputs")
     manifest = Manifest(
         address=address,
         identity=request.step.identity,
@@ -160,6 +165,7 @@ def commit(
         log=PROCESS.end_log(request),
         versions=PROCESS.versions(),
         source=request.step.definition.origin.source if request.step.definition.origin else None,
+        refers_to=refers_to and Artifact(*refers_to),
     )
     if OUTAGE.endure(lambda: lease.commit(manifest)):
         return manifest

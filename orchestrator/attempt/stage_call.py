@@ -23,6 +23,7 @@ from orchestrator.store import DamagedArtifactError, Store, StoreError
 from orchestrator.study.modules import study_of
 from orchestrator.texts import plain_text
 from orchestrator.types import RESERVED_NAMES, Artifact, Step
+from workers.artifacts import place, referred
 from workers.checkpoints import NONE, Checkpoints
 from workers.config import Config
 from workers.metric import Metric, Undefined
@@ -78,6 +79,8 @@ def config_of(request: Request) -> Config:
 def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path]) -> dict[str, Path | list[Path]]:
     """Fetch the artifacts that a step reads; return their verified folders by input. What is damaged is set aside.
 
+    What these refer to is fetched as well, and the stage can find it (`workers.artifacts`).
+
     Args:
         request: the step.
         store: where the artifacts are.
@@ -92,14 +95,11 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
     for name, artifacts in step.inputs.items():
         folders = []
         for artifact in artifacts:
-            folder = fetched.get(artifact)
-            if folder is None:
-                try:
-                    folder = fetched[artifact] = OUTAGE.endure(partial(store.fetch, artifact))
-                except DamagedArtifactError as error:
-                    damage.append(error)
-                    continue
-            folders.append(folder)
+            try:
+                folders.append(_fetch(artifact, store, fetched))
+                _fetch_referred(artifact, store, fetched)
+            except DamagedArtifactError as error:
+                damage.append(error)
         inputs[name] = folders if step.definition.inputs[name].many else (folders or [Path()])[0]
     if damage:
         # At once: another driver may make them again before ours hears of it. What cannot be set aside now is found
@@ -109,7 +109,30 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
                 store.discard(found.address, found.manifest)
         # All of them, so that they are recomputed together.
         raise DamagedInputsError(damage)
+    place(fetched)
     return inputs
+
+
+def _fetch(artifact: Artifact, store: Store, fetched: dict[Artifact, Path]) -> Path:
+    folder = fetched.get(artifact)
+    if folder is None:
+        folder = fetched[artifact] = OUTAGE.endure(partial(store.fetch, artifact))
+    return folder
+
+
+def _fetch_referred(artifact: Artifact, store: Store, fetched: dict[Artifact, Path]) -> None:
+    """Fetch the artifact that a fetched one refers to, and what that refers to, if there is one."""
+    named = referred(fetched[artifact])
+    if named is None or Artifact(*named) in fetched:
+        return
+    manifest = OUTAGE.endure(lambda: store.manifests([artifact])[artifact])
+    if isinstance(manifest, DamagedArtifactError):
+        raise manifest
+    if manifest.refers_to:
+        folder = _fetch(manifest.refers_to, store, fetched)
+        _fetch_referred(manifest.refers_to, store, fetched)
+        # Of an adopted artifact the file has the key of then.
+        fetched[Artifact(*named)] = folder
 
 
 def stage_source(step: Step) -> str:

@@ -256,6 +256,9 @@ def _publish(old: Plan, new: Plan, store: Store, adoption: Adoption, progress: P
             if not isinstance(known, Manifest):
                 raise known
             manifest = replace(known, address=step.address, identity=step.identity, upload=None, adopted=before.key)
+            # What it refers to was an input of its step, or an input of one above.
+            if known.refers_to and (base := old.number(known.refers_to)) is not None:
+                manifest = replace(manifest, refers_to=new.address(base))
             if origin := step.definition.origin:
                 manifest = replace(manifest, source=origin.source)
             store.adopt(before, manifest)

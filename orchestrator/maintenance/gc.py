@@ -6,9 +6,10 @@ driver that starts while artifacts are deleted finds them missing and makes them
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from orchestrator.types import Artifact, Manifest
 
 #: Artifacts that are read or deleted between two reports of progress.
 _BATCH = 500
+NO_REFERENCES: Mapping[Artifact, Artifact] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,25 @@ class Division:
 
 
 def divide(
-    committed: Set[Artifact], reachable: Set[Artifact], pinned: Set[Artifact], dropped: Set[Artifact]
+    committed: Set[Artifact],
+    reachable: Set[Artifact],
+    pinned: Set[Artifact],
+    dropped: Set[Artifact],
+    references: Mapping[Artifact, Artifact] = NO_REFERENCES,
 ) -> Division:
-    """Divide artifacts: kept is what some sweep uses and does not drop, and what is pinned."""
-    kept = committed & ((reachable - dropped) | pinned)
+    """Divide artifacts: kept is what some sweep uses and does not drop, what is pinned, and what these refer to.
+
+    Args:
+        committed: all that there are.
+        reachable: what some sweep uses.
+        pinned: what is kept in any case.
+        dropped: what the sweeps can do without.
+        references: artifact -> the one that it refers to.
+    """
+    kept = found = committed & ((reachable - dropped) | pinned)
+    while found:
+        found = (committed & {references[each] for each in found & references.keys()}) - kept
+        kept |= found
     return Division(kept, committed - kept)
 
 
@@ -205,19 +222,22 @@ def survey(
     sizes: dict[Artifact, int] = {}
     whole: set[Artifact] = set()
     logs: dict[Artifact, Artifact] = {}
+    references: dict[Artifact, Artifact] = {}
     for batch in _batches(committed):
         for address, found in store.manifests(batch).items():
             sizes[address] = 0
             if isinstance(found, Manifest):
                 whole.add(address)
                 sizes[address] = sum(size for size, _ in found.files.values())
+                if found.refers_to:
+                    references[address] = found.refers_to
                 if found.log:
                     # An adopted artifact has its log under the key of the old one.
                     logs[address] = Artifact(address.stage, PurePosixPath(found.log).name.split(".")[0])
         progress(len(sizes), len(committed))
     unfinished = {each for each in committed if (step := step_of(each)) and step in reachable and step not in committed}
     reachable |= unfinished
-    division = divide(committed, reachable, pinned, droppable(plans, drops, whole) - needed)
+    division = divide(committed, reachable, pinned, droppable(plans, drops, whole) - needed, references)
     kept_logs = {logs[address] for address in division.kept if address in logs}
     records = store.tried(stages) - reachable - pinned - kept_logs
     return Survey(division, sizes, records, dict(store.remains()), pins)

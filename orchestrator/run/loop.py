@@ -33,6 +33,8 @@ from orchestrator.types import Artifact, Attempt, Manifest, Outcome, Runtime, Sc
 _DEADLY = frozenset({Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
 #: Seconds before a step that died at a place is offered to another again.
 _POLL_PLACES = 1.0
+#: States of a step whose output may be asked for, and is not being made.
+_NOT_MADE = (State.COMMITTED, State.UNNEEDED)
 #: Outcomes that a sick device or node may be the cause of, whatever the error is called.
 _PERHAPS_THE_PLACE = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.IO_ERROR})
 
@@ -331,12 +333,13 @@ class _Loop:
     def _try_again(self, number: int, attempt: Attempt, pause: float) -> None:
         """Queue a step again: at once if its damaged inputs are recomputed, else after a pause."""
         # A damaged input that could not be set aside is found again by its next reader.
+        damaged = [each for each in map(self.plan.number, attempt.damaged) if each is not None]
         with contextlib.suppress(StoreError):
-            for damaged in attempt.damaged:
-                self._recompute(self._number(damaged))
+            for each in damaged:
+                self._recompute(each)
         self.schedule.states[number] = State.PENDING
-        if attempt.outcome is Outcome.DAMAGED_INPUT and not self._any_committed(attempt.damaged):
-            self.ready.add(number)
+        if damaged and all(self.schedule.states[each] not in _NOT_MADE for each in damaged):
+            self.ready.add(number, after=[each for each in damaged if each != number])
         else:
             heapq.heappush(self.backoff, (time.monotonic() + pause, number))
 
@@ -350,11 +353,12 @@ class _Loop:
     def _recompute(self, number: int) -> None:
         """Run the step of a damaged artifact again, which was set aside, with all missing steps that this one reads."""
         states = self.schedule.states
-        if states[number] != State.COMMITTED:
-            return
         address = self.plan.address(number)
+        if states[number] not in _NOT_MADE:
+            return
         if isinstance(self.store.manifests([address])[address], Manifest):
             # It could not be set aside, or another driver has made it again.
+            states[number] = State.COMMITTED
             return
         states[number] = State.PENDING
         self.schedule.needed[number] = True
@@ -372,10 +376,6 @@ class _Loop:
                     with contextlib.suppress(StoreError):
                         self._recompute(parent)
         self.ready.add(number)
-
-    def _any_committed(self, damaged: Sequence[Artifact]) -> bool:
-        """Tell whether a damaged input still counts as committed: it could not be set aside, or was made again."""
-        return any(self.schedule.states[self._number(each)] == State.COMMITTED for each in damaged)
 
     def _number(self, address: Artifact) -> int:
         number = self.plan.number(address)

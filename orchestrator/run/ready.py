@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,10 +75,20 @@ class ReadySteps:
         """Priority -> step."""
         self._turns = turns(self._plan, schedule.cells)
 
-    def add(self, number: int) -> None:
-        """Add a needed step, which is ready or waits for inputs."""
+    def add(self, number: int, after: Iterable[int] = ()) -> None:
+        """Add a needed step, which is ready or waits for inputs.
+
+        Args:
+            number: the step.
+            after: steps that it waits for beside its inputs, since these refer to what they make.
+        """
         states = self._schedule.states
         missing, hopeless = 0, False
+        for each in after:
+            if states[each] != State.COMMITTED:
+                hopeless = hopeless or states[each] in _ENDED
+                missing += 1
+                self._dependants.setdefault((each, 1), []).append(number)
         for feed in self._plan.feeds(number):
             if feed.size == 1:
                 if states[feed.first] == State.COMMITTED:

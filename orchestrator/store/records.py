@@ -15,6 +15,8 @@ from orchestrator.texts import plain_text
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 
 _UPLOAD = re.compile(r"[0-9A-Za-z]+")
+#: A stage or a key: a name that leads to no other folder.
+_NAME = re.compile(r"\w[\w.-]*")
 #: A manifest file begins with the digest of the rest, so that an altered number is noticed.
 _LEAD = b'{"sha256": "'
 _SEAM = b'", "manifest": '
@@ -71,6 +73,7 @@ _OF_BOTH: dict[str, Callable[[Any], bool]] = {
 _OF_MANIFESTS: dict[str, Callable[[Any], bool]] = _OF_BOTH | {
     "identity": _is_text, "files": _are_files, "metrics": _are_numbers, "attempt": _is_count, "finished": _is_number,
     "versions": _are_texts, "upload": _is_text_or_none, "source": _is_text_or_none, "adopted": _is_text_or_none,
+    "refers_to": lambda value: value is None or (_are_artifacts([value]) and all(map(_NAME.fullmatch, value))),
 }  # fmt: skip
 _OF_ATTEMPTS: dict[str, Callable[[Any], bool]] = _OF_BOTH | {
     "address": lambda value: _are_artifacts([value]), "entry": _is_text, "number": _is_count, "started": _is_number,
@@ -104,7 +107,8 @@ def parse_manifest(address: Artifact, text: bytes) -> Manifest:
         found = Artifact(*content.pop("address"))
         files = {name: (size, sha256) for name, (size, sha256) in content.pop("files").items()}
         _check(content | {"files": files}, _OF_MANIFESTS)
-        manifest = Manifest(address=found, files=files, **content)
+        named = content.pop("refers_to", None)
+        manifest = Manifest(address=found, files=files, refers_to=named and Artifact(*named), **content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"{MANIFEST} is of another version of this program ({plain_text(str(error), 200)})"
         raise DamagedArtifactError(address, message) from error

@@ -29,7 +29,7 @@ from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 ADDRESS = Artifact("toy_source", "0" * 32)
 MANIFEST = Manifest(
     ADDRESS, '{"a":1}', {"sub/file": (5, "0" * 64)}, {"m": 1.5}, 1, 0.5, 100.0, "host", "abc", "a.log", {"numpy": "2"},
-    "1a", {"n": "why"}, "0" * 32, "1" * 32,
+    "1a", {"n": "why"}, "0" * 32, "1" * 32, Artifact("toy.base", "2" * 32),
 )  # fmt: skip
 ATTEMPT = Attempt(
     ADDRESS, "source", 2, Outcome.FAILED, 0.1, 1.0, "here", "abc", "ValueError", "no", "a.log", (ADDRESS,), {"m": 1.0},
@@ -70,6 +70,8 @@ CONTENT = json.loads(manifest_to_json(MANIFEST))["manifest"]
 @example({**CONTENT, "address": ["\ud800", "x" * 1000]})
 @example({**CONTENT, "files": {"a": ["5", 5]}})
 @example({**CONTENT, "seconds": float("nan")})
+@example({**CONTENT, "refers_to": []})
+@example({**CONTENT, "refers_to": ["toy_source", 1]})
 def test_a_manifest_with_something_wrong_in_it_is_damaged_or_whole(content: Any) -> None:
     read_manifest(signed(content))
 

@@ -108,6 +108,21 @@ def test_every_artifact_is_kept_or_doomed_and_what_is_reached_or_pinned_is_kept(
     assert divide(committed, reachable, pinned, frozenset()).kept == committed & (reachable | pinned)
 
 
+@given(
+    artifacts, artifacts, artifacts, st.dictionaries(*[st.builds(Artifact, st.just("a"), st.sampled_from("123"))] * 2)
+)
+def test_what_is_kept_keeps_all_that_it_refers_to_and_nothing_else(
+    committed: frozenset[Artifact],
+    reachable: frozenset[Artifact],
+    dropped: frozenset[Artifact],
+    references: dict[Artifact, Artifact],
+) -> None:
+    kept = divide(committed, reachable, frozenset(), dropped, references).kept
+    named = {references[each] for each in kept & references.keys()}
+    assert kept >= named & committed
+    assert kept <= (committed & (reachable - dropped)) | named
+
+
 def test_what_all_sweeps_reach_together_is_kept(
     tmp_path: Path, outputs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

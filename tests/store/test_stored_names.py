@@ -45,6 +45,18 @@ def test_a_manifest_that_names_a_file_elsewhere_is_damaged_and_nothing_is_writte
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("address", [("..", "1" * 32), ("toy_source", "../../outside"), ("a/b", "c"), ("", "c")])
+def test_a_manifest_that_refers_to_an_artifact_elsewhere_is_damaged(store: Store, address: tuple[str, str]) -> None:
+    good = commit(store)
+    inside = Inside(store)
+    for refers_to, whole in ((Artifact("my_study.train", "1" * 32), True), (Artifact(*address), False)):
+        each = replace(good, refers_to=refers_to, upload=None if inside.posix else "0" * 16)
+        inside.write(inside.manifest(ADDRESS), manifest_to_json(each).decode())
+        found = open_store(store.location).manifests([ADDRESS])[ADDRESS]
+        assert isinstance(found, Manifest) == whole
+        assert not whole or found.refers_to == refers_to
+
+
 @pytest.mark.parametrize("upload", ["../../../../outside", "", "a/b"])
 def test_a_manifest_whose_upload_lies_elsewhere_is_damaged(s3: str, tmp_path: Path, upload: str) -> None:
     store = open_store(s3)

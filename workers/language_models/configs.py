@@ -77,13 +77,25 @@ class Lora(Config):
     """The update is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the input of the update."""
+    merged: bool = False
+    """Store the whole model, the update merged into it, in the place of the adapter and a reference to its base."""
+
+    @model_serializer(mode="wrap")
+    def _storing_the_adapter_goes_without_saying_in_identity(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        # Whoever reads the two reads the same weights.
+        fields = dict(handler(self))
+        if info.context and info.context.get("identity") and not self.merged:
+            fields.pop("merged")
+        return fields
 
 
 class SftConfig(Config):
     """Config of `sft`, with TRL's SFTTrainer and the loss on the response only (paper: after "Assistant:")."""
 
     lora: Lora | None = None
-    """None trains all weights. With LoRA the merged model is stored."""
+    """None trains all weights."""
     learning_rate: PositiveFloat = 5e-5
     epochs: PositiveFloat = 2
     batch_size: PositiveInt = 8

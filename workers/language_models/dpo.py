@@ -19,7 +19,7 @@ from workers.tables import PREFERENCES
 def dpo(
     config: DpoConfig, out: Path, *, policy: Path, preferences: Path, checkpoints: Checkpoints = NONE
 ) -> dict[str, float]:
-    """Train `policy` with TRL's DPOTrainer and write the (merged) model.
+    """Train `policy` with TRL's DPOTrainer and write the model, or its adapter.
 
     Minimises dpo_weight * L_DPO + sft_weight * L_SFT of each batch. L_DPO is the mean over its rows of
     -log sigmoid(beta * (log p(chosen)/p_ref(chosen) - log p(rejected)/p_ref(rejected))), where log p sums over the
@@ -39,7 +39,7 @@ def dpo(
 
     Args:
         config: how to train.
-        out: receives `model/` and `history.parquet`.
+        out: receives `history.parquet`, and `model/` or with LoRA `adapter/` and `reference.json`.
         policy: artifact of the model to start from.
         preferences: artifact of (prompt, chosen, rejected) rows.
         checkpoints: those of the step.

@@ -153,6 +153,8 @@ def _texts(prompts: list[str], answers: list[str]) -> list[str]:
 
 
 def _is_sentence_model(source: models.Source) -> bool:
+    if source.adapter:
+        return False
     if source.local:
         return (Path(source.name) / "modules.json").is_file()
     found = cached_file(

@@ -21,7 +21,7 @@ IGNORED = -100
 def sft(
     config: SftConfig, out: Path, *, policy: Path, demonstrations: Path, checkpoints: Checkpoints = NONE
 ) -> dict[str, float]:
-    """Fine-tune `policy` with TRL's SFTTrainer and write the (merged) model.
+    """Fine-tune `policy` with TRL's SFTTrainer and write the model, or its adapter.
 
     Each row is prompt + response + EOS, and only the response and EOS enter the loss; of a chat, the response ends as
     the template ends a turn. A row longer than `max_tokens` is cut or left out, depending on `long_rows`. Optimizer,
@@ -29,7 +29,7 @@ def sft(
 
     Args:
         config: how to train.
-        out: receives `model/` and `history.parquet`.
+        out: receives `history.parquet`, and `model/` or with LoRA `adapter/` and `reference.json`.
         policy: artifact of the model to start from.
         demonstrations: artifact of (prompt, response) rows.
         checkpoints: those of the step.

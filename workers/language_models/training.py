@@ -3,7 +3,8 @@
 A stage prepares its rows and names a trainer of TRL; `load_start` and `train` do the rest.
 
 With a dtype other than float32, LoRA keeps the frozen weights in that type. Training all weights keeps them in float32
-under autocast, because steps of 5e-5 vanish in 16 bits. Both store the model in that type.
+under autocast, because steps of 5e-5 vanish in 16 bits, and stores the model in that type. LoRA stores the adapter, in
+float32, with a reference to its base (`workers.language_models.models`), or with `lora.merged` the model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -33,7 +34,7 @@ from workers.config import Dtype, HubModel, LocalPath
 from workers.device import device
 from workers.device_memory import require_room
 from workers.history import write_history
-from workers.language_models import models, resumption
+from workers.language_models import adapters, models, resumption
 from workers.language_models.configs import Lora
 from workers.progress import Progress
 from workers.seeding import derive_seed
@@ -85,6 +86,7 @@ class TrainingConfig(Protocol):
 class Start:
     """A model before its training."""
 
+    source: models.Source
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     limit: int
@@ -93,10 +95,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model after its training, and figures of the training."""
+    """Figures of a training."""
 
-    model: PreTrainedModel
-    """The model as it is stored, in evaluation mode."""
     loss: float
     """Mean of the loss over the training steps."""
     steps: int
@@ -122,7 +122,7 @@ def load_start(named: Path | LocalPath | HubModel, config: TrainingConfig, load:
     if not config.lora:
         # Weights, their gradients and the two moments of Adam, all of them float32.
         require_room(4 * sum(weight.nbytes for weight in model.parameters()), f"training {source.name}")
-    return Start(model, tokenizer, models.token_limit(model, tokenizer, config.max_tokens))
+    return Start(source, model, tokenizer, models.token_limit(model, tokenizer, config.max_tokens))
 
 
 def train(
@@ -139,7 +139,7 @@ def train(
     checkpoints: Checkpoints = NONE,
     **options: Any,
 ) -> Trained:
-    """Train a model with TRL, and write `model/` (LoRA merged) and `history.parquet`.
+    """Train a model with TRL; write `history.parquet`, and `model/` or, with LoRA that is not merged, `adapter/`.
 
     Unless `options` differ, this is AdamW without weight decay, linear decay of the learning rate without warm-up, and
     the gradient norm clipped at 1. LoRA is put on the modules that peft names for the architecture (Llama, Gemma:
@@ -149,7 +149,7 @@ def train(
         trainer_class: trainer of TRL.
         arguments_class: class of its arguments.
         config: settings of the training.
-        start: the model to train, which is changed.
+        start: the model to train, which is changed; without LoRA it is then the trained model, in evaluation mode.
         rows: rows to train on, with the columns that the trainer reads.
         out: folder of the artifact.
         label: the seed of the trainer, for the order of the rows and the initial weights of LoRA, is
@@ -182,13 +182,37 @@ def train(
             args=arguments_class(output_dir=scratch, **_arguments(config, label), **options),
         )
         result = resumption.train(trainer, checkpoints)
-    trained = trainer.model.merge_and_unload() if lora else trainer.model
+    if lora and not lora.merged:
+        models.save_adapter(_adapter(trainer.model), start.tokenizer, start.source, config.dtype, out)
+    else:
+        _save_whole(trainer.model, config, start, head, out)
+    write_history(trainer.state.log_history, out)
+    return Trained(float(result.training_loss), int(result.global_step))
+
+
+def _adapter(trained: PeftModel) -> adapters.Adapter:
+    """Return the adapter that was trained on a model."""
+    weights = get_peft_model_state_dict(trained, save_embedding_layers=False)
+    settings = trained.peft_config["default"].to_dict()
+    # Sets have another order in each process. Of the names that heads may have, peft has added all.
+    heads = set(settings["modules_to_save"] or ()) & {part for name in weights for part in name.split(".")}
+    settings |= {"target_modules": sorted(settings["target_modules"]), "modules_to_save": sorted(heads) or None}
+    return adapters.parse("the trained adapter", weights, settings)
+
+
+def _save_whole(
+    trained: PreTrainedModel | PeftModel, config: TrainingConfig, start: Start, head: Sequence[str], out: Path
+) -> None:
+    """Write a trained model, in the type of the config but for its head."""
+    if isinstance(trained, PeftModel):
+        adapter = _adapter(trained)
+        # Merged as whoever reads an adapter merges it, also if it was trained on a GPU.
+        trained = trained.unload().cpu()
+        adapter.merge_into(trained)
     model = trained.to(getattr(torch, config.dtype)).eval()
     for name in head:
         getattr(model, name).float()
     models.save_model(model, start.tokenizer, out)
-    write_history(trainer.state.log_history, out)
-    return Trained(model, float(result.training_loss), int(result.global_step))
 
 
 def _load_causal(source: models.Source, tokenizer: PreTrainedTokenizerBase, dtype: Dtype) -> PreTrainedModel:

@@ -2,19 +2,26 @@
 
 vLLM is not among the dependencies, because it pins a torch and a transformers of its own: it has an environment of its
 own, whose interpreter a sweep names (`runtime.<entry>.python`; docs/cluster.md).
+
+An adapter is not merged: one engine has the base, and computes with the adapter of whoever asks. In float32 the texts
+are those of the merged model but for rounding; in 16 bits the sum of the weights is not rounded, but the outputs of the
+layers are.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch.cuda import mem_get_info
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
+from workers import model_cache
 from workers.device import device, gpu_memory
-from workers.language_models import models
+from workers.language_models import adapters, models
 from workers.language_models.sampling_settings import Sampling, Stream, end_tokens, prompt_tokens, until_end
 from workers.model_cache import cached_model
 from workers.seeding import derive_seed
@@ -23,6 +30,19 @@ from workers.seeding import derive_seed
 _MOST_SAMPLES = 16_384
 #: Seconds that the processes of an engine have to end.
 _END_WITHIN = 30.0
+#: Greatest ranks that vLLM can be told to expect (`vllm.config.lora.MaxLoRARanks`, which has 1 too).
+_MOST_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+@dataclass
+class _Engine:
+    """A vLLM engine that has a base."""
+
+    llm: Any
+    most_rank: int
+    """Greatest rank of an adapter that it takes; 0 if it takes none."""
+    numbers: dict[Hashable, int] = field(default_factory=dict)
+    """State of an adapter's files -> the number by which vLLM knows it, from 1."""
 
 
 def new_tokens(
@@ -36,10 +56,12 @@ def new_tokens(
 
     Raises:
         ImportError: vLLM is not installed here.
-        ValueError: no room is left for a prompt.
+        ValueError: no room is left for a prompt; or the adapter is of another model, or one that vLLM does not serve.
+        FileNotFoundError: the model cannot be read.
     """
     try:
         from vllm import LLM, SamplingParams
+        from vllm.lora.request import LoRARequest
     except ImportError as error:
         raise ImportError(
             f"engine: vllm, but vLLM cannot be imported under {sys.executable} ({error}). Make an environment for it, "
@@ -48,6 +70,9 @@ def new_tokens(
         ) from error
 
     tokenizer = models.load_tokenizer(source)
+    # A request with an adapter that is not there, or does not fit, ends the engine.
+    adapter = _servable(source.adapter) if source.adapter else None
+    most_rank = next(most for most in _MOST_RANKS if adapter.rank <= most) if adapter else 0
     limit = models.read_token_limit(source, tokenizer, settings.max_tokens)
     rows = prompt_tokens(tokenizer, prompts, limit, settings)
     ends = end_tokens(tokenizer, _generation_config(source))
@@ -56,8 +81,9 @@ def new_tokens(
     # Of all that the device has; without it vLLM takes 0.9.
     share = {} if cpu or memory is None else {"gpu_memory_utilization": min(1.0, memory / mem_get_info()[1])}
 
-    def load() -> Any:
-        return LLM(
+    def load() -> _Engine:
+        lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": most_rank} if adapter else {}
+        llm = LLM(
             model=source.name,
             revision=source.revision,
             tokenizer_revision=source.revision,
@@ -68,9 +94,19 @@ def new_tokens(
             # Where a prompt is read in parts, vLLM winds the generators of seeded requests back, which a CPU's cannot.
             enable_chunked_prefill=not cpu,
             **share,
+            **lora,
         )
+        return _Engine(llm, most_rank)
 
-    llm = cached_model(("vllm", source.state(), settings.dtype, limit), load, _end)
+    identity = ("vllm", source.base.state(), settings.dtype, limit)
+    engine = cached_model(identity, load, _end)
+    if engine.most_rank < most_rank:
+        model_cache.drop()
+        engine = cached_model(identity, load, _end)
+    put_on = None
+    if adapter:
+        number = _number(engine, source, adapter)
+        put_on = LoRARequest(f"adapter {number}", number, adapter.name)
     requests = list(_requests(rows, streams))
     parameters = [
         SamplingParams(
@@ -87,7 +123,9 @@ def new_tokens(
         )
         for request in requests
     ]
-    outputs = llm.generate([{"prompt_token_ids": rows[request[0]]} for request in requests], parameters)
+    # Rows of a base together with rows of an adapter would get the adapter on a CPU (vLLM pull requests 48421, 49656).
+    tokens = [{"prompt_token_ids": rows[request[0]]} for request in requests]
+    outputs = engine.llm.generate(tokens, parameters, lora_request=put_on)
     new = []
     for request, output in zip(requests, outputs, strict=True):
         made = [list(each.token_ids) for each in sorted(output.outputs, key=lambda each: each.index)]
@@ -106,9 +144,42 @@ def _requests(rows: Sequence[list[int]], streams: Sequence[Stream]) -> Iterator[
             start = end
 
 
-def _end(llm: Any) -> None:
+def _servable(folder: Path) -> adapters.Adapter:
+    """Read an adapter.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: vLLM does not serve such an adapter.
+    """
+    adapter = adapters.read(folder)
+    remedy = "take engine: transformers, or train with lora: {merged: true}"
+    if adapter.whole:
+        raise ValueError(
+            f"{folder}: vLLM serves no adapter with modules trained whole ({', '.join(adapter.whole)}); {remedy}"
+        )
+    if adapter.rank > _MOST_RANKS[-1]:
+        raise ValueError(
+            f"{folder}: vLLM serves adapters up to rank {_MOST_RANKS[-1]}, this has {adapter.rank}; {remedy}"
+        )
+    return adapter
+
+
+def _number(engine: _Engine, source: models.Source, adapter: adapters.Adapter) -> int:
+    """Return the number by which an engine knows an adapter; a new one was compared with the base.
+
+    Raises:
+        ValueError: it is of another model.
+    """
+    state = source.state()
+    if state not in engine.numbers:
+        adapter.check(models.empty_model(source, AutoModelForCausalLM))
+        engine.numbers[state] = len(engine.numbers) + 1
+    return engine.numbers[state]
+
+
+def _end(engine: _Engine) -> None:
     """End the processes of an engine: now and then they outlive the last reference to it, with all its memory."""
-    llm.llm_engine.engine_core.shutdown(timeout=_END_WITHIN)
+    engine.llm.llm_engine.engine_core.shutdown(timeout=_END_WITHIN)
 
 
 def _generation_config(source: models.Source) -> GenerationConfig:

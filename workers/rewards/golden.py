@@ -73,8 +73,8 @@ def _train(
     start = load_start(named, config, "golden")
     ids = answer_ids(table, start.tokenizer, max_tokens=start.limit)
     order = generator(config.seed, "golden/held_out").permutation(table.num_rows)
-    trained = train(config, start, ids, np.sort(order[held:]), out, "golden", checkpoints)
-    scalar = ScalarModel(start.tokenizer, trained.model)
+    train(config, start, ids, np.sort(order[held:]), out, "golden", checkpoints)
+    scalar = ScalarModel(start.tokenizer, start.model)
     passes = Passes(config.batch_size * start.limit)
     chosen, rejected = (
         scalar.rewards([ids[answer][row] for row in order[:held]], range(held), passes)

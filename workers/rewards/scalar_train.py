@@ -14,14 +14,15 @@ from workers.tables import PREFERENCES
 def scalar_train(
     config: ScalarTrainConfig, out: Path, *, policy: Path, preferences: Path, checkpoints: Checkpoints = NONE
 ) -> dict[str, float]:
-    """Train a reward head on `policy`, and write the (merged) model: the baseline SM of Con-J (arXiv 2410.03742).
+    """Train a reward head on `policy`: the baseline SM of Con-J (arXiv 2410.03742). Write the model, or its adapter.
 
     The head starts out random; for the rest, see `workers.rewards.training`. The stages `score`, `margins` and
     `scalar_verdicts` read the model.
 
     Args:
         config: how to train.
-        out: receives `history.parquet` and `model/`, its head in float32 whatever `dtype` is.
+        out: receives `history.parquet`, and `model/` or with LoRA `adapter/` and `reference.json`; the head is float32
+            whatever `dtype` is.
         policy: artifact of the model to start from.
         preferences: artifact of (prompt, chosen, rejected) rows; all of them are trained on.
         checkpoints: those of the step.

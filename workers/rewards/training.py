@@ -48,7 +48,7 @@ def train(
     label: str,
     checkpoints: Checkpoints = NONE,
 ) -> training.Trained:
-    """Train on some rows, in their order; write `model/`, its head in float32, and `history.parquet`.
+    """Train on some rows, in their order; write `history.parquet`, and `model/` or `adapter/` with a float32 head.
 
     Raises:
         ValueError: as `workers.language_models.training.train`.

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM
 
 from workers import tables
-from workers.language_models import models
+from workers.language_models import adapters, models
 from workers.language_models.configs import DpoConfig, Lora
 from workers.language_models.dpo import dpo
 
@@ -171,7 +171,7 @@ def test_the_seed_fixes_the_result_whatever_ran_before(
         out.mkdir()
         config = DpoConfig(learning_rate=1e-3, batch_size=10, seed=seed, lora=Lora(r=2, alpha=2))
         dpo(config, out, policy=tiny_policy, preferences=tiny_preferences)
-        found.append((out / "model" / "model.safetensors").read_bytes())
+        found.append([(out / "adapter" / name).read_bytes() for name in (adapters.CONFIG, adapters.WEIGHTS)])
     assert found[0] == found[1]
     assert found[0] != found[2]
 
@@ -197,7 +197,7 @@ def test_in_a_chat_the_template_parts_prompt_and_answer_and_ends_the_answer(
     assert metrics["dpo_loss"] == pytest.approx(-float(torch.cat(logs).mean()), rel=2e-6)
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2)])
+@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2, merged=True)])
 def test_bfloat16_is_stored(lora: Lora | None, tiny_policy: Path, rows: Path, tmp_path: Path) -> None:
     dpo(DpoConfig(lora=lora, dtype="bfloat16", warmup=0), tmp_path, policy=tiny_policy, preferences=rows)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")

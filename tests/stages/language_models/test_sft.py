@@ -86,9 +86,18 @@ def test_the_log_says_how_far_the_training_is(
     assert found.share == 1
 
 
-def test_lora_is_merged_into_a_plain_model(tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path) -> None:
-    config = SftConfig(lora=Lora(r=4, alpha=8), learning_rate=1e-2, epochs=3, batch_size=8)
+@pytest.mark.parametrize(
+    ("merged", "files"),
+    [(False, ["adapter", "history.parquet", "reference.json"]), (True, ["history.parquet", "model"])],
+)
+def test_lora_stores_its_adapter_or_where_asked_the_whole_model(
+    merged: bool, files: list[str], tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    config = SftConfig(lora=Lora(r=4, alpha=8, merged=merged), learning_rate=1e-2, epochs=3, batch_size=8)
     sft(config, tmp_path, policy=tiny_policy, demonstrations=tiny_demonstrations)
+    assert sorted(file.name for file in tmp_path.iterdir()) == files
+    # Readers of an adapter get the weights of the merged model, so what was stored merged before keeps its key.
+    assert config.identity()["lora"] == {"r": 4, "alpha": 8, "dropout": 0.0} | ({"merged": True} if merged else {})
     base, merged = load(tiny_policy)[0].state_dict(), load(tmp_path)[0].state_dict()
     assert set(merged) == set(base)
     changed = {name for name in base if not torch.equal(base[name], merged[name])}
@@ -113,7 +122,7 @@ def test_the_seed_fixes_the_result_whatever_ran_before(
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2)])
+@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2, merged=True)])
 def test_bfloat16_is_stored_and_does_not_leak_into_the_next_training(
     lora: Lora | None, tiny_policy: Path, tiny_demonstrations: Path, tmp_path: Path
 ) -> None:

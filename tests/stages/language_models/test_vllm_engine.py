@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from workers import model_cache
-from workers.language_models import models
+from workers.language_models import adapters, models
 from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
 from workers.language_models.sampling import sample
@@ -74,6 +75,83 @@ def test_samples_of_a_prompt_are_the_same_however_many_are_asked_for_at_once(sou
     assert texts(0, 2) + texts(2, 9) + texts(9, 12) == whole
     greedy = texts(0, 12, temperature=0.0)
     assert (len(set(greedy[:6])), len(set(greedy[6:]))) == (1, 1)
+
+
+def adapted(
+    base: models.Source, folder: Path, rank: int, whole: dict[str, torch.Tensor] | None = None
+) -> models.Source:
+    """The policy with an adapter of random numbers that change its texts."""
+    folder.mkdir()
+    torch.manual_seed(rank)
+    layers = {
+        f"model.layers.0.self_attn.{part}_proj": adapters.Factors(torch.randn(rank, 64), torch.randn(64, rank), 0.5)
+        for part in "qv"
+    }
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank / 2, "bias": "none"}
+    settings |= {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"] if whole else None}
+    made = adapters.Adapter("random", layers, whole or {}, settings)
+    models.save_adapter(made, models.load_tokenizer(base), base, "float32", folder)
+    return models.locate(folder)
+
+
+def greedy(source: models.Source, engine: str) -> list[str]:
+    how = Sampling(0.0, 1.0, max_new_tokens=16, max_prompt_tokens=64, seed=0, engine=engine)  # type: ignore[arg-type]
+    return sample(source, PROMPTS[:3], STREAMS[:3], how, "texts", 64)[0]
+
+
+@needs_vllm
+def test_one_engine_serves_a_base_and_its_adapters_with_the_texts_of_transformers(
+    source: models.Source, tmp_path: Path
+) -> None:
+    small, other = adapted(source, tmp_path / "small", 4), adapted(source, tmp_path / "other", 8)
+    # Two on each other, of rank 12.
+    folder = tmp_path / "both"
+    folder.mkdir()
+    models.save_adapter(adapters.read(small.adapter), models.load_tokenizer(small), other, "float32", folder)
+    both = models.locate(folder)
+    expected = [greedy(each, "transformers") for each in (source, small, other, both)]
+    assert len(set(map(tuple, expected))) == 4
+    assert greedy(source, "vllm") == expected[0]
+    assert greedy(small, "vllm") == expected[1]
+    engine = model_cache.kept()
+    order = (0, 1, 2, 0, 2, 1)
+    served = [greedy((source, small, other)[which], "vllm") for which in order]
+    assert served == [expected[which] for which in order]
+    assert model_cache.kept() is engine
+    # The greater rank wants another engine, which serves the others as well.
+    assert greedy(both, "vllm") == expected[3]
+    assert model_cache.kept() is not engine
+    engine = model_cache.kept()
+    assert [greedy(each, "vllm") for each in (source, small, other)] == expected[:3]
+    assert model_cache.kept() is engine
+
+
+@needs_vllm
+def test_an_adapter_that_would_end_the_engine_is_refused_before_it_is_asked(
+    source: models.Source, tiny_demonstrations: Path, tmp_path: Path
+) -> None:
+    expected = greedy(source, "vllm")
+    fit = adapted(source, tmp_path / "fit", 4)
+    greedy(fit, "vllm")
+    engine = model_cache.kept()
+    gone = adapted(source, tmp_path / "gone", 4)
+    (tmp_path / "gone" / "adapter" / adapters.WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}/gone/adapter' lacks {adapters.WEIGHTS}"):
+        greedy(gone, "vllm")
+    with pytest.raises(ValueError, match=r"adapters up to rank 512, this has 513.*merged: true"):
+        greedy(adapted(source, tmp_path / "large", 513), "vllm")
+    head = {"lm_head.weight": torch.zeros(400, 64)}
+    with pytest.raises(ValueError, match=r"no adapter with modules trained whole \(lm_head.weight\).*transformers"):
+        greedy(adapted(source, tmp_path / "head", 4, head), "vllm")
+    odd = adapters.read(fit.adapter)
+    factors = next(iter(odd.layers.values()))
+    odd = adapters.Adapter("odd", {"model.layers.7.self_attn.q_proj": factors}, {}, odd.settings)
+    (tmp_path / "odd").mkdir()
+    models.save_adapter(odd, models.load_tokenizer(source), source, "float32", tmp_path / "odd")
+    with pytest.raises(ValueError, match=r"belongs to another model: it changes model.layers.7.self_attn.q_proj"):
+        greedy(models.locate(tmp_path / "odd"), "vllm")
+    assert greedy(source, "vllm") == expected
+    assert model_cache.kept() is engine
 
 
 @needs_vllm

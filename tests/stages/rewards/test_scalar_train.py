@@ -19,7 +19,7 @@ from workers import tables
 from workers.config import LocalPath
 from workers.data.configs import PreferencesConfig
 from workers.data.preferences import preferences
-from workers.language_models import models
+from workers.language_models import adapters, models
 from workers.language_models.batches import Passes, tokenise
 from workers.language_models.configs import Lora, PolicyConfig, TinyLlama, TinyModel
 from workers.language_models.policy import policy
@@ -136,12 +136,14 @@ def test_the_seed_fixes_the_model_whatever_ran_before(
         out.mkdir()
         config = ScalarTrainConfig(seed=seed, batch_size=20, lora=Lora(r=2, alpha=2))
         scalar_train(config, out, policy=tiny_policy, preferences=tiny_preferences)
-        found.append((out / "model" / "model.safetensors").read_bytes())
+        found.append([(out / "adapter" / name).read_bytes() for name in (adapters.CONFIG, adapters.WEIGHTS)])
     assert found[0] == found[1]
     assert found[0] != found[2]
 
 
-def test_lora_trains_the_whole_head_and_is_merged(tiny_policy: Path, tiny_preferences: Path, tmp_path: Path) -> None:
+def test_lora_trains_the_whole_head_and_changes_two_projections(
+    tiny_policy: Path, tiny_preferences: Path, tmp_path: Path
+) -> None:
     heads = []
     for rate in (1e-12, 1e-2):
         out = tmp_path / str(rate)
@@ -155,7 +157,7 @@ def test_lora_trains_the_whole_head_and_is_merged(tiny_policy: Path, tiny_prefer
     assert np.mean([row["verdict"] == 1 for row in rows if row["drawn"]]) > 0.9
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2)])
+@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=2, merged=True)])
 def test_the_head_is_float32_where_the_rest_is_bfloat16(
     lora: Lora | None, tiny_policy: Path, tiny_preferences: Path, tmp_path: Path
 ) -> None:
