@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,8 +82,14 @@ def sample(
     if tokens:
         print(f"{len(tokens):,} of {len(prompts):,} {what} were sampled by an earlier attempt", flush=True)
     progress, kept = Progress(what, len(prompts), len(tokens)), len(tokens)
-    engine = _by_vllm if settings.engine == "vllm" else _by_transformers
-    tokenizer, parts = engine(source, prompts, streams, settings, batch_size, tokens.keys())
+    if settings.engine == "vllm":
+
+        def show(more: int) -> None:
+            progress.show(len(tokens) + more)
+
+        tokenizer, parts = _by_vllm(source, prompts, streams, settings, tokens.keys(), show)
+    else:
+        tokenizer, parts = _by_transformers(source, prompts, streams, settings, batch_size, tokens.keys())
     unkept: list[Sampled] = []
     for part in parts:
         unkept.append(part)
@@ -117,8 +123,8 @@ def _by_vllm(
     prompts: Sequence[str],
     streams: Sequence[Stream],
     settings: Sampling,
-    batch_size: int,
     done: Collection[int],
+    on_progress: Callable[[int], None],
 ) -> tuple[PreTrainedTokenizerBase, Iterator[Sampled]]:
     """Sample with vLLM; return the tokenizer and the texts that are not done, part by part."""
     missing = np.array([text for text in range(len(prompts)) if text not in done], dtype=np.int64)
@@ -127,7 +133,7 @@ def _by_vllm(
         for start in range(0, len(missing), _VLLM_TEXTS):
             texts = missing[start : start + _VLLM_TEXTS]
             chosen = [prompts[text] for text in texts], [streams[text] for text in texts]
-            yield texts, vllm.new_tokens(source, *chosen, settings)
+            yield texts, vllm.new_tokens(source, *chosen, settings, on_progress)
 
     return models.load_tokenizer(source), parts()
 

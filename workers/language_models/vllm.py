@@ -10,13 +10,16 @@ layers are.
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch.cuda import mem_get_info
+from torch.cuda import device_count, mem_get_info
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from workers import model_cache
@@ -46,13 +49,18 @@ class _Engine:
 
 
 def new_tokens(
-    source: models.Source, prompts: Sequence[str], streams: Sequence[Stream], settings: Sampling
+    source: models.Source,
+    prompts: Sequence[str],
+    streams: Sequence[Stream],
+    settings: Sampling,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
     """Sample with vLLM; return the new tokens of each prompt, as `sampling.sample` describes.
 
     Samples of one prompt that stand together are one request, for which vLLM reads the prompt once, and gives sample j
     the seed of the request plus j. So a text depends on the name of its prompt and its number, and not on how many
-    others there are; those matter only through rounding. vLLM makes its own batches.
+    others there are; those matter only through rounding. vLLM makes its own batches. `on_progress` is called with the
+    number of texts that are done.
 
     Raises:
         ImportError: vLLM is not installed here.
@@ -80,6 +88,8 @@ def new_tokens(
     cpu, memory = device().type == "cpu", gpu_memory()
     # Of all that the device has; without it vLLM takes 0.9.
     share = {} if cpu or memory is None else {"gpu_memory_utilization": min(1.0, memory / mem_get_info()[1])}
+    # All that the step sees, which is what it asked for (`runtime.<entry>.gpus`).
+    parallel = {} if cpu else {"tensor_parallel_size": device_count()}
 
     def load() -> _Engine:
         lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": most_rank} if adapter else {}
@@ -94,6 +104,7 @@ def new_tokens(
             # Where a prompt is read in parts, vLLM winds the generators of seeded requests back, which a CPU's cannot.
             enable_chunked_prefill=not cpu,
             **share,
+            **parallel,
             **lora,
         )
         return _Engine(llm, most_rank)
@@ -125,12 +136,37 @@ def new_tokens(
     ]
     # Rows of a base together with rows of an adapter would get the adapter on a CPU (vLLM pull requests 48421, 49656).
     tokens = [{"prompt_token_ids": rows[request[0]]} for request in requests]
-    outputs = engine.llm.generate(tokens, parameters, lora_request=put_on)
+    bar = partial(_Bar, on_progress)
+    try:
+        outputs = engine.llm.generate(tokens, parameters, lora_request=put_on, use_tqdm=bar)
+    except BaseException:
+        # What was asked for before the failure would be answered to whoever asks next.
+        model_cache.drop()
+        raise
     new = []
     for request, output in zip(requests, outputs, strict=True):
         made = [list(each.token_ids) for each in sorted(output.outputs, key=lambda each: each.index)]
         new += [until_end(row, ends) for row in (made if len(made) == len(request) else made * len(request))]
     return new
+
+
+class _Bar(tqdm):
+    """The bar that vLLM draws, told as a number."""
+
+    def __init__(self, on_progress: Callable[[int], None], *arguments: Any, **options: Any) -> None:
+        # It also has one for requests that are on their way in.
+        self._on_progress = on_progress if options.get("desc") == "Processed prompts" else None
+        super().__init__(*arguments, **{**options, "file": io.StringIO()})
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count `n` texts more."""
+        drawn: bool | None = super().update(n)
+        if self._on_progress:
+            self._on_progress(int(self.n))
+        return drawn
+
+    def display(self, *_: Any, **__: Any) -> None:
+        """Draw nothing."""
 
 
 def _requests(rows: Sequence[list[int]], streams: Sequence[Stream]) -> Iterator[range]:
