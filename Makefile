@@ -31,7 +31,7 @@ setup-vllm: .venv-vllm/.ready
 # The engine of generate and judge_sample with a real vLLM on the CPU: some minutes, most of them of starting engines.
 test-vllm: setup setup-vllm
 	VLLM_CPU_KVCACHE_SPACE=1 PYTHONPATH=. .venv-vllm/bin/python -m pytest \
-		tests/stages/language_models/test_vllm_engine.py tests/stages/language_models/test_engines.py -k 'not transformers'
+		tests/stages/language_models/test_vllm_engine.py tests/stages/language_models/test_engines.py
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python .venv/bin/python -m pytest tests/interpreters/test_vllm_beside_ray.py
 
 quickstart: setup
