@@ -47,6 +47,7 @@ CHECKS = (
     Check("fits", "fit_checks:fits", 40),
     Check("evaluations", "fit_checks:evaluations", 40),
     Check("warm-models", "memory_checks:warm_models", 15, packages=("transformers",)),
+    Check("resumption", "resumption_checks:resumption", 25, packages=TRAINING),
     Check("too-large", "memory_checks:too_large", 25, gpu=True, packages=TRAINING),
     Check("batches", "memory_checks:batches", 25, gpu=True, packages=("transformers",)),
     Check("sick-device", "memory_checks:sick_device", 15, gpu=True),

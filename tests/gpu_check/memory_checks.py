@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from check_record import NO_DEVICE, Figure, Record
 from model_shapes import GIB, SHAPES, make_model
-from stage_sweep import DATA, open_values, request_of, stage_sweep
+from stage_sweep import DATA, open_values, request_of, stage_sweep, steps_of
 
 from orchestrator.attempt.bundle import run_bundle
 from orchestrator.session import Session
@@ -38,11 +38,11 @@ def warm_models(record: Record, work: Path) -> None:
     if not torch.cuda.is_available():
         del runtimes["GPU"]
         record.skipped("on the GPU", NO_DEVICE)
-    _prepare(session, ("prompts", "demonstrations", "policy"))
+    prepare(session, ("prompts", "demonstrations", "policy"))
     kept: dict[str, object] = {}
     for where, runtime in runtimes.items():
         attempts, models = [], []
-        for step in _steps(session, "generate"):
+        for step in steps_of(session, "generate"):
             # Of another key, since what is there is not made again.
             mine = replace(step, address=Artifact(step.stage, f"{len(kept)}{step.key[1:]}"))
             attempts += run_bundle([request_of(session, mine, runtime)])
@@ -52,7 +52,7 @@ def warm_models(record: Record, work: Path) -> None:
         seconds = [Figure(name, each.seconds, "s") for name, each in zip(("first", "second"), attempts, strict=True)]
         record.expect(
             f"two steps on the {where}", done and models[0] is models[1],
-            "the second finds the model of the first" if done else _error(attempts), seconds,
+            "the second finds the model of the first" if done else error(attempts), seconds,
         )  # fmt: skip
     if len(kept) == 2:
         record.expect("the CPU beside the GPU", kept["CPU"] is not kept["GPU"], "each has a model of its own")
@@ -66,8 +66,8 @@ def warm_models(record: Record, work: Path) -> None:
 def too_large(record: Record, work: Path) -> None:
     """Run steps whose model, or training, is larger than what they may use of the GPU, and then one that fits."""
     session = _gpt2(work)
-    _prepare(session, ("prompts", "demonstrations", "policy"))
-    (sft,), (generate,) = _steps(session, "sft"), _steps(session, "raw")
+    prepare(session, ("prompts", "demonstrations", "policy"))
+    (sft,), (generate,) = steps_of(session, "sft"), steps_of(session, "raw")
     for step, memory, words in (
         (generate, 300 * 2**20, "needs"),  # 124 million weights in float32 are 475 MiB
         (sft, GIB, "training"),
@@ -91,13 +91,13 @@ def too_large(record: Record, work: Path) -> None:
 def batches(record: Record, work: Path) -> None:
     """Embed in batches that are far too large, and in small ones; only rounding may differ."""
     session = _gpt2(work)
-    _prepare(session, ("prompts", "demonstrations", "policy"))
-    (step,) = _steps(session, "raw")
+    prepare(session, ("prompts", "demonstrations", "policy"))
+    (step,) = steps_of(session, "raw")
     (attempt,) = run_bundle([request_of(session, step, Runtime(cpus=4, gpus=1))])
     if attempt.outcome is not Outcome.SUCCEEDED:
-        record.failed("the responses", _error([attempt]))
+        record.failed("the responses", error([attempt]))
         return
-    (embed,) = _steps(session, "embed")
+    (embed,) = steps_of(session, "embed")
     found = []
     for number, runtime in enumerate(
         (
@@ -109,7 +109,7 @@ def batches(record: Record, work: Path) -> None:
         mine = replace(embed, address=Artifact(embed.stage, f"{number}{embed.key[1:]}"))
         (attempt,) = run_bundle([request_of(session, mine, runtime)])
         if attempt.outcome is not Outcome.SUCCEEDED:
-            record.failed(f"batches of {runtime.batch_size}", _error([attempt]))
+            record.failed(f"batches of {runtime.batch_size}", error([attempt]))
             return
         found.append(np.load(session.store.fetch(mine.address) / "embeddings.npy"))
         log = Path(session.outputs.store, attempt.log).read_text() if attempt.log else ""
@@ -146,7 +146,7 @@ def sick_device(record: Record, work: Path) -> None:
     attempts = run_bundle([request_of(session, step, Runtime(gpus=1)) for step in steps])
     record.expect(
         "a sticky error", [each.outcome for each in attempts] == [Outcome.CRASHED],
-        f"the process is given up, and the step behind it not begun: {_error(attempts)}",
+        f"the process is given up, and the step behind it not begun: {error(attempts)}",
     )  # fmt: skip
     try:
         torch.ones(1, device="cuda").sum().item()
@@ -181,20 +181,15 @@ def _gpt2(work: Path) -> Session:
     return open_values(values | {"results": ["embed"]}, work / f"memory-{len(list(work.iterdir()))}")
 
 
-def _prepare(session: Session, entries: tuple[str, ...]) -> None:
+def prepare(session: Session, entries: tuple[str, ...]) -> None:
     """Run the steps of some entries on the CPU."""
     session.store.prepare()
     for entry in entries:
-        for step in _steps(session, entry):
+        for step in steps_of(session, entry):
             attempts = run_bundle([request_of(session, step, Runtime(cpus=4))])
             if attempts[0].outcome is not Outcome.SUCCEEDED:
-                raise RuntimeError(_error(attempts))
+                raise RuntimeError(error(attempts))
 
 
-def _steps(session: Session, entry: str) -> list[Step]:
-    plan = session.plan
-    return [plan.step(number) for number in range(len(plan)) if plan.entry_of(number) == entry]
-
-
-def _error(attempts: list[Attempt]) -> str:
+def error(attempts: list[Attempt]) -> str:
     return "; ".join(f"{each.entry} {each.outcome}: {each.error}" for each in attempts)
