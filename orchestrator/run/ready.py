@@ -15,8 +15,8 @@ from orchestrator.types import Runtime
 
 #: States of a missing input that will not come any more.
 _ENDED = (State.FAILED, State.BLOCKED)
-#: CPUs, GPUs, bytes of memory, whether a node is taken whole, and the interpreter.
-Resources = tuple[float, float, int | None, bool, str | None]
+#: CPUs, GPUs, bytes of memory, and whether a node is taken whole.
+Resources = tuple[float, float, int | None, bool]
 
 
 @dataclass(eq=False, slots=True)
@@ -37,8 +37,7 @@ class Queue:
     @property
     def resources(self) -> Resources:
         """What each of its bundles takes."""
-        runtime = self.runtime
-        return (runtime.cpus, runtime.gpus, runtime.memory, runtime.whole_node, runtime.python)
+        return (self.runtime.cpus, self.runtime.gpus, self.runtime.memory, self.runtime.whole_node)
 
 
 class ReadySteps:

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from toy_sweep import write_sweep
 
 from orchestrator.drive import drive
 from orchestrator.maintenance.verify import verify
+from orchestrator.run.executors import ray_worker
 from orchestrator.run.executors.child_process import ChildProcess
 from orchestrator.run.executors.nodes import Node, Nodes, Shape
 from orchestrator.run.ready import Queue
 from orchestrator.session import Session, open_session
 from orchestrator.types import Attempt, Outcome, Runtime
+from workers import model_cache
 
 STUDY = """\
 import ctypes, importlib.util, json, os, subprocess, sys, time
@@ -249,11 +250,22 @@ def test_a_process_that_ended_is_watched_no_more(other: str) -> None:
     assert not psutil.pid_exists(process.pid)
 
 
-def test_steps_of_two_interpreters_are_never_given_to_one_process_though_they_take_the_same_room() -> None:
+def test_steps_of_two_interpreters_take_the_same_places_so_that_neither_waits_for_all_of_the_other() -> None:
     one, two = Runtime(cpus=2, gpus=1), Runtime(cpus=2, gpus=1, python="/opt/vllm/bin/python")
     nodes = Nodes([Node("a", Shape(8, 2, None))])
-    assert nodes.shape(one) != nodes.shape(two)
-    assert nodes.count(nodes.shape(one)) == nodes.count(nodes.shape(two)) == 2
-    assert nodes.shape(one).options() == nodes.shape(two).options()
-    assert nodes.refuse(nodes.shape(replace(two, gpus=3))) == nodes.refuse(nodes.shape(replace(one, gpus=3)))
-    assert Queue("e", one, "m", True).resources != Queue("e", two, "m", True).resources
+    assert nodes.shape(one) == nodes.shape(two)
+    assert Queue("e", one, "m", True).resources == Queue("e", two, "m", True).resources
+
+
+def test_of_a_worker_and_its_process_of_another_interpreter_only_one_keeps_a_model(other: str) -> None:
+    """Two may not fit into the memory of a GPU."""
+    model_cache.cached_model("a model", object)
+    ray_worker._keep_one_model(other)
+    assert model_cache.kept() is None
+    ray_worker._other = ChildProcess(other, watched=False)
+    number = ray_worker._other.pid
+    ray_worker._keep_one_model(other)
+    assert ray_worker._other.alive()
+    ray_worker._keep_one_model(None)
+    assert ray_worker._other is None
+    assert not psutil.pid_exists(number)

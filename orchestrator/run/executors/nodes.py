@@ -16,8 +16,6 @@ class Shape(NamedTuple):
     gpus: float
     memory: float | None
     """Bytes; None reserves nothing."""
-    python: str | None = None
-    """The interpreter of the steps, if it is not the driver's: no process runs steps of two. It takes no room."""
 
     def resources(self) -> dict[str, float]:
         """Return them by Ray's names."""
@@ -90,7 +88,7 @@ class Nodes:
         A laptop may have fewer cores than a step would like; there it still runs, only slower. With a node to itself
         it has all cores of the node with the most memory, of those that have the GPUs.
         """
-        asked = Shape(runtime.cpus, runtime.gpus, runtime.memory, runtime.python)
+        asked = Shape(runtime.cpus, runtime.gpus, runtime.memory)
         shapes = [*(node.has for node in self.ready), *self.types]
         # Of those that lack only cores; without any, what is asked for is to be told as it stands.
         able = [shape for shape in shapes if shape.cpus and Shape(0, asked.gpus, asked.memory).times_in(shape)]

@@ -171,16 +171,17 @@ class RayExecutor:
             study_of(origin).activate()
         # Ray's own pickler takes ten times as long over so many small objects.
         bundle = pickle.dumps(list(requests), pickle.HIGHEST_PROTOCOL)
+        given = (bundle, self._code, first.runtime.python)
         worker = self._warm.take(shape, slot) if slot.model else None
         seat: Seat | None = None
         if worker:
-            task = worker.process.actor.run.options(name=name).remote(bundle, self._code, shape.python)
+            task = worker.process.actor.run.options(name=name).remote(*given)
         elif shape.gpus:
             seat = slot.worker
-            task = run_on_gpu.options(name=name, **_options(shape, seat)).remote(bundle, self._code, shape.python)
+            task = run_on_gpu.options(name=name, **_options(shape, seat)).remote(*given)
         else:
             options = shape.options() | self._cluster.avoiding(slot.avoid)
-            task = run.options(name=name, **options).remote(bundle, self._code, shape.python)
+            task = run.options(name=name, **options).remote(*given)
             self._cluster.tasks[shape] += 1
         if seat:
             seat.taken = True

@@ -23,6 +23,7 @@ from orchestrator.store.cache import cache_folder
 from orchestrator.study.copy import unpack
 from orchestrator.study.modules import use_copy
 from orchestrator.types import Attempt, Outcome
+from workers import model_cache
 
 #: For steps that request no GPU, to which Ray leaves all GPUs of the machine. A process starts with it and Ray uses it
 #: for nothing else, since torch never looks again. Not for other steps: it would hide the GPUs that Ray assigned.
@@ -87,6 +88,14 @@ def _run_under(python: str, requests: bytes, code: ShippedCode | None) -> Ran:
     if answer.last:
         _end_other()
     return Ran(answer.attempts, answer.last, *_where())
+
+
+def _keep_one_model(python: str | None) -> None:
+    """Have only the interpreter of the next bundle keep a model: two may not fit into the memory of a GPU."""
+    if python is None:
+        _end_other()
+    elif model_cache.kept() is not None:
+        model_cache.drop()
 
 
 #: The process of another interpreter that this one has.
@@ -167,6 +176,7 @@ class WarmWorker:
 
     def run(self, requests: bytes, code: ShippedCode | None, python: str | None) -> bytes:
         """Run a bundle, as `run` does; what was queued behind one that ended this process is not begun."""
+        _keep_one_model(python)
         # The next bundle may arrive before the driver has the result of the last.
         ran = Ran((), True, *_where()) if self._ending else _run(requests, code, python)
         self._ending = ran.ending
