@@ -64,7 +64,11 @@ class Head:
         found: dict[str, tuple[int, int]] = {}
         for process in self.process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                kind = _kind(process.cmdline())
+                command, parent = process.cmdline(), process.parent()
+                kind = _kind(command)
+                if kind == "driver" and parent and parent.cmdline() == command:
+                    # Forked a moment ago, to run another program: it has the pages of the driver.
+                    continue
                 count, resident = found.get(kind, (0, 0))
                 found[kind] = (count + 1, resident + process.memory_info().rss)
         return found
