@@ -37,9 +37,8 @@ def train(trainer: Trainer, checkpoints: Checkpoints) -> TrainOutput:
         if _read(folder)["made_with"] == _made_with():
             newest = (name, folder)
         else:
-            print(
-                f"the checkpoint {name} was made by other libraries or on another device, and is not used", flush=True
-            )
+            print(f"the checkpoint {name} is deleted: other libraries made it, or another device", flush=True)
+            checkpoints.drop(name)
     if newest:
         print(f"the training goes on from the checkpoint {newest[0]}", flush=True)
     trainer.add_callback(_Keep(trainer, checkpoints, newest))

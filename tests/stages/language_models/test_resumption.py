@@ -107,7 +107,7 @@ def test_no_checkpoint_is_made_after_the_last_step(
     assert [path.name for path in kept.folder.iterdir()] == ["step000000011"]
 
 
-def test_a_checkpoint_of_other_libraries_is_not_used(
+def test_a_checkpoint_of_other_libraries_is_deleted_and_not_used(
     tiny_policy: Path,
     tiny_demonstrations: Path,
     tiny_preferences: Path,
@@ -127,7 +127,8 @@ def test_a_checkpoint_of_other_libraries_is_not_used(
     record.write_text(json.dumps(content))
     (tmp_path / "again").mkdir()
     run(tmp_path / "again", FolderCheckpoints(tmp_path / "kept"))
-    assert "is not used" in capfd.readouterr().out
+    assert "is deleted: other libraries made it" in capfd.readouterr().out
+    assert not list((tmp_path / "kept").iterdir())
     assert contents(tmp_path / "again") == contents(whole)
 
 
