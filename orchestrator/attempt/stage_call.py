@@ -96,10 +96,14 @@ def input_folders(request: Request, store: Store, fetched: dict[Artifact, Path])
         folders = []
         for artifact in artifacts:
             try:
-                folders.append(_fetch(artifact, store, fetched))
-                _fetch_referred(artifact, store, fetched)
+                if artifact not in fetched:
+                    _fetch(artifact, store, fetched)
+                    _fetch_referred(artifact, store, fetched)
+                folders.append(fetched[artifact])
             except DamagedArtifactError as error:
                 damage.append(error)
+                # The next step of the bundle finds it, too, and what it refers to.
+                fetched.pop(artifact, None)
         inputs[name] = folders if step.definition.inputs[name].many else (folders or [Path()])[0]
     if damage:
         # At once: another driver may make them again before ours hears of it. What cannot be set aside now is found
