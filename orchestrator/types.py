@@ -167,8 +167,8 @@ class Runtime:
     silent_ends: bool = False
     """Whether a step that counts as hanging is stopped."""
     checkpoint_every: float | None = None
-    """Seconds between two checkpoints of a stage that keeps some; None means five minutes. They take a fiftieth of the
-    time at most."""
+    """Seconds between two checkpoints of a stage that keeps some; None means five minutes. After the first they
+    take a fiftieth of the time at most."""
     python: str | None = None
     """Absolute path of the Python interpreter that the step runs under, on every node; None means the driver's."""
     attempts: int = 3

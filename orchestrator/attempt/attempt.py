@@ -38,6 +38,7 @@ from orchestrator.store import (
 from orchestrator.store.errors import StoreAwayError
 from orchestrator.types import Artifact, Attempt, Manifest, Outcome
 from workers.artifacts import REFERENCE, is_placed, referred
+from workers.checkpoints import NONE
 from workers.metric import Undefined
 
 
@@ -105,7 +106,7 @@ def _try_step(
     if request.step.definition.checkpoints:
         checkpoints = OUTAGE.endure(lambda: StepCheckpoints(request, store))
     try:
-        metrics = call_stage(request, store, lease.folder, fetched, guard, checkpoints)
+        metrics = call_stage(request, store, lease.folder, fetched, guard, checkpoints or NONE)
     except BaseException as error:
         PROCESS.log_error()
         if checkpoints and checkpoints.resumed and classify(error, request) in (Outcome.FAILED, Outcome.REJECTED):

@@ -33,7 +33,7 @@ STAGE = "checkpoints"
 EVERY = 300.0
 #: Outcomes for which a checkpoint may be to blame: to put one back may take more memory than to make it.
 _ENDS = (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
-#: The greatest part of the time that checkpoints may take: those of large models have a hundred gigabytes.
+#: The greatest part of the time that checkpoints may take after the first: those of large models have 100 GB and more.
 _SHARE = 1 / 50
 
 

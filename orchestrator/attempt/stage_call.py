@@ -36,7 +36,7 @@ def call_stage(
     out: Path,
     fetched: dict[Artifact, Path] | None = None,
     guard: Callable[[Request], AbstractContextManager[object]] = nullcontext,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints = NONE,
 ) -> dict[str, float | Undefined]:
     """Call the stage function on verified inputs and check its metrics.
 
@@ -46,7 +46,7 @@ def call_stage(
         out: the folder that the stage writes into.
         fetched: artifact -> folder of inputs that were verified already; those that are fetched are added.
         guard: context manager entered around the work of the stage, for time limits.
-        checkpoints: those of the step, for a stage that keeps some; None keeps none.
+        checkpoints: those of the step, for a stage that keeps some.
 
     Returns:
         metric -> its value, of all declared metrics.
@@ -61,7 +61,7 @@ def call_stage(
     definition, batch_size = request.step.definition, request.runtime.batch_size
     options: dict[str, Any] = {"batch_size": batch_size} if definition.batches and batch_size else {}
     if definition.checkpoints:
-        options["checkpoints"] = checkpoints or NONE
+        options["checkpoints"] = checkpoints
     with guard(request):
         function = prepared_function(definition.function, request)
         with sealed():

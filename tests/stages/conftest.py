@@ -75,12 +75,21 @@ def tiny_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer Llama with a few training steps."""
+    return _policy(32, tiny_demonstrations, tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def vllm_policy(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with heads of 32, the smallest size that vLLM has kernels for on a CPU."""
+    return _policy(64, tiny_demonstrations, tmp_path_factory.mktemp("policy"))
+
+
+def _policy(hidden: int, demonstrations: Path, out: Path) -> Path:
     from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
     from workers.language_models.policy import policy
 
-    out = tmp_path_factory.mktemp("policy")
-    sizes = TinyLlama(layers=1, hidden=32, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
-    policy(PolicyConfig(model=TinyModel(tiny=sizes)), out, demonstrations=tiny_demonstrations)
+    sizes = TinyLlama(layers=1, hidden=hidden, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
+    policy(PolicyConfig(model=TinyModel(tiny=sizes)), out, demonstrations=demonstrations)
     return out
 
 

@@ -135,7 +135,7 @@ def test_an_attempt_that_ends_otherwise_leaves_them(store: Store) -> None:
     assert kept(store) == {"at1", "at2"}
 
 
-def test_one_is_due_after_a_while_and_never_takes_more_than_a_fiftieth_of_the_time(
+def test_one_is_due_after_a_while_and_the_next_only_after_fifty_times_as_long_as_it_took(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]

@@ -303,8 +303,7 @@ class _Board:
 
 
 def _shape(resources: Mapping[str, float]) -> Shape:
-    cpus, gpus, memory = (float(resources.get(name, 0.0)) for name in ("CPU", "GPU", "memory"))
-    return Shape(cpus, gpus, memory)
+    return Shape(*(float(resources.get(name, 0.0)) for name in ("CPU", "GPU", "memory")))
 
 
 def _node_types() -> list[Shape]:

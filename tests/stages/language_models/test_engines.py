@@ -20,8 +20,6 @@ from folder_checkpoints import FolderCheckpoints, StoppedError
 from transformers import AutoModelForCausalLM
 
 from workers.language_models import models
-from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
-from workers.language_models.policy import policy
 from workers.language_models.sampling import sample
 from workers.language_models.sampling_settings import Sampling, Stream
 
@@ -49,18 +47,9 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    # 32 is the smallest size of an attention head that vLLM has kernels for on a CPU.
-    sizes = TinyLlama(layers=1, hidden=64, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
-    policy(PolicyConfig(model=TinyModel(tiny=sizes)), folder, demonstrations=tiny_demonstrations)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def source(folder: Path) -> models.Source:
-    return models.locate(folder)
+@pytest.fixture
+def source(vllm_policy: Path) -> models.Source:
+    return models.locate(vllm_policy)
 
 
 def draw(
@@ -156,12 +145,12 @@ def test_greedy_texts_are_token_by_token_the_most_likely(source: models.Source, 
 
 
 def test_texts_end_at_what_ends_a_text_and_may_be_empty(
-    folder: Path, source: models.Source, engine: str, tmp_path: Path
+    vllm_policy: Path, source: models.Source, engine: str, tmp_path: Path
 ) -> None:
     drawn = draw(source, engine, PROMPTS, temperature=0.0)
     tokenizer = models.load_tokenizer(source)
     ids = tokenizer(drawn[0], add_special_tokens=False)["input_ids"]
-    shutil.copytree(folder / "model", tmp_path / "model")
+    shutil.copytree(vllm_policy / "model", tmp_path / "model")
     path = tmp_path / "model" / "generation_config.json"
     before = json.loads(path.read_text())
     path.write_text(json.dumps(before | {"eos_token_id": [tokenizer.eos_token_id, ids[3]]}))
@@ -188,11 +177,11 @@ def test_a_prompt_loses_its_beginning_where_it_is_longer_than_the_room_and_only_
 
 
 def test_an_empty_prompt_is_continued_from_what_begins_a_text_and_is_an_error_where_nothing_does(
-    folder: Path, source: models.Source, engine: str, tmp_path: Path
+    vllm_policy: Path, source: models.Source, engine: str, tmp_path: Path
 ) -> None:
     first, second = draw(source, engine, ["", ""], samples("a", 2), max_new_tokens=12)
     assert first != second
-    shutil.copytree(folder / "model", tmp_path / "model")
+    shutil.copytree(vllm_policy / "model", tmp_path / "model")
     path = tmp_path / "model" / "tokenizer.json"
     content = json.loads(path.read_text())
     content["post_processor"] = None

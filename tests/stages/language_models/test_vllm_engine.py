@@ -11,8 +11,6 @@ import torch
 
 from workers import model_cache
 from workers.language_models import adapters, models
-from workers.language_models.configs import PolicyConfig, TinyLlama, TinyModel
-from workers.language_models.policy import policy
 from workers.language_models.sampling import sample
 from workers.language_models.sampling_settings import Sampling, Stream
 
@@ -33,13 +31,9 @@ def test_without_vllm_the_error_says_what_to_install(tiny_policy: Path) -> None:
 needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here; it wants an environment of its own")
 
 
-@pytest.fixture(scope="module")
-def source(tiny_demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> models.Source:
-    folder = tmp_path_factory.mktemp("policy")
-    # 32 is the smallest size of an attention head that vLLM has kernels for on a CPU.
-    sizes = TinyLlama(layers=1, hidden=64, heads=2, vocabulary=400, context=256, steps=20, batch_size=8)
-    policy(PolicyConfig(model=TinyModel(tiny=sizes)), folder, demonstrations=tiny_demonstrations)
-    return models.locate(folder)
+@pytest.fixture
+def source(vllm_policy: Path) -> models.Source:
+    return models.locate(vllm_policy)
 
 
 @needs_vllm
