@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ class PosixClaims(Claims):
 
         Args:
             medium: the folder of the store.
-            system: has `mkdir`, `rename`, `rmdir` and `utime` as `os` has them, for tests that interleave processes.
+            system: has `mkdir`, `rename`, `rmdir`, `unlink` and `utime` as `os` has them, for tests that interleave
+                processes.
         """
         super().__init__(medium.translate_errors)
         self.root = medium.root
@@ -187,9 +189,11 @@ class PosixClaims(Claims):
         """See `Claims.look`."""
         place = self.place(address)
         found = []
-        # Nothing else belongs here, and it would be in the way for ever.
-        if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112
-            self.trash.throw_away(place)
+        # Nothing but a folder belongs here: it would be in the way for ever. By now there may be one, which `unlink`
+        # spares: somebody's claim.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                self.system.unlink(place)
         for name in _names(place):
             claim = parse_claim(name, _beat(f"{place}/{name}"))
             if claim:

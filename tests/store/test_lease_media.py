@@ -126,6 +126,28 @@ def test_a_file_or_link_in_the_place_of_a_claim_is_in_nobodys_way(posix: PosixSt
     commit(posix, OTHER)
 
 
+def test_a_claim_that_takes_the_place_of_a_file_while_that_is_deleted_is_spared(posix: PosixStore) -> None:
+    place = posix.root / "claims" / ADDRESS.stage / ADDRESS.key
+    place.parent.mkdir(parents=True)
+    place.touch()
+
+    class Overtaken:
+        """Another driver deletes the file first, and takes the lease."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def unlink(self, path: str) -> None:
+            Path(path).unlink()
+            hold(posix, ADDRESS)
+            Path(path).unlink()
+
+    posix._claims.system = Overtaken()  # type: ignore[attr-defined]
+    with pytest.raises(ClaimedError), posix.lease(ADDRESS, "mine"):
+        pass
+    assert posix.claims().keys() == {ADDRESS}
+
+
 def test_a_claim_that_cannot_be_made_costs_its_step_only(posix: PosixStore) -> None:
     elsewhere = Artifact("toy_total", ADDRESS.key)
     (posix.root / "claims" / elsewhere.stage).touch()
