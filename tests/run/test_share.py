@@ -95,7 +95,16 @@ def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "3", '{"weight": 1}', '{"weight": NaN, "wants": {"CPU": 1, "GPU": 1}, "seats": 0}', "\\ud800"]
+    "text",
+    [
+        "",
+        "{",
+        "3",
+        '{"weight": 1}',
+        '{"weight": NaN, "wants": {"CPU": 1, "GPU": 1}, "seats": 0, "waiting": 0}',
+        '{"weight": 1, "wants": {"CPU": 1, "GPU": 1}, "seats": 0, "waiting": -1}',
+        "\\ud800",
+    ],
 )
 def test_what_is_no_word_of_a_driver_costs_nobody_a_share(text: str) -> None:
     wall = Wall()
@@ -124,3 +133,22 @@ def test_however_small_the_shares_are_no_core_that_all_want_lies_idle(
     for share, count, (_, each) in zip(shares, begun, drivers, strict=True):
         # And nobody has one more than that.
         assert (count < float("inf") and share.room("CPU", each, count * each) == 0) or len(drivers) == 1
+
+
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.floats(0.1, 10), st.sampled_from([0.5, 1.0, 2.0, 3.0])), min_size=2, max_size=5),
+    st.sampled_from([1.0, 2.0, 4.0]),
+)
+def test_while_a_seat_waits_for_cores_all_leave_them_to_it_and_none_has_more_than_its_share(
+    cores: int, drivers: list[tuple[float, float]], waiting: float
+) -> None:
+    now, wall = [0.0], Wall()
+    shares = [Share(wall, str(number), weight, lambda: now[0]) for number, (weight, _) in enumerate(drivers)]
+    for _ in range(6):
+        now[0] += 1
+        for share in shares:
+            mine = waiting if share is shares[0] else 0.0
+            share.look({"CPU": cores, "GPU": 1.0}, {"CPU": cores, "GPU": 1.0}, 0.0, mine)
+    begun = [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
+    assert sum(count * each for count, (_, each) in zip(begun, drivers, strict=True)) <= max(0, cores - waiting) + 1e-4

@@ -37,7 +37,7 @@ _QUEUED_AHEAD = 4
 #: Seconds before a sick place is probed, doubled whenever it is found sick again, and their limit.
 _PROBE_AFTER, _PROBE_LIMIT = 60.0, 3600.0
 #: Where drivers write what they want, and a number of the form of that.
-_BOARD = "alignment-sweeps-1/"
+_BOARD = "alignment-sweeps-2/"
 #: The label that Ray gives each node.
 _NODE_LABEL = "ray.io/node-id"
 #: The label of nodes of a cluster with an autoscaler: the type of node that they are.
@@ -98,7 +98,12 @@ class Cluster:
         wants = {"CPU": self.nodes.cpus if self.wants_cpus else busy, "GPU": self._wants_gpus}
         self.wants_cpus = False
         totals = {"CPU": self.nodes.cpus, "GPU": self.nodes.gpus}
-        self.share.look(wants, totals, sum(seat.shape.cpus for seat in self.seats.all if seat.node))
+        waiting = 0.0
+        if self.seats.awaited(self.nodes) and self.share.allowed("CPU") is not None:
+            # A GPU that another driver or a stranger has comes with its cores.
+            free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+            waiting = self.seats.waiting(free.get("GPU", 0.0))
+        self.share.look(wants, totals, self.seats.held, waiting)
 
     def read(self) -> None:
         """Read the living nodes: clusters grow and shrink.

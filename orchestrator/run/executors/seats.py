@@ -116,19 +116,25 @@ class Seats:
 
     def cpus(self, nodes: Nodes) -> float:
         """Return the cores that seats hold, and that those take which the GPUs of the nodes have room for."""
-        held = sum(seat.shape.cpus for seat in self.all if seat.node)
-        room = nodes.gpus - sum(seat.shape.gpus for seat in self.all if seat.node)
+        return self.held + self.waiting(nodes.gpus - sum(seat.shape.gpus for seat in self.all if seat.node))
+
+    @property
+    def held(self) -> float:
+        """The cores that seats hold."""
+        return sum(seat.shape.cpus for seat in self.all if seat.node)
+
+    def waiting(self, gpus: float) -> float:
+        """Return the cores that seats wait for which have GPUs, of so many that are free."""
+        cores = 0.0
         for seat in self.all:
-            if not seat.node and seat.shape.gpus <= room + 1e-6:
-                held += seat.shape.cpus
-                room -= seat.shape.gpus
-        return held
+            if not seat.node and seat.shape.gpus <= gpus + 1e-6:
+                cores += seat.shape.cpus
+                gpus -= seat.shape.gpus
+        return cores
 
     def awaited(self, nodes: Nodes) -> bool:
         """Tell whether a seat waits for cores that CPU steps have."""
-        return any(not seat.node for seat in self.all) and self.cpus(nodes) > sum(
-            seat.shape.cpus for seat in self.all if seat.node
-        )
+        return any(not seat.node for seat in self.all) and self.cpus(nodes) > self.held
 
     def forget(self, seat: Seat) -> None:
         """Remove a seat whose node is lost."""

@@ -38,6 +38,9 @@ class _Said(NamedTuple):
     weight: float
     wants: Mapping[str, float]
     seats: float
+    """Cores that its seats have."""
+    waiting: float
+    """Cores that its seats wait for, and for nothing else."""
 
 
 class Share:
@@ -61,8 +64,10 @@ class Share:
         self._seen: dict[str, tuple[str, float]] = {}
         """Other driver -> what it said last, and when that was new by this clock."""
         self._allowed: dict[str, float | None] = dict.fromkeys(RESOURCES)
+        self._exact = False
+        """Whether nobody begins what takes more than is left of his share."""
 
-    def look(self, wants: Mapping[str, float], totals: Mapping[str, float], seats: float) -> None:
+    def look(self, wants: Mapping[str, float], totals: Mapping[str, float], seats: float, waiting: float = 0.0) -> None:
         """Say what this driver could use, and read what the others say; does so every two seconds only.
 
         Args:
@@ -70,6 +75,7 @@ class Share:
                 its seats.
             totals: resource -> how much of it the cluster has.
             seats: cores that belong to the seats of this driver.
+            waiting: cores that its seats wait for whose GPUs are free.
         """
         now = self._clock()
         if now < self._due:
@@ -77,21 +83,22 @@ class Share:
         self._due = now + _EVERY
         self._beat += 1
         wants = {name: wants.get(name, 0.0) for name in RESOURCES}
-        self._board.put(
-            self._driver, json.dumps({"beat": self._beat, "weight": self._weight, "wants": wants, "seats": seats})
-        )
+        mine = _Said(self._weight, wants, seats, waiting)
+        self._board.put(self._driver, json.dumps({"beat": self._beat, **mine._asdict()}))
         found = self._board.read()
         self._seen = {driver: seen for driver, seen in self._seen.items() if driver in found}
         for driver, text in found.items():
             if driver != self._driver and self._seen.get(driver, ("", 0.0))[0] != text:
                 self._seen[driver] = (text, now)
         others = [said for text, when in self._seen.values() if now - when < _GONE_AFTER for said in _read(text)]
+        everybody = [mine, *others]
+        self._exact = any(each.waiting for each in everybody)
         for name in RESOURCES:
-            asked = [(self._weight, wants[name]), *((each.weight, each.wants[name]) for each in others)]
             total = totals.get(name, 0.0)
             if name == "CPU":
                 # The cores of seats follow from the GPUs.
-                total = max(0.0, total - seats - sum(each.seats for each in others))
+                total = max(0.0, total - sum(each.seats + each.waiting for each in everybody))
+            asked = [(each.weight, each.wants[name]) for each in everybody]
             self._allowed[name] = divide(total, asked)[0] if others else None
 
     def allowed(self, name: str) -> float | None:
@@ -102,7 +109,8 @@ class Share:
         """Return how many more of a size this driver may begin; infinite if nobody else is there.
 
         Whoever has less than his share may begin one more, which then takes more than is left of it: of two cores
-        three drivers have two thirds each, and none of them could ever begin anything.
+        three drivers have two thirds each, and none of them could ever begin anything. Not while a seat of anybody
+        waits for cores, which would have none ever: all would always have a little more than there is.
 
         Args:
             name: a resource, cores without those of seats.
@@ -110,7 +118,10 @@ class Share:
             had: how much of it this driver has.
         """
         allowed = self._allowed[name]
-        return math.inf if allowed is None else max(0, math.ceil((allowed - had) / each - 1e-6))
+        if allowed is None:
+            return math.inf
+        count = (allowed - had) / each
+        return max(0, math.floor(count + 1e-6) if self._exact else math.ceil(count - 1e-6))
 
     def leave(self) -> None:
         """Leave all to the others."""
@@ -121,10 +132,10 @@ def _read(text: str) -> list[_Said]:
     """Return what a driver said; nothing if it is not what a driver says: a stranger costs nobody a share."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         said = json.loads(text)
-        weight, seats = float(said["weight"]), float(said["seats"])
+        weight, seats, waiting = (float(said[name]) for name in ("weight", "seats", "waiting"))
         wants = {name: float(said["wants"][name]) for name in RESOURCES}
-        if weight > 0 and all(0 <= each < math.inf for each in (weight, seats, *wants.values())):
-            return [_Said(weight, wants, seats)]
+        if weight > 0 and all(0 <= each < math.inf for each in (weight, seats, waiting, *wants.values())):
+            return [_Said(weight, wants, seats, waiting)]
     return []
 
 
