@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.run.executors import seats
 from workers import config as configs
 from workers.model_cache import cached_model
 from workers.stage import Input, Stage
+
+if cycle := os.environ.get("CYCLE"):
+    # Drivers import this as well: a GPU that they have in turns is given back after seconds.
+    seats.CYCLE = float(cycle)
 
 Trouble = Literal["none", "wait", "memory_once", "sick_device"]
 

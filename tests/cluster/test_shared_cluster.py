@@ -58,3 +58,28 @@ def test_three_sweeps_on_two_cores_have_less_than_a_core_each_and_all_get_on(nod
     used = busy(spans, spans[0].begin, spans[-1].begin)
     print(f"{used:.2f} of 2 cores busy")
     assert used > 1.5
+
+
+#: More GPU steps than one turn has room for.
+IN_TURNS = """\
+axes: {x: RANGE}
+stages: {tune: {stage: placed_model, config: {value: $x, model: one, seconds: 1}}}
+results: [tune]
+runtime: {default: {cpus: 1, gpus: 1}}
+""".replace("RANGE", str(list(range(1, 26))))
+
+
+def test_two_sweeps_have_the_only_gpu_in_turns(nodes: RayNodes, sweeps: Sweeps) -> None:
+    nodes.join(num_cpus=2, num_gpus=1)
+    early = sweeps.start(IN_TURNS, "early", CYCLE="16")
+    sweeps.wait_for(lambda: len(sweeps.spans("tune", "early")) > 1)
+    late = sweeps.start(IN_TURNS, "late", CYCLE="16")
+    for driver in (early, late):
+        driver.finish()
+        driver.check_done_once()
+    both = {name: sweeps.spans("tune", name) for name in ("early", "late")}
+    begin, end = both["late"][0].begin, min(spans[-1].begin for spans in both.values())
+    used = {name: busy(spans, begin, end) for name, spans in both.items()}
+    order = "".join(name[0] for _, name in sorted((span.begin, name) for name in both for span in both[name]))
+    print(f"{used} over {end - begin:.0f} s: {order}")
+    assert 0.3 < used["late"] / sum(used.values()) < 0.7

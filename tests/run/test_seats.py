@@ -106,11 +106,11 @@ def test_what_comes_first_takes_over_the_seats_of_others_as_they_become_free() -
 def test_cores_are_kept_for_seats_that_the_gpus_have_room_for_and_for_no_others() -> None:
     machines = Machines(node(cpus=16, gpus=2))
     machines.seats.keep({SMALL: 2}, machines.nodes)
-    assert machines.seats.awaited(machines.nodes)
+    assert machines.seats.cpus_awaited(machines.nodes)
     assert machines.seats.cpus(machines.nodes) == 8
     machines.tick()
     machines.keep(small=2)
-    assert not machines.seats.awaited(machines.nodes)
+    assert not machines.seats.cpus_awaited(machines.nodes)
     # All GPUs are taken: what waits for one needs no core yet.
     for seat in machines.seats.free(SMALL):
         seat.taken = True

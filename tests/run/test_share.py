@@ -5,24 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from walls import Wall
 
 from orchestrator.run.executors.share import Share, divide
-
-
-class Wall:
-    """A board in this process."""
-
-    def __init__(self) -> None:
-        self.notes: dict[str, str] = {}
-
-    def put(self, driver: str, text: str) -> None:
-        self.notes[driver] = text
-
-    def remove(self, driver: str) -> None:
-        self.notes.pop(driver, None)
-
-    def read(self) -> dict[str, str]:
-        return dict(self.notes)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +51,7 @@ def test_two_drivers_have_half_each_and_one_whose_neighbour_left_or_died_has_all
         for _ in range(int(seconds)):
             now[0] += 1
             for driver in drivers:
-                driver.look(wants, totals, 0.0)
+                driver.look(wants, totals)
 
     pass_time(3, first)
     assert (first.allowed("CPU"), first.allowed("GPU")) == (None, None)
@@ -87,8 +72,8 @@ def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
     first, second = (Share(wall, name, 1.0, lambda: now[0]) for name in ("a", "b"))
     for _ in range(6):
         now[0] += 1
-        first.look({"CPU": 99, "GPU": 99}, {"CPU": 40, "GPU": 8}, 24.0)
-        second.look({"CPU": 99, "GPU": 0}, {"CPU": 40, "GPU": 8}, 0.0)
+        first.look({"CPU": 99, "GPU": 99}, {"CPU": 40, "GPU": 8}, seats=24.0)
+        second.look({"CPU": 99, "GPU": 0}, {"CPU": 40, "GPU": 8})
     assert first.allowed("GPU") == 8
     # Of the cores that the seats of the one leave.
     assert (first.allowed("CPU"), second.allowed("CPU")) == (8, 8)
@@ -101,8 +86,8 @@ def test_a_driver_that_has_no_work_for_gpus_leaves_them_to_the_other() -> None:
         "{",
         "3",
         '{"weight": 1}',
-        '{"weight": NaN, "wants": {"CPU": 1, "GPU": 1}, "seats": 0, "waiting": 0}',
-        '{"weight": 1, "wants": {"CPU": 1, "GPU": 1}, "seats": 0, "waiting": -1}',
+        '{"weight": NaN, "wants": {"CPU": 1, "GPU": 1}, "seats": 0, "waiting": 0, "gpus": 0}',
+        '{"weight": 1, "wants": {"CPU": 1, "GPU": 1}, "seats": 0, "waiting": -1, "gpus": 0}',
         "\\ud800",
     ],
 )
@@ -110,7 +95,7 @@ def test_what_is_no_word_of_a_driver_costs_nobody_a_share(text: str) -> None:
     wall = Wall()
     wall.put("stranger", text)
     share = Share(wall, "a", 1.0, lambda: 5.0)
-    share.look({"CPU": 99, "GPU": 99}, {"CPU": 16, "GPU": 8}, 0.0)
+    share.look({"CPU": 99, "GPU": 99}, {"CPU": 16, "GPU": 8})
     assert (share.allowed("CPU"), share.allowed("GPU")) == (None, None)
 
 
@@ -126,7 +111,7 @@ def test_however_small_the_shares_are_no_core_that_all_want_lies_idle(
     for _ in range(6):
         now[0] += 1
         for share in shares:
-            share.look({"CPU": cores, "GPU": 0.0}, {"CPU": cores, "GPU": 0.0}, 0.0)
+            share.look({"CPU": cores, "GPU": 0.0}, {"CPU": cores, "GPU": 0.0})
     begun = [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
     assert sum(count * each for count, (_, each) in zip(begun, drivers, strict=True)) >= cores - 1e-6
     assert all(count >= 1 for count in begun)
@@ -149,6 +134,6 @@ def test_while_a_seat_waits_for_cores_all_leave_them_to_it_and_none_has_more_tha
         now[0] += 1
         for share in shares:
             mine = waiting if share is shares[0] else 0.0
-            share.look({"CPU": cores, "GPU": 1.0}, {"CPU": cores, "GPU": 1.0}, 0.0, mine)
+            share.look({"CPU": cores, "GPU": 1.0}, {"CPU": cores, "GPU": 1.0}, waiting=mine)
     begun = [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
     assert sum(count * each for count, (_, each) in zip(begun, drivers, strict=True)) <= max(0, cores - waiting) + 1e-4

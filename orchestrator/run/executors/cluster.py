@@ -98,12 +98,15 @@ class Cluster:
         wants = {"CPU": self.nodes.cpus if self.wants_cpus else busy, "GPU": self._wants_gpus}
         self.wants_cpus = False
         totals = {"CPU": self.nodes.cpus, "GPU": self.nodes.gpus}
-        waiting = 0.0
-        if self.seats.awaited(self.nodes) and self.share.allowed("CPU") is not None:
-            # A GPU that another driver or a stranger has comes with its cores.
+        held = self.seats.gpus_held
+        self.share.look(
+            wants, totals, seats=self.seats.cpus_held, waiting=self.seats.cpus_awaited(self.nodes), gpus=held
+        )
+        self.seats.others = 0.0
+        if self.share.allowed("GPU") is not None:
+            # What a seat waits for in vain needs no cores: a GPU that somebody gives up comes with its own.
             free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-            waiting = self.seats.waiting(free.get("GPU", 0.0))
-        self.share.look(wants, totals, self.seats.held, waiting)
+            self.seats.others = max(0.0, self.nodes.gpus - free.get("GPU", 0.0) - held)
 
     def read(self) -> None:
         """Read the living nodes: clusters grow and shrink.
@@ -179,7 +182,7 @@ class Cluster:
             busy += fits * shape.cpus
         self._wants_gpus = sum(shape.gpus * bundles for shape, bundles in wanted.items())
         if wanted or self.seats.all:
-            self.seats.keep(+wanted, self.nodes, self.share.allowed("GPU"))
+            self.seats.keep(+wanted, self.nodes, self.share.allowed("GPU"), self.share.owes)
         for seat in self.seats.all:
             # It may have been made since its node was found to be sick.
             seat.sick = seat.sick or (seat.node is not None and Place(seat.node, None) in self._sick)
@@ -201,7 +204,7 @@ class Cluster:
         Args:
             idle: cores of processes that keep a model and need no seat, of those at work too.
         """
-        if any(not seat.node for seat in self.seats.all):
+        if self.seats.cpus_awaited(self.nodes):
             return True
         had = idle + sum(shape.cpus * bundles for shape, bundles in self.tasks.items())
         allowed = self.share.allowed("CPU")
@@ -213,7 +216,7 @@ class Cluster:
     @property
     def ahead(self) -> int:
         """How many more may be queued: none while a seat or another driver waits for the cores that they would take."""
-        return 0 if self.seats.awaited(self.nodes) or self.share.allowed("CPU") is not None else _QUEUED_AHEAD
+        return 0 if self.seats.cpus_awaited(self.nodes) or self.share.allowed("CPU") is not None else _QUEUED_AHEAD
 
     def elsewhere(self, place: Place) -> bool:
         """Tell whether there is another place of the kind that gets work."""

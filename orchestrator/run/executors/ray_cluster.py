@@ -199,7 +199,7 @@ class RayExecutor:
         tasks = list(self._running)
         if refused:
             seconds = 0.0
-        elif self._cluster.seats.awaited(self._cluster.nodes):
+        elif self._cluster.seats.cpus_awaited(self._cluster.nodes):
             seconds = min(seconds, _SEATS_EVERY)
         ready: list[Any] = []
         try:

@@ -9,6 +9,7 @@ Pure bookkeeping without Ray: `make`, `remove` and `look` do the rest.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +21,9 @@ from orchestrator.run.executors.nodes import Nodes, Shape
 
 #: Seconds between looks at seats that wait for cores, at those that wait for a GPU, and at those that have both.
 _LOOK_EVERY, _LOOK_SELDOM, _CHECK_EVERY = 0.05, 0.5, 5.0
+#: Seconds in which each driver has a seat once that they have in turns, for so long as is its part of it: models are
+#: loaded anew at each turn. And those for which it then asks for none: Ray places what waits within one second.
+CYCLE, _PAUSE = 1200.0, 3.0
 
 
 @dataclass(eq=False, slots=True)
@@ -73,18 +77,25 @@ class Seats:
         """Shape -> number of seats that somebody has and that are to be given back as soon as may be."""
         self.clearing: str | None = None
         """Node that is to be empty for a seat that takes nearly all of one."""
+        self.others = 0.0
+        """GPUs that other drivers and strangers have."""
         self._look_due = self._check_due = 0.0
+        self._turn = 0.0
+        """Seconds for which this driver has the seat that all have in turns."""
+        self._turn_began = self._pause_ends = -math.inf
 
-    def keep(self, wanted: Mapping[Shape, int], nodes: Nodes, gpus: float | None = None) -> None:
+    def keep(self, wanted: Mapping[Shape, int], nodes: Nodes, gpus: float | None = None, owes: bool = False) -> None:
         """Make the seats that are wanted and remove those that are not, as far as nobody has them.
 
         Args:
             wanted: shape -> how many bundles of it could run now, running ones included; the first come first.
             nodes: the cluster.
-            gpus: how many of its GPUs this driver may have; None means all.
+            gpus: the share of its GPUs that this driver has; None means all. Of a seat that takes more than is left of
+                it, all drivers have one in turns: no GPU that somebody wants is idle.
+            owes: whether another driver waits for its turn.
         """
         self._read_nodes(nodes)
-        targets = self._targets(wanted, nodes, gpus)
+        targets = self._targets(wanted, nodes, gpus, self._pauses(gpus, owes))
         self.clearing = self._node_to_clear(nodes)
         there = Counter(seat.shape for seat in self.all if self._counts(seat, nodes))
         for shape in dict.fromkeys([*targets, *there]):
@@ -116,25 +127,26 @@ class Seats:
 
     def cpus(self, nodes: Nodes) -> float:
         """Return the cores that seats hold, and that those take which the GPUs of the nodes have room for."""
-        return self.held + self.waiting(nodes.gpus - sum(seat.shape.gpus for seat in self.all if seat.node))
+        return self.cpus_held + self.cpus_awaited(nodes)
 
     @property
-    def held(self) -> float:
+    def cpus_held(self) -> float:
         """The cores that seats hold."""
         return sum(seat.shape.cpus for seat in self.all if seat.node)
 
-    def waiting(self, gpus: float) -> float:
-        """Return the cores that seats wait for which have GPUs, of so many that are free."""
-        cores = 0.0
+    @property
+    def gpus_held(self) -> float:
+        """The GPUs that seats hold."""
+        return sum(seat.shape.gpus for seat in self.all if seat.node)
+
+    def cpus_awaited(self, nodes: Nodes) -> float:
+        """Return the cores that seats wait for whose GPUs are free."""
+        cores, gpus = 0.0, nodes.gpus - self.others - self.gpus_held
         for seat in self.all:
             if not seat.node and seat.shape.gpus <= gpus + 1e-6:
                 cores += seat.shape.cpus
                 gpus -= seat.shape.gpus
         return cores
-
-    def awaited(self, nodes: Nodes) -> bool:
-        """Tell whether a seat waits for cores that CPU steps have."""
-        return any(not seat.node for seat in self.all) and self.cpus(nodes) > self.held
 
     def forget(self, seat: Seat) -> None:
         """Remove a seat whose node is lost."""
@@ -146,22 +158,34 @@ class Seats:
         for seat in list(self.all):
             self._drop(seat)
 
-    def _targets(self, wanted: Mapping[Shape, int], nodes: Nodes, gpus: float | None) -> dict[Shape, int]:
+    def _pauses(self, gpus: float | None, owes: bool) -> bool:
+        """Tell whether this driver does without the seat that all have in turns."""
+        now = self._clock()
+        if gpus is None or self.gpus_held <= gpus + 1e-6:
+            self._turn_began = now
+        elif owes and now - self._turn_began >= self._turn:
+            self._pause_ends = now + _PAUSE
+        return gpus is not None and now < self._pause_ends
+
+    def _targets(self, wanted: Mapping[Shape, int], nodes: Nodes, gpus: float | None, pauses: bool) -> dict[Shape, int]:
         """Divide the GPUs among the shapes, in their order."""
-        sick = sum(seat.shape.gpus for seat in self.all if seat.sick)
-        room = nodes.gpus - sick
+        there = nodes.gpus - sum(seat.shape.gpus for seat in self.all if seat.sick)
         if nodes.grows:
             # How far it may grow is its autoscaler's business; twice as far at a time.
-            room = max(2 * room, max((shape.gpus for shape in wanted), default=0.0))
-        if gpus is not None:
-            room = min(room, gpus * (2 if nodes.grows else 1))
+            there = max(2 * there, max((shape.gpus for shape in wanted), default=0.0))
+        share = there if gpus is None else min(there, gpus * (2 if nodes.grows else 1))
         targets: dict[Shape, int] = {}
         for shape, count in wanted.items():
             part = nodes.part(shape)
-            # The last of a share that is no whole number is for whoever has none.
-            fits = int(room / part + 1e-6) or int(not targets and room > 0 and nodes.holds(shape))
+            fits = max(0, int(share / part + 1e-6))
+            # The last of a share that is no whole number is for whoever has none, or whose turn it is.
+            extra = (fits + 1) * part <= there + 1e-6 if gpus is not None else not (targets or fits)
+            if extra and share > fits * part + 1e-6 and nodes.holds(shape) and not pauses:
+                self._turn = CYCLE * (share / part - fits)
+                fits += 1
             targets[shape] = min(count, fits)
-            room -= targets[shape] * part
+            there -= targets[shape] * part
+            share -= targets[shape] * part
         return targets
 
     def _counts(self, seat: Seat, nodes: Nodes) -> bool:
@@ -190,7 +214,7 @@ class Seats:
             self._check_due = now + _CHECK_EVERY
         if not every and now < self._look_due:
             return
-        self._look_due = now + (_LOOK_EVERY if self.awaited(nodes) else _LOOK_SELDOM)
+        self._look_due = now + (_LOOK_EVERY if self.cpus_awaited(nodes) else _LOOK_SELDOM)
         for seat in self.all:
             if seat.node is None or every:
                 node = self._look(seat.group)

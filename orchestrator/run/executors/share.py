@@ -41,6 +41,8 @@ class _Said(NamedTuple):
     """Cores that its seats have."""
     waiting: float
     """Cores that its seats wait for, and for nothing else."""
+    gpus: float
+    """GPUs that its seats have."""
 
 
 class Share:
@@ -66,8 +68,18 @@ class Share:
         self._allowed: dict[str, float | None] = dict.fromkeys(RESOURCES)
         self._exact = False
         """Whether nobody begins what takes more than is left of his share."""
+        self.owes = False
+        """Whether this driver has more than its share of the GPUs while another that wants some has less."""
 
-    def look(self, wants: Mapping[str, float], totals: Mapping[str, float], seats: float, waiting: float = 0.0) -> None:
+    def look(
+        self,
+        wants: Mapping[str, float],
+        totals: Mapping[str, float],
+        *,
+        seats: float = 0.0,
+        waiting: float = 0.0,
+        gpus: float = 0.0,
+    ) -> None:
         """Say what this driver could use, and read what the others say; does so every two seconds only.
 
         Args:
@@ -76,6 +88,7 @@ class Share:
             totals: resource -> how much of it the cluster has.
             seats: cores that belong to the seats of this driver.
             waiting: cores that its seats wait for whose GPUs are free.
+            gpus: GPUs that its seats have.
         """
         now = self._clock()
         if now < self._due:
@@ -83,7 +96,7 @@ class Share:
         self._due = now + _EVERY
         self._beat += 1
         wants = {name: wants.get(name, 0.0) for name in RESOURCES}
-        mine = _Said(self._weight, wants, seats, waiting)
+        mine = _Said(self._weight, wants, seats, waiting, gpus)
         self._board.put(self._driver, json.dumps({"beat": self._beat, **mine._asdict()}))
         found = self._board.read()
         self._seen = {driver: seen for driver, seen in self._seen.items() if driver in found}
@@ -98,8 +111,13 @@ class Share:
             if name == "CPU":
                 # The cores of seats follow from the GPUs.
                 total = max(0.0, total - sum(each.seats + each.waiting for each in everybody))
-            asked = [(each.weight, each.wants[name]) for each in everybody]
-            self._allowed[name] = divide(total, asked)[0] if others else None
+            given = divide(total, [(each.weight, each.wants[name]) for each in everybody])
+            self._allowed[name] = given[0] if others else None
+            if name == "GPU":
+                short = any(
+                    each.gpus < min(part, each.wants[name]) - 1e-6 for each, part in zip(others, given[1:], strict=True)
+                )
+                self.owes = short and gpus > given[0] + 1e-6
 
     def allowed(self, name: str) -> float | None:
         """Return how much of a resource this driver may have now, of cores without those of seats; None means all."""
@@ -132,10 +150,10 @@ def _read(text: str) -> list[_Said]:
     """Return what a driver said; nothing if it is not what a driver says: a stranger costs nobody a share."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         said = json.loads(text)
-        weight, seats, waiting = (float(said[name]) for name in ("weight", "seats", "waiting"))
+        weight, seats, waiting, gpus = (float(said[name]) for name in ("weight", "seats", "waiting", "gpus"))
         wants = {name: float(said["wants"][name]) for name in RESOURCES}
-        if weight > 0 and all(0 <= each < math.inf for each in (weight, seats, waiting, *wants.values())):
-            return [_Said(weight, wants, seats, waiting)]
+        if weight > 0 and all(0 <= each < math.inf for each in (weight, seats, waiting, gpus, *wants.values())):
+            return [_Said(weight, wants, seats, waiting, gpus)]
     return []
 
 
