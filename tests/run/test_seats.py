@@ -139,6 +139,20 @@ def test_for_a_step_that_needs_a_whole_node_one_node_is_cleared_while_the_others
     assert machines.seats.clearing is None
 
 
+def test_for_a_turn_of_a_whole_node_no_node_is_cleared() -> None:
+    machines = Machines(node(), node("b"))
+    for _ in range(3):
+        machines.seats.keep({SMALL: 2, WHOLE: 2}, machines.nodes, 3.0)
+        machines.tick()
+    assert machines.seats.clearing is None
+    assert machines.there() == {SMALL: 2}
+    # Whoever has nothing else gets one all the same.
+    machines.seats.keep({WHOLE: 2}, machines.nodes, 1.5)
+    machines.tick()
+    machines.seats.keep({WHOLE: 2}, machines.nodes, 1.5)
+    assert machines.there() == {WHOLE: 1}
+
+
 def test_a_sick_seat_keeps_its_gpu_from_work_and_is_not_replaced() -> None:
     machines = Machines(node())
     machines.keep(small=2)

@@ -178,9 +178,11 @@ class Seats:
         for shape, count in wanted.items():
             part = nodes.part(shape)
             fits = max(0, int(share / part + 1e-6))
-            # The last of a share that is no whole number is for whoever has none, or whose turn it is.
-            extra = (fits + 1) * part <= there + 1e-6 if gpus is not None else not (targets or fits)
-            if extra and share > fits * part + 1e-6 and nodes.holds(shape) and not pauses:
+            # The last of a share that is no whole number is for whoever has none, or whose turn it is. For a turn no
+            # node is cleared.
+            first = not (targets or fits)
+            in_turns = gpus is not None and (fits + 1) * part <= there + 1e-6 and not _is_wide(shape, nodes)
+            if (first or in_turns) and share > fits * part + 1e-6 and nodes.holds(shape) and not pauses:
                 self._turn = CYCLE * (share / part - fits)
                 fits += 1
             targets[shape] = min(count, fits)
