@@ -74,7 +74,12 @@ class PosixLease(Lease):
             # an earlier call, if that failed.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(MANIFEST, dir_fd=self.descriptor)
-            create_file(MANIFEST, manifest_to_json(manifest), self.descriptor)
+            try:
+                create_file(MANIFEST, manifest_to_json(manifest), self.descriptor)
+            except FileNotFoundError:
+                # Just now the folder was deleted.
+                self.confirm()
+                raise
             try:
                 self._publish(target)
             except OSError as error:

@@ -231,3 +231,19 @@ def play(sweep: Path, folder: Path, machines: Clockwork, overrides: Sequence[str
         assert plan.size[firsts].max() == 1
         np.maximum(whole, np.where(firsts >= 0, ends[firsts], 0.0), out=whole)
     return Played(machines, plan, np.sort(whole) / machines.now)
+
+
+class Wall:
+    """A board in this process."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+
+    def put(self, driver: str, text: str) -> None:
+        self.notes[driver] = text
+
+    def remove(self, driver: str) -> None:
+        self.notes.pop(driver, None)
+
+    def read(self) -> dict[str, str]:
+        return dict(self.notes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from clockwork import Wall
 from hypothesis import given
 from hypothesis import strategies as st
-from walls import Wall
 
 from orchestrator.run.executors.share import Share, divide
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from clockwork import Wall
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from walls import Wall
 
 from orchestrator.run.executors.nodes import Node, Nodes, Shape
 from orchestrator.run.executors.seats import CYCLE, Seats

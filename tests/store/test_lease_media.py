@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from holders import dead_pid, hold
 from store_samples import ADDRESS, OTHER, Inside, commit
 
-from orchestrator.store import ClaimedError, LostOutputError, Store, StoreError, list_files, open_store
+from orchestrator.store import ClaimedError, LostOutputError, Store, StoreError, list_files, open_store, posix_lease
 from orchestrator.store.atomic import move_over, replace_file
 from orchestrator.store.lease import BEAT, TERM, Stillness, held_here
 from orchestrator.store.object_lease import claim_path
@@ -146,6 +147,21 @@ def test_a_claim_that_takes_the_place_of_a_file_while_that_is_deleted_is_spared(
     with pytest.raises(ClaimedError), posix.lease(ADDRESS, "mine"):
         pass
     assert posix.claims().keys() == {ADDRESS}
+
+
+def test_a_folder_that_is_deleted_while_its_manifest_is_written_is_a_lost_one(
+    posix: PosixStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = posix_lease.create_file
+
+    def overtaken(*args: Any) -> None:
+        shutil.rmtree(lease.folder)
+        write(*args)
+
+    monkeypatch.setattr(posix_lease, "create_file", overtaken)
+    with pytest.raises(LostOutputError), posix.lease(ADDRESS, "mine") as lease:
+        lease.commit(Manifest(ADDRESS, "{}", list_files(lease.folder), {}, 1, 0.5, 100.0, "host", "abc"))
+    assert posix.claims() == {}
 
 
 def test_a_claim_that_cannot_be_made_costs_its_step_only(posix: PosixStore) -> None:
