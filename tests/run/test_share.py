@@ -99,6 +99,21 @@ def test_what_is_no_word_of_a_driver_costs_nobody_a_share(text: str) -> None:
     assert (share.allowed("CPU"), share.allowed("GPU")) == (None, None)
 
 
+def begun_by(cores: int, drivers: list[tuple[float, float]], waiting: float = 0.0) -> tuple[list[Share], list[float]]:
+    """Have drivers of a weight and a size of step read of each other; return how many steps each may then begin.
+
+    `waiting` is of the first: cores that its seats wait for.
+    """
+    now, wall = [0.0], Wall()
+    shares = [Share(wall, str(number), weight, lambda: now[0]) for number, (weight, _) in enumerate(drivers)]
+    for _ in range(6):
+        now[0] += 1
+        for share in shares:
+            mine = waiting if share is shares[0] else 0.0
+            share.look({"CPU": cores, "GPU": 0.0}, {"CPU": cores, "GPU": 0.0}, waiting=mine)
+    return shares, [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
+
+
 @given(
     st.integers(1, 12),
     st.lists(st.tuples(st.floats(0.1, 10), st.sampled_from([0.5, 1.0, 2.0, 3.0])), min_size=1, max_size=5),
@@ -106,13 +121,7 @@ def test_what_is_no_word_of_a_driver_costs_nobody_a_share(text: str) -> None:
 def test_however_small_the_shares_are_no_core_that_all_want_lies_idle(
     cores: int, drivers: list[tuple[float, float]]
 ) -> None:
-    now, wall = [0.0], Wall()
-    shares = [Share(wall, str(number), weight, lambda: now[0]) for number, (weight, _) in enumerate(drivers)]
-    for _ in range(6):
-        now[0] += 1
-        for share in shares:
-            share.look({"CPU": cores, "GPU": 0.0}, {"CPU": cores, "GPU": 0.0})
-    begun = [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
+    shares, begun = begun_by(cores, drivers)
     assert sum(count * each for count, (_, each) in zip(begun, drivers, strict=True)) >= cores - 1e-6
     assert all(count >= 1 for count in begun)
     for share, count, (_, each) in zip(shares, begun, drivers, strict=True):
@@ -128,12 +137,5 @@ def test_however_small_the_shares_are_no_core_that_all_want_lies_idle(
 def test_while_a_seat_waits_for_cores_all_leave_them_to_it_and_none_has_more_than_its_share(
     cores: int, drivers: list[tuple[float, float]], waiting: float
 ) -> None:
-    now, wall = [0.0], Wall()
-    shares = [Share(wall, str(number), weight, lambda: now[0]) for number, (weight, _) in enumerate(drivers)]
-    for _ in range(6):
-        now[0] += 1
-        for share in shares:
-            mine = waiting if share is shares[0] else 0.0
-            share.look({"CPU": cores, "GPU": 1.0}, {"CPU": cores, "GPU": 1.0}, waiting=mine)
-    begun = [share.room("CPU", each, 0.0) for share, (_, each) in zip(shares, drivers, strict=True)]
+    _, begun = begun_by(cores, drivers, waiting)
     assert sum(count * each for count, (_, each) in zip(begun, drivers, strict=True)) <= max(0, cores - waiting) + 1e-4
